@@ -1,0 +1,24 @@
+"""The four-direction selective scan of Swin-UMamba, on any device, with torch alone.
+
+    y = swin_umamba_ops.ss2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+
+`python -m swin_umamba_ops` says which backends work on this machine, and why others don't.
+"""
+
+from swin_umamba_ops._version import __version__
+from swin_umamba_ops.backends import available_backends
+from swin_umamba_ops.functional import selective_scan, ss2d
+from swin_umamba_ops.scan_order import cross_merge, cross_scan
+
+selective_scan_fn = selective_scan
+"""`selective_scan` under the name that mamba-ssm gives it."""
+
+__all__ = [
+    "__version__",
+    "available_backends",
+    "cross_merge",
+    "cross_scan",
+    "selective_scan",
+    "selective_scan_fn",
+    "ss2d",
+]

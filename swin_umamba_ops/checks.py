@@ -1,0 +1,170 @@
+"""Argument checks of the public functions: everything wrong is named before any work is done.
+
+Plain Python on shapes, dtypes and devices: no device synchronisation, and traceable by
+torch.compile.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.numerics import FLOAT_DTYPES
+
+_DTYPE_NAMES = "float64, float32, float16 or bfloat16"
+
+
+def _shape(t: Tensor) -> str:
+    return f"({', '.join(str(n) for n in t.shape)}{',' if t.dim() == 1 else ''})"
+
+
+def _is_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a torch.Tensor")
+
+
+def _is_float(name: str, t: Tensor) -> None:
+    if t.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{name} has dtype {t.dtype}, expected {_DTYPE_NAMES}")
+
+
+def _has_shape(name: str, t: Tensor, shape: tuple[int, ...], letters: str) -> None:
+    if t.shape != shape:
+        expected = f"({', '.join(str(n) for n in shape)}{',' if len(shape) == 1 else ''})"
+        raise ValueError(f"{name} has shape {_shape(t)}, expected {letters} = {expected}")
+
+
+def _same_device(name: str, t: Tensor, first: str, device: torch.device) -> None:
+    if t.device != device:
+        raise ValueError(f"{name} is on {t.device}, expected {device} like {first}")
+
+
+def check_out_dtype(out_dtype: object) -> None:
+    """TypeError unless out_dtype is None or one of the four floating dtypes."""
+    if out_dtype is not None and out_dtype not in FLOAT_DTYPES:
+        raise TypeError(f"out_dtype is {out_dtype!r}, expected None, {_DTYPE_NAMES}")
+
+
+def check_ss2d(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    autocast_dtype: torch.dtype | None,
+) -> None:
+    """TypeError or ValueError naming the first argument that does not fit (see functional.ss2d)."""
+    parameters = {
+        "x_proj_weight": x_proj_weight,
+        "dt_projs_weight": dt_projs_weight,
+        "dt_projs_bias": dt_projs_bias,
+        "A_logs": A_logs,
+        "Ds": Ds,
+    }
+    _is_tensor("x", x)
+    _is_float("x", x)
+    if x.dim() != 4:
+        raise ValueError(f"x has shape {_shape(x)}, expected four axes (B, D, H, W)")
+    D, H, W = x.shape[1:]
+    if D == 0 or H == 0 or W == 0:
+        raise ValueError(f"x has shape {_shape(x)}: D, H and W must not be 0")
+    for name, parameter in parameters.items():
+        _is_tensor(name, parameter)
+        _same_device(name, parameter, "x", x.device)
+        _is_float(name, parameter)
+        if parameter.dtype not in (torch.float32, x.dtype, autocast_dtype):
+            raise TypeError(
+                f"{name} has dtype {parameter.dtype}, expected torch.float32 or x's {x.dtype}"
+            )
+
+    if dt_projs_weight.dim() != 3:
+        raise ValueError(
+            f"dt_projs_weight has shape {_shape(dt_projs_weight)}, expected three axes (4, D, R)"
+        )
+    R = dt_projs_weight.shape[2]
+    if R == 0:
+        raise ValueError(f"dt_projs_weight has shape {_shape(dt_projs_weight)}: R must not be 0")
+    _has_shape("dt_projs_weight", dt_projs_weight, (4, D, R), "(4, D, R)")
+    if A_logs.dim() != 2:
+        raise ValueError(f"A_logs has shape {_shape(A_logs)}, expected two axes (4 * D, N)")
+    N = A_logs.shape[1]
+    if N == 0:
+        raise ValueError(f"A_logs has shape {_shape(A_logs)}: N must not be 0")
+    _has_shape("A_logs", A_logs, (4 * D, N), "(4 * D, N)")
+    _has_shape("x_proj_weight", x_proj_weight, (4, R + 2 * N, D), "(4, R + 2N, D)")
+    _has_shape("dt_projs_bias", dt_projs_bias, (4, D), "(4, D)")
+    _has_shape("Ds", Ds, (4 * D,), "(4 * D,)")
+
+
+def _check_map(name: str, t: Tensor, batch: int, D: int, N: int, L: int) -> None:
+    """B or C of selective_scan: (B, N, L) or (B, G, N, L) with G dividing D."""
+    if t.dim() == 2:
+        raise ValueError(
+            f"{name} has shape {_shape(t)}: a constant {name} of shape (D, N) is not supported; "
+            f"{name}[None, :, :, None].expand(batch, D, N, L) says the same"
+        )
+    if t.dim() == 3:
+        _has_shape(name, t, (batch, N, L), "(B, N, L)")
+        return
+    if t.dim() != 4:
+        raise ValueError(
+            f"{name} has shape {_shape(t)}, expected (B, N, L) or (B, G, N, L)"
+        )
+    G = t.shape[1]
+    if G == 0 or D % G:
+        raise ValueError(f"{name} has shape {_shape(t)}: G = {G} groups do not divide D = {D}")
+    _has_shape(name, t, (batch, G, N, L), "(B, G, N, L)")
+
+
+def check_selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    """TypeError or ValueError naming the first argument that does not fit."""
+    _is_tensor("u", u)
+    _is_float("u", u)
+    if u.dim() != 3:
+        raise ValueError(f"u has shape {_shape(u)}, expected three axes (B, D, L)")
+    batch, channels, length = u.shape
+    if channels == 0 or length == 0:
+        raise ValueError(f"u has shape {_shape(u)}: D and L must not be 0")
+    rest = {"delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
+    optional = ("D", "z", "delta_bias")
+    for name, t in rest.items():
+        if t is None and name in optional:
+            continue
+        _is_tensor(name, t)
+        assert t is not None
+        _same_device(name, t, "u", u.device)
+        if t.is_complex():
+            raise TypeError(f"{name} has dtype {t.dtype}: complex states are not supported")
+        _is_float(name, t)
+        if t.dtype == torch.float64 and u.dtype != torch.float64:
+            raise TypeError(f"{name} has dtype {t.dtype}, but u has {u.dtype}: make u float64 too")
+
+    _has_shape("delta", delta, (batch, channels, length), "(B, D, L)")
+    if A.dim() != 2:
+        raise ValueError(f"A has shape {_shape(A)}, expected two axes (D, N)")
+    N = A.shape[1]
+    if N == 0:
+        raise ValueError(f"A has shape {_shape(A)}: N must not be 0")
+    _has_shape("A", A, (channels, N), "(D, N)")
+    _check_map("B", B, batch, channels, N, length)
+    _check_map("C", C, batch, channels, N, length)
+    groups_B = B.shape[1] if B.dim() == 4 else 1
+    groups_C = C.shape[1] if C.dim() == 4 else 1
+    if groups_B != groups_C:
+        raise ValueError(f"C has {groups_C} groups, expected {groups_B} like B")
+    if D is not None:
+        _has_shape("D", D, (channels,), "(D,)")
+    if z is not None:
+        _has_shape("z", z, (batch, channels, length), "(B, D, L)")
+    if delta_bias is not None:
+        _has_shape("delta_bias", delta_bias, (channels,), "(D,)")

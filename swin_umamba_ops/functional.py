@@ -1,0 +1,152 @@
+"""The public functions: check, cast, project, and hand over to the ops of library.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from swin_umamba_ops import backends, library, reference
+from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
+from swin_umamba_ops.numerics import state_dtype
+
+_OPS = torch.ops.swin_umamba
+
+
+@torch.compiler.assume_constant_result
+def _resolve(backend: str, device_type: str, index: int | None, dtype: torch.dtype, N: int) -> str:
+    return backends.resolve(backend, torch.device(device_type, index), dtype, N)
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype to which autocast wants x, or None outside of autocast."""
+    device_type = x.device.type
+    if not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
+def _wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def ss2d(
+    x: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    *,
+    out_dtype: torch.dtype | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """VMamba's four-direction selective scan of an image, from input to merged output.
+
+    x: (B, D, H, W), float64, float32, float16 or bfloat16; any strides, fastest in
+        channels_last. Under autocast it is cast to autocast's dtype (float64 is left alone).
+    x_proj_weight: (4, R + 2N, D); dt_projs_weight: (4, D, R): used in x's dtype.
+    dt_projs_bias: (4, D); A_logs: (4 * D, N); Ds: (4 * D,): used in float32 (float64 with
+        float64 x). Parameters are float32 or of x's dtype.
+    out_dtype: of the result; None means float32 for half x and x's dtype otherwise.
+    backend: "auto", or one of `available_backends()`, which then never falls back.
+
+    Returns y: (B, D, H, W), channels_last in memory. Gradients flow to all six tensors, each in
+    its own dtype; second derivatives raise except with backend="reference".
+    Raises TypeError or ValueError naming the argument that does not fit, and RuntimeError for a
+    named backend that cannot serve.
+    """
+    check_out_dtype(out_dtype)
+    autocast_dtype = _autocast_dtype(x) if isinstance(x, Tensor) else None
+    check_ss2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, autocast_dtype)
+    dtype = x.dtype
+    if autocast_dtype is not None and dtype != torch.float64:
+        dtype = autocast_dtype
+    name = _resolve(backend, x.device.type, x.device.index, dtype, A_logs.shape[1])
+    accumulate = state_dtype(dtype)
+    if out_dtype is None:
+        out_dtype = accumulate
+    dt_projs_bias, A_logs, Ds = (t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds))
+
+    if name == backends.REFERENCE:
+        with torch.autocast(x.device.type, enabled=False):
+            y = reference.ss2d(
+                x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
+            )
+            return y.to(out_dtype, memory_format=torch.channels_last)
+
+    D, R = dt_projs_weight.shape[1:]
+    x = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format).contiguous()
+    proj = F.linear(x, x_proj_weight.reshape(-1, D).to(dtype))
+    y, _ = _OPS.ss2d_scan(
+        x,
+        proj.unflatten(-1, (4, R + 2 * A_logs.shape[1])),
+        dt_projs_weight.to(dtype).contiguous(),
+        dt_projs_bias.contiguous(),
+        A_logs.contiguous(),
+        Ds.contiguous(),
+        name,
+        out_dtype,
+        _wants_grad(x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds),
+    )
+    return y.permute(0, 3, 1, 2)
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    *,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The one-dimensional selective scan, with mamba-ssm's arguments and meaning.
+
+    u, delta: (B, D, L); A: (D, N), real; B, C: (B, N, L) or (B, G, N, L), channel d in group
+    d // (D // G); D, delta_bias: (D,); z: (B, D, L), gates the output with SiLU.
+    u, delta, B and C are brought to the widest of their dtypes; A, D and delta_bias are used in
+    float32 (float64 with float64 u).
+
+    Returns out (B, D, L) in u's dtype; with return_last_state also the last state (B, D, N),
+    float32 (float64 with float64 u), which is differentiable. Errors as in `ss2d`.
+    """
+    check_selective_scan(u, delta, A, B, C, D, z, delta_bias)
+    dtype = u.dtype
+    for t in (delta, B, C):
+        dtype = torch.promote_types(dtype, t.dtype)
+    name = _resolve(backend, u.device.type, u.device.index, dtype, A.shape[1])
+    accumulate = state_dtype(dtype)
+    Bs = (B if B.dim() == 4 else B.unsqueeze(1)).to(dtype)
+    Cs = (C if C.dim() == 4 else C.unsqueeze(1)).to(dtype)
+    A = A.to(accumulate)
+    Ds = None if D is None else D.to(accumulate)
+    bias = None if delta_bias is None else delta_bias.to(accumulate)
+
+    if name == backends.REFERENCE:
+        out, last = reference.selective_scan(
+            u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias, delta_softplus
+        )
+    else:
+        out, last, _ = _OPS.selective_scan(
+            u.to(dtype).contiguous(),
+            delta.to(dtype).contiguous(),
+            A.contiguous(),
+            Bs.contiguous(),
+            Cs.contiguous(),
+            None if Ds is None else Ds.contiguous(),
+            None if bias is None else bias.contiguous(),
+            delta_softplus,
+            name,
+            accumulate if z is not None else u.dtype,
+            _wants_grad(u, delta, A, Bs, Cs, Ds, bias),
+        )
+    if z is not None:
+        out = out * F.silu(z.to(accumulate))
+    out = out.to(u.dtype)
+    return (out, last) if return_last_state else out

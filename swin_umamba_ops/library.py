@@ -1,0 +1,378 @@
+"""The torch.library ops: schemas, dispatch to a backend, fakes, autograd, FLOP formulas.
+
+    swin_umamba::ss2d_scan(x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds,
+                           backend, out_dtype, save) -> (y, states)
+    swin_umamba::selective_scan(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus,
+                           backend, out_dtype, save) -> (out, last_state, states)
+    and one `_backward` op for each.
+
+ss2d_scan:      x (B, H, W, D) and proj (B, H, W, 4, R + 2N), contiguous, of one dtype, the last
+                axis of proj being [dt_r, Bs, Cs]; dt_projs_weight (4, D, R) in that dtype;
+                dt_projs_bias (4, D), A_logs (4 * D, N), Ds (4 * D,) in the state's dtype.
+                y (B, H, W, D) in out_dtype; states (B, 4, C, D, N).
+selective_scan: u, delta (B, D, L), Bs, Cs (B, G, N, L), contiguous, of one dtype; A (D, N),
+                Ds (D,) or None, delta_bias (D,) or None in the state's dtype.
+                out (B, D, L) in out_dtype; last_state (B, D, N); states (B, C, D, N).
+
+The state's dtype is float64 for float64 inputs and float32 for all others. `states` holds the
+state entering each chunk of `chunk_length` steps along each direction's own order: all that the
+backward needs to rebuild the others. With save=False it is empty and no gradient can be taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from swin_umamba_ops import backends
+from swin_umamba_ops.numerics import state_dtype
+from swin_umamba_ops.scan_order import DIRECTIONS
+
+_LIB = torch.library.Library("swin_umamba", "DEF")
+_LIB.define(
+    "ss2d_scan(Tensor x, Tensor proj, Tensor dt_projs_weight, Tensor dt_projs_bias, "
+    "Tensor A_logs, Tensor Ds, str backend, ScalarType out_dtype, bool save) "
+    "-> (Tensor y, Tensor states)"
+)
+_LIB.define(
+    "ss2d_scan_backward(Tensor dy, Tensor x, Tensor proj, Tensor dt_projs_weight, "
+    "Tensor dt_projs_bias, Tensor A_logs, Tensor Ds, Tensor states, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_LIB.define(
+    "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor Bs, Tensor Cs, Tensor? Ds, "
+    "Tensor? delta_bias, bool delta_softplus, str backend, ScalarType out_dtype, bool save) "
+    "-> (Tensor out, Tensor last_state, Tensor states)"
+)
+_LIB.define(
+    "selective_scan_backward(Tensor dout, Tensor? dlast, Tensor u, Tensor delta, Tensor A, "
+    "Tensor Bs, Tensor Cs, Tensor? Ds, Tensor? delta_bias, bool delta_softplus, Tensor states, "
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def _chunks(length: int, backend: str) -> int:
+    chunk = backends.load(backend).chunk_length
+    return (length + chunk - 1) // chunk
+
+
+# ---- ss2d_scan
+
+
+def _ss2d_outputs(
+    x: Tensor, A_logs: Tensor, backend: str, out_dtype: torch.dtype, save: bool
+) -> tuple[Tensor, Tensor]:
+    batch, height, width, channels = x.shape
+    shape: tuple[int, ...] = (0,)
+    if save:
+        chunks = _chunks(height * width, backend)
+        shape = (batch, DIRECTIONS, chunks, channels, A_logs.shape[1])
+    return (
+        torch.empty_like(x, dtype=out_dtype, memory_format=torch.contiguous_format),
+        x.new_empty(shape, dtype=state_dtype(x.dtype)),
+    )
+
+
+def _ss2d_scan(
+    x: Tensor,
+    proj: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    backend: str,
+    out_dtype: torch.dtype,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    if x.shape[0] == 0:
+        return _ss2d_outputs(x, A_logs, backend, out_dtype, save)
+    return backends.load(backend).ss2d_forward(
+        x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds, out_dtype, save
+    )
+
+
+def _ss2d_scan_fake(
+    x: Tensor,
+    proj: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    backend: str,
+    out_dtype: torch.dtype,
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    return _ss2d_outputs(x, A_logs, backend, out_dtype, save)
+
+
+def _ss2d_scan_backward(
+    dy: Tensor,
+    x: Tensor,
+    proj: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    states: Tensor,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    inputs = (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    if x.shape[0] == 0:
+        return tuple(torch.zeros_like(t) for t in inputs)
+    return backends.load(backend).ss2d_backward(dy, *inputs, states)
+
+
+def _ss2d_scan_backward_fake(
+    dy: Tensor,
+    x: Tensor,
+    proj: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    states: Tensor,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    return tuple(
+        torch.empty_like(t) for t in (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    )
+
+
+def _ss2d_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, backend, _, save = inputs
+    states = output[1]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(states)
+    ctx.save_for_backward(*tensors, states)
+    ctx.backend, ctx.save = backend, save
+
+
+def _ss2d_autograd(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if dy is None:
+        return (None,) * 9
+    _require_saved(ctx, "ss2d_scan")
+    grads = torch.ops.swin_umamba.ss2d_scan_backward(
+        dy.contiguous(), *ctx.saved_tensors, ctx.backend
+    )
+    return (*grads, None, None, None)
+
+
+# ---- selective_scan
+
+
+def _selective_outputs(
+    u: Tensor, A: Tensor, backend: str, out_dtype: torch.dtype, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, channels, length = u.shape
+    accumulate = state_dtype(u.dtype)
+    shape: tuple[int, ...] = (0,)
+    if save:
+        shape = (batch, _chunks(length, backend), channels, A.shape[1])
+    return (
+        torch.empty_like(u, dtype=out_dtype, memory_format=torch.contiguous_format),
+        u.new_empty((batch, channels, A.shape[1]), dtype=accumulate),
+        u.new_empty(shape, dtype=accumulate),
+    )
+
+
+def _selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    backend: str,
+    out_dtype: torch.dtype,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if u.shape[0] == 0:
+        return _selective_outputs(u, A, backend, out_dtype, save)
+    return backends.load(backend).selective_scan_forward(
+        u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus, out_dtype, save
+    )
+
+
+def _selective_scan_fake(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    backend: str,
+    out_dtype: torch.dtype,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _selective_outputs(u, A, backend, out_dtype, save)
+
+
+def _selective_scan_backward(
+    dout: Tensor,
+    dlast: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    states: Tensor,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    if u.shape[0] == 0:
+        return _empty_selective_gradients(u, delta, A, Bs, Cs, Ds, delta_bias, torch.zeros_like)
+    return backends.load(backend).selective_scan_backward(
+        dout, dlast, u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus, states
+    )
+
+
+def _selective_scan_backward_fake(
+    dout: Tensor,
+    dlast: Tensor | None,
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    states: Tensor,
+    backend: str,
+) -> tuple[Tensor, ...]:
+    return _empty_selective_gradients(u, delta, A, Bs, Cs, Ds, delta_bias, torch.empty_like)
+
+
+def _empty_selective_gradients(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+    make: Any,
+) -> tuple[Tensor, ...]:
+    return tuple(
+        A.new_empty(0) if t is None else make(t) for t in (u, delta, A, Bs, Cs, Ds, delta_bias)
+    )
+
+
+def _selective_setup_context(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
+) -> None:
+    *tensors, delta_softplus, backend, _, save = inputs
+    states = output[2]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(states)
+    ctx.save_for_backward(*tensors, states)
+    ctx.delta_softplus, ctx.backend, ctx.save = delta_softplus, backend, save
+    ctx.out_dtype = output[0].dtype
+
+
+def _selective_autograd(
+    ctx: Any, dout: Tensor | None, dlast: Tensor | None, _: None
+) -> tuple[Tensor | None, ...]:
+    if dout is None and dlast is None:
+        return (None,) * 11
+    _require_saved(ctx, "selective_scan")
+    *tensors, Ds, delta_bias, states = ctx.saved_tensors
+    if dout is None:
+        dout = torch.zeros_like(tensors[0], dtype=ctx.out_dtype)
+    grads = torch.ops.swin_umamba.selective_scan_backward(
+        dout.contiguous(),
+        None if dlast is None else dlast.contiguous(),
+        *tensors,
+        Ds,
+        delta_bias,
+        ctx.delta_softplus,
+        states,
+        ctx.backend,
+    )
+    dDs = None if Ds is None else grads[5]
+    dbias = None if delta_bias is None else grads[6]
+    return (*grads[:5], dDs, dbias, None, None, None, None)
+
+
+# ---- registration
+
+
+def _require_saved(ctx: Any, op: str) -> None:
+    if not ctx.save:
+        raise RuntimeError(f"swin_umamba::{op} ran with save=False: it kept no states to rebuild from")
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
+    raise RuntimeError(
+        "second derivatives of swin_umamba's scans are not implemented; "
+        "backend='reference' has them"
+    )
+
+
+for _name, _impl, _fake in (
+    ("ss2d_scan", _ss2d_scan, _ss2d_scan_fake),
+    ("ss2d_scan_backward", _ss2d_scan_backward, _ss2d_scan_backward_fake),
+    ("selective_scan", _selective_scan, _selective_scan_fake),
+    ("selective_scan_backward", _selective_scan_backward, _selective_scan_backward_fake),
+):
+    _LIB.impl(_name, _impl, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"swin_umamba::{_name}", _fake, lib=_LIB)
+
+for _name, _backward, _setup in (
+    ("ss2d_scan", _ss2d_autograd, _ss2d_setup_context),
+    ("selective_scan", _selective_autograd, _selective_setup_context),
+    ("ss2d_scan_backward", _no_second_derivative, None),
+    ("selective_scan_backward", _no_second_derivative, None),
+):
+    torch.library.register_autograd(
+        f"swin_umamba::{_name}", _backward, setup_context=_setup, lib=_LIB
+    )
+
+
+def _scan_flops(sequences: int, length: int, channels: int, states: int) -> int:
+    """The field's count, 9 * B * L * D * N + B * L * D: an exp counts one, a multiply-add two."""
+    return sequences * length * channels * (9 * states + 1)
+
+
+@register_flop_formula(torch.ops.swin_umamba.ss2d_scan)
+def _ss2d_scan_flops(
+    x_shape: Any, proj_shape: Any, weight_shape: Any, bias_shape: Any, A_shape: Any,
+    *args: Any, out_shape: Any = None, **kwargs: Any,
+) -> int:
+    """The four scans, and the projection from dt_r to dt at two operations a multiply-add."""
+    batch, height, width, channels = x_shape
+    length = height * width
+    projection = 2 * batch * DIRECTIONS * length * channels * weight_shape[2]
+    return projection + _scan_flops(batch * DIRECTIONS, length, channels, A_shape[1])
+
+
+@register_flop_formula(torch.ops.swin_umamba.selective_scan)
+def _selective_scan_flops(
+    u_shape: Any, delta_shape: Any, A_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any
+) -> int:
+    batch, channels, length = u_shape
+    return _scan_flops(batch, length, channels, A_shape[1])
+
+
+# A backward is counted as twice its forward, as for a matrix product.
+
+
+@register_flop_formula(torch.ops.swin_umamba.ss2d_scan_backward)
+def _ss2d_scan_backward_flops(dy_shape: Any, *shapes: Any, **kwargs: Any) -> int:
+    return 2 * _ss2d_scan_flops(*shapes)
+
+
+@register_flop_formula(torch.ops.swin_umamba.selective_scan_backward)
+def _selective_scan_backward_flops(
+    dout_shape: Any, dlast_shape: Any, *shapes: Any, **kwargs: Any
+) -> int:
+    return 2 * _selective_scan_flops(*shapes)

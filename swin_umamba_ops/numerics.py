@@ -1,0 +1,23 @@
+"""The few numeric conventions that every backend shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of states and sums for inputs of `dtype`: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def softplus(raw: Tensor) -> Tensor:
+    """log(1 + exp(raw)), exact to the last digit also in float64.
+
+    torch switches to the identity above 20, where float64 still sees the difference; at 40 it no
+    longer does, and exp(40) is far from overflowing even in float32.
+    """
+    return F.softplus(raw, threshold=40.0)
