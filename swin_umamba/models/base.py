@@ -1,0 +1,114 @@
+"""What all models share: checks, padding, deep supervision, freezing."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swin_umamba.encoder import VSSMEncoder
+
+
+class SegmentationModel(nn.Module, ABC):
+    """Segment an image of any height and width.
+
+    x: (B, in_channels, H, W), floating point. With deep_supervision the result is a list of
+    logits, finest first: entry i is (B, out_channels, ceil(H / s), ceil(W / s)), s = scales[i].
+    Without, it is the first of them alone. H and W are padded with zeros at the bottom and the
+    right to multiples of `stride`, and the logits cropped.
+    """
+
+    scales: tuple[int, ...]
+    """Input pixels per pixel of each scale's logits."""
+    stride: int
+    """Input pixels per pixel of the coarsest feature map."""
+    vssm_encoder: VSSMEncoder
+
+    def __init__(self, in_channels: int, out_channels: int, deep_supervision: bool) -> None:
+        super().__init__()
+        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if value < 1:
+                raise ValueError(f"{name}: got {value}, expected at least 1")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.deep_supervision = deep_supervision
+        # What `create_model` was called with; saved beside the weights.
+        self.config: dict[str, Any] | None = None
+
+    @abstractmethod
+    def logits(self, x: Tensor) -> list[Tensor]:
+        """Logits, finest first, of an image whose H and W are multiples of `stride`.
+
+        All scales with deep_supervision, the finest alone without.
+        """
+
+    @abstractmethod
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """The model's parts in the order they run, under the names a summary shows.
+
+        Every parameter belongs to exactly one.
+        """
+
+    def forward(self, x: Tensor) -> list[Tensor] | Tensor:
+        self._check(x)
+        height, width = x.shape[-2:]
+        bottom, right = -height % self.stride, -width % self.stride
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
+        logits = self.logits(x)
+        if bottom or right:
+            logits = [
+                out[..., : -(-height // scale), : -(-width // scale)]
+                for out, scale in zip(logits, self.scales, strict=False)
+            ]
+        return logits if self.deep_supervision else logits[0]
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_channels or 0 in x.shape[2:]:
+            raise ValueError(
+                f"x: got shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W)"
+                " with H and W at least 1"
+            )
+        if not x.is_floating_point():
+            raise TypeError(f"x: got {x.dtype}, expected floating point")
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder's weights from training, but for its patch embedding's.
+
+        The patch embedding is what pretraining on other channel counts cannot provide.
+        """
+        for name, parameter in self._encoder_parameters():
+            parameter.requires_grad_(name.startswith("patch_embed."))
+
+    def unfreeze_encoder(self) -> None:
+        """Undo `freeze_encoder`."""
+        for _, parameter in self._encoder_parameters():
+            parameter.requires_grad_(True)
+
+    def _encoder_parts(self) -> dict[str, list[nn.Module]]:
+        """The encoder's share of `stages`."""
+        encoder = self.vssm_encoder
+        parts: dict[str, list[nn.Module]] = {"patch embedding": [encoder.patch_embed]}
+        for i, layer in enumerate(encoder.layers):
+            scale = self.stride >> (len(encoder.layers) - 1 - i)
+            parts[f"encoder at 1/{scale}"] = [*encoder.downsamples[max(i - 1, 0) : i], layer]
+        return parts
+
+    def _encoder_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """The encoder's parameters that can train, under the encoder's own names for them."""
+        return list(self.vssm_encoder.named_parameters())
+
+
+def check_stages(
+    dims: Sequence[int], depths: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """dims and depths as tuples of equal length, at least two positive numbers each."""
+    for name, values in (("dims", dims), ("depths", depths)):
+        if len(values) < 2 or min(values) < 1:
+            raise ValueError(f"{name}: got {tuple(values)}, expected two or more numbers above 0")
+    if len(dims) != len(depths):
+        raise ValueError(f"depths: got {len(depths)} stages, expected {len(dims)} as in dims")
+    return tuple(dims), tuple(depths)

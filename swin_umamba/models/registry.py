@@ -1,0 +1,61 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from swin_umamba.models.base import SegmentationModel
+from swin_umamba.weights import load_weights
+
+_MODELS: dict[str, type[SegmentationModel]] = {}
+_Model = TypeVar("_Model", bound=type[SegmentationModel])
+
+
+def register_model(name: str) -> Callable[[_Model], _Model]:
+    """Class decorator: make the model known to `create_model` as `name`."""
+
+    def register(model: _Model) -> _Model:
+        if name in _MODELS:
+            raise ValueError(f"name: {name!r} is already {_MODELS[name].__name__}")
+        _MODELS[name] = model
+        return model
+
+    return register
+
+
+def model_names() -> list[str]:
+    """Names that `create_model` knows, sorted."""
+    return sorted(_MODELS)
+
+
+def create_model(
+    name: str,
+    *,
+    in_channels: int,
+    out_channels: int,
+    deep_supervision: bool = True,
+    pretrained: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> SegmentationModel:
+    """Build a model by name: see `model_names()`.
+
+    in_channels: channels of the image. out_channels: classes, background included.
+    deep_supervision: return the logits of all scales, not of the finest alone; may be switched
+    later by the attribute of that name. pretrained: weights written by
+    `swin_umamba.weights.save_weights`; every tensor must match. kwargs: what the model's class
+    takes besides, such as dims, depths, d_state, drop_path_rate and backend.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(model_names())}")
+    model = _MODELS[name](in_channels, out_channels, deep_supervision=deep_supervision, **kwargs)
+    model.config = {
+        "name": name,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        **kwargs,
+    }
+    if pretrained is not None:
+        load_weights(model, pretrained)
+    return model

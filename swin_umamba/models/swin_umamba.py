@@ -1,0 +1,118 @@
+"""Swin-UMamba: VMamba encoder, convolutional U-Net decoder (arXiv:2402.03302)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
+from torch import Tensor, nn
+
+from swin_umamba.encoder import VSSMEncoder
+from swin_umamba.models.base import SegmentationModel, check_stages
+from swin_umamba.models.registry import register_model
+
+
+@register_model("swin_umamba")
+class SwinUMamba(SegmentationModel):
+    """Swin-UMamba as released: 59.89 M parameters at 1 input and 14 output channels.
+
+    Level i holds the feature map at scale 1 / 2**i: the image, the stem's output, then those of
+    the encoder's stages. A residual block makes a skip connection of each level, and the decoder
+    climbs from the coarsest level to the image, one skip at a time.
+
+    dims, depths: width and number of blocks of each encoder stage. stem_dim: width of the stem and
+    of the finest decoder level, dims[0] // 2 by default. d_state: states per channel of the scan.
+    drop_path_rate: drop rate of the encoder's last block. backend: as in `swin_umamba_ops.ss2d`.
+    """
+
+    unused_stages = 0
+    """How many encoder stages, counted from the last, exist without being used."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        deep_supervision: bool = True,
+        dims: Sequence[int] = (96, 192, 384, 768),
+        depths: Sequence[int] = (2, 2, 9, 2),
+        stem_dim: int | None = None,
+        d_state: int = 16,
+        drop_path_rate: float = 0.2,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(in_channels, out_channels, deep_supervision)
+        dims, depths = check_stages(dims, depths)
+        widths = ((dims[0] + 1) // 2 if stem_dim is None else stem_dim, *dims)
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], kernel_size=7, stride=2, padding=3),
+            nn.InstanceNorm2d(widths[0], affine=True),
+        )
+        self.vssm_encoder = VSSMEncoder(
+            widths[0],
+            patch_size=2,
+            dims=dims,
+            depths=depths,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            backend=backend,
+        )
+        self.used_stages = len(dims) - self.unused_stages
+        self.stride = 2 * self.vssm_encoder.stride
+
+        # The release's names: encoder<i+1> makes the skip of level i, decoder<i+2> climbs to level
+        # i, decoder1 refines level 0. A skip is as wide as the level below it, so every level has
+        # its own entry of widths, and the last encoder stage shares the last one.
+        for i, source in enumerate((in_channels, *widths[:-1])):
+            self.add_module(f"encoder{i + 1}", _residual_block(source, widths[i]))
+        for i in reversed(range(self.used_stages + 1)):
+            below = widths[min(i + 1, len(dims))]
+            self.add_module(f"decoder{i + 2}", _up_block(below, widths[i]))
+        self.decoder1 = _residual_block(widths[0], widths[0])
+        self.out_layers = nn.ModuleList(
+            UnetOutBlock(2, width, out_channels) for width in widths[:-1]
+        )
+        self.scales = tuple(2**i for i in range(len(self.out_layers)))
+
+    def logits(self, x: Tensor) -> list[Tensor]:
+        stem = self.stem(x)
+        levels = [x, stem, *self.vssm_encoder(stem, self.used_stages)]
+        for i, block in enumerate(self._skip_blocks()):
+            levels[i] = block(levels[i])
+        x = levels.pop()
+        decoded = []
+        for block in self._up_blocks():
+            x = block(x, levels.pop())
+            decoded.append(x)
+        decoded[-1] = self.decoder1(x)
+        heads = self.out_layers if self.deep_supervision else self.out_layers[:1]
+        return [head(features) for head, features in zip(heads, reversed(decoded), strict=False)]
+
+    def stages(self) -> dict[str, list[nn.Module]]:
+        parts: dict[str, list[nn.Module]] = {"stem": [self.stem], **self._encoder_parts()}
+        for i, block in enumerate(self._skip_blocks()):
+            parts[f"skip at 1/{2**i}"] = [block]
+        for i, block in zip(reversed(range(self.used_stages + 1)), self._up_blocks(), strict=True):
+            parts[f"decoder at 1/{2**i}"] = [block]
+        parts["decoder at 1/1"].append(self.decoder1)
+        parts["heads"] = [self.out_layers]
+        return parts
+
+    def _skip_blocks(self) -> list[nn.Module]:
+        """From level 0, the image, downwards."""
+        return [self.get_submodule(f"encoder{i + 1}") for i in range(len(self.out_layers) + 1)]
+
+    def _up_blocks(self) -> list[nn.Module]:
+        """From the coarsest level upwards."""
+        return [
+            self.get_submodule(f"decoder{i + 2}") for i in reversed(range(self.used_stages + 1))
+        ]
+
+
+def _residual_block(in_channels: int, out_channels: int) -> UnetrBasicBlock:
+    return UnetrBasicBlock(2, in_channels, out_channels, 3, 1, norm_name="instance", res_block=True)
+
+
+def _up_block(in_channels: int, out_channels: int) -> UnetrUpBlock:
+    return UnetrUpBlock(2, in_channels, out_channels, 3, 2, norm_name="instance", res_block=True)

@@ -1,0 +1,92 @@
+"""Swin-UMamba†: VMamba encoder, Mamba decoder (arXiv:2402.03302)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from swin_umamba.decoder import MambaDecoder
+from swin_umamba.encoder import VSSMEncoder
+from swin_umamba.models.base import SegmentationModel, check_stages
+from swin_umamba.models.registry import register_model
+
+
+@register_model("swin_umamba_d")
+class SwinUMambaD(SegmentationModel):
+    """Swin-UMamba† as released: 27.50 M parameters at 1 input and 14 output channels.
+
+    dims, depths: width and number of blocks of each encoder stage. decoder_depths: number of
+    blocks of each decoder stage, coarsest first; 2 each by default. patch_size: input pixels per
+    pixel of the finest feature map. d_state: states per channel of the scan. drop_path_rate: drop
+    rate of the encoder's last block and the decoder's first; it falls to 0 towards image and
+    logits. backend: as in `swin_umamba_ops.ss2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        deep_supervision: bool = True,
+        dims: Sequence[int] = (96, 192, 384, 768),
+        depths: Sequence[int] = (2, 2, 9, 2),
+        decoder_depths: Sequence[int] | None = None,
+        patch_size: int = 4,
+        d_state: int = 16,
+        drop_path_rate: float = 0.2,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__(in_channels, out_channels, deep_supervision)
+        dims, depths = check_stages(dims, depths)
+        if decoder_depths is None:
+            decoder_depths = (2,) * (len(dims) - 1)
+        if len(decoder_depths) != len(dims) - 1 or min(decoder_depths) < 1:
+            raise ValueError(
+                f"decoder_depths: got {tuple(decoder_depths)}, expected {len(dims) - 1} numbers"
+                " above 0, one less than dims"
+            )
+        self.vssm_encoder = VSSMEncoder(
+            in_channels,
+            patch_size=patch_size,
+            dims=dims,
+            depths=depths,
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            backend=backend,
+        )
+        self.decoder = MambaDecoder(
+            out_channels,
+            patch_size=patch_size,
+            dims=dims,
+            depths=tuple(decoder_depths),
+            d_state=d_state,
+            drop_path_rate=drop_path_rate,
+            backend=backend,
+        )
+        self.stride = self.vssm_encoder.stride
+        self.scales = (1, *(patch_size * 2**i for i in range(len(dims) - 1)))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                _init_he(module)
+
+    def logits(self, x: Tensor) -> list[Tensor]:
+        out: list[Tensor] = self.decoder(self.vssm_encoder(x), all_scales=self.deep_supervision)
+        return out
+
+    def stages(self) -> dict[str, list[nn.Module]]:
+        parts = self._encoder_parts()
+        decoder = self.decoder
+        *stages, last = zip(decoder.expand_layers, reversed(self.scales), strict=True)
+        for i, (expand, scale) in enumerate(stages):
+            parts[f"decoder at 1/{scale}"] = [expand, decoder.concat_back_dim[i], decoder.stages[i]]
+        parts["decoder at 1/1"] = [last[0]]
+        parts["heads"] = [decoder.seg_layers]
+        return parts
+
+
+def _init_he(module: nn.Conv2d) -> None:
+    """nnU-Net's initialisation, which the release gives every convolution of this model."""
+    nn.init.kaiming_normal_(module.weight, a=0.01)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

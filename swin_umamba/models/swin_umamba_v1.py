@@ -1,0 +1,36 @@
+"""The paper's first version of Swin-UMamba."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from swin_umamba.models.registry import register_model
+from swin_umamba.models.swin_umamba import SwinUMamba
+
+
+@register_model("swin_umamba_v1")
+class SwinUMambaV1(SwinUMamba):
+    """Swin-UMamba whose decoder starts one level higher: 40.43 M parameters.
+
+    The encoder's last stage holds weights, as in the release, but nothing reads its output. It is
+    neither run nor trained: its parameters never require gradients, so that they don't hold up
+    distributed training.
+    """
+
+    unused_stages = 1
+
+    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any) -> None:
+        super().__init__(in_channels, out_channels, **kwargs)
+        trained = {name for name, _ in self._encoder_parameters()}
+        for name, parameter in self.vssm_encoder.named_parameters():
+            parameter.requires_grad_(name in trained)
+
+    def _encoder_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        unused = (f"layers.{self.used_stages}.", f"downsamples.{self.used_stages - 1}.")
+        return [
+            (name, parameter)
+            for name, parameter in super()._encoder_parameters()
+            if not name.startswith(unused)
+        ]

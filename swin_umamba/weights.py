@@ -1,0 +1,92 @@
+"""Weights on disk: safetensors files that also say how to build their model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+SHOWN = 5  # names listed of each kind of mismatch
+
+
+def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the model's state dict to `path`, whole or not at all.
+
+    With a model of `create_model` the file holds the arguments that built it, too: `read_config`.
+    """
+    target = Path(path)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    metadata = {"format": "pt"}
+    config = getattr(model, "config", None)
+    if config is not None:
+        metadata["config"] = json.dumps(config)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a file of `save_weights` into the model; its names and shapes must be the model's.
+
+    Values are converted to the model's dtype. Raises FileNotFoundError, or ValueError if the file
+    is no whole safetensors file or does not fit; the model is then as before.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    with _open(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        problems = [
+            *_listed("missing", (n for n in expected if n not in found)),
+            *_listed("not in the model", (n for n in found if n not in expected)),
+            *_listed(
+                "of another shape",
+                (
+                    f"{n} {found[n]} instead of {expected[n]}"
+                    for n in expected
+                    if n in found and found[n] != expected[n]
+                ),
+            ),
+        ]
+        if problems:
+            raise ValueError(f"{path} does not fit {type(model).__name__}: " + "; ".join(problems))
+        model.load_state_dict({name: file.get_tensor(name) for name in expected})
+
+
+def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `create_model`, by name, that built the model whose weights `path` holds."""
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if "config" not in metadata:
+        raise ValueError(f"{path} does not say which model it belongs to")
+    config: dict[str, Any] = json.loads(metadata["config"])
+    return config
+
+
+@contextmanager
+def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    try:
+        file = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    with file:
+        yield file
+
+
+def _listed(kind: str, items: Iterable[str]) -> list[str]:
+    """'3 missing: a, b, c', shortened, or nothing if there are no items."""
+    names = list(items)
+    if not names:
+        return []
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return [f"{len(names)} {kind}: {', '.join(names[:SHOWN])}{more}"]
