@@ -10,7 +10,6 @@ from swin_umamba_ops import backends, library, reference
 from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
 from swin_umamba_ops.numerics import state_dtype
 
-_OPS = torch.ops.swin_umamba
 
 
 @torch.compiler.assume_constant_result
@@ -75,12 +74,12 @@ def ss2d(
             )
             return y.to(out_dtype, memory_format=torch.channels_last)
 
-    D, R = dt_projs_weight.shape[1:]
+    B, D, H, W = x.shape
     x = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format).contiguous()
     proj = F.linear(x, x_proj_weight.reshape(-1, D).to(dtype))
-    y, _ = _OPS.ss2d_scan(
+    y, _ = library.ss2d_scan(
         x,
-        proj.unflatten(-1, (4, R + 2 * A_logs.shape[1])),
+        proj.view(B, H, W, 4, x_proj_weight.shape[1]),
         dt_projs_weight.to(dtype).contiguous(),
         dt_projs_bias.contiguous(),
         A_logs.contiguous(),
@@ -133,7 +132,7 @@ def selective_scan(
             u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias, delta_softplus
         )
     else:
-        out, last, _ = _OPS.selective_scan(
+        out, last, _ = library.selective_scan(
             u.to(dtype).contiguous(),
             delta.to(dtype).contiguous(),
             A.contiguous(),

@@ -52,6 +52,7 @@ _LIB.define(
     "Tensor Bs, Tensor Cs, Tensor? Ds, Tensor? delta_bias, bool delta_softplus, Tensor states, "
     "str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
+_OPS = torch.ops.swin_umamba
 
 
 def _chunks(length: int, backend: str) -> int:
@@ -141,23 +142,27 @@ def _ss2d_scan_backward_fake(
     )
 
 
-def _ss2d_setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, backend, _, save = inputs
-    states = output[1]
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(states)
-    ctx.save_for_backward(*tensors, states)
-    ctx.backend, ctx.save = backend, save
+class _SS2DScan(torch.autograd.Function):
+    """Autograd of ss2d_scan: keeps the inputs and one state per chunk."""
 
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, states = _OPS.ss2d_scan.default(*inputs)
+        *tensors, backend, _, save = inputs
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(states)
+        ctx.save_for_backward(*tensors, states)
+        ctx.backend, ctx.save = backend, save
+        return y, states
 
-def _ss2d_autograd(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    if dy is None:
-        return (None,) * 9
-    _require_saved(ctx, "ss2d_scan")
-    grads = torch.ops.swin_umamba.ss2d_scan_backward(
-        dy.contiguous(), *ctx.saved_tensors, ctx.backend
-    )
-    return (*grads, None, None, None)
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 9
+        _require_saved(ctx, "ss2d_scan")
+        grads = _OPS.ss2d_scan_backward.default(dy.contiguous(), *ctx.saved_tensors, ctx.backend)
+        return (*grads, None, None, None)
 
 
 # ---- selective_scan
@@ -267,40 +272,48 @@ def _empty_selective_gradients(
     )
 
 
-def _selective_setup_context(
-    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
-) -> None:
-    *tensors, delta_softplus, backend, _, save = inputs
-    states = output[2]
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(states)
-    ctx.save_for_backward(*tensors, states)
-    ctx.delta_softplus, ctx.backend, ctx.save = delta_softplus, backend, save
-    ctx.out_dtype = output[0].dtype
+class _SelectiveScan(torch.autograd.Function):
+    """Autograd of selective_scan: keeps the inputs and one state per chunk."""
 
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            out, last_state, states = _OPS.selective_scan.default(*inputs)
+        *tensors, delta_softplus, backend, out_dtype, save = inputs
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(states)
+        ctx.save_for_backward(*tensors, states)
+        ctx.delta_softplus, ctx.backend = delta_softplus, backend
+        ctx.out_dtype, ctx.save = out_dtype, save
+        return out, last_state, states
 
-def _selective_autograd(
-    ctx: Any, dout: Tensor | None, dlast: Tensor | None, _: None
-) -> tuple[Tensor | None, ...]:
-    if dout is None and dlast is None:
-        return (None,) * 11
-    _require_saved(ctx, "selective_scan")
-    *tensors, Ds, delta_bias, states = ctx.saved_tensors
-    if dout is None:
-        dout = torch.zeros_like(tensors[0], dtype=ctx.out_dtype)
-    grads = torch.ops.swin_umamba.selective_scan_backward(
-        dout.contiguous(),
-        None if dlast is None else dlast.contiguous(),
-        *tensors,
-        Ds,
-        delta_bias,
-        ctx.delta_softplus,
-        states,
-        ctx.backend,
-    )
-    dDs = None if Ds is None else grads[5]
-    dbias = None if delta_bias is None else grads[6]
-    return (*grads[:5], dDs, dbias, None, None, None, None)
+    @staticmethod
+    def backward(
+        ctx: Any, dout: Tensor | None, dlast: Tensor | None, _: None
+    ) -> tuple[Tensor | None, ...]:
+        if dout is None and dlast is None:
+            return (None,) * 11
+        _require_saved(ctx, "selective_scan")
+        u, delta, A, Bs, Cs, Ds, delta_bias, states = ctx.saved_tensors
+        if dout is None:
+            dout = torch.zeros_like(u, dtype=ctx.out_dtype)
+        grads = _OPS.selective_scan_backward.default(
+            dout.contiguous(),
+            None if dlast is None else dlast.contiguous(),
+            u,
+            delta,
+            A,
+            Bs,
+            Cs,
+            Ds,
+            delta_bias,
+            ctx.delta_softplus,
+            states,
+            ctx.backend,
+        )
+        dDs = None if Ds is None else grads[5]
+        dbias = None if delta_bias is None else grads[6]
+        return (*grads[:5], dDs, dbias, None, None, None, None)
 
 
 # ---- registration
@@ -311,31 +324,53 @@ def _require_saved(ctx: Any, op: str) -> None:
         raise RuntimeError(f"swin_umamba::{op} ran with save=False: it kept no states to rebuild from")
 
 
-def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> None:
-    raise RuntimeError(
-        "second derivatives of swin_umamba's scans are not implemented; "
-        "backend='reference' has them"
-    )
+class _NoSecondDerivative(torch.autograd.Function):
+    """Autograd of the backward ops: a clear error in place of a silently missing gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, op: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            grads: tuple[Tensor, ...] = op(*inputs)
+        return grads
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise RuntimeError(
+            "second derivatives of swin_umamba's scans are not implemented; "
+            "backend='reference' has them"
+        )
 
 
-for _name, _impl, _fake in (
-    ("ss2d_scan", _ss2d_scan, _ss2d_scan_fake),
-    ("ss2d_scan_backward", _ss2d_scan_backward, _ss2d_scan_backward_fake),
-    ("selective_scan", _selective_scan, _selective_scan_fake),
-    ("selective_scan_backward", _selective_scan_backward, _selective_scan_backward_fake),
+def _ss2d_scan_backward_autograd(*inputs: Any) -> tuple[Tensor, ...]:
+    return _NoSecondDerivative.apply(_OPS.ss2d_scan_backward.default, *inputs)
+
+
+def _selective_scan_backward_autograd(*inputs: Any) -> tuple[Tensor, ...]:
+    return _NoSecondDerivative.apply(_OPS.selective_scan_backward.default, *inputs)
+
+
+# Autograd functions straight on the dispatcher's Autograd key: torch.library.register_autograd
+# does the same through generic code that costs 30 us more a call, and lets forward-mode
+# derivatives pass as zero where these raise.
+for _name, _impl, _fake, _autograd in (
+    ("ss2d_scan", _ss2d_scan, _ss2d_scan_fake, _SS2DScan.apply),
+    (
+        "ss2d_scan_backward",
+        _ss2d_scan_backward,
+        _ss2d_scan_backward_fake,
+        _ss2d_scan_backward_autograd,
+    ),
+    ("selective_scan", _selective_scan, _selective_scan_fake, _SelectiveScan.apply),
+    (
+        "selective_scan_backward",
+        _selective_scan_backward,
+        _selective_scan_backward_fake,
+        _selective_scan_backward_autograd,
+    ),
 ):
     _LIB.impl(_name, _impl, "CompositeExplicitAutograd")
+    _LIB.impl(_name, _autograd, "Autograd")
     torch.library.register_fake(f"swin_umamba::{_name}", _fake, lib=_LIB)
-
-for _name, _backward, _setup in (
-    ("ss2d_scan", _ss2d_autograd, _ss2d_setup_context),
-    ("selective_scan", _selective_autograd, _selective_setup_context),
-    ("ss2d_scan_backward", _no_second_derivative, None),
-    ("selective_scan_backward", _no_second_derivative, None),
-):
-    torch.library.register_autograd(
-        f"swin_umamba::{_name}", _backward, setup_context=_setup, lib=_LIB
-    )
 
 
 def _scan_flops(sequences: int, length: int, channels: int, states: int) -> int:
@@ -343,7 +378,7 @@ def _scan_flops(sequences: int, length: int, channels: int, states: int) -> int:
     return sequences * length * channels * (9 * states + 1)
 
 
-@register_flop_formula(torch.ops.swin_umamba.ss2d_scan)
+@register_flop_formula(_OPS.ss2d_scan)
 def _ss2d_scan_flops(
     x_shape: Any, proj_shape: Any, weight_shape: Any, bias_shape: Any, A_shape: Any,
     *args: Any, out_shape: Any = None, **kwargs: Any,
@@ -355,7 +390,7 @@ def _ss2d_scan_flops(
     return projection + _scan_flops(batch * DIRECTIONS, length, channels, A_shape[1])
 
 
-@register_flop_formula(torch.ops.swin_umamba.selective_scan)
+@register_flop_formula(_OPS.selective_scan)
 def _selective_scan_flops(
     u_shape: Any, delta_shape: Any, A_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any
 ) -> int:
@@ -366,13 +401,18 @@ def _selective_scan_flops(
 # A backward is counted as twice its forward, as for a matrix product.
 
 
-@register_flop_formula(torch.ops.swin_umamba.ss2d_scan_backward)
+@register_flop_formula(_OPS.ss2d_scan_backward)
 def _ss2d_scan_backward_flops(dy_shape: Any, *shapes: Any, **kwargs: Any) -> int:
     return 2 * _ss2d_scan_flops(*shapes)
 
 
-@register_flop_formula(torch.ops.swin_umamba.selective_scan_backward)
+@register_flop_formula(_OPS.selective_scan_backward)
 def _selective_scan_backward_flops(
     dout_shape: Any, dlast_shape: Any, *shapes: Any, **kwargs: Any
 ) -> int:
     return 2 * _selective_scan_flops(*shapes)
+
+
+# The ops as functional.py calls them: a named overload saves the look-up.
+ss2d_scan = _OPS.ss2d_scan.default
+selective_scan = _OPS.selective_scan.default

@@ -45,9 +45,9 @@ class Block:
     Cs: Tensor
     A: Tensor
 
-    def new_state(self, *lead: int) -> Tensor:
-        """Zeros of shape (*lead, b, k, C, N, D)."""
-        return self.dt.new_zeros(*lead, *self.dt.shape[1:4], *self.A.shape[1:])
+    def zero_state(self) -> Tensor:
+        """Zeros of shape (b, k, C, N, D)."""
+        return self.dt.new_zeros(*self.dt.shape[1:4], *self.A.shape[1:])
 
     def decay(self, step: int, out: Tensor) -> Tensor:
         """exp(dt * A) of one step, (b, k, C, N, D), written to `out`."""
@@ -88,7 +88,7 @@ def entering_states(block: Block) -> tuple[Tensor, Tensor | None]:
 
     The last state is None for a single chunk: the walk over it finds it anyway.
     """
-    state = block.new_state()
+    state = block.zero_state()
     chunks = state.shape[2]
     if chunks == 1:
         return state, None
@@ -120,7 +120,7 @@ def entering_adjoints(block: Block, dy: Tensor, dlast: Tensor | None) -> Tensor:
 
     dy: (T, b, k, C, D); dlast: (b, k, N, D), the gradient of the last state, or None.
     """
-    adjoint = block.new_state()
+    adjoint = block.zero_state()
     chunks = adjoint.shape[2]
     decay = torch.empty_like(adjoint)
     if chunks > 1:
@@ -150,7 +150,7 @@ def gradients(block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor) -> Gr
     each chunk. Holds 2 * T states of the block.
     """
     steps = block.dt.shape[0]
-    states = block.new_state(steps)
+    states = block.dt.new_empty(steps, *entering.shape)
     decays = torch.empty_like(states)
     state = entering
     for step in range(steps):
@@ -161,7 +161,7 @@ def gradients(block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor) -> Gr
     dCs = torch.bmm(_rows(states), _rows(dy.unsqueeze(-1))).view_as(block.Cs)
     ddt, ddu = torch.empty_like(block.dt), torch.empty_like(block.du)
     dBs = torch.empty_like(block.Bs)
-    dA = block.new_state()
+    dA = block.zero_state()
     g = adjoint.clone(memory_format=torch.contiguous_format)
     q = torch.empty_like(g)
     for step in reversed(range(steps)):
