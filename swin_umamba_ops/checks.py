@@ -14,8 +14,13 @@ from swin_umamba_ops.numerics import FLOAT_DTYPES
 _DTYPE_NAMES = "float64, float32, float16 or bfloat16"
 
 
+def _sizes(shape: tuple[int, ...]) -> str:
+    # Formatted one by one: torch.compile cannot apply str() to a symbolic size.
+    return f"({', '.join([f'{n}' for n in shape])}{',' if len(shape) == 1 else ''})"
+
+
 def _shape(t: Tensor) -> str:
-    return f"({', '.join(str(n) for n in t.shape)}{',' if t.dim() == 1 else ''})"
+    return _sizes(tuple(t.shape))
 
 
 def _is_tensor(name: str, value: object) -> None:
@@ -30,8 +35,7 @@ def _is_float(name: str, t: Tensor) -> None:
 
 def _has_shape(name: str, t: Tensor, shape: tuple[int, ...], letters: str) -> None:
     if t.shape != shape:
-        expected = f"({', '.join(str(n) for n in shape)}{',' if len(shape) == 1 else ''})"
-        raise ValueError(f"{name} has shape {_shape(t)}, expected {letters} = {expected}")
+        raise ValueError(f"{name} has shape {_shape(t)}, expected {letters} = {_sizes(shape)}")
 
 
 def _same_device(name: str, t: Tensor, first: str, device: torch.device) -> None:
@@ -108,9 +112,7 @@ def _check_map(name: str, t: Tensor, batch: int, D: int, N: int, L: int) -> None
         _has_shape(name, t, (batch, N, L), "(B, N, L)")
         return
     if t.dim() != 4:
-        raise ValueError(
-            f"{name} has shape {_shape(t)}, expected (B, N, L) or (B, G, N, L)"
-        )
+        raise ValueError(f"{name} has shape {_shape(t)}, expected (B, N, L) or (B, G, N, L)")
     G = t.shape[1]
     if G == 0 or D % G:
         raise ValueError(f"{name} has shape {_shape(t)}: G = {G} groups do not divide D = {D}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,10 +13,10 @@ from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_
 from swin_umamba_ops.numerics import state_dtype
 
 
-
-@torch.compiler.assume_constant_result
-def _resolve(backend: str, device_type: str, index: int | None, dtype: torch.dtype, N: int) -> str:
-    return backends.resolve(backend, torch.device(device_type, index), dtype, N)
+# index(N) makes a symbolic size of torch.compile a number: the choice depends on it.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> str:
+    return backends.resolve(backend, device, dtype, N)
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -61,7 +63,7 @@ def ss2d(
     dtype = x.dtype
     if autocast_dtype is not None and dtype != torch.float64:
         dtype = autocast_dtype
-    name = _resolve(backend, x.device.type, x.device.index, dtype, A_logs.shape[1])
+    name: str = _resolve(backend, x.device, dtype, index(A_logs.shape[1]))
     accumulate = state_dtype(dtype)
     if out_dtype is None:
         out_dtype = accumulate
@@ -88,7 +90,8 @@ def ss2d(
         out_dtype,
         _wants_grad(x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds),
     )
-    return y.permute(0, 3, 1, 2)
+    merged: Tensor = y.permute(0, 3, 1, 2)
+    return merged
 
 
 def selective_scan(
@@ -119,7 +122,7 @@ def selective_scan(
     dtype = u.dtype
     for t in (delta, B, C):
         dtype = torch.promote_types(dtype, t.dtype)
-    name = _resolve(backend, u.device.type, u.device.index, dtype, A.shape[1])
+    name: str = _resolve(backend, u.device, dtype, index(A.shape[1]))
     accumulate = state_dtype(dtype)
     Bs = (B if B.dim() == 4 else B.unsqueeze(1)).to(dtype)
     Cs = (C if C.dim() == 4 else C.unsqueeze(1)).to(dtype)

@@ -1,4 +1,4 @@
-"""The torch.library ops: schemas, dispatch to a backend, fakes, autograd, FLOP formulas.
+"""The torch.library ops: schemas, dispatch to a backend, fakes, autograd.
 
     swin_umamba::ss2d_scan(x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds,
                            backend, out_dtype, save) -> (y, states)
@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from swin_umamba_ops import backends
+from swin_umamba_ops import backends, flops
 from swin_umamba_ops.numerics import state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -137,9 +137,7 @@ def _ss2d_scan_backward_fake(
     states: Tensor,
     backend: str,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        torch.empty_like(t) for t in (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    )
+    return tuple(torch.empty_like(t) for t in (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds))
 
 
 class _SS2DScan(torch.autograd.Function):
@@ -321,7 +319,9 @@ class _SelectiveScan(torch.autograd.Function):
 
 def _require_saved(ctx: Any, op: str) -> None:
     if not ctx.save:
-        raise RuntimeError(f"swin_umamba::{op} ran with save=False: it kept no states to rebuild from")
+        raise RuntimeError(
+            f"swin_umamba::{op} ran with save=False: it kept no states to rebuild from"
+        )
 
 
 class _NoSecondDerivative(torch.autograd.Function):
@@ -341,76 +341,50 @@ class _NoSecondDerivative(torch.autograd.Function):
         )
 
 
-def _ss2d_scan_backward_autograd(*inputs: Any) -> tuple[Tensor, ...]:
-    return _NoSecondDerivative.apply(_OPS.ss2d_scan_backward.default, *inputs)
+def _ss2d_scan_backward_autograd(*inputs: Any) -> Any:
+    return _NoSecondDerivative.apply(  # type: ignore[no-untyped-call]
+        _OPS.ss2d_scan_backward.default, *inputs
+    )
 
 
-def _selective_scan_backward_autograd(*inputs: Any) -> tuple[Tensor, ...]:
-    return _NoSecondDerivative.apply(_OPS.selective_scan_backward.default, *inputs)
+def _selective_scan_backward_autograd(*inputs: Any) -> Any:
+    return _NoSecondDerivative.apply(  # type: ignore[no-untyped-call]
+        _OPS.selective_scan_backward.default, *inputs
+    )
 
 
-# Autograd functions straight on the dispatcher's Autograd key: torch.library.register_autograd
-# does the same through generic code that costs 30 us more a call, and lets forward-mode
-# derivatives pass as zero where these raise.
-for _name, _impl, _fake, _autograd in (
-    ("ss2d_scan", _ss2d_scan, _ss2d_scan_fake, _SS2DScan.apply),
-    (
-        "ss2d_scan_backward",
-        _ss2d_scan_backward,
-        _ss2d_scan_backward_fake,
-        _ss2d_scan_backward_autograd,
-    ),
-    ("selective_scan", _selective_scan, _selective_scan_fake, _SelectiveScan.apply),
-    (
-        "selective_scan_backward",
-        _selective_scan_backward,
-        _selective_scan_backward_fake,
-        _selective_scan_backward_autograd,
-    ),
-):
-    _LIB.impl(_name, _impl, "CompositeExplicitAutograd")
-    _LIB.impl(_name, _autograd, "Autograd")
-    torch.library.register_fake(f"swin_umamba::{_name}", _fake, lib=_LIB)
+def _register(name: str, impl: Any, fake: Any, autograd: Any, formula: Any) -> None:
+    # Autograd straight on its dispatch key: torch.library.register_autograd does the same through
+    # generic code that costs 30 us more a call, and lets forward-mode derivatives pass as zero
+    # where an autograd.Function raises.
+    _LIB.impl(name, impl, "CompositeExplicitAutograd")
+    _LIB.impl(name, autograd, "Autograd")
+    torch.library.register_fake(f"swin_umamba::{name}", fake, lib=_LIB)
+    register_flop_formula(getattr(_OPS, name))(formula)
 
 
-def _scan_flops(sequences: int, length: int, channels: int, states: int) -> int:
-    """The field's count, 9 * B * L * D * N + B * L * D: an exp counts one, a multiply-add two."""
-    return sequences * length * channels * (9 * states + 1)
-
-
-@register_flop_formula(_OPS.ss2d_scan)
-def _ss2d_scan_flops(
-    x_shape: Any, proj_shape: Any, weight_shape: Any, bias_shape: Any, A_shape: Any,
-    *args: Any, out_shape: Any = None, **kwargs: Any,
-) -> int:
-    """The four scans, and the projection from dt_r to dt at two operations a multiply-add."""
-    batch, height, width, channels = x_shape
-    length = height * width
-    projection = 2 * batch * DIRECTIONS * length * channels * weight_shape[2]
-    return projection + _scan_flops(batch * DIRECTIONS, length, channels, A_shape[1])
-
-
-@register_flop_formula(_OPS.selective_scan)
-def _selective_scan_flops(
-    u_shape: Any, delta_shape: Any, A_shape: Any, *args: Any, out_shape: Any = None, **kwargs: Any
-) -> int:
-    batch, channels, length = u_shape
-    return _scan_flops(batch, length, channels, A_shape[1])
-
-
-# A backward is counted as twice its forward, as for a matrix product.
-
-
-@register_flop_formula(_OPS.ss2d_scan_backward)
-def _ss2d_scan_backward_flops(dy_shape: Any, *shapes: Any, **kwargs: Any) -> int:
-    return 2 * _ss2d_scan_flops(*shapes)
-
-
-@register_flop_formula(_OPS.selective_scan_backward)
-def _selective_scan_backward_flops(
-    dout_shape: Any, dlast_shape: Any, *shapes: Any, **kwargs: Any
-) -> int:
-    return 2 * _selective_scan_flops(*shapes)
+_register("ss2d_scan", _ss2d_scan, _ss2d_scan_fake, _SS2DScan.apply, flops.ss2d_scan)
+_register(
+    "ss2d_scan_backward",
+    _ss2d_scan_backward,
+    _ss2d_scan_backward_fake,
+    _ss2d_scan_backward_autograd,
+    flops.ss2d_scan_backward,
+)
+_register(
+    "selective_scan",
+    _selective_scan,
+    _selective_scan_fake,
+    _SelectiveScan.apply,
+    flops.selective_scan,
+)
+_register(
+    "selective_scan_backward",
+    _selective_scan_backward,
+    _selective_scan_backward_fake,
+    _selective_scan_backward_autograd,
+    flops.selective_scan_backward,
+)
 
 
 # The ops as functional.py calls them: a named overload saves the look-up.

@@ -59,4 +59,5 @@ def cross_merge(ys: Tensor) -> Tensor:
     ys = ys.flatten(3)
     rows = ys[:, 0] + ys[:, 2].flip(-1)
     columns = ys[:, 1] + ys[:, 3].flip(-1)
-    return rows + columns.unflatten(-1, (width, height)).transpose(2, 3).flatten(2)
+    columns = columns.view(*columns.shape[:2], width, height)
+    return rows + columns.transpose(2, 3).flatten(2)

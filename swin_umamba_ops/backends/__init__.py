@@ -165,7 +165,7 @@ def resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> s
             raise RuntimeError(f"backend {backend!r} cannot serve {device}, {dtype}: {reason}")
         return backend
 
-    passed_over = []
+    passed_over: list[str] = []
     for row in ROWS.values():
         if row.auto_devices is not None and device.type not in row.auto_devices:
             continue

@@ -1,4 +1,4 @@
-"""Chunked selective scan of one block of channels, vectorised over everything but one chunk's steps.
+"""Chunked selective scan of one block of channels, vectorised over all but a chunk's steps.
 
 The sequence is cut in C chunks of T steps. Every Python loop below takes T steps over all chunks
 at once, or C steps over the small chunk states; never all L = C * T. Decays enter only as
@@ -26,7 +26,8 @@ def fold(sequence: Tensor, chunk: int) -> Tensor:
     missing = -sequence.shape[2] % chunk
     if missing:
         sequence = F.pad(sequence, (0, 0, 0, missing))
-    return sequence.unflatten(2, (-1, chunk)).permute(3, 0, 1, 2, 4).contiguous()
+    b, k, length, X = sequence.shape
+    return sequence.reshape(b, k, length // chunk, chunk, X).permute(3, 0, 1, 2, 4).contiguous()
 
 
 def unfold(folded: Tensor, length: int) -> Tensor:
