@@ -178,9 +178,7 @@ def selective_scan_forward(
 
     with torch.autocast(u.device.type, enabled=False):
         for b, k, d in _blocks.blocks(u.device, batch, *split, chunks * states_n):
-            part, entering, leaving = _blocks.forward(
-                *inputs.block(b, k, d), A.view(*split, -1)[k, d]
-            )
+            part, entering, leaving = _blocks.forward(*inputs.block(b, k, d), grouped_A[k, d])
             _grouped(out, groups)[b, k, :, d] = part
             last.view(batch, *split, states_n)[b, k, d] = leaving
             if save:
