@@ -1,0 +1,41 @@
+"""One image with its truth, ready to train on or to score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Case:
+    """A normalised image (C, H, W) float32, its class indices (H, W) int64, and a name."""
+
+    name: str
+    image: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.dtype != np.float32:
+            raise ValueError(
+                f"{self.name}: image is {self.image.dtype} {self.image.shape}, expected float32"
+                " (C, H, W)"
+            )
+        if self.mask.shape != self.image.shape[1:] or self.mask.dtype != np.int64:
+            raise ValueError(
+                f"{self.name}: mask is {self.mask.dtype} {self.mask.shape}, expected int64"
+                f" {self.image.shape[1:]} as the image"
+            )
+
+
+def normalize(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """(C, H, W) of any real dtype to float32 with mean 0 and deviation 1 in every channel.
+
+    A constant channel becomes 0.
+    """
+    values = image.astype(np.float64)
+    values -= values.mean(axis=(1, 2), keepdims=True)
+    deviation = values.std(axis=(1, 2), keepdims=True)
+    return (values / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)

@@ -1,0 +1,128 @@
+"""The training loss: soft Dice and cross-entropy over the logits of all scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WEIGHTS = (4 / 7, 2 / 7, 1 / 7, 0.0)
+SMOOTH = 1e-5
+
+
+def scale_weights(scales: int) -> tuple[float, ...]:
+    """nnU-Net's weights of that many scales: 1, 1/2, 1/4, ..., the last 0, summing to 1.
+
+    A single scale has weight 1.
+    """
+    if scales < 1:
+        raise ValueError(f"scales: got {scales}, expected at least 1")
+    if scales == 1:
+        return (1.0,)
+    halves = [0.5**i for i in range(scales - 1)]
+    return (*(half / sum(halves) for half in halves), 0.0)
+
+
+class DeepSupervisionLoss(nn.Module):
+    """Dice + cross-entropy at every scale, weighted, as the Swin-UMamba release trains with.
+
+    weights: one per output, finest first. An output of weight 0 is not evaluated, and still
+    stays in the graph with zero gradients, so that its head trains under DDP.
+    batch_dice: sum a class over the whole batch before taking its Dice, not per image.
+
+    outputs: list of logits (B, C, h, w), finest first, or the finest alone, whose weight is then 1.
+    targets: class indices (B, H, W) or (B, 1, H, W) of any integer dtype, taken to each output's
+    size by nearest neighbour; or a list of them, one per output and of its size.
+    Half-precision logits are taken to float32. Returns a scalar.
+    """
+
+    def __init__(self, weights: Sequence[float] = WEIGHTS, batch_dice: bool = True) -> None:
+        super().__init__()
+        if not weights or min(weights) < 0 or max(weights) == 0:
+            raise ValueError(f"weights: got {tuple(weights)}, expected some above 0, none below")
+        self.weights = tuple(weights)
+        self.batch_dice = batch_dice
+
+    def forward(
+        self, outputs: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor
+    ) -> Tensor:
+        weights = self.weights
+        if isinstance(outputs, Tensor):
+            outputs, weights = [outputs], (1.0,)
+        if len(outputs) != len(weights):
+            raise ValueError(f"outputs: got {len(outputs)}, expected {len(weights)} as in weights")
+        if isinstance(targets, Tensor):
+            targets = [resize_nearest(targets, out.shape[-2:]) for out in outputs]
+        if len(targets) != len(outputs):
+            raise ValueError(f"targets: got {len(targets)}, expected one per output or one for all")
+
+        loss = outputs[0].new_zeros((), dtype=_accurate(outputs[0].dtype))
+        for weight, logits, target in zip(weights, outputs, targets, strict=True):
+            if weight > 0:
+                loss = loss + weight * dice_cross_entropy(logits, target, self.batch_dice)
+            else:
+                # The sum of no elements: 0 whatever the logits hold, where 0 * NaN would be NaN.
+                loss = loss + logits.reshape(-1)[:0].sum()
+        return loss
+
+
+def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = True) -> Tensor:
+    """Cross-entropy minus soft Dice, which is smoothed by 1e-5 and leaves out the background.
+
+    logits: (B, C, H, W), C at least 2. target: (B, H, W) or (B, 1, H, W), integers below C.
+    """
+    target = _without_channel(target)
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected (B, C > 1, H, W)")
+    if target.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)}, expected"
+            f" {(logits.shape[0], *logits.shape[2:])} as in logits"
+        )
+    logits = logits.to(_accurate(logits.dtype))
+    target = target.long()
+    cross_entropy = F.cross_entropy(logits, target)
+
+    over = (0, 2, 3) if batch_dice else (2, 3)
+    foreground = logits.softmax(1)[:, 1:]
+    classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+    truth = (target[:, None] == classes).to(foreground.dtype)
+    overlap = (foreground * truth).sum(over)
+    total = foreground.sum(over) + truth.sum(over)
+    dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
+    return cross_entropy - dice.mean()
+
+
+def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, H, W) or (B, 1, H, W) of any dtype to (B, *size): the pixel at each new pixel's centre.
+
+    A centre on the border of two pixels takes the later one, as nnU-Net's resampling does.
+    """
+    target = _without_channel(target)
+    if target.shape[1:] == tuple(size):
+        return target
+    rows, columns = (
+        ((2 * torch.arange(new, device=target.device) + 1) * old).div(
+            2 * new, rounding_mode="floor"
+        )
+        for new, old in zip(size, target.shape[1:], strict=True)
+    )
+    return target[:, rows[:, None], columns]
+
+
+def _without_channel(target: Tensor) -> Tensor:
+    if target.is_floating_point() or target.is_complex():
+        raise TypeError(f"target: got {target.dtype}, expected integer class indices")
+    if target.ndim == 4 and target.shape[1] == 1:
+        return target[:, 0]
+    if target.ndim != 3:
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)}, expected (B, H, W) or (B, 1, H, W)"
+        )
+    return target
+
+
+def _accurate(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
