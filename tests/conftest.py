@@ -1,0 +1,60 @@
+"""What all tests share: markers, poisoned memory, and the folder of shared material."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device"))
+
+
+def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    @functools.wraps(allocate)
+    def wrapper(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tensor = allocate(*args, **kwargs)
+        if tensor.is_floating_point():
+            with torch.no_grad():
+                tensor.fill_(torch.nan)
+        return tensor
+
+    return wrapper
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fill with NaN what torch.empty and its kin leave undefined: a read of it then shows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty", _poisoned(torch.empty))
+        patch.setattr(torch, "empty_like", _poisoned(torch.empty_like))
+        patch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Material too large for this repository: $SWIN_UMAMBA_SHARED, or `shared` beside the clone.
+
+    Tests that need it are skipped where it is missing.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("SWIN_UMAMBA_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared material, not found at {folder}")
+    return folder

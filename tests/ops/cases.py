@@ -1,0 +1,230 @@
+"""Shapes, inputs and the accuracy rule that the tests of every backend share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops import backends
+
+SS2D_NAMES = ("x", "x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+SCAN_NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A backend on a device; named in test ids as backend-device."""
+
+    backend: str
+    device: str
+
+    def why_not(self, dtype: torch.dtype, N: int) -> str | None:
+        """Why it cannot serve such inputs, or None if it can."""
+        reason = backends.why_unusable(self.backend)
+        if reason is None and self.backend != backends.REFERENCE:
+            backend = backends.load(self.backend)
+            reason = backend.why_unsupported(torch.device(self.device), dtype, N)
+        return reason
+
+
+@dataclass(frozen=True)
+class SS2DCase:
+    """Sizes of a four-direction scan."""
+
+    B: int
+    D: int
+    H: int
+    W: int
+    N: int
+    R: int
+
+    def __str__(self) -> str:
+        return f"B{self.B}-D{self.D}-{self.H}x{self.W}-N{self.N}-R{self.R}"
+
+
+SS2D_CASES = (
+    SS2DCase(1, 1, 1, 1, 1, 1),
+    SS2DCase(2, 3, 1, 1, 4, 2),
+    SS2DCase(2, 5, 1, 37, 4, 1),
+    SS2DCase(2, 5, 41, 1, 4, 1),
+    SS2DCase(1, 16, 8, 8, 16, 1),
+    SS2DCase(2, 24, 9, 13, 3, 2),
+    SS2DCase(1, 33, 17, 19, 1, 3),
+    SS2DCase(3, 40, 6, 5, 7, 4),
+    SS2DCase(1, 64, 12, 11, 8, 6),
+    SS2DCase(1, 12, 16, 16, 16, 6),
+    SS2DCase(1, 6, 5, 7, 33, 2),
+    SS2DCase(1, 4, 6, 6, 64, 1),
+)
+
+
+@dataclass(frozen=True)
+class ScanCase:
+    """Sizes of a one-dimensional scan; G groups."""
+
+    B: int
+    D: int
+    L: int
+    N: int
+    G: int = 1
+
+    def __str__(self) -> str:
+        return f"B{self.B}-D{self.D}-L{self.L}-N{self.N}-G{self.G}"
+
+
+SCAN_CASES = (
+    ScanCase(1, 1, 1, 1),
+    ScanCase(2, 6, 1, 4, 3),
+    ScanCase(2, 5, 63, 3),
+    ScanCase(1, 33, 64, 16),
+    ScanCase(2, 12, 65, 5, 4),
+    ScanCase(3, 8, 130, 8, 8),
+    ScanCase(1, 70, 200, 1, 2),
+    ScanCase(1, 4, 77, 64, 2),
+)
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make_ss2d(case: SS2DCase, seed: int = 0, scale: float = 1.0) -> Tensors:
+    """Inputs in float64 of the sizes and ranges that models have: dt from 0.001 to 0.1 and more.
+
+    scale multiplies x.
+    """
+    B, D, H, W, N, R = case.B, case.D, case.H, case.W, case.N, case.R
+    g = _generator(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64)
+
+    dt = torch.exp(torch.rand(4, D, generator=g, dtype=torch.float64) * math.log(100)) * 1e-3
+    return {
+        "x": scale * normal(B, D, H, W),
+        "x_proj_weight": normal(4, R + 2 * N, D) / math.sqrt(D),
+        "dt_projs_weight": normal(4, D, R) / math.sqrt(R),
+        "dt_projs_bias": dt + torch.log(-torch.expm1(-dt)),
+        "A_logs": torch.log(0.5 + 15.5 * torch.rand(4 * D, N, generator=g, dtype=torch.float64)),
+        "Ds": 1 + 0.1 * normal(4 * D),
+    }
+
+
+def make_scan(case: ScanCase, seed: int = 0) -> Tensors:
+    """Inputs in float64, all optional ones included; meant for delta_softplus=True."""
+    g = _generator(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g, dtype=torch.float64)
+
+    sequence = (case.B, case.D, case.L)
+    maps = (case.B, case.G, case.N, case.L)
+    return {
+        "u": normal(*sequence),
+        "delta": normal(*sequence) - 1,
+        "A": -0.5 - 4 * torch.rand(case.D, case.N, generator=g, dtype=torch.float64),
+        "B": normal(*maps),
+        "C": normal(*maps),
+        "D": normal(case.D),
+        "z": normal(*sequence),
+        "delta_bias": normal(case.D),
+    }
+
+
+def cast_ss2d(inputs: Tensors, dtype: torch.dtype, device: str = "cpu") -> Tensors:
+    """Round to what a model in `dtype` holds: x in dtype, parameters in float32 (or float64).
+
+    The weights of the projections, which run in dtype, are rounded to it as well.
+    """
+    parameter = torch.float64 if dtype == torch.float64 else torch.float32
+    out = {}
+    for name, t in inputs.items():
+        if name in ("x", "x_proj_weight", "dt_projs_weight"):
+            t = t.to(dtype)
+        out[name] = t.to(device, dtype if name == "x" else parameter)
+    return out
+
+
+def cast_scan(inputs: Tensors, dtype: torch.dtype, device: str = "cpu") -> Tensors:
+    """Round to `dtype`, except A, D and delta_bias, which stay float32 (or float64)."""
+    parameter = torch.float64 if dtype == torch.float64 else torch.float32
+    return {
+        name: t.to(device, parameter if name in ("A", "D", "delta_bias") else dtype)
+        for name, t in inputs.items()
+    }
+
+
+def with_gradients(
+    function: Callable[..., Tensor], inputs: Tensors, output_gradient: Tensor
+) -> Tensors:
+    """`out` = function(*inputs) and, as "d" + name, the gradient of every input."""
+    leaves = {name: t.detach().requires_grad_() for name, t in inputs.items()}
+    out = function(*leaves.values())
+    gradient = output_gradient.to(out.device, out.dtype)
+    gradients = torch.autograd.grad(out, list(leaves.values()), gradient)
+    return {"out": out.detach(), **{f"d{n}": g for n, g in zip(leaves, gradients, strict=True)}}
+
+
+def noise_like(t: Tensor, seed: int = 7) -> Tensor:
+    """Normal noise of t's shape, for gradients of outputs; float32, on the CPU."""
+    return torch.randn(t.shape, generator=_generator(seed))
+
+
+def relative_error(actual: Tensor, exact: Tensor) -> float:
+    """||actual - exact|| / ||exact|| in float64; 0 / 0 is 0."""
+    actual, exact = actual.double().cpu(), exact.double().cpu()
+    error, norm = (actual - exact).norm().item(), exact.norm().item()
+    return 0.0 if error == 0.0 else error / norm if norm else math.inf
+
+
+def rounded_again(inputs: Tensors) -> Tensors:
+    """The inputs in float64, every element moved by up to half a unit in its last place."""
+    g = _generator(11)
+
+    def moved(t: Tensor) -> Tensor:
+        part = 2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1
+        return t.double() * (1 + part * torch.finfo(t.dtype).eps / 2)
+
+    return {name: moved(t) for name, t in inputs.items()}
+
+
+def assert_close_to_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> None:
+    """Every tensor's relative error is at most twice that of the plain computations.
+
+    actual: what a backend returns. exact: float64 on the same rounded inputs. plain: what may be
+    lost anyway, the worst counting: the straightforward computation in actual's precision, and
+    float64 on inputs moved within their own rounding. The floor of 16 units in the last place of
+    the state's dtype serves results so short that their plain error is zero by luck.
+    """
+    assert actual.keys() == exact.keys()
+    failures = []
+    for name, value in actual.items():
+        precision = torch.float64 if value.dtype == torch.float64 else torch.float32
+        bound = 2 * max(relative_error(p[name], exact[name]) for p in plain)
+        bound += 16 * torch.finfo(precision).eps
+        error = relative_error(value, exact[name])
+        if not error <= bound:  # a NaN is a failure too
+            failures.append(f"{name}: error {error:.3g} above {bound:.3g}")
+    assert not failures, "; ".join(failures)
+
+
+def check_function(
+    function: Callable[..., Tensor], plain_function: Callable[..., Tensor], inputs: Tensors
+) -> None:
+    """`function` agrees with `plain_function`, run in float64, within the accuracy rule.
+
+    inputs: on the device under test, passed in order; forward and all gradients are compared.
+    """
+    on_cpu = {name: t.detach().cpu() for name, t in inputs.items()}
+    in_float64 = {name: t.double() for name, t in on_cpu.items()}
+    gradient = noise_like(plain_function(*in_float64.values()))
+    exact = with_gradients(plain_function, in_float64, gradient)
+    plain = with_gradients(plain_function, on_cpu, gradient)
+    moved = with_gradients(plain_function, rounded_again(on_cpu), gradient)
+    assert_close_to_float64(with_gradients(function, inputs, gradient), exact, plain, moved)

@@ -1,0 +1,42 @@
+"""The backends on their devices, as a fixture that every test of the ops can take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from cases import Target
+
+from swin_umamba_ops import backends
+
+CPU_TARGETS = [Target(name, "cpu") for name in backends.ROWS if name != "cuda"]
+GPU_TARGETS = [Target(name, "cuda") for name in backends.ROWS if name != "cpu"]
+
+
+def _params(targets: list[Target], *marks: pytest.MarkDecorator) -> list[object]:
+    return [pytest.param(t, marks=marks, id=f"{t.backend}-{t.device}") for t in targets]
+
+
+@pytest.fixture(params=[*_params(CPU_TARGETS), *_params(GPU_TARGETS, pytest.mark.gpu)])
+def target(request: pytest.FixtureRequest) -> Target:
+    """Each backend on each device it serves; skipped, with the reason, where it is unusable."""
+    found: Target = request.param
+    reason = found.why_not(torch.float32, 4)
+    if reason is not None:
+        pytest.skip(f"{found.backend} on {found.device}: {reason}")
+    return found
+
+
+@pytest.fixture
+def fresh_registry() -> Iterator[None]:
+    """Forget what the registry remembers, before and after: for tests that change what it finds."""
+    cached = (backends.load, backends.why_unusable, backends.resolve, backends._warn_of_slower)
+
+    def forget() -> None:
+        for function in cached:
+            function.cache_clear()
+
+    forget()
+    yield
+    forget()
