@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import swin_umamba_ops as ops
+from swin_umamba.checks import check_positive
 
 DIRECTIONS = 4
 
@@ -42,14 +43,7 @@ class SS2D(nn.Module):
     ) -> None:
         super().__init__()
         rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
-        for name, value in (
-            ("d_model", d_model),
-            ("d_state", d_state),
-            ("expand", expand),
-            ("dt_rank", rank),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}: got {value}, expected at least 1")
+        check_positive(d_model=d_model, d_state=d_state, expand=expand, dt_rank=rank)
         if d_conv < 1 or d_conv % 2 == 0:
             raise ValueError(f"d_conv: got {d_conv}, expected an odd number")
         if not 0.0 < dt_min <= dt_max:

@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from swin_umamba.checks import check_positive
 from swin_umamba.flops import Flops, count_flops
 from swin_umamba.models import create_model
 
@@ -100,9 +101,9 @@ def summarize(
     size if H or W is no multiple of the model's stride. Like the papers', they include the last
     encoder stage of swin_umamba_v1, which is not run.
     """
-    if min(*size, batch) < 1:
-        raise ValueError(f"size, batch: got {size}, {batch}, expected at least 1 each")
-    shape = (batch, in_channels, *size)
+    height, width = size
+    check_positive(height=height, width=width, batch=batch)
+    shape = (batch, in_channels, height, width)
     with FakeTensorMode(), torch.no_grad():
         model = create_model(
             name,

@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swin_umamba.checks import check_positive
 from swin_umamba.encoder import VSSMEncoder
 
 
@@ -29,9 +30,7 @@ class SegmentationModel(nn.Module, ABC):
 
     def __init__(self, in_channels: int, out_channels: int, deep_supervision: bool) -> None:
         super().__init__()
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if value < 1:
-                raise ValueError(f"{name}: got {value}, expected at least 1")
+        check_positive(in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.deep_supervision = deep_supervision

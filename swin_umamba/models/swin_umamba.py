@@ -8,6 +8,7 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
+from swin_umamba.checks import check_positive
 from swin_umamba.encoder import VSSMEncoder
 from swin_umamba.models.base import SegmentationModel, check_stages
 from swin_umamba.models.registry import register_model
@@ -44,7 +45,10 @@ class SwinUMamba(SegmentationModel):
     ) -> None:
         super().__init__(in_channels, out_channels, deep_supervision)
         dims, depths = check_stages(dims, depths)
-        widths = ((dims[0] + 1) // 2 if stem_dim is None else stem_dim, *dims)
+        if stem_dim is None:
+            stem_dim = max(dims[0] // 2, 1)
+        check_positive(stem_dim=stem_dim)
+        widths = (stem_dim, *dims)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], kernel_size=7, stride=2, padding=3),
             nn.InstanceNorm2d(widths[0], affine=True),

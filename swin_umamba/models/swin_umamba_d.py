@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from swin_umamba.checks import check_positive
 from swin_umamba.decoder import MambaDecoder
 from swin_umamba.encoder import VSSMEncoder
 from swin_umamba.models.base import SegmentationModel, check_stages
@@ -39,6 +40,7 @@ class SwinUMambaD(SegmentationModel):
     ) -> None:
         super().__init__(in_channels, out_channels, deep_supervision)
         dims, depths = check_stages(dims, depths)
+        check_positive(patch_size=patch_size)
         if decoder_depths is None:
             decoder_depths = (2,) * (len(dims) - 1)
         if len(decoder_depths) != len(dims) - 1 or min(decoder_depths) < 1:

@@ -1,0 +1,64 @@
+"""Golden values, and models small enough to run many of."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from swin_umamba import create_model
+from swin_umamba.models import SegmentationModel
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+SMALL = {"dims": (8, 16, 24), "depths": (1, 2, 1), "d_state": 4}
+
+
+@pytest.fixture(scope="session")
+def rule() -> ModuleType:
+    """The rule by which the fixtures' weights and inputs are made: fixtures/weights.py."""
+    spec = importlib.util.spec_from_file_location("fixture_weights", FIXTURES / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """Arrays and metadata of a fixture by file name."""
+
+    def load(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        with np.load(FIXTURES / name) as arrays:
+            values = {key: arrays[key] for key in arrays.files}
+        return values, json.loads(str(values.pop("meta")))
+
+    return load
+
+
+@pytest.fixture
+def small() -> Callable[..., SegmentationModel]:
+    """Build a reduced model by name, with repeatable weights."""
+
+    def build(name: str, **kwargs: Any) -> SegmentationModel:
+        torch.manual_seed(0)
+        return create_model(name, **{"in_channels": 2, "out_channels": 3, **SMALL, **kwargs})
+
+    return build
+
+
+@pytest.fixture
+def image() -> Callable[..., torch.Tensor]:
+    """Normal noise of a shape."""
+
+    def make(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+    return make

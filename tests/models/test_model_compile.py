@@ -1,0 +1,40 @@
+"""torch.compile sees each model as one graph."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from swin_umamba import model_names
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_fullgraph_agrees_with_eager(name, small, image):
+    model = small(name, dims=(8, 12), depths=(1, 1), drop_path_rate=0.0).train()
+    x = image(1, 2, 17, 16)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+
+    def step(run):
+        model.zero_grad(set_to_none=True)
+        outputs = run(x)
+        sum((out**2).mean() for out in outputs).backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        return [out.detach() for out in outputs], gradients
+
+    results, references = step(compiled), step(model)
+    for result, reference in zip(results, references, strict=True):
+        assert len(result) == len(reference)
+        for a, b in zip(result, reference, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_drop_path_is_part_of_the_graph(small, image):
+    model = small("swin_umamba_d", dims=(8, 12), depths=(1, 1), drop_path_rate=0.9).train()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x = image(1, 2, 16, 16)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        draws = [compiled(x)[0] for _ in range(8)]
+    assert any(not torch.equal(draws[0], draw) for draw in draws)
