@@ -1,0 +1,30 @@
+"""The command line: `swin-umamba`."""
+
+from __future__ import annotations
+
+import typer
+
+from swin_umamba.cli.console import show_warnings_in_one_line
+from swin_umamba.cli.demo import demo
+from swin_umamba.cli.doctor import doctor
+from swin_umamba.cli.summary import summary
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="swin-umamba",
+    help="Swin-UMamba: medical image segmentation with selective scans.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+@app.callback()
+def _main() -> None:
+    show_warnings_in_one_line()
+
+
+app.command()(demo)
+app.command()(doctor)
+app.command()(summary)

@@ -1,0 +1,37 @@
+"""`swin-umamba summary`: parameters and FLOPs of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from swin_umamba.cli.console import out, told
+from swin_umamba.errors import UserError
+
+
+def summary(
+    model: Annotated[
+        str, typer.Argument(help="swin_umamba, swin_umamba_d (†) or swin_umamba_v1.")
+    ] = "swin_umamba",
+    size: Annotated[tuple[int, int], typer.Option(help="Height and width of the image.", min=1)] = (
+        320,
+        320,
+    ),
+    in_channels: Annotated[int, typer.Option(help="Channels of the image.", min=1)] = 1,
+    out_channels: Annotated[
+        int, typer.Option(help="Classes, the background included.", min=1)
+    ] = 14,
+    batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 1,
+) -> None:
+    """Show a model's parameters and FLOPs by stage."""
+    from swin_umamba.models import model_names
+    from swin_umamba.summary import summarize
+
+    with told():
+        if model not in model_names():
+            raise UserError(f"no model {model!r}; there are {', '.join(model_names())}")
+        found = summarize(
+            model, in_channels=in_channels, out_channels=out_channels, size=size, batch=batch
+        )
+    found.render(out)
