@@ -88,9 +88,7 @@ def test_unused_output_leaves_only_the_last_state(target: Target) -> None:
 
     def last_state(backend: str, *tensors: Tensor) -> Tensor:
         u, delta, A, B, C, D, bias = tensors
-        _, last = ops.selective_scan(
-            u, delta, A, B, C, D, None, bias, True, True, backend=backend
-        )
+        _, last = ops.selective_scan(u, delta, A, B, C, D, None, bias, True, True, backend=backend)
         return last + 0 * C.sum() + 0 * D.sum()
 
     check_function(partial(last_state, target.backend), partial(last_state, "reference"), inputs)
@@ -103,8 +101,8 @@ def _relaid(inputs: Tensors, how: str) -> Tensors:
         if how == "channels_last" and t.dim() == 4:
             return t.to(memory_format=torch.channels_last)
         if how == "reversed axes":
-            return t.permute(*reversed(range(t.dim()))).contiguous().permute(
-                *reversed(range(t.dim()))
+            return (
+                t.permute(*reversed(range(t.dim()))).contiguous().permute(*reversed(range(t.dim())))
             )
         if how == "every other":
             return torch.stack([t, torch.full_like(t, torch.nan)], -1)[..., 0]
@@ -146,7 +144,7 @@ def test_any_gradient_strides(target: Target, kind: str) -> None:
     elif kind == "channels_first":
         gradient = noise_like(y).to(y.device)
     else:
-        gradient = noise_like(torch.empty(*y.shape[:3], 2 * y.shape[3])).to(y.device)[..., ::2]
+        gradient = noise_like(torch.zeros(*y.shape[:3], 2 * y.shape[3])).to(y.device)[..., ::2]
     actual = torch.autograd.grad(y, leaves, gradient, retain_graph=True)
     copied = gradient.clone(memory_format=torch.channels_last)
     expected = torch.autograd.grad(y, leaves, copied)
