@@ -22,6 +22,8 @@ def _resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype to which autocast wants x, or None outside of autocast."""
     device_type = x.device.type
+    if not torch.amp.is_autocast_available(device_type):
+        return None  # "meta" is such a device
     if not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)

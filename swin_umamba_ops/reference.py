@@ -66,7 +66,7 @@ def ss2d(
     The projections to dt_r, Bs and Cs run in x's dtype, everything after them in float64 for
     float64 x, else in float32. Returns y (B, D, H, W) in that dtype.
     """
-    height, width = x.shape[2:]
+    batch, channels, height, width = x.shape
     R, N = dt_projs_weight.shape[-1], A_logs.shape[-1]
     accumulate = state_dtype(x.dtype)
     xs = cross_scan(x)
@@ -84,6 +84,5 @@ def ss2d(
         dt_projs_bias.flatten(),
         delta_softplus=True,
     )
-    return cross_merge(ys.unflatten(1, (4, -1)).unflatten(-1, (height, width))).view(
-        x.shape[0], -1, height, width
-    )
+    merged = cross_merge(ys.view(batch, 4, channels, height, width))
+    return merged.view(batch, channels, height, width)

@@ -22,7 +22,11 @@ REFERENCE = "reference"
 
 
 class Backend(Protocol):
-    """What a backend module provides; shapes and dtypes as in library.py."""
+    """What a backend module provides; shapes and dtypes as in library.py.
+
+    Batches are never empty. No output shares memory with an input or another output. Under
+    autocast these functions switch it off around torch operations that it would cast.
+    """
 
     chunk_length: int  # steps between two saved states
 
@@ -87,7 +91,8 @@ class Backend(Protocol):
         delta_softplus: bool,
         states: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The gradients of u, delta, A, Bs, Cs, Ds, delta_bias; (0,) for an absent input."""
+        """The gradients of u, delta, A, Bs, Cs, Ds, delta_bias; (0,), a tensor of its own, for an
+        absent input."""
 
 
 @dataclass(frozen=True)

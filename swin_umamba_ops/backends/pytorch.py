@@ -238,9 +238,8 @@ def selective_scan_backward(
             dBs[b, k] += dBs_part.transpose(2, 3)
             dCs[b, k] += dCs_part.transpose(2, 3)
             dA.view(*split, states_n)[k, d] += dA_part
-    nothing = A.new_empty(0)
-    dDs = nothing if Ds is None else (u.to(accumulate) * dout).sum((0, 2))
-    dbias = nothing if delta_bias is None else ddelta.sum((0, 2))
+    dDs = A.new_empty(0) if Ds is None else (u.to(accumulate) * dout).sum((0, 2))
+    dbias = A.new_empty(0) if delta_bias is None else ddelta.sum((0, 2))
     if Ds is not None:
         du.addcmul_(dout, Ds.unsqueeze(1))
     return (
