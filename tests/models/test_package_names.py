@@ -1,0 +1,35 @@
+"""What `import swin_umamba` offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import swin_umamba
+
+
+@pytest.mark.parametrize("name", swin_umamba.__all__)
+def test_public_names_are_there(name):
+    assert getattr(swin_umamba, name) is not None
+    assert name in dir(swin_umamba)
+
+
+def test_modules_load_when_first_named():
+    code = """
+import sys, swin_umamba
+print({"monai", "einops"} & set(sys.modules))
+for name in ("losses", "metrics", "models", "summary", "weights"):
+    print(getattr(swin_umamba, name).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, *names = done.stdout.splitlines()
+    assert before == "set()"
+    expected = ("losses", "metrics", "models", "summary", "weights")
+    assert names == [f"swin_umamba.{name}" for name in expected]
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = swin_umamba.nonsense
