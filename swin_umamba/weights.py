@@ -13,26 +13,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from swin_umamba.files import replacing
+
 SHOWN = 5  # names listed of each kind of mismatch
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the model's state dict to `path`, whole or not at all.
+    """Write the model's state dict to `path`, whole or not at all; missing folders are made.
 
     With a model of `create_model` the file holds the arguments that built it, too: `read_config`.
     """
-    target = Path(path)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     metadata = {"format": "pt"}
     config = getattr(model, "config", None)
     if config is not None:
         metadata["config"] = json.dumps(config)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
+    with replacing(Path(path)) as partial:
         save_file(tensors, partial, metadata)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
