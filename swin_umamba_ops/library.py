@@ -21,6 +21,7 @@ backward needs to rebuild the others. With save=False it is empty and no gradien
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -341,16 +342,19 @@ class _NoSecondDerivative(torch.autograd.Function):
         )
 
 
-def _ss2d_scan_backward_autograd(*inputs: Any) -> Any:
-    return _NoSecondDerivative.apply(  # type: ignore[no-untyped-call]
-        _OPS.ss2d_scan_backward.default, *inputs
-    )
+def _first_derivative_only(op: Any) -> Callable[..., tuple[Tensor, ...]]:
+    """The Autograd kernel of a backward op; plain backward passes run with gradients off."""
 
+    def autograd(*inputs: Any) -> tuple[Tensor, ...]:
+        grads: tuple[Tensor, ...]
+        if torch.is_grad_enabled():
+            grads = _NoSecondDerivative.apply(op, *inputs)  # type: ignore[no-untyped-call]
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                grads = op(*inputs)
+        return grads
 
-def _selective_scan_backward_autograd(*inputs: Any) -> Any:
-    return _NoSecondDerivative.apply(  # type: ignore[no-untyped-call]
-        _OPS.selective_scan_backward.default, *inputs
-    )
+    return autograd
 
 
 def _register(name: str, impl: Any, fake: Any, autograd: Any, formula: Any) -> None:
@@ -368,7 +372,7 @@ _register(
     "ss2d_scan_backward",
     _ss2d_scan_backward,
     _ss2d_scan_backward_fake,
-    _ss2d_scan_backward_autograd,
+    _first_derivative_only(_OPS.ss2d_scan_backward.default),
     flops.ss2d_scan_backward,
 )
 _register(
@@ -382,7 +386,7 @@ _register(
     "selective_scan_backward",
     _selective_scan_backward,
     _selective_scan_backward_fake,
-    _selective_scan_backward_autograd,
+    _first_derivative_only(_OPS.selective_scan_backward.default),
     flops.selective_scan_backward,
 )
 
