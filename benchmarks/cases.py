@@ -80,7 +80,8 @@ def parse_case(text: str) -> Case:
     """A case from 'BxDxHxW' or 'BxDxHxWxN'. ValueError says what was expected."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3,4}", text):
         raise ValueError(f"shape is {text!r}, expected BxDxHxW or BxDxHxWxN, such as 30x192x80x80")
-    return Case(*(int(n) for n in text.split("x")), group="custom")  # type: ignore[arg-type]
+    B, D, H, W, *N = (int(n) for n in text.split("x"))
+    return Case(B, D, H, W, *N[:1] or (16,), group="custom")
 
 
 def ss2d_parameters(case: Case, device: torch.device) -> dict[str, Tensor]:
@@ -140,6 +141,14 @@ def selective_scan_inputs(
         "delta_bias": parameters["dt_projs_bias"].flatten(),
         "dout": normal(case.B, channels, case.L),
     }
+
+
+MAKERS = {
+    "ss2d": ss2d_activations,
+    "ss2d_scan": ss2d_activations,
+    "selective_scan": selective_scan_inputs,
+}
+"""op -> what makes its activations, of (case, dtype, device, seed)."""
 
 
 def exponentials(case: Case) -> int:

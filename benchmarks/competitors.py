@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,12 +46,17 @@ Prepare = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Step]
 
 @dataclass(frozen=True)
 class Competitor:
-    """A name, what it can run by op name, and, if it cannot be used here, why and how to get it."""
+    """Its name, what it can run by op name, where its code came from.
+
+    missing: why it cannot be used here, and how to get it.
+    source: of a peer, the folder's commit or "installed".
+    """
 
     name: str
     ours: bool
     prepare: Mapping[str, Prepare]
     missing: str | None = None
+    source: str | None = None
 
 
 def autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
@@ -113,7 +120,7 @@ def _ss2d_scan(backend: str) -> Prepare:
 SCAN_LEAVES = ("u", "delta", "A", "B", "C", "D", "delta_bias")
 
 
-def selective_scan_prepare(function: Callable[..., Tensor]) -> Prepare:
+def selective_scan_prepare(function: Callable[..., Any]) -> Prepare:
     """For a function with mamba-ssm's signature."""
 
     def prepare(activations: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Step:
@@ -121,7 +128,8 @@ def selective_scan_prepare(function: Callable[..., Tensor]) -> Prepare:
 
         def run() -> Tensor:
             u, delta, A, B, C, D, bias = leaves.values()
-            return function(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=True)
+            out: Tensor = function(u, delta, A, B, C, D, delta_bias=bias, delta_softplus=True)
+            return out
 
         return Step(run, leaves, activations["dout"])
 
@@ -135,14 +143,12 @@ def ours() -> list[Competitor]:
         if name == "reference":
             continue
 
-        def scan(*args: Tensor, _backend: str = name, **kwargs: object) -> Tensor:
-            out: Tensor = ops.selective_scan(*args, backend=_backend, **kwargs)
-            return out
-
         prepare = {
             "ss2d": _ss2d(name),
             "ss2d_scan": _ss2d_scan(name),
-            "selective_scan": selective_scan_prepare(scan),
+            "selective_scan": selective_scan_prepare(
+                functools.partial(ops.selective_scan, backend=name)
+            ),
         }
         found.append(Competitor(name, True, prepare, reason))
     return found

@@ -17,20 +17,26 @@ import swin_umamba_ops as ops
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def _output_of(*command: str) -> str | None:
+def _output_of(*command: str, folder: Path = _ROOT) -> str | None:
     """What a command prints, or None if it is not there or fails."""
     if shutil.which(command[0]) is None:
         return None
-    done = subprocess.run(command, capture_output=True, text=True, cwd=_ROOT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def commit() -> str:
-    """The commit of this tree, marked if there are changes; "unknown" outside of git."""
-    head = _output_of("git", "rev-parse", "HEAD")
+def commit(folder: Path = _ROOT) -> str:
+    """The commit of a folder, marked if there are changes.
+
+    A file COMMIT in the folder is believed first; outside of git without one it is "unknown".
+    """
+    told = folder / "COMMIT"
+    if told.exists():  # a copy without its git folder, perhaps inside of another repository
+        return told.read_text().strip()
+    head = _output_of("git", "rev-parse", "HEAD", folder=folder)
     if head is None:
         return "unknown"
-    changes = _output_of("git", "status", "--porcelain", "--untracked-files=no")
+    changes = _output_of("git", "status", "--porcelain", "--untracked-files=no", folder=folder)
     return f"{head}+changes" if changes else head
 
 
@@ -48,6 +54,10 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _driver() -> str | None:
+    return _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
 
 
 def describe(device: torch.device, tree: str | None = None) -> dict[str, object]:
@@ -78,6 +88,6 @@ def describe(device: torch.device, tree: str | None = None) -> dict[str, object]
             "capability": f"{properties.major}.{properties.minor}",
             "multiprocessors": properties.multi_processor_count,
             "memory_bytes": properties.total_memory,
-            "driver": _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+            "driver": _driver(),
         }
     return facts

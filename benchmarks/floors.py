@@ -35,7 +35,6 @@ def measure_ceilings(device: torch.device, *, tiny: bool = False) -> Ceilings:
     copy()
     copied = Times.of(measure([copy], count, device))
     bandwidth = 2 * source.nbytes / (copied.median / 1e3)
-    del source, target
     return Ceilings(_exp2_rate(device, count), bandwidth)
 
 

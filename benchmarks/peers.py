@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks import environment
 from benchmarks.cases import DIRECTIONS, PARAMETERS
 from benchmarks.competitors import (
     Competitor,
@@ -36,6 +37,11 @@ from benchmarks.competitors import (
     selective_scan_prepare,
 )
 
+_VARIABLES = {
+    "mamba-ssm": "SWIN_UMAMBA_PEER_MAMBA",
+    "vmamba": "SWIN_UMAMBA_PEER_VMAMBA",
+    "release": "SWIN_UMAMBA_PEER_RELEASE",
+}
 HOW_TO_GET = {
     "mamba-ssm": "MAMBA_KEEP_CUDA_BUILD=TRUE pip install mamba-ssm, or build a checkout of "
     "state-spaces/mamba and name it in SWIN_UMAMBA_PEER_MAMBA",
@@ -69,7 +75,7 @@ def _named_folder(variable: str) -> Path | None:
 
 def load_mamba() -> Callable[..., Tensor]:
     """mamba-ssm's selective_scan_fn. ImportError says what is missing."""
-    folder = _named_folder("SWIN_UMAMBA_PEER_MAMBA")
+    folder = _named_folder(_VARIABLES["mamba-ssm"])
     if folder is not None and "mamba_ssm" not in sys.modules:
         # The package's own __init__ imports transformers; a bare package with its path does not.
         package = types.ModuleType("mamba_ssm")
@@ -84,7 +90,7 @@ def load_mamba() -> Callable[..., Tensor]:
 
 def _load_vmamba() -> tuple[Any, Any]:
     """VMamba's modules csm_triton and csms6s."""
-    folder = _named_folder("SWIN_UMAMBA_PEER_VMAMBA")
+    folder = _named_folder(_VARIABLES["vmamba"])
     folders = []
     if folder is not None:
         folders = [folder, folder / "kernels/selective_scan", folder / "classification/models"]
@@ -96,7 +102,7 @@ def _load_vmamba() -> tuple[Any, Any]:
 def load_release(name: str = "SwinUMamba") -> Any:
     """The release's module nnunetv2.nets.SwinUMamba, or SwinUMambaD."""
     load_mamba()
-    folder = _named_folder("SWIN_UMAMBA_PEER_RELEASE")
+    folder = _named_folder(_VARIABLES["release"])
     with _importing_from(*([folder] if folder else [])):
         return importlib.import_module(f"nnunetv2.nets.{name}")
 
@@ -179,9 +185,9 @@ def _mamba_preparations() -> dict[str, Prepare]:
 def _vmamba_preparations() -> dict[str, Prepare]:
     csm, csms6s = _load_vmamba()
 
-    def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, **kw: Any) -> Any:
+    def scan(*tensors: Tensor, delta_bias: Tensor, delta_softplus: bool) -> Any:
         return csms6s.selective_scan_fn(
-            u, delta, A, B, C, D, kw["delta_bias"], kw["delta_softplus"], False, backend="oflex"
+            *tensors, delta_bias, delta_softplus, False, backend="oflex"
         )
 
     return {"ss2d": _vmamba_ss2d(csm, csms6s), "selective_scan": selective_scan_prepare(scan)}
@@ -190,6 +196,11 @@ def _vmamba_preparations() -> dict[str, Prepare]:
 def _release_preparations() -> dict[str, Prepare]:
     scan = load_mamba()
     return {"ss2d": _release_ss2d(load_release().SS2D.forward_core, scan)}
+
+
+def _source(name: str) -> str:
+    folder = _named_folder(_VARIABLES[name])
+    return "installed" if folder is None else environment.commit(folder)
 
 
 _PEERS: dict[str, Callable[[], dict[str, Prepare]]] = {
@@ -206,7 +217,7 @@ def peers(device: torch.device) -> list[Competitor]:
         try:
             if device.type != "cuda":
                 raise ImportError("its kernels need a CUDA device")
-            found.append(Competitor(name, False, load()))
+            found.append(Competitor(name, False, load(), source=_source(name)))
         except (ImportError, AttributeError) as error:
             reason = f"{error}; to get it: {HOW_TO_GET[name]}"
             found.append(Competitor(name, False, {}, reason))

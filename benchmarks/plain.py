@@ -30,19 +30,21 @@ def selective_scan(
 
     softplus(delta + delta_bias) is the step. Computes in the tensors' one dtype.
     """
-    batch, channels, length = u.shape
-    dt = F.softplus(delta + delta_bias[:, None])
+    batch, channels = u.shape[:2]
     per_group = channels // B.shape[1]
-    B, C = (t.repeat_interleave(per_group, dim=1) for t in (B, C))  # (B, D, N, L)
-    decay = torch.exp(dt.unsqueeze(2) * A.unsqueeze(-1))
-    drive = (dt * u).unsqueeze(2) * B
+    # Steps first, so that each is one block of memory: (L, B, D) and (L, B, D, N).
+    u, delta = (t.permute(2, 0, 1).contiguous() for t in (u, delta))
+    B, C = (t.repeat_interleave(per_group, dim=1).permute(3, 0, 1, 2) for t in (B, C))
+    dt = F.softplus(delta + delta_bias)
+    decay = torch.exp(dt.unsqueeze(-1) * A)
+    drive = (dt * u).unsqueeze(-1) * B
     h = u.new_zeros(batch, channels, A.shape[1])
     states = []
     # unbind, not indexing: the gradient of an index is a whole zero tensor per step.
-    for a, b in zip(decay.unbind(-1), drive.unbind(-1), strict=True):
+    for a, b in zip(decay.unbind(), drive.unbind(), strict=True):
         h = torch.addcmul(b, a, h)
         states.append(h)
-    return (C * torch.stack(states, dim=-1)).sum(2) + D[:, None] * u
+    return ((C * torch.stack(states)).sum(-1) + D * u).permute(1, 2, 0)
 
 
 def rounded_selective_scan(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
@@ -71,7 +73,9 @@ def ss2d(
     dtype: torch.dtype,
     channels: Tensor | None = None,
 ) -> Tensor:
-    """x (B, D, H, W) and the layer's parameters: y (B, D, H, W), float64 or float32.
+    """The four-direction scan.
+
+    x (B, D, H, W) and the layer's parameters: y (B, D, H, W), float64 or float32.
 
     channels: indices of the channels to compute, since all else in a channel is its own; all
         by default.

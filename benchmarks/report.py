@@ -120,8 +120,9 @@ class _Section:
                 continue
             per_element = median / (case.B * case.D * case.L)
             base = first.setdefault(case.D, per_element)
-            lines.append([case.label, name, f"{per_element * 1e9:.1f}", f"{per_element / base:.2f}"])
-        header = ["B, D, HxW", "backend", "fs per element", "against the first of this D"]
+            picoseconds, ratio = f"{per_element * 1e9:.0f}", f"{per_element / base:.2f}"
+            lines.append([case.label, name, picoseconds, ratio])
+        header = ["B, D, HxW", "backend", "ps per element", "against the first of this D"]
         return _table(header, lines)
 
 
@@ -151,7 +152,8 @@ def markdown(results: Results) -> str:
         parts.append(section.markdown())
         if group == "ragged":
             parts.append(section.ragged())
-    bad = {(r.competitor, r.op, r.dtype, r.status, r.reason) for r in results.rows if r.status != OK}
+    untimed = [row for row in results.rows if row.status != OK]
+    bad = {(r.competitor, r.op, r.dtype, r.status, r.reason or "") for r in untimed}
     if bad:
         parts.append("Not timed:")
         parts.append(
@@ -172,8 +174,13 @@ def against(old: Results, new: Results, changes: Sequence[Change], tolerance: fl
             f"{new.environment['device']} now; ratios say little."
         )
     rows = [
-        [*c.key, _ms(c.old.median), _ms(c.new.median), f"{c.ratio:.2f}"]
-        + ["slower" if c.is_slower(tolerance) else ""]
+        [
+            *c.key,
+            _ms(c.old.median),
+            _ms(c.new.median),
+            f"{c.ratio:.2f}",
+            "slower" if c.is_slower(tolerance) else "",
+        ]
         for c in sorted(changes, key=lambda c: -c.ratio)
     ]
     header = ["op", "mode", "case", "dtype", "competitor", "then ms", "now ms", "ratio", ""]

@@ -51,7 +51,7 @@ class Row:
 
 @dataclass
 class Results:
-    """All rows of a run, the environment and ceilings they were measured in, missing competitors."""
+    """All rows of a run, where and with what ceilings they were measured, and who was missing."""
 
     environment: dict[str, Any]
     ceilings: dict[str, float | None]
@@ -78,9 +78,7 @@ def load(path: Path) -> Results:
         entry["case"] = Case(**entry["case"])
         entry["times"] = None if times is None else Times(**times)
         rows.append(Row(**entry))
-    return Results(
-        data["environment"], data["ceilings"], data["missing"], data["settings"], rows
-    )
+    return Results(data["environment"], data["ceilings"], data["missing"], data["settings"], rows)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks import cases, environment, floors, gate, results, timing
+from benchmarks import cases, environment, floors, gate, timing
 from benchmarks.cases import DTYPES, Case
 from benchmarks.competitors import Competitor, Step
 from benchmarks.results import FAILED, NOT_RUN, OK, WRONG, Results, Row
@@ -24,6 +25,13 @@ MODES = {
 }
 
 
+def default_dtypes(op: str, device: torch.device) -> tuple[str, ...]:
+    """Those in use: half for ss2d on a GPU, where 1-D scans of other models run in float32 too."""
+    if device.type != "cuda":
+        return ("float32",)
+    return ("float32", "bfloat16") if op == "selective_scan" else ("float16", "bfloat16")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What to measure and for how long; see the help of `python -m benchmarks ops`."""
@@ -32,7 +40,7 @@ class Settings:
     cases: Sequence[Case]
     ops: Sequence[str]
     modes: Sequence[str]
-    dtypes: Sequence[str]
+    dtypes: Mapping[str, Sequence[str]]  # by op
     rounds: int = 3
     cell_seconds: float = 0.15
     budget_seconds: float | None = None
@@ -44,7 +52,11 @@ class Runner:
     """Holds what a run accumulates: gates, verdicts, results, and the time left."""
 
     def __init__(
-        self, settings: Settings, competitors: Sequence[Competitor], tree: str | None, out: Path | None
+        self,
+        settings: Settings,
+        competitors: Sequence[Competitor],
+        tree: str | None,
+        out: Path | None,
     ) -> None:
         self.settings, self.out = settings, out
         self.competitors = [c for c in competitors if c.missing is None]
@@ -54,7 +66,10 @@ class Runner:
         timing.warm_up(settings.device, 0.05 if settings.tiny else 0.5)
         self.ceilings = floors.measure_ceilings(settings.device, tiny=settings.tiny)
         self.results = Results(
-            environment.describe(settings.device, tree),
+            {
+                **environment.describe(settings.device, tree),
+                "peers": {c.name: c.source for c in self.competitors if not c.ours},
+            },
             self.ceilings.as_dict(),
             {c.name: c.missing for c in competitors if c.missing is not None},
             {
@@ -69,7 +84,7 @@ class Runner:
         cells = [
             (op, case, dtype)
             for op in self.settings.ops
-            for dtype in self.settings.dtypes
+            for dtype in self.settings.dtypes[op]
             for case in self.settings.cases
             if any(op in c.prepare for c in self.competitors)
         ]
@@ -114,6 +129,7 @@ class Runner:
                     continue
                 verdict = outcome
             self._add(op, modes, case, dtype, [competitor], *verdict)
+        timing.warm_up(self.settings.device, 0.01 if self.settings.tiny else 0.15)
         for mode in modes:
             self._time(op, mode, case, dtype, right, seconds)
         del sets, right
@@ -122,13 +138,11 @@ class Runner:
             torch.cuda.empty_cache()
 
     def _input_sets(self, op: str, case: Case, dtype: str) -> list[dict[str, Tensor]]:
-        device, make = self.settings.device, cases.ss2d_activations
-        if op == "selective_scan":
-            make = cases.selective_scan_inputs
-        first = make(case, DTYPES[dtype], device, seed=0)
+        device, make = self.settings.device, cases.MAKERS[op]
+        first = make(case, DTYPES[dtype], device, 0)
         nbytes = sum(t.nbytes for t in first.values())
         count = 2 if self.settings.tiny else timing.input_sets(nbytes, device)
-        return [first, *(make(case, DTYPES[dtype], device, seed=i) for i in range(1, count))]
+        return [first, *(make(case, DTYPES[dtype], device, i) for i in range(1, count))]
 
     def _verdict(
         self, competitor: Competitor, op: str, dtype: str, N: int
@@ -186,14 +200,14 @@ class Runner:
         device = self.settings.device
         ours = {c.name: c.ours for c in self.competitors}
         calls = {
-            name: [lambda s=step: _call(s, mode) for step in steps] for name, steps in right.items()
+            name: [functools.partial(_call, step, mode) for step in steps]
+            for name, steps in right.items()
         }
-        times = timing.interleaved(
-            calls, device, seconds=seconds, rounds=self.settings.rounds
-        )
+        times = timing.interleaved(calls, device, seconds=seconds, rounds=self.settings.rounds)
         floor = floors.floor_ms(op, mode, case, DTYPES[dtype].itemsize, self.ceilings)
         for name in right:
-            row = Row(op, mode, case, dtype, name, ours[name], OK, times=times[name], floor_ms=floor)
+            row = Row(op, mode, case, dtype, name, ours[name], OK)
+            row.times, row.floor_ms = times[name], floor
             row.extra_bytes = extra_memory(right[name][0], mode, device)
             if self.settings.graph and ours[name] and device.type == "cuda":
                 try:
