@@ -80,8 +80,8 @@ def parse_case(text: str) -> Case:
     """A case from 'BxDxHxW' or 'BxDxHxWxN'. ValueError says what was expected."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3,4}", text):
         raise ValueError(f"shape is {text!r}, expected BxDxHxW or BxDxHxWxN, such as 30x192x80x80")
-    B, D, H, W, *N = (int(n) for n in text.split("x"))
-    return Case(B, D, H, W, *N[:1] or (16,), group="custom")
+    B, D, H, W, *rest = (int(n) for n in text.split("x"))
+    return Case(B, D, H, W, rest[0] if rest else 16, "custom")
 
 
 def ss2d_parameters(case: Case, device: torch.device) -> dict[str, Tensor]:

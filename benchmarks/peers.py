@@ -218,7 +218,7 @@ def peers(device: torch.device) -> list[Competitor]:
             if device.type != "cuda":
                 raise ImportError("its kernels need a CUDA device")
             found.append(Competitor(name, False, load(), source=_source(name)))
-        except (ImportError, AttributeError) as error:
-            reason = f"{error}; to get it: {HOW_TO_GET[name]}"
+        except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it is told
+            reason = f"{type(error).__name__}: {error}; to get it: {HOW_TO_GET[name]}"
             found.append(Competitor(name, False, {}, reason))
     return found
