@@ -149,11 +149,10 @@ def run_demo(
 ) -> DemoResult:
     """Train on three quadrants, predict the fourth, and draw what came of it into `folder`.
 
-    folder: missing or empty. Ends after so many iterations or minutes, whichever comes first. All
-    that can be refused is refused before any work is done, as UserError.
+    folder: missing or empty. Ends after so many iterations or minutes, whichever comes first.
+    Raises UserError, before any work is done, for what `require_possible` refuses.
     """
-    require_free(folder)
-    check_backend(backend, pick_device(device))
+    require_possible(folder, backend=backend, device=device)
     *train_cases, held_out = quadrants(pair)
     config = demo_config(
         pair, iterations=iterations, minutes=minutes, seed=seed, backend=backend, device=device
@@ -178,17 +177,21 @@ def run_demo(
     return DemoResult(result, trained_on, folder / PICTURE)
 
 
-def check_backend(backend: str, device: torch.device) -> None:
-    """Raise UserError, with the reason, if the backend cannot serve the demo on this device."""
+def require_possible(folder: Path, *, backend: str, device: str) -> None:
+    """Raise UserError if the folder is taken, or the backend cannot serve on the device."""
+    require_free(folder)
+    place = pick_device(device)
     channels, states, rank = 2, MODEL_OPTIONS["d_state"], 1
-    sizes = (4, rank + 2 * states, channels), (4, channels, rank), (4, channels)
-    sizes += (4 * channels, states), (4 * channels,)
+    sizes = (
+        (1, channels, 1, 1),
+        (4, rank + 2 * states, channels),
+        (4, channels, rank),
+        (4, channels),
+        (4 * channels, states),
+        (4 * channels,),
+    )
     try:
-        ops.ss2d(
-            torch.zeros(1, channels, 1, 1, device=device),
-            *(torch.zeros(size, device=device) for size in sizes),
-            backend=backend,
-        )
+        ops.ss2d(*(torch.zeros(size, device=place) for size in sizes), backend=backend)
     except (ValueError, RuntimeError) as error:
         raise UserError(str(error)) from error
 
@@ -206,10 +209,10 @@ def free_folder() -> Path:
 def _in_words(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    threads = torch.get_num_threads()
-    return (
-        f"{threads} CPU thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
-    )
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"{threads} CPU thread{'s' if threads > 1 else ''}"
+    return str(device)
 
 
 @contextmanager

@@ -45,7 +45,8 @@ def save_picture(
 ) -> None:
     """Draw input, truth, prediction and curves side by side, as a PNG 1600 pixels wide.
 
-    image: (C, H, W); truth, prediction: (H, W) class indices, 0 the background.
+    image: (C, H, W); truth, prediction: (H, W) class indices, 0 the background. records: at least
+    one, as in a run's log.
     """
     height, width = truth.shape
     panel = (WIDTH - 2 * 24 - 2 * 16) // 3
@@ -56,7 +57,7 @@ def save_picture(
 
     bottom = (rows[3] + rows[4] + rows[5]) / total
     grey = _displayable(image)
-    titles = ("Input", "Truth", prediction_title)
+    titles = ("Input, held out from training", "Truth", prediction_title)
     for i, name in enumerate(titles):
         left = (24 + i * (panel + 16)) / WIDTH
         axes = figure.add_axes((left, bottom, panel / WIDTH, rows[2] / total))
@@ -91,14 +92,14 @@ def save_picture(
 def _draw_loss(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     iterations = np.array([r["iteration"] for r in records])
     losses = np.array([r["loss"] for r in records])
-    _style(axes, "Training loss (Dice + cross-entropy)")
+    _style(axes, "Training loss (Dice + cross-entropy)", records)
     axes.plot(iterations, losses, color=LOSS, alpha=0.25, linewidth=1.2)
     axes.plot(iterations, _smooth(losses), color=LOSS, linewidth=2.6)
 
 
 def _draw_score(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     scored = [(r["iteration"], r["dsc"]) for r in records if r.get("dsc") is not None]
-    _style(axes, "DSC on held-out data")
+    _style(axes, "DSC on held-out data", records)
     axes.set_ylim(0, 1.02)
     if not scored:
         return
@@ -117,13 +118,13 @@ def _draw_score(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _style(axes: Axes, title: str) -> None:
+def _style(axes: Axes, title: str, records: Sequence[dict[str, Any]]) -> None:
     axes.set_title(title, loc="left", fontsize=17, pad=10, color=INK)
     axes.set_xlabel("iteration", fontsize=13, color=FAINT, loc="right", labelpad=2)
     axes.tick_params(labelsize=13, color=FAINT, labelcolor=FAINT, length=0)
     axes.grid(axis="y", color="#e6e9ef", linewidth=1.0)
     axes.set_axisbelow(True)
-    axes.margins(x=0.015)
+    axes.set_xlim(0, records[-1]["iteration"] * 1.015)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#c9cfd9")

@@ -43,9 +43,10 @@ def demo(
     """
     with told():
         with err.status("Getting ready"):
-            from swin_umamba.demo import free_folder, load_pair, run_demo
+            from swin_umamba.demo import free_folder, load_pair, require_possible, run_demo
 
             folder = folder or free_folder()
+            require_possible(folder, backend=backend, device=device)
             pair = load_pair(image, mask)
         height, width = pair.mask.shape
         out.print(f"Image: {escape(pair.name)}, {height}x{width} pixels", soft_wrap=True)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import imageio.v3 as imageio
 import numpy as np
 import numpy.typing as npt
 import tifffile
+from PIL import Image
 
 from swin_umamba.errors import UserError
 
@@ -26,8 +31,11 @@ _DAMAGE = (
     ZeroDivisionError,
     RuntimeError,
     OverflowError,
+    MemoryError,
     struct.error,
+    zlib.error,
     tifffile.TiffFileError,
+    Image.DecompressionBombError,
 )
 
 
@@ -70,11 +78,25 @@ def _read(path: str | Path) -> npt.NDArray[Any]:
         raise UserError(f"no file at {path}")
     try:
         if path.suffix.lower() in (".tif", ".tiff"):
-            pixels = tifffile.imread(path)
+            with _silent("tifffile"):
+                pixels = tifffile.imread(path)
         else:
-            pixels = imageio.imread(path)
+            pixels = imageio.imread(path, plugin="pillow")
     except _DAMAGE as error:
-        raise UserError(f"{path} is damaged or no image: {error}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is damaged or no image: {reason}") from error
     if pixels.size == 0 or pixels.dtype.kind not in "buif":
         raise UserError(f"{path} holds {pixels.dtype} {pixels.shape}, expected an image")
     return np.asarray(pixels)
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep a library from logging what it then raises."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
