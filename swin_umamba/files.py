@@ -23,7 +23,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from error
     partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        # Some libraries replace the file by one that nobody else may read.
+        partial.chmod(mode)
         partial.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -78,5 +78,5 @@ class RunFolder:
         """Write the weights."""
         try:
             save_weights(model, self.path / WEIGHTS)
-        except (OSError, SafetensorError) as error:
+        except SafetensorError as error:
             raise UserError(f"cannot write {self.path / WEIGHTS}: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from train_helpers import TINY_MODEL, discs
 
 from swin_umamba import create_model, model_names
@@ -140,6 +141,7 @@ def test_run_folder_holds_config_log_and_weights(tmp_path: Path) -> None:
         "log.jsonl",
         "model.safetensors",
     ]
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     text = (folder / "config.json").read_text()
     assert json.loads(text) == json.loads(_config().to_json())
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -243,3 +245,35 @@ def test_loss_that_is_not_finite_ends_the_run(
     with pytest.raises(UserError, match="the loss is nan at iteration 1: lower lr"):
         _train(tmp_path / "run")
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_trains_under_ddp(name: str, tmp_path: Path) -> None:
+    """DDP fails in the second step if any trainable parameter was left without a gradient."""
+    options = {**TINY_MODEL}
+    if name != "swin_umamba_d":
+        del options["decoder_depths"]
+    torch.distributed.init_process_group(
+        "gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1
+    )
+    try:
+        model = create_model(name, in_channels=1, out_channels=2, **options)
+        parallel = nn.parallel.DistributedDataParallel(model)
+        loss_of = DeepSupervisionLoss(scale_weights(len(model.scales)))
+        case = _case(3, side=32)
+        images, masks = torch.from_numpy(case.image)[None], torch.from_numpy(case.mask)[None]
+        for _ in range(3):
+            loss_of(parallel(images), masks).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["auto", "bf16", "fp16", "off"])
+def test_trains_on_a_gpu(tmp_path: Path, amp: str) -> None:
+    result = _train(
+        tmp_path / "run", device="cuda", amp=amp, iterations=120, validate_every=120, warmup=0.1
+    )
+    assert result.dsc is not None
+    assert result.dsc > 0.85
+    assert all(p.dtype == torch.float32 for p in result.model.parameters())
