@@ -85,7 +85,10 @@ class TrainConfig:
         unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"config: unknown fields {', '.join(unknown)}")
-        for name in ("patch_size", "betas"):
-            if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        try:
+            for name in ("patch_size", "betas"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"config: a value is of the wrong type: {error}") from error

@@ -98,6 +98,9 @@ def test_bad_config_json_is_refused() -> None:
         TrainConfig.from_json("[]")
     with pytest.raises(ValueError, match="Expecting"):
         TrainConfig.from_json("{")
+    for values in ('{"lr": "high"}', '{"patch_size": 3}'):
+        with pytest.raises(ValueError, match="wrong type"):
+            TrainConfig.from_json(values)
 
 
 def test_learning_rate_rises_and_follows_a_cosine_to_its_floor() -> None:
