@@ -13,10 +13,13 @@ from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_
 from swin_umamba_ops.numerics import state_dtype
 
 
-# index(N) makes a symbolic size of torch.compile a number: the choice depends on it.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> str:
     return backends.resolve(backend, device, dtype, N)
+
+
+# What torch.compiler.assume_constant_result sets; it would import the compiler, which takes longer
+# than all of torch. Arguments must be constants then: index(N) makes a symbolic size a number.
+_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:

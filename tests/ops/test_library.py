@@ -179,18 +179,35 @@ def test_without_gradients_nothing_is_saved_or_changed(target: Target, name: str
 
 
 class _RecordOps(torch.utils._python_dispatch.TorchDispatchMode):
-    """Records the `save` argument of our forward ops."""
+    """Records the `save` argument of our forward ops, and all tensors that our ops take."""
 
     def __init__(self) -> None:
         super().__init__()
         self.saved: list[bool] = []
+        self.tensors: list[Tensor] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         if func in (LIBRARY.ss2d_scan.default, LIBRARY.selective_scan.default):
             self.saved.append(args[-1])
+        if func.namespace == "swin_umamba":
+            self.tensors += [t for t in args if isinstance(t, Tensor)]
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_backends_are_given_contiguous_tensors(target: Target, name: str) -> None:
+    function, inputs = FUNCTIONS[name]
+    transposed = [
+        t.mT.contiguous().mT if t.dim() > 1 else t for t in _float32(inputs, target).values()
+    ]
+    leaves = [t.requires_grad_() for t in transposed]
+    with _RecordOps() as record:
+        out = function(target.backend, *leaves)
+        torch.autograd.grad(out, leaves, torch.ones((), device=out.device).expand_as(out))
+    assert len(record.tensors) > 2 * len(leaves)
+    assert all(t.is_contiguous() for t in record.tensors)
 
 
 def test_backward_without_saved_states_raises(target: Target) -> None:
