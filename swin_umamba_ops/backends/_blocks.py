@@ -15,19 +15,31 @@ from swin_umamba_ops.backends import _chunked
 
 chunk_length = 64
 
-# Elements of one block's state over all chunks, and of all states that the backward rebuilds.
+# Elements of one block's state over the chunks of a segment, and of all states that the backward
+# rebuilds at a time.
 _STATE_ELEMENTS = {"cpu": 1 << 17}
 _STATE_ELEMENTS_ELSEWHERE = 1 << 22
 _REBUILT_ELEMENTS = {"cpu": 1 << 22}
 _REBUILT_ELEMENTS_ELSEWHERE = 1 << 26
+# Enough to be worth a vector operation, whatever the budget.
+_FEWEST_CHANNELS = 16
+_FEWEST_CHUNKS = 8
+
+
+def _segment_chunks(device: torch.device, length: int, channels: int, states_n: int) -> int:
+    """Chunks of a segment: sequences longer than the budget are taken in segments, in turn."""
+    budget = _STATE_ELEMENTS.get(device.type, _STATE_ELEMENTS_ELSEWHERE)
+    chunks = -(-length // chunk_length)
+    return min(chunks, max(_FEWEST_CHUNKS, budget // (states_n * channels)))
 
 
 def blocks(
-    device: torch.device, batch: int, groups: int, channels: int, per_channel: int
+    device: torch.device, batch: int, groups: int, channels: int, length: int, states_n: int
 ) -> Iterator[tuple[slice, slice, slice]]:
     """Slices of batch, groups and channels whose states stay within the device's budget."""
     budget = _STATE_ELEMENTS.get(device.type, _STATE_ELEMENTS_ELSEWHERE)
-    d_size = min(channels, max(16, budget // per_channel))
+    per_channel = states_n * _segment_chunks(device, length, channels, states_n)
+    d_size = min(channels, max(_FEWEST_CHANNELS, budget // per_channel))
     per_group = per_channel * channels
     k_size = max(1, min(groups, budget // per_group))
     b_size = max(1, min(batch, budget // (per_group * groups)))
@@ -39,6 +51,19 @@ def blocks(
                     slice(k, min(k + k_size, groups)),
                     slice(d, min(d + d_size, channels)),
                 )
+
+
+def _segments(u: Tensor, A: Tensor) -> list[tuple[slice, slice]]:
+    """Each segment of a block as a slice of its steps and one of its chunks."""
+    _, _, length, channels = u.shape
+    size = _segment_chunks(u.device, length, channels, A.shape[2])
+    return [
+        (
+            slice(first * chunk_length, (first + size) * chunk_length),
+            slice(first, first + size),
+        )
+        for first in range(0, -(-length // chunk_length), size)
+    ]
 
 
 def _chunk_groups(block: _chunked.Block) -> Iterator[slice]:
@@ -68,12 +93,18 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scan one block. Returns y (b, k, L, D), entering states (b, k, C, D, N) and the last
     state (b, k, D, N)."""
-    block = _make_block(u, dt, Bs, Cs, A)
-    entering, last = _chunked.entering_states(block)
-    y, leaving = _chunked.outputs(block, entering)
-    if last is None:
-        last = leaving[:, :, 0]
-    return _chunked.unfold(y, u.shape[2]), entering.transpose(-1, -2), last.transpose(-1, -2)
+    y = torch.empty_like(u)
+    states = []
+    last: Tensor | None = None
+    for steps, _ in _segments(u, A):
+        block = _make_block(u[:, :, steps], dt[:, :, steps], Bs[:, :, steps], Cs[:, :, steps], A)
+        entering = _chunked.entering_states(block, last)
+        part, leaving = _chunked.outputs(block, entering)
+        _put(y, part, steps.start)
+        states.append(entering)
+        last = leaving[:, :, -1]
+    assert last is not None
+    return y, torch.cat(states, dim=2).transpose(-1, -2), last.transpose(-1, -2)
 
 
 def backward(
@@ -90,26 +121,37 @@ def backward(
 
     dy: (b, k, L, D); dlast: (b, k, D, N) or None; states: (b, k, C, D, N).
     """
-    length = u.shape[2]
-    block = _make_block(u, dt, Bs, Cs, A)
-    folded_dy = _chunked.fold(dy, block.dt.shape[0])
-    entering = states.transpose(-1, -2)
-    adjoint = _chunked.entering_adjoints(
-        block, folded_dy, None if dlast is None else dlast.transpose(-1, -2)
-    )
-    parts = [
-        _chunked.gradients(
-            block.take(chunks),
-            folded_dy[:, :, :, chunks].contiguous(),
-            entering[:, :, chunks].contiguous(),
-            adjoint[:, :, chunks],
-        )
-        for chunks in _chunk_groups(block)
-    ]
+    ddu, ddt = torch.empty_like(u), torch.empty_like(dt)  # ddu: with respect to dt * u
+    dBs, dCs = torch.empty_like(Bs), torch.empty_like(Cs)
+    dA = torch.zeros_like(A)
+    carried = None if dlast is None else dlast.transpose(-1, -2)
+    for steps, chunks in reversed(_segments(u, A)):
+        block = _make_block(u[:, :, steps], dt[:, :, steps], Bs[:, :, steps], Cs[:, :, steps], A)
+        chunk = block.dt.shape[0]
+        dy_part = _chunked.fold(dy[:, :, steps], chunk)
+        entering = states[:, :, chunks].transpose(-1, -2)
+        adjoint = _chunked.entering_adjoints(block, dy_part, carried)
+        for group in _chunk_groups(block):
+            part = _chunked.gradients(
+                block.take(group),
+                dy_part[:, :, :, group].contiguous(),
+                entering[:, :, group].contiguous(),
+                adjoint[:, :, group],
+            )
+            start = steps.start + group.start * chunk
+            _put(ddu, part.ddu, start)
+            _put(ddt, part.ddt, start)
+            _put(dBs, part.dBs, start)
+            _put(dCs, part.dCs, start)
+            dA += part.dA.transpose(1, 2)
+            if group.start == 0:
+                carried = part.dstart
+    ddt.addcmul_(ddu, u)
+    return ddu.mul_(dt), ddt, dBs, dCs, dA
 
-    def joined(name: str) -> Tensor:
-        return _chunked.unfold(torch.cat([getattr(p, name) for p in parts], dim=3), length)
 
-    ddu = joined("ddu")
-    dA = torch.stack([p.dA for p in parts]).sum(0).transpose(1, 2)
-    return ddu * dt, joined("ddt") + ddu * u, joined("dBs"), joined("dCs"), dA
+def _put(sequence: Tensor, folded: Tensor, start: int) -> None:
+    """Write folded steps into (b, k, L, X) from `start` on, leaving out padding beyond L."""
+    part = _chunked.unfold(folded)
+    room = sequence[:, :, start : start + part.shape[2]]
+    room.copy_(part[:, :, : room.shape[2]])

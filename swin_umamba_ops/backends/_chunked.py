@@ -30,9 +30,9 @@ def fold(sequence: Tensor, chunk: int) -> Tensor:
     return sequence.reshape(b, k, length // chunk, chunk, X).permute(3, 0, 1, 2, 4).contiguous()
 
 
-def unfold(folded: Tensor, length: int) -> Tensor:
-    """(T, b, k, C, X) -> (b, k, L, X): the inverse of `fold`."""
-    return folded.permute(1, 2, 3, 0, 4).flatten(2, 3)[:, :, :length]
+def unfold(folded: Tensor) -> Tensor:
+    """(T, b, k, C, X) -> (b, k, C * T, X): the inverse of `fold`, padding included."""
+    return folded.permute(1, 2, 3, 0, 4).flatten(2, 3)
 
 
 @dataclass(frozen=True)
@@ -71,33 +71,30 @@ def _rows(matrix: Tensor) -> Tensor:
     return matrix.flatten(0, -3)
 
 
-def _carry(local: Tensor, decay: Tensor, start: Tensor | None, chunks: range) -> Tensor:
-    """Turn what each chunk adds, in place, into what enters it; returns what leaves the last one.
+def _carry(local: Tensor, decay: Tensor, start: Tensor | None, chunks: range) -> None:
+    """Turn what each chunk adds, in place, into what enters it.
 
-    local, decay: (b, k, C, N, D), overwritten: `local` holds the entering states afterwards.
+    local, decay: (b, k, C, N, D); start: (b, k, N, D), what enters the first of `chunks`, or None
+    for zeros.
     """
     carried = torch.zeros_like(local[:, :, 0]) if start is None else start
     for chunk in chunks:
         leaving = torch.addcmul(local[:, :, chunk], decay[:, :, chunk], carried)
         local[:, :, chunk] = carried
         carried = leaving
-    return carried
 
 
-def entering_states(block: Block) -> tuple[Tensor, Tensor | None]:
-    """The state entering each chunk (b, k, C, N, D), and the last state (b, k, N, D).
-
-    The last state is None for a single chunk: the walk over it finds it anyway.
-    """
+def entering_states(block: Block, start: Tensor | None) -> Tensor:
+    """The state entering each chunk, (b, k, C, N, D), if `start` (b, k, N, D) enters the first."""
     state = block.zero_state()
     chunks = state.shape[2]
-    if chunks == 1:
-        return state, None
-    decay = torch.empty_like(state)
-    for step in range(block.dt.shape[0]):
-        state.mul_(block.decay(step, out=decay))
-        state.addcmul_(block.Bs[step].unsqueeze(-1), block.du[step].unsqueeze(-2))
-    return state, _carry(state, block.chunk_decay(), None, range(chunks))
+    if chunks > 1:
+        decay = torch.empty_like(state)
+        for step in range(block.dt.shape[0]):
+            state.mul_(block.decay(step, out=decay))
+            state.addcmul_(block.Bs[step].unsqueeze(-1), block.du[step].unsqueeze(-2))
+    _carry(state, block.chunk_decay(), start, range(chunks))
+    return state
 
 
 def outputs(block: Block, entering: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,13 +132,14 @@ def entering_adjoints(block: Block, dy: Tensor, dlast: Tensor | None) -> Tensor:
 @dataclass(frozen=True)
 class Gradients:
     """Of one block: ddt (without what comes through du) and ddu (T, b, k, C, D); dBs, dCs
-    (T, b, k, C, N); dA (k, N, D)."""
+    (T, b, k, C, N); dA (k, N, D); dstart (b, k, N, D), of the state entering the first chunk."""
 
     ddt: Tensor
     ddu: Tensor
     dBs: Tensor
     dCs: Tensor
     dA: Tensor
+    dstart: Tensor
 
 
 def gradients(block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor) -> Gradients:
@@ -182,4 +180,4 @@ def gradients(block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor) -> Gr
         torch.mul(g, states[step - 1] if step else entering, out=q)
         dA.addcmul_(q, block.dt[step].unsqueeze(-2))
         torch.sum(q.mul_(block.A.unsqueeze(1)), dim=-2, out=ddt[step])
-    return Gradients(ddt, ddu, dBs, dCs, dA.sum((0, 2)))
+    return Gradients(ddt, ddu, dBs, dCs, dA.sum((0, 2)), g[:, :, 0])

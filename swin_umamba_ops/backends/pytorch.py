@@ -52,7 +52,7 @@ def ss2d_forward(
     weight = dt_projs_weight.to(accumulate)
 
     with torch.autocast(x.device.type, enabled=False):
-        for b, k, d in _blocks.blocks(x.device, batch, DIRECTIONS, channels, chunks * states_n):
+        for b, k, d in _blocks.blocks(x.device, batch, DIRECTIONS, channels, length, states_n):
             dt_r, Bs, Cs = _ordered_projections(proj[b], order, k, weight.shape[2], states_n)
             raw = _raw_dt(dt_r, weight[k, d], dt_projs_bias[k, d])
             u = x[b, :, d][:, order[k]].to(accumulate)
@@ -80,7 +80,7 @@ def ss2d_backward(
     accumulate = state_dtype(x.dtype)
     order = visiting_order(height, width, x.device)
     steps = step_of_position(height, width, x.device)
-    chunks = states.shape[2]
+    length = height * width
     x, dy = x.flatten(1, 2), dy.flatten(1, 2).to(accumulate)
     A = -torch.exp(A_logs.view(DIRECTIONS, channels, states_n))
     weight = dt_projs_weight.to(accumulate)
@@ -91,7 +91,7 @@ def ss2d_backward(
     dbias = torch.zeros_like(dt_projs_bias)
     dA = torch.zeros_like(A)
     with torch.autocast(x.device.type, enabled=False):
-        for b, k, d in _blocks.blocks(x.device, batch, DIRECTIONS, channels, chunks * states_n):
+        for b, k, d in _blocks.blocks(x.device, batch, DIRECTIONS, channels, length, states_n):
             dt_r, Bs, Cs = _ordered_projections(proj[b], order, k, rank, states_n)
             raw = _raw_dt(dt_r, weight[k, d], dt_projs_bias[k, d])
             u = x[b, :, d][:, order[k]].to(accumulate)
@@ -177,7 +177,7 @@ def selective_scan_forward(
     inputs = _GroupedInputs(u, delta, Bs, Cs, delta_bias, delta_softplus)
 
     with torch.autocast(u.device.type, enabled=False):
-        for b, k, d in _blocks.blocks(u.device, batch, *split, chunks * states_n):
+        for b, k, d in _blocks.blocks(u.device, batch, *split, length, states_n):
             part, entering, leaving = _blocks.forward(*inputs.block(b, k, d), grouped_A[k, d])
             _grouped(out, groups)[b, k, :, d] = part
             last.view(batch, *split, states_n)[b, k, d] = leaving
@@ -206,7 +206,7 @@ def selective_scan_backward(
     Those of an absent Ds or delta_bias are empty.
     """
     batch, chunks, channels, states_n = states.shape
-    groups = Bs.shape[1]
+    length, groups = u.shape[2], Bs.shape[1]
     split = (groups, channels // groups)
     accumulate = state_dtype(u.dtype)
     dout = dout.to(accumulate)
@@ -220,7 +220,7 @@ def selective_scan_backward(
     dCs = torch.zeros_like(Cs, dtype=accumulate)
     dA = torch.zeros_like(A)
     with torch.autocast(u.device.type, enabled=False):
-        for b, k, d in _blocks.blocks(u.device, batch, *split, chunks * states_n):
+        for b, k, d in _blocks.blocks(u.device, batch, *split, length, states_n):
             dlast_part = None
             if dlast is not None:
                 dlast_part = dlast.view(batch, *split, states_n)[b, k, d]
