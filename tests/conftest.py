@@ -1,4 +1,4 @@
-"""What all tests share: markers, poisoned memory, and the folder of shared material."""
+"""What all tests share: skips without a GPU, poisoned memory, the folder of shared material."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs a CUDA device")
-    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+# cuBLAS repeats bitwise, and torch's deterministic mode accepts it, only with this; it is read
+# when CUDA starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

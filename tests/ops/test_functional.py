@@ -47,7 +47,9 @@ def test_output_dtype_and_layout(
     assert y.is_contiguous(memory_format=torch.channels_last)
     y.sum().backward()
     for t in leaves:
-        assert t.grad is not None and t.grad.dtype == t.dtype and t.grad.shape == t.shape
+        assert t.grad is not None
+        assert t.grad.dtype == t.dtype
+        assert t.grad.shape == t.shape
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -118,7 +120,9 @@ def test_empty_batch(target: Target, backend: str | None) -> None:
     assert y.shape == (0, CASE.D, CASE.H, CASE.W)
     y.sum().backward()
     for t in leaves:
-        assert t.grad is not None and t.grad.shape == t.shape and not t.grad.any()
+        assert t.grad is not None
+        assert t.grad.shape == t.shape
+        assert not t.grad.any()
 
 
 @pytest.mark.parametrize("backend", ["reference", None])
@@ -129,10 +133,13 @@ def test_empty_batch_of_selective_scan(target: Target, backend: str | None) -> N
     leaves = [t.requires_grad_() for t in inputs.values()]
     name = backend or target.backend
     out, last = ops.selective_scan(*leaves, return_last_state=True, backend=name)
-    assert out.shape == (0, SCAN.D, SCAN.L) and last.shape == (0, SCAN.D, SCAN.N)
+    assert out.shape == (0, SCAN.D, SCAN.L)
+    assert last.shape == (0, SCAN.D, SCAN.N)
     (out.sum() + last.sum()).backward()
     for t in leaves:
-        assert t.grad is not None and t.grad.shape == t.shape and not t.grad.any()
+        assert t.grad is not None
+        assert t.grad.shape == t.shape
+        assert not t.grad.any()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

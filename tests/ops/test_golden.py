@@ -23,7 +23,8 @@ PARAMETERS = ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds
 def rule() -> ModuleType:
     """fixtures/weights.py, the rule by which inputs and weights are made."""
     spec = importlib.util.spec_from_file_location("fixture_weights", FIXTURES / "weights.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

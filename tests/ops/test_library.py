@@ -269,5 +269,7 @@ def test_flops_of_selective_scan(target: Target) -> None:
 def test_works_on_meta_tensors_through_fakes(target: Target) -> None:
     inputs = [t.to("meta") for t in _ss2d_op_inputs(target)]
     y, states = LIBRARY.ss2d_scan(*inputs, target.backend, torch.bfloat16, True)
-    assert y.shape == inputs[0].shape and y.dtype == torch.bfloat16
-    assert states.shape[:2] == (CASE.B, 4) and states.dtype == torch.float32
+    assert y.shape == inputs[0].shape
+    assert y.dtype == torch.bfloat16
+    assert states.shape[:2] == (CASE.B, 4)
+    assert states.dtype == torch.float32

@@ -35,7 +35,8 @@ def _install(
 def test_every_backend_is_listed_fastest_first() -> None:
     available = ops.available_backends()
     assert list(available) == ["cuda", "triton", "cpu", "pytorch", "reference"]
-    assert available["pytorch"] is None and available["reference"] is None
+    assert available["pytorch"] is None
+    assert available["reference"] is None
     for reason in available.values():
         assert reason is None or (isinstance(reason, str) and reason)
 
@@ -94,7 +95,8 @@ def test_a_module_that_does_not_import_is_a_reason(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, backends.ROWS["pytorch"].module, None)
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: object())
     reason = backends.why_unusable("pytorch")
-    assert reason is not None and reason.startswith("cannot import it: ")
+    assert reason is not None
+    assert reason.startswith("cannot import it: ")
 
 
 def test_ss2d_refuses_a_backend_of_another_device() -> None:
@@ -117,7 +119,8 @@ def test_ss2d_refuses_a_backend_of_another_device() -> None:
 
 def test_report_names_versions_devices_and_reasons() -> None:
     text = report()
-    assert ops.__version__ in text and torch.__version__ in text
+    assert ops.__version__ in text
+    assert torch.__version__ in text
     told = dict(line.split(maxsplit=1) for line in text.split("Backends")[1].splitlines()[1:])
     assert told == {
         name: "usable" if reason is None else f"no: {reason}"
