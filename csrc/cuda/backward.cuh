@@ -1,0 +1,227 @@
+// The scan backwards. With g the adjoint of h after a step, a = exp(dt A) and u = dt x Bs:
+//   dCs = dy h    dBs = g dt x    d(dt x) = g Bs    q = (a g) h_before    ddt = A q    dA = dt q
+// and a g goes on to the step before. States are rebuilt from the one saved for the tile: once to
+// find those at the start of each segment, then segment by segment into registers, walked backwards.
+#pragma once
+
+#include "forward.cuh"
+#include "gradient_tile.cuh"
+#include "mapping.cuh"
+#include "math.cuh"
+
+namespace swin_umamba {
+
+// A lane's states, kept in shared memory for itself alone: vectors side by side over the lanes.
+template <class M>
+__device__ inline void save_own(float* slot, int lane, const float (&v)[M::P][M::S]) {
+  constexpr int kVector = M::S >= 4 ? 4 : 1;
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+    for (int s = 0; s < M::S; s += kVector) {
+      float part[kVector];
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) part[j] = v[c][s + j];
+      store_vector(slot + (c * M::S + s) * 32 + lane * kVector, part);
+    }
+  }
+}
+
+template <class M>
+__device__ inline void load_own(const float* slot, int lane, float (&v)[M::P][M::S]) {
+  constexpr int kVector = M::S >= 4 ? 4 : 1;
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+    for (int s = 0; s < M::S; s += kVector) {
+      float part[kVector];
+      load_vector(slot + (c * M::S + s) * 32 + lane * kVector, part);
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) v[c][s + j] = part[j];
+    }
+  }
+}
+
+// What a split passes on to the one before it, were nothing to come in from behind.
+template <class Source>
+__global__ void __launch_bounds__(Source::M::kThreads, 1)
+    carry_kernel(const __grid_constant__ ScanParams p) {
+  using M = typename Source::M;
+  extern __shared__ __align__(16) char shared[];
+  float* bc = reinterpret_cast<float*>(shared);
+  float* all_steps = bc + kTile * 2 * M::N;
+  const Block w = Block::of<M>(p);
+  const Lane<M> t = Lane<M>::of(w);
+  float* steps = all_steps + t.warp * kTile * M::kRow;
+  Source source(p, w, t, bc, steps,
+                reinterpret_cast<char*>(all_steps + M::kWarps * kTile * M::kRow));
+
+  float A2[M::P][M::S], carry[M::P][M::S] = {}, sum_dt[M::P] = {};
+  load_decay<M>(p, w, t, A2);
+  source.begin();
+
+  for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
+    source.wait();
+    __syncthreads();
+    source.prepare(tile);
+    __syncthreads();
+#pragma unroll 4
+    for (int step = w.steps(tile) - 1; step >= 0; --step) {
+      float pairs[2 * M::P], Cs[M::S], dy[M::P];
+      load_vector(steps + step * M::kRow + 2 * t.group * M::P, pairs);
+      load_vector(bc + step * 2 * M::N + M::N + t.state, Cs);
+      load_vector(source.dy_row(step) + t.group * M::P, dy);
+#pragma unroll
+      for (int c = 0; c < M::P; ++c) {
+        sum_dt[c] += pairs[2 * c];
+#pragma unroll
+        for (int s = 0; s < M::S; ++s) {
+          carry[c][s] = exp2_fast(pairs[2 * c] * A2[c][s]) * fmaf(dy[c], Cs[s], carry[c][s]);
+        }
+      }
+    }
+    __syncthreads();
+    source.load(tile - 1);
+  }
+  save_split<M>(p, w, t, carry, sum_dt);
+}
+
+template <class Source>
+__global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlocks)
+    backward_kernel(const __grid_constant__ ScanParams p) {
+  using M = typename Source::M;
+  using Tile = GradientTile<M>;
+  using StateSum = LaneSum<2 * M::P, M::LS, 1>;         // decay and dt * x by channel
+  using ChannelSum = LaneSum<2 * M::S, M::LC, M::LS>;   // dBs and dCs by state
+
+  extern __shared__ __align__(16) char shared[];
+  float* bc = reinterpret_cast<float*>(shared);
+  float* all_steps = bc + kTile * 2 * M::N;
+  float* all_sums = all_steps + M::kWarps * kTile * M::kRow;
+  const Block w = Block::of<M>(p);
+  const Lane<M> t = Lane<M>::of(w);
+  float* steps = all_steps + t.warp * kTile * M::kRow;
+  const Tile sums{all_sums + t.warp * Tile::kFloats};
+  Source source(p, w, t, bc, steps, reinterpret_cast<char*>(all_sums + M::kWarps * Tile::kFloats));
+
+  float A2[M::P][M::S], carry[M::P][M::S] = {}, dA[M::P][M::S] = {};
+  load_decay<M>(p, w, t, A2);
+  const int64_t sequence = static_cast<int64_t>(w.b) * p.K + w.k;
+  if (p.dlast) load_states<M>(p, w, t, p.dlast + sequence * p.D * p.N, carry);
+  fold_splits<M>(p, w, t, A2, carry, true);
+  source.begin();
+
+  // Where this lane puts its sums, in what a segment's first step has of them.
+  const int state_sum = ChannelSum::first(t.lane);
+  const int channel_at = 2 * t.group * M::P + StateSum::first(t.lane);
+  const int state_at = (state_sum < M::S ? state_sum : M::N + state_sum - M::S) + t.state;
+
+  for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
+    source.wait();
+    __syncthreads();
+    source.prepare(tile);
+    float h[M::P][M::S];
+    load_states<M>(p, w, t, p.states + (sequence * w.tiles + tile) * p.D * p.N, h);
+    __syncthreads();
+    const int segments = (w.steps(tile) + kSegment - 1) / kSegment;
+
+    save_own<M>(sums.slot(0), t.lane, h);
+#pragma unroll 1
+    for (int segment = 1; segment < segments; ++segment) {
+      const float* pair = steps + (segment - 1) * kSegment * M::kRow + 2 * t.group * M::P;
+      const float* b = bc + (segment - 1) * kSegment * 2 * M::N + t.state;
+#pragma unroll
+      for (int i = 0; i < kSegment; ++i) {
+        float pairs[2 * M::P], Bs[M::S];
+        load_vector(pair + i * M::kRow, pairs);
+        load_vector(b + i * 2 * M::N, Bs);
+        advance<M>(h, A2, pairs, Bs);
+      }
+      save_own<M>(sums.slot(segment), t.lane, h);
+    }
+
+#pragma unroll 1
+    for (int segment = segments - 1; segment >= 0; --segment) {
+      // States before the segment and after each of its steps, and the decays between them.
+      float hs[kSegment + 1][M::P][M::S], a[kSegment][M::P][M::S];
+      float* slot = sums.slot(segment);
+      const float* pair = steps + segment * kSegment * M::kRow + 2 * t.group * M::P;
+      const float* b = bc + segment * kSegment * 2 * M::N + t.state;
+      const float* dy_at = source.dy_row(segment * kSegment) + t.group * M::P;
+      load_own<M>(slot, t.lane, hs[0]);
+#pragma unroll
+      for (int i = 0; i < kSegment; ++i) {
+        float pairs[2 * M::P], Bs[M::S];
+        load_vector(pair + i * M::kRow, pairs);
+        load_vector(b + i * 2 * M::N, Bs);
+#pragma unroll
+        for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+          for (int s = 0; s < M::S; ++s) {
+            a[i][c][s] = exp2_fast(pairs[2 * c] * A2[c][s]);
+            hs[i + 1][c][s] = fmaf(a[i][c][s], hs[i][c][s], pairs[2 * c + 1] * Bs[s]);
+          }
+        }
+      }
+      __syncwarp();  // every lane has its states: their place now takes the segment's sums
+#pragma unroll
+      for (int i = kSegment - 1; i >= 0; --i) {
+        float pairs[2 * M::P], Bs[M::S], Cs[M::S], dy[M::P];
+        load_vector(pair + i * M::kRow, pairs);
+        load_vector(b + i * 2 * M::N, Bs);
+        load_vector(b + i * 2 * M::N + M::N, Cs);
+        load_vector(dy_at + i * Source::kDyRow, dy);
+        float by_channel[2 * M::P] = {}, by_state[2 * M::S] = {};
+#pragma unroll
+        for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+          for (int s = 0; s < M::S; ++s) {
+            const float g = fmaf(dy[c], Cs[s], carry[c][s]);
+            carry[c][s] = a[i][c][s] * g;
+            const float q = carry[c][s] * hs[i][c][s];
+            by_channel[2 * c] = fmaf(A2[c][s], q, by_channel[2 * c]);
+            by_channel[2 * c + 1] = fmaf(g, Bs[s], by_channel[2 * c + 1]);
+            by_state[s] = fmaf(g, pairs[2 * c + 1], by_state[s]);
+            by_state[M::S + s] = fmaf(dy[c], hs[i + 1][c][s], by_state[M::S + s]);
+            dA[c][s] = fmaf(pairs[2 * c], q, dA[c][s]);
+          }
+        }
+        StateSum::run(by_channel, t.lane);
+        ChannelSum::run(by_state, t.lane);
+        if (StateSum::owner(t.lane)) {
+#pragma unroll
+          for (int v = 0; v < StateSum::kHeld; ++v) {
+            Tile::channels(slot, i)[channel_at + v] = by_channel[v];
+          }
+        }
+        if (ChannelSum::owner(t.lane)) {
+#pragma unroll
+          for (int v = 0; v < ChannelSum::kHeld; ++v) {
+            // Where a lane holds dBs and dCs both, dCs lie N further on.
+            const int skip = ChannelSum::kHeld > M::S && v >= M::S ? M::N - M::S : 0;
+            Tile::state_sums(slot, i)[state_at + skip + v] = by_state[v];
+          }
+        }
+      }
+    }
+
+    __syncwarp();
+    source.write_gradients(tile, sums);
+    __syncthreads();
+    source.write_block_gradients(tile, Tile{all_sums});
+    __syncthreads();
+    source.load(tile - 1);
+  }
+
+  if (p.a_is_log) {  // d log(-A) = dA A
+#pragma unroll
+    for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+      for (int s = 0; s < M::S; ++s) dA[c][s] *= A2[c][s] * kLn2;
+    }
+  }
+  save_states<M>(p, w, t, p.dA + (w.partial(p) * p.K + w.k) * p.D * p.N, dA);
+  source.finish();
+}
+
+}  // namespace swin_umamba

@@ -1,0 +1,93 @@
+// Launches one family of kernels. Included by the files that instantiate one family each.
+#pragma once
+
+#include <stdexcept>
+
+#include "backward.cuh"
+#include "forward.cuh"
+#include "given.cuh"
+#include "image.cuh"
+#include "launch.h"
+
+namespace swin_umamba {
+
+template <class Tag>
+struct Value;
+template <>
+struct Value<Half> { using type = __half; };
+template <>
+struct Value<BFloat16> { using type = __nv_bfloat16; };
+
+template <class Family, bool kBackward>
+struct SourceOf;
+template <int N, bool kBackward>
+struct SourceOf<Given<N>, kBackward> { using type = GivenSource<Mapping<N>, kBackward>; };
+template <int N, class T, bool kBackward>
+struct SourceOf<Image<N, T>, kBackward> {
+  using type = ImageSource<Mapping<N>, typename Value<T>::type, kBackward>;
+};
+
+inline void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+template <class M>
+int scan_bytes(bool with_sums) {
+  const int floats = kTile * 2 * M::N + M::kWarps * kTile * M::kRow +
+                     (with_sums ? M::kWarps * GradientTile<M>::kFloats : 0);
+  return floats * 4;
+}
+
+// Calls f(kernel, threads, shared bytes) for the kernel that makes the pass.
+template <class Family, class F>
+void with_kernel(const ScanParams& p, Pass pass, F f) {
+  using Forward = typename SourceOf<Family, false>::type;
+  using Backward = typename SourceOf<Family, true>::type;
+  using M = typename Forward::M;
+  switch (pass) {
+    case Pass::kForward:
+      return f(forward_kernel<Forward, true>, M::kThreads, scan_bytes<M>(false) + Forward::shared_bytes(p));
+    case Pass::kForwardSplits:
+      return f(forward_kernel<Forward, false>, M::kThreads, scan_bytes<M>(false) + Forward::shared_bytes(p));
+    case Pass::kBackward:
+      return f(backward_kernel<Backward>, M::kThreads, scan_bytes<M>(true) + Backward::shared_bytes(p));
+    case Pass::kBackwardSplits:
+      return f(carry_kernel<Backward>, M::kThreads, scan_bytes<M>(false) + Backward::shared_bytes(p));
+  }
+}
+
+template <class Family>
+void launch_family(const ScanParams& p, Pass pass, void* stream) {
+  with_kernel<Family>(p, pass, [&](auto kernel, int threads, int bytes) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+          "preparing the scan kernel");
+    const int64_t grid = static_cast<int64_t>(p.B) * p.directions * p.blocks * p.splits;
+    kernel<<<static_cast<unsigned>(grid), threads, bytes, static_cast<cudaStream_t>(stream)>>>(p);
+    check(cudaGetLastError(), "launching the scan kernel");
+  });
+}
+
+template <class Family>
+int resident_blocks(const ScanParams& p, Pass pass) {
+  int blocks = 0;
+  with_kernel<Family>(p, pass, [&](auto kernel, int threads, int bytes) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+          "preparing the scan kernel");
+    check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes),
+          "asking for the scan kernel's occupancy");
+  });
+  return blocks;
+}
+
+template <class Family>
+int family_channel_blocks(const ScanParams& p) {
+  return channel_blocks<typename SourceOf<Family, false>::type::M>(p);
+}
+
+#define SWIN_UMAMBA_INSTANTIATE(...)                                             \
+  template void launch_family<__VA_ARGS__>(const ScanParams&, Pass, void*);      \
+  template int resident_blocks<__VA_ARGS__>(const ScanParams&, Pass);            \
+  template int family_channel_blocks<__VA_ARGS__>(const ScanParams&);
+
+}  // namespace swin_umamba

@@ -1,0 +1,409 @@
+// Staging for the image scan on half inputs in channels-last memory: dt is made on the spot, from
+// the R values of its low-rank projection, by matrix instructions, and never exists in memory; nor
+// does its gradient.
+#pragma once
+
+#include "gradient_tile.cuh"
+#include "mapping.cuh"
+#include "math.cuh"
+#include "matrix.cuh"
+
+namespace swin_umamba {
+
+template <class M_, class T, bool kBackward>
+struct ImageSource {
+  using M = M_;
+  using T2 = typename Pair<T>::type;
+  static constexpr int kBuffers = kBackward ? 1 : 2;
+  static constexpr int kXRow = M::kChannels + 8;    // of T: 16-byte rows, four banks apart
+  static constexpr int kDyRow = M::kChannels + 4;   // of float
+  static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
+
+  // Two ones.
+  static __device__ uint32_t ones() {
+    T2 v;
+    from_float2(make_float2(1.0f, 1.0f), v);
+    return *reinterpret_cast<uint32_t*>(&v);
+  }
+
+  // Rank padded to the matrix instructions' 8, with a column more for the bias; words of a staged row of proj, four banks apart.
+  static __host__ __device__ int padded_rank(int R) { return (R + 8) / 8 * 8; }
+  static __host__ __device__ int proj_words(const ScanParams& p) {
+    const int words = (p.R + 2 * M::N > padded_rank(p.R) ? p.R + 2 * M::N : padded_rank(p.R)) / 2;
+    return (words + 3) / 8 * 8 + 4;
+  }
+  static __host__ __device__ int shared_bytes(const ScanParams& p) {
+    const int rank = padded_rank(p.R);
+    const int buffer = kTile * (kXRow * 2 + 4 + proj_words(p) * 4);
+    const int backward = (kTile * kDyRow + M::kChannels * rank + M::kThreads * 2 * kColumns) * 4;
+    return kBuffers * buffer + M::kChannels * rank * 2 + (kBackward ? backward : 0);
+  }
+
+  const ScanParams& p;
+  const Block& w;
+  const Lane<M>& t;
+  float* bc;
+  float* steps;
+  // Arrays of known size come first in shared memory, so that their places are constants.
+  T* x_tiles;         // (kBuffers, kTile, kXRow); later holds ddelta
+  int* places;        // (kBuffers, kTile): where the steps of a tile lie in the image
+  float* dy;          // (kTile, kDyRow), backward only
+  float* dDs;         // (lanes, 2 * kColumns), of the channels a lane stages; backward only
+  uint32_t* p_tiles;  // (kBuffers, kTile, words): rows of proj; then weight and dweight
+  __device__ int rank() const { return padded_rank(p.R); }
+  __device__ int words() const { return proj_words(p); }
+  __device__ T* weights() const {  // (channels, rank)
+    return reinterpret_cast<T*>(p_tiles + kBuffers * kTile * words());
+  }
+  __device__ float* dweights() const {  // (channels, rank)
+    return reinterpret_cast<float*>(weights() + M::kChannels * rank());
+  }
+
+  __device__ ImageSource(const ScanParams& p, const Block& w, const Lane<M>& t, float* bc,
+                         float* steps, char* own)
+      : p(p), w(w), t(t), bc(bc), steps(steps) {
+    x_tiles = reinterpret_cast<T*>(own);
+    places = reinterpret_cast<int*>(x_tiles + kBuffers * kTile * kXRow);
+    dy = reinterpret_cast<float*>(places + kBuffers * kTile);
+    dDs = dy + (kBackward ? kTile * kDyRow : 0);
+    p_tiles = reinterpret_cast<uint32_t*>(dDs + (kBackward ? M::kThreads * 2 * kColumns : 0));
+  }
+
+  __device__ int buffer(int tile) const { return kBuffers == 1 ? 0 : (tile - w.first_tile) % 2; }
+  __device__ T* x_of(int tile) const { return x_tiles + buffer(tile) * kTile * kXRow; }
+  __device__ uint32_t* proj_of(int tile) const { return p_tiles + buffer(tile) * kTile * words(); }
+  static __device__ int thread(const Lane<M>& t) { return t.warp * 32 + t.lane; }
+
+  // Lane 4i+j stages rows i + 8 * _, channels 8 * column + 2j + {0, 1} of its warp.
+  static __device__ int lane_channel(const Lane<M>& t, int column) {
+    return t.warp * M::WC + 8 * column + 2 * (t.lane % 4);
+  }
+
+  __device__ void begin() {
+    const int rank = this->rank();
+    T* weight = weights();
+    float* dweight = dweights();
+    for (int i = threadIdx.x; i < M::kChannels * rank; i += M::kThreads) {
+      const int c = w.channel + i / rank, r = i % rank;
+      const bool valid = c < w.channel_end && r < p.R;
+      weight[i] = valid ? static_cast<const T*>(
+                              p.dt_weight)[(static_cast<int64_t>(w.k) * p.D + c) * p.R + r]
+                        : T(0.0f);
+      if constexpr (kBackward) dweight[i] = 0.0f;
+    }
+    if constexpr (kBackward) {
+      for (int i = 0; i < 2 * kColumns; ++i) dDs[thread(t) * 2 * kColumns + i] = 0.0f;
+    }
+    load(kBackward ? w.last_tile - 1 : w.first_tile);
+  }
+
+
+  // Two values of a (K, D) parameter, for this lane's channels of a column; zeros past the end.
+  __device__ float2 parameter(const float* values, const Lane<M>& t, int column) const {
+    const int c = w.channel + lane_channel(t, column);
+    return c < w.channel_end ? *reinterpret_cast<const float2*>(values + w.k * p.D + c)
+                             : make_float2(0.0f, 0.0f);
+  }
+
+  // Rows of kRowBytes, 16 bytes a lane, shared out over the warps.
+  template <int kRowBytes>
+  __device__ void load_rows(const Lane<M>& t, void* to, int to_stride, const void* from, uint32_t row_bytes, int at,
+                            int count, int value_bytes) const {
+    constexpr int kLanes = kRowBytes / 16, kRows = 32 / kLanes;
+    const int chunk = t.lane % kLanes;
+    const bool channel_valid = w.channel + chunk * 16 / value_bytes < w.channel_end;
+#pragma unroll
+    for (int first = 0; first < kTile; first += M::kWarps * kRows) {
+      const int row = first + t.warp * kRows + t.lane / kLanes;
+      const uint32_t pos = __shfl_sync(~0u, at, row);
+      const bool valid = row < count && channel_valid;
+      // A channel past the end is not read: its address only has to be formed.
+      copy_async<16>(static_cast<char*>(to) + row * to_stride + chunk * 16,
+                     static_cast<const char*>(from) + static_cast<uint64_t>(pos) * row_bytes + chunk * 16,
+                     valid);
+    }
+  }
+
+  __device__ void load(int tile) {
+    if (tile < w.first_tile || tile >= w.last_tile) return;
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const int count = w.steps(tile);
+    const int at = w.lane_position(p, tile);
+    if (t.warp == 0) places[buffer(tile) * kTile + t.lane] = at;
+    const int64_t image = static_cast<int64_t>(w.b) * w.length;
+    load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
+                                static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
+                                count, 2);
+    if constexpr (kBackward) {
+      static_assert(M::kChannels * 4 / 16 <= 32, "a row of dout is loaded by one warp");
+      load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, p.dout + image * p.D + w.channel, p.D * 4u, at,
+                                  count, 4);
+    }
+    const int width = p.R + 2 * M::N;
+    const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
+    uint32_t* to = proj_of(tile);
+    const int words = this->words();
+    const uint32_t row_bytes = p.K * width * 2u, row_words = width / 2;
+    // i / row_words by multiplication: exact for i < 2^16 / row_words, and here i < 32 * row_words.
+    const uint32_t reciprocal = (1u << 22) / row_words + 1;
+#pragma unroll 1
+    for (uint32_t i = thread(t); i - t.lane < kTile * row_words; i += M::kThreads) {
+      const uint32_t row = i * reciprocal >> 22, word = i - row * row_words;
+      const uint32_t pos = __shfl_sync(~0u, at, row);
+      if (row < kTile) {
+        copy_async<4>(to + row * words + word,
+                      reinterpret_cast<const char*>(rows + 2 * word) + static_cast<uint64_t>(pos) * row_bytes,
+                      row < count);
+      }
+    }
+  }
+
+  // Into the other buffer, while this one is worked on.
+  __device__ void load_ahead(int tile) {
+    if constexpr (kBuffers == 2) load(tile);
+  }
+  __device__ void wait() { wait_for_copies(); }
+
+  __device__ const float* dy_row(int step) const { return dy + step * kDyRow + t.warp * M::WC; }
+
+  // After the copies have landed and a barrier.
+  __device__ void prepare(int tile) {
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const int count = w.steps(tile);
+    const int rank = this->rank(), words = this->words();
+    const T* weight = weights();
+    const T* x_tile = x_of(tile);
+    const uint32_t* p_tile = proj_of(tile);
+#pragma unroll
+    for (int first = 0; first < kTile * M::N; first += M::kThreads) {
+      const int i = first + thread(t), step = i / M::N, n = i % M::N;
+      if (kTile * M::N < M::kThreads && step >= kTile) break;
+      if constexpr (M::N > 1) {  // i counts pairs: N / 2 of Bs, then N / 2 of Cs
+        const T2 v = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[n];
+        reinterpret_cast<float2*>(bc + step * 2 * M::N)[n] = to_float2(v);
+      } else {
+        const T2 v = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[0];
+        reinterpret_cast<float2*>(bc)[step] = to_float2(v);
+      }
+    }
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float dt[kColumns][4];
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        const float2 bias = parameter(p.bias, t, j);
+        dt[j][0] = dt[j][2] = bias.x;
+        dt[j][1] = dt[j][3] = bias.y;
+      }
+#pragma unroll 1
+      for (int r = 0; r < rank; r += 8) {
+        uint32_t a[2];
+        load_blocks<false>(a, reinterpret_cast<const T*>(p_tile + (16 * half + t.lane % 16) * words) + r);
+        if (r + 2 * (t.lane % 4) >= p.R) a[0] = a[1] = 0;  // Bs lies behind the rank
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+          uint32_t b[1];
+          load_blocks<false>(b, weight + (t.warp * M::WC + 8 * j + t.lane % 8) * rank + r);
+          multiply_add<T>(dt[j], a, b);
+        }
+      }
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int step = 16 * half + 8 * e + t.lane / 4;
+        const bool valid = step < count;
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+          const float2 x =
+              to_float2(*reinterpret_cast<const T2*>(x_tile + step * kXRow + lane_channel(t, j)));
+          const float d0 = valid ? softplus(dt[j][2 * e]) : 0.0f;
+          const float d1 = valid ? softplus(dt[j][2 * e + 1]) : 0.0f;
+          *reinterpret_cast<float4*>(steps + step * M::kRow + 2 * (8 * j + 2 * (t.lane % 4))) =
+              make_float4(d0, d0 * x.x, d1, d1 * x.y);
+        }
+      }
+    }
+  }
+
+  __device__ void write_outputs(int tile) {
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    constexpr int kQuads = M::WC / 4, kRows = 32 / kQuads;
+    const int count = w.steps(tile);
+    const int channel = 4 * (t.lane % kQuads);
+    const int c = w.channel + t.warp * M::WC + channel;
+    const bool channel_valid = c < w.channel_end;
+    float4 D4 = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (channel_valid) D4 = *reinterpret_cast<const float4*>(p.Ds + w.k * p.D + c);
+    float* out = static_cast<float*>(p.out) + static_cast<int64_t>(w.b) * w.length * p.D + c;
+#pragma unroll
+    for (int first = 0; first < kTile; first += kRows) {
+      const int step = first + t.lane / kQuads;
+      const int64_t pos = places[buffer(tile) * kTile + step];
+      if (step >= count || !channel_valid) continue;
+      const float4* y = reinterpret_cast<const float4*>(steps + step * M::kRow + 2 * channel);
+      const T2* x =
+          reinterpret_cast<const T2*>(x_of(tile) + step * kXRow + t.warp * M::WC + channel);
+      const float4 y01 = y[0], y23 = y[1];
+      const float2 x01 = to_float2(x[0]), x23 = to_float2(x[1]);
+      add_to(out + pos * p.D, make_float4(fmaf(D4.x, x01.x, y01.x), fmaf(D4.y, x01.y, y01.z),
+                                          fmaf(D4.z, x23.x, y23.x), fmaf(D4.w, x23.y, y23.z)));
+    }
+  }
+
+  // dx; ddelta takes the place of x, for the products of write_block_gradients.
+  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums) {
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const int count = w.steps(tile);
+    float* dx = static_cast<float*>(p.dx) + static_cast<int64_t>(w.b) * w.length * p.D + w.channel;
+    float2 D[kColumns];
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) D[j] = parameter(p.Ds, t, j);
+    float dD[2 * kColumns];
+    load_vector(dDs + thread(t) * 2 * kColumns, dD);
+#pragma unroll
+    for (int first = 0; first < kTile; first += 8) {
+      const int step = first + t.lane / 4;
+      const int64_t pos = places[buffer(tile) * kTile + step];
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        const int channel = lane_channel(t, j), own = channel - t.warp * M::WC;
+        T2* xs = reinterpret_cast<T2*>(x_of(tile) + step * kXRow + channel);
+        float2 ddelta = make_float2(0.0f, 0.0f);
+        if (step < count && w.channel + channel < w.channel_end) {
+          const float4 v = *reinterpret_cast<const float4*>(steps + step * M::kRow + 2 * own);
+          const float2 x = to_float2(*xs);
+          const float2 g = *reinterpret_cast<const float2*>(dy + step * kDyRow + channel);
+          const float4 sum = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * own);
+          ddelta.x = fmaf(x.x, sum.y, kLn2 * sum.x) * softplus_slope(v.x);
+          ddelta.y = fmaf(x.y, sum.w, kLn2 * sum.z) * softplus_slope(v.z);
+          add_to(dx + pos * p.D + channel,
+                 make_float2(fmaf(D[j].x, g.x, v.x * sum.y), fmaf(D[j].y, g.y, v.z * sum.w)));
+          dD[2 * j] = fmaf(g.x, x.x, dD[2 * j]);
+          dD[2 * j + 1] = fmaf(g.y, x.y, dD[2 * j + 1]);
+        }
+        from_float2(ddelta, *xs);
+      }
+    }
+    store_vector(dDs + thread(t) * 2 * kColumns, dD);
+  }
+
+  // After a barrier: products with ddelta, and sums over the warps. `sums` is the first warp's tile.
+  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums) {
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const int count = w.steps(tile);
+    const int rank = this->rank(), words = this->words();
+    const T* weight = weights();
+    float* dweight = dweights();
+    const T* ddelta = x_of(tile);
+    const uint32_t* p_tile = proj_of(tile);
+    const int width = p.R + 2 * M::N;
+    float* dproj = p.dproj + (static_cast<int64_t>(w.b) * w.length * p.K + w.k) * width;
+    const int64_t row = static_cast<int64_t>(p.K) * width;
+
+    for (int i = t.warp; i < rank / 4; i += M::kWarps) {  // ddelta @ weight, 16 x 8 at a time
+      const int half = i % 2, r = i / 2 * 8;
+      float sum[4] = {};
+#pragma unroll
+      for (int c = 0; c < M::kChannels; c += 8) {
+        uint32_t a[2], b[1];
+        load_blocks<false>(a, ddelta + (16 * half + t.lane % 16) * kXRow + c);
+        load_blocks<true>(b, weight + (c + t.lane % 8) * rank + r);
+        multiply_add<T>(sum, a, b);
+      }
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int step = 16 * half + 8 * e + t.lane / 4;
+        const int64_t pos = places[buffer(tile) * kTile + step];
+        const int column = r + 2 * (t.lane % 4);
+        if (step < count && column < p.R) {
+          add_to(dproj + pos * row + column, make_float2(sum[2 * e], sum[2 * e + 1]));
+        }
+      }
+    }
+
+    // ddelta^T @ (the rank's part of proj, then a column of ones for the bias), a warp its channels.
+#pragma unroll 1
+    for (int r = 0; r < rank; r += 8) {
+      uint32_t b[kTile / 8][1];
+#pragma unroll
+      for (int s = 0; s < kTile / 8; ++s) {
+        load_blocks<true>(b[s],
+                          reinterpret_cast<const T*>(p_tile + (8 * s + t.lane % 8) * words) + r);
+        if (r + t.lane / 4 >= p.R) b[s][0] = r + t.lane / 4 == p.R ? ones() : 0;
+      }
+#pragma unroll
+      for (int c = 0; c < M::WC; c += 16) {
+        float sum[4] = {};
+#pragma unroll
+        for (int s = 0; s < kTile / 8; ++s) {
+          uint32_t a[2];
+          const int columns = t.warp * M::WC + c;
+          if constexpr (M::WC >= 16) {
+            load_blocks<true>(a, ddelta + (8 * s + t.lane % 8) * kXRow + columns + t.lane / 8 % 2 * 8);
+          } else {
+            uint32_t first[1];
+            load_blocks<true>(first, ddelta + (8 * s + t.lane % 8) * kXRow + columns);
+            a[0] = first[0];
+            a[1] = 0;
+          }
+          multiply_add<T>(sum, a, b[s]);
+        }
+        float2* to = reinterpret_cast<float2*>(
+            dweight + (t.warp * M::WC + c + t.lane / 4) * rank + r + 2 * (t.lane % 4));
+        to->x += sum[0];
+        to->y += sum[1];
+        if constexpr (M::WC >= 16) {
+          to[4 * rank].x += sum[2];
+          to[4 * rank].y += sum[3];
+        }
+      }
+    }
+
+#pragma unroll
+    for (int first = 0; first < kTile * M::N; first += M::kThreads) {
+      const int i = first + thread(t), step = i / M::N, n = 2 * (i % M::N);
+      const int64_t pos = places[buffer(tile) * kTile + step];
+      if (step >= count) continue;
+      float2 sum = make_float2(0.0f, 0.0f);
+#pragma unroll
+      for (int v = 0; v < M::kWarps; ++v) {
+        const float2 part = *reinterpret_cast<const float2*>(sums.state_sums(step) +
+                                                             v * GradientTile<M>::kFloats + n);
+        sum.x += part.x;
+        sum.y += part.y;
+      }
+      add_to(dproj + pos * row + p.R + n, sum);
+    }
+  }
+
+  __device__ void finish() {
+    const int64_t o = (w.partial(p) * p.K + w.k) * p.D;
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float dD = dDs[thread(t) * 2 * kColumns + 2 * j + e];
+#pragma unroll
+        for (int stride = 4; stride < 32; stride *= 2) dD += __shfl_xor_sync(~0u, dD, stride);
+        const int c = w.channel + lane_channel(t, j) + e;
+        if (t.lane < 4 && c < w.channel_end) {
+          p.dDs[o + c] = dD;
+        }
+      }
+    }
+    __syncwarp();
+    const int rank = this->rank();
+    const float* dweight = dweights();
+    for (int i = t.lane; i < M::WC * rank; i += 32) {
+      const int channel = t.warp * M::WC + i / rank, r = i % rank;
+      const int64_t c = o + w.channel + channel;
+      if (w.channel + channel >= w.channel_end || r > p.R) continue;
+      if (r < p.R) {
+        p.ddt_weight[c * p.R + r] = dweight[channel * rank + r];
+      } else {
+        p.dbias[c] = dweight[channel * rank + r];
+      }
+    }
+  }
+};
+
+}  // namespace swin_umamba

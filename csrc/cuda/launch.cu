@@ -1,0 +1,106 @@
+// Picks the kernel family for a set of parameters, and the number of splits for a device.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include <stdexcept>
+#include <string>
+
+#include "launch.h"
+#include "mapping.cuh"
+
+namespace swin_umamba {
+namespace {
+
+// Calls f with the tag of the family that serves p.
+template <class F>
+auto with_family(const ScanParams& p, F f) {
+  if (p.proj) {
+    const bool half = p.dtype == kFloat16;
+    switch (p.N) {
+      case 1: return half ? f(Image<1, Half>{}) : f(Image<1, BFloat16>{});
+      case 4: return half ? f(Image<4, Half>{}) : f(Image<4, BFloat16>{});
+      case 8: return half ? f(Image<8, Half>{}) : f(Image<8, BFloat16>{});
+      case 16: return half ? f(Image<16, Half>{}) : f(Image<16, BFloat16>{});
+      case 32: return half ? f(Image<32, Half>{}) : f(Image<32, BFloat16>{});
+      case 64: return half ? f(Image<64, Half>{}) : f(Image<64, BFloat16>{});
+    }
+    throw std::runtime_error("no image scan kernel for N = " + std::to_string(p.N));
+  }
+  if (p.N <= 1) return f(Given<1>{});
+  if (p.N <= 4) return f(Given<4>{});
+  if (p.N <= 8) return f(Given<8>{});
+  if (p.N <= 16) return f(Given<16>{});
+  if (p.N <= 32) return f(Given<32>{});
+  if (p.N <= 64) return f(Given<64>{});
+  if (p.N <= 256) return f(Given<256>{});
+  throw std::runtime_error("no scan kernel for N = " + std::to_string(p.N));
+}
+
+void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+}  // namespace
+
+int max_states() { return 256; }
+
+// 16-byte rows of x, whole pairs in a row of proj, and weights that fit beside the rest in shared
+// memory.
+bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
+  const bool states = N == 1 || N == 4 || N == 8 || N == 16 || N == 32 || N == 64;
+  return capability >= 80 && dtype != kFloat32 && states && D % 8 == 0 && R % 2 == 0 && R <= 64;
+}
+
+int channel_blocks(const ScanParams& p) {
+  return with_family(p, [&](auto family) { return family_channel_blocks<decltype(family)>(p); });
+}
+
+// Work is counted in tiles by block. A multiprocessor is busy with about kBusy blocks; with fewer it
+// idles between dependent instructions. Cutting the sequence makes blocks, but the state that enters
+// each split costs a pass of its own over all tiles. That pass takes about half of a forward's
+// instructions and as many exponentials, and a fifth of a backward's.
+int choose_splits(const ScanParams& p, Pass pass) {
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "asking for the device's size");
+  const int resident = with_family(
+      p, [&](auto family) { return resident_blocks<decltype(family)>(p, pass); });
+  const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
+  const double jobs = static_cast<double>(p.B) * p.directions * channel_blocks(p);
+  const double extra = pass == Pass::kForward ? 0.7 : 0.25;
+  const double busy = std::min(resident, 3);
+  int best = 1;
+  double least = 0;
+  for (int splits = 1; splits <= std::min(tiles, 64); ++splits) {
+    const int per_split = ceil_div(tiles, splits);
+    if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
+    const double blocks = std::ceil(jobs * splits / processors);
+    const double time = std::max(blocks, busy) * per_split * (splits > 1 ? 1 + extra : 1);
+    if (splits == 1 || time < 0.95 * least) {
+      best = splits;
+      least = time;
+    }
+  }
+  return best;
+}
+
+void launch(const ScanParams& p, Pass pass, std::uintptr_t stream) {
+  with_family(p, [&](auto family) {
+    launch_family<decltype(family)>(p, pass, reinterpret_cast<void*>(stream));
+    return 0;
+  });
+}
+
+int driver_version() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+int runtime_version() {
+  int version = 0;
+  return cudaRuntimeGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+}  // namespace swin_umamba

@@ -1,0 +1,45 @@
+// Entry points of the CUDA kernels, free of CUDA headers so that the bindings compile anywhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "params.h"
+
+namespace swin_umamba {
+
+// kForward needs split_state and split_dt of kForwardSplits where splits > 1; kBackward those of
+// kBackwardSplits, and the states that kForward saved.
+enum class Pass { kForward, kForwardSplits, kBackward, kBackwardSplits };
+
+// Which kernels serve these inputs: those that make dt from proj themselves (half inputs in
+// channels-last memory, from compute capability 8.0) or the general ones.
+bool image_kernels_serve(int dtype, int D, int N, int R, int capability);
+// The most states that any kernel takes.
+int max_states();
+// Blocks of channels that a launch covers: ScanParams::blocks.
+int channel_blocks(const ScanParams& p);
+// How many ranges to cut the sequence into so that the pass fills the current device.
+int choose_splits(const ScanParams& p, Pass pass);
+// Throws std::runtime_error with CUDA's reason where the launch fails. `stream` is a cudaStream_t.
+void launch(const ScanParams& p, Pass pass, std::uintptr_t stream);
+// Driver and runtime versions as CUDA counts them (13000 is 13.0); 0 where there is no driver.
+int driver_version();
+int runtime_version();
+
+// Tags of the kernel families; each is instantiated in a file of its own.
+struct Half {};
+struct BFloat16 {};
+template <int N>
+struct Given {};
+template <int N, class T>
+struct Image {};
+
+template <class Family>
+void launch_family(const ScanParams& p, Pass pass, void* stream);
+template <class Family>
+int resident_blocks(const ScanParams& p, Pass pass);  // of one multiprocessor
+template <class Family>
+int family_channel_blocks(const ScanParams& p);
+
+}  // namespace swin_umamba

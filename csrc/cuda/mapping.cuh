@@ -1,0 +1,150 @@
+// How a warp's lanes share out channels and states, and which part of the work a block has.
+#pragma once
+
+#include <cstdint>
+
+#include "math.cuh"
+#include "params.h"
+
+namespace swin_umamba {
+
+constexpr int kTile = 32;    // steps staged together, and the distance between saved states
+constexpr int kSegment = 4;  // steps whose states the backward pass holds in registers
+
+// N states (padded up to N); P channels a thread, S states each: with both
+// above one, a staged value serves several products and sums over channels start in registers.
+template <int N_>
+struct Mapping {
+  static constexpr int N = N_;
+  static constexpr int S = N >= 64 ? 8 : (N >= 4 ? 4 : 1);  // states a thread
+  static constexpr int LS = N / S;                          // lanes that share a channel
+  static constexpr int P = LS == 1 ? 1 : 2;                 // channels a thread
+  static constexpr int LC = 32 / LS;                        // lanes that share a state
+  static constexpr int WC = LC * P;                         // channels a warp
+  static constexpr int kWarps = N > 64 ? 1 : 4;             // shared memory allows no more at 256
+  static constexpr int kThreads = 32 * kWarps;
+  // Blocks that registers must leave room for on a multiprocessor, as measured: benchmarks/NOTES.md.
+  static constexpr int kForwardBlocks = N == 16 ? 4 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
+  static constexpr int kChannels = kWarps * WC;  // channels a block
+  static constexpr int kRow = 2 * WC + 4;        // floats of one step: (dt, dt * x) by channel, padded
+};
+
+__host__ __device__ inline int ceil_div(int64_t a, int64_t b) {
+  return static_cast<int>((a + b - 1) / b);
+}
+
+// A block stays inside one group, whose channels share Bs and Cs.
+template <class M>
+__host__ __device__ inline int channel_blocks(const ScanParams& p) {
+  return p.G * ceil_div(p.D / p.G, M::kChannels);
+}
+
+// Position in the image of step l of direction k: row-major, column-major, and both backwards.
+__device__ inline int position(const ScanParams& p, int k, int l) {
+  const int forward = (k & 2) ? p.H * p.W - 1 - l : l;
+  return (k & 1) ? forward % p.H * p.W + forward / p.H : forward;
+}
+
+// What one block works on.
+struct Block {
+  int b, k, group, split;
+  int channel, channel_end;     // [channel, channel_end) of D; the end may lie past this block
+  int first_tile, last_tile;    // [first_tile, last_tile)
+  int tiles, length;
+
+  template <class M>
+  static __device__ Block of(const ScanParams& p) {
+    Block w;
+    int i = blockIdx.x;
+    const int block = p.first_block + i % p.blocks;
+    i /= p.blocks;
+    w.split = i % p.splits;
+    i /= p.splits;
+    w.k = p.first_direction + i % p.directions;
+    w.b = i / p.directions;
+    const int group_channels = p.D / p.G;
+    const int per_group = ceil_div(group_channels, M::kChannels);
+    w.group = block / per_group;
+    w.channel = w.group * group_channels + (block % per_group) * M::kChannels;
+    w.channel_end = (w.group + 1) * group_channels;
+    w.length = p.H * p.W;
+    w.tiles = ceil_div(w.length, kTile);
+    w.first_tile = w.split * p.tiles_per_split;
+    w.last_tile = min(w.tiles, w.first_tile + p.tiles_per_split);
+    return w;
+  }
+  // Where this lane's step of a tile lies in the image; 0 past the end.
+  __device__ int lane_position(const ScanParams& p, int tile) const {
+    const int l = tile * kTile + static_cast<int>(threadIdx.x % 32);
+    return l < length ? position(p, k, l) : 0;
+  }
+  // Steps of a tile that exist.
+  __device__ int steps(int tile) const { return min(kTile, length - tile * kTile); }
+  // Row of the parameter gradients' partial sums.
+  __device__ int64_t partial(const ScanParams& p) const {
+    return static_cast<int64_t>(b) * p.splits + split;
+  }
+};
+
+// What one thread works on: its states and channels inside the warp's.
+template <class M>
+struct Lane {
+  int warp, lane, state, group;  // first state; which of the warp's channel groups
+  int channel;                   // of D: the first of its P channels
+
+  static __device__ Lane of(const Block& w) {
+    Lane t;
+    t.warp = threadIdx.x / 32;
+    t.lane = threadIdx.x % 32;
+    t.state = (t.lane % M::LS) * M::S;
+    t.group = t.lane / M::LS;
+    t.channel = w.channel + t.warp * M::WC + t.group * M::P;
+    return t;
+  }
+
+  // The same, in the compiler's eyes another: what is derived from it (the many addresses of a
+  // tile's staging) is then made anew where it is used, and not kept in registers over the scan.
+  __device__ Lane fresh() const {
+    Lane t = *this;
+    asm volatile("" : "+r"(t.warp), "+r"(t.lane));
+    return t;
+  }
+};
+
+// This thread's states in an array of (.., D, N) whose first row is `base`; zeros past the block's
+// last channel and past N.
+template <class M>
+__device__ inline void load_states(const ScanParams& p, const Block& w, const Lane<M>& t,
+                                   const float* base, float (&v)[M::P][M::S]) {
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+    const float* row = base + static_cast<int64_t>(t.channel + c) * p.N + t.state;
+    const bool valid = t.channel + c < w.channel_end;
+    if (valid && p.N == M::N) {
+      load_vector(row, v[c]);
+    } else {
+#pragma unroll
+      for (int s = 0; s < M::S; ++s) v[c][s] = valid && t.state + s < p.N ? row[s] : 0.0f;
+    }
+  }
+}
+
+template <class M>
+__device__ inline void save_states(const ScanParams& p, const Block& w, const Lane<M>& t, float* base,
+                                   const float (&v)[M::P][M::S]) {
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+    float* row = base + static_cast<int64_t>(t.channel + c) * p.N + t.state;
+    if (t.channel + c >= w.channel_end) continue;
+    if (p.N == M::N) {
+      store_vector(row, v[c]);
+    } else {
+#pragma unroll
+      for (int s = 0; s < M::S; ++s) {
+        if (t.state + s < p.N) row[s] = v[c][s];
+      }
+    }
+  }
+}
+
+}  // namespace swin_umamba

@@ -1,0 +1,66 @@
+// What a scan launch needs to know. Plain data: Python fills the fields, no torch type appears.
+#pragma once
+
+#include <cstdint>
+
+namespace swin_umamba {
+
+enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+// Letters: B batch, K directions, D channels, L steps (H * W), N states, G groups, R dt_rank.
+// A stride counts elements. A null pointer means "not given" or "not wanted".
+struct ScanParams {
+  // Sizes.
+  int32_t B = 0, K = 1, D = 0, H = 1, W = 0, N = 0, G = 1, R = 0;
+  int32_t dtype = kFloat32;  // of x, delta, Bs, Cs, dt_weight, dx and ddelta
+  int32_t out_dtype = kFloat32;
+
+  // The part of the grid that this launch covers (all of it, unless determinism asks for an order).
+  int32_t first_direction = 0, directions = 1;
+  int32_t first_block = 0, blocks = 1;  // of channels, see channel_blocks()
+
+  // The sequence cut into `splits` ranges of `tiles_per_split` tiles, worked on side by side.
+  int32_t splits = 1, tiles_per_split = 0;
+
+  // Inputs. x: (B, L, D); delta: (B, K, L, D), before bias and softplus; Bs, Cs: (B, K * G, L, N).
+  const void* x = nullptr;
+  int64_t x_b = 0, x_l = 0, x_d = 0;
+  const void* delta = nullptr;
+  int64_t delta_b = 0, delta_k = 0, delta_l = 0, delta_d = 0;
+  const void* Bs = nullptr;
+  const void* Cs = nullptr;
+  int64_t bc_b = 0, bc_k = 0, bc_l = 0, bc_n = 0;
+  // In place of delta, Bs and Cs: proj (B, L, K, R + 2N) and dt_weight (K, D, R), both contiguous.
+  const void* proj = nullptr;
+  const void* dt_weight = nullptr;
+  const float* A = nullptr;      // (K * D, N); with a_is_log, A = -exp of what is stored
+  const float* Ds = nullptr;     // (K * D)
+  const float* bias = nullptr;   // (K * D)
+  int32_t a_is_log = 0, softplus = 0;
+
+  // Forward outputs. out: (B, L, D), added to where `accumulate`, else stored.
+  void* out = nullptr;
+  int64_t out_b = 0, out_l = 0, out_d = 0;
+  int32_t accumulate = 0;
+  float* states = nullptr;       // (B, K, tiles, D, N): the state entering each tile
+  float* last_state = nullptr;   // (B, K * D, N)
+  float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
+  float* split_dt = nullptr;     // (B, K, splits, D): the sum of dt over a split
+
+  // Backward. dout: (B, L, D) float32; dx, ddelta, dBs, dCs are laid out as their inputs' strides
+  // say, dx and dBs, dCs in float32 where they are added to.
+  const float* dout = nullptr;
+  int64_t dout_b = 0, dout_l = 0, dout_d = 0;
+  const float* dlast = nullptr;  // (B, K * D, N)
+  void* dx = nullptr;
+  void* ddelta = nullptr;
+  float* dBs = nullptr;
+  float* dCs = nullptr;
+  float* dproj = nullptr;        // (B, L, K, R + 2N), in place of ddelta, dBs and dCs
+  float* dA = nullptr;           // (B * splits, K * D, N); of the log where a_is_log
+  float* dDs = nullptr;          // (B * splits, K * D)
+  float* dbias = nullptr;        // (B * splits, K * D)
+  float* ddt_weight = nullptr;   // (B * splits, K, D, R)
+};
+
+}  // namespace swin_umamba
