@@ -33,26 +33,23 @@ from swin_umamba_ops.numerics import state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 _LIB = torch.library.Library("swin_umamba", "DEF")
-_LIB.define(
+# Compiled graphs hand over the strides they were traced with: contiguous ones.
+_TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+for _schema in (
     "ss2d_scan(Tensor x, Tensor proj, Tensor dt_projs_weight, Tensor dt_projs_bias, "
     "Tensor A_logs, Tensor Ds, str backend, ScalarType out_dtype, bool save) "
-    "-> (Tensor y, Tensor states)"
-)
-_LIB.define(
+    "-> (Tensor y, Tensor states)",
     "ss2d_scan_backward(Tensor dy, Tensor x, Tensor proj, Tensor dt_projs_weight, "
     "Tensor dt_projs_bias, Tensor A_logs, Tensor Ds, Tensor states, str backend) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
-_LIB.define(
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor Bs, Tensor Cs, Tensor? Ds, "
     "Tensor? delta_bias, bool delta_softplus, str backend, ScalarType out_dtype, bool save) "
-    "-> (Tensor out, Tensor last_state, Tensor states)"
-)
-_LIB.define(
+    "-> (Tensor out, Tensor last_state, Tensor states)",
     "selective_scan_backward(Tensor dout, Tensor? dlast, Tensor u, Tensor delta, Tensor A, "
     "Tensor Bs, Tensor Cs, Tensor? Ds, Tensor? delta_bias, bool delta_softplus, Tensor states, "
-    "str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
-)
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+):
+    _LIB.define(_schema, tags=_TAGS)
 _OPS = torch.ops.swin_umamba
 
 

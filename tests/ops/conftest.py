@@ -21,11 +21,20 @@ def _params(targets: list[Target], *marks: pytest.MarkDecorator) -> list[object]
 @pytest.fixture(params=[*_params(CPU_TARGETS), *_params(GPU_TARGETS, pytest.mark.gpu)])
 def target(request: pytest.FixtureRequest) -> Target:
     """Each backend on each device it serves; skipped, with the reason, where it is unusable."""
-    found: Target = request.param
-    reason = found.why_not(torch.float32, 4)
+    return _usable(request.param)
+
+
+@pytest.fixture(params=_params(GPU_TARGETS, pytest.mark.gpu))
+def gpu_target(request: pytest.FixtureRequest) -> Target:
+    """Each backend that serves GPUs, for what only concerns those."""
+    return _usable(request.param)
+
+
+def _usable(target: Target) -> Target:
+    reason = target.why_not(torch.float32, 4)
     if reason is not None:
-        pytest.skip(f"{found.backend} on {found.device}: {reason}")
-    return found
+        pytest.skip(f"{target.backend} on {target.device}: {reason}")
+    return target
 
 
 @pytest.fixture
