@@ -1,0 +1,176 @@
+"""What is compiled, with which flags, and what is left out and why."""
+
+from __future__ import annotations
+
+import json
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pybind11
+
+from building import archs, toolchain
+from building.toolchain import Missing
+
+SWITCH = "SWIN_UMAMBA_CUDA"
+CSRC = Path(__file__).resolve().parents[1]
+
+CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr"]
+NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden"]
+
+
+@dataclass
+class Step:
+    """One source file, the compiler for it and its flags."""
+
+    source: Path
+    object: str  # relative to the build folder
+    rule: str  # "cxx" or "nvcc"
+    flags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """Everything that ninja needs, and the facts that `build_info()` tells afterwards."""
+
+    cxx: list[str]
+    nvcc: str | None
+    steps: list[Step]
+    link_flags: list[str]
+    facts: dict[str, object]
+
+    def build_info_header(self) -> str:
+        """The facts as a C++ header, for the bindings."""
+        text = json.dumps(self.facts, indent=1)
+        return f'#pragma once\nstatic const char kBuildInfo[] = R"json({text})json";\n'
+
+
+def wish(environment: Mapping[str, str]) -> str:
+    """The value of the switch: "auto", "0" or "1". ValueError for another one."""
+    value = environment.get(SWITCH, "").strip().lower() or "auto"
+    if value not in ("auto", "0", "1"):
+        raise ValueError(f"{SWITCH} is {value!r}, expected auto, 0 or 1")
+    return value
+
+
+def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -> Plan:
+    """Look at the machine and plan the build.
+
+    without_cuda: why CUDA is left out in any case. Missing if there is no C++ compiler, or no
+    nvcc although SWIN_UMAMBA_CUDA=1; ValueError for a variable that is not understood.
+    """
+    switch = wish(environment)
+    cxx = toolchain.find_cxx(environment)
+    left_out: dict[str, str] = {}
+    nvcc, selected = None, []
+    try:
+        if switch == "0":
+            raise Missing(f"{SWITCH}=0 was set")
+        if without_cuda:
+            raise Missing(without_cuda)
+        nvcc = toolchain.find_nvcc(environment)
+        selected = archs.select(environment, toolchain.seen_gpus(), nvcc.capabilities)
+    except Missing as reason:
+        if switch == "1":
+            raise Missing(f"{SWITCH}=1 asks for the CUDA kernels, but {reason}") from None
+        left_out["cuda"] = str(reason)
+
+    try:
+        openmp = toolchain.openmp_flags(cxx)
+    except Missing as reason:
+        openmp = []
+        left_out["openmp"] = str(reason)
+
+    cpu_steps, simd = _cpu_steps(cxx, openmp, left_out)
+    defines = [f"-DSWIN_UMAMBA_{name.upper()}=1" for name in simd]
+    if nvcc is not None:
+        defines.append("-DSWIN_UMAMBA_CUDA=1")
+    for step in cpu_steps:
+        step.flags = [*step.flags, *defines]
+    return Plan(
+        cxx=[*cxx.command, *_split(environment, "CXXFLAGS")],
+        nvcc=None if nvcc is None else nvcc.path,
+        steps=[
+            _bindings_step(defines),
+            *cpu_steps,
+            *([] if nvcc is None else _cuda_steps(environment, cxx, nvcc, selected)),
+        ],
+        link_flags=[*openmp, *_link_flags(cxx), *_split(environment, "LDFLAGS")],
+        facts={
+            "version": version,
+            "compiler": cxx.version,
+            "simd": simd,
+            "openmp": bool(openmp),
+            "cuda": nvcc is not None,
+            "cuda_version": "" if nvcc is None else nvcc.version,
+            "cuda_archs": [str(arch) for arch in selected],
+            "left_out": left_out,
+        },
+    )
+
+
+def _split(environment: Mapping[str, str], name: str) -> list[str]:
+    return environment.get(name, "").split()
+
+
+def _bindings_step(defines: list[str]) -> Step:
+    """The one file that knows Python: its object is for one Python alone."""
+    includes = [sysconfig.get_path("include"), pybind11.get_include(), "."]
+    flags = [*(f"-I{folder}" for folder in includes), *defines]
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return Step(CSRC / "bindings.cpp", f"bindings{suffix}.o", "cxx", flags)
+
+
+def _cpu_steps(
+    cxx: toolchain.Cxx, openmp: list[str], left_out: dict[str, str]
+) -> tuple[list[Step], list[str]]:
+    """The files of csrc/cpu, and the instruction sets among them that are compiled."""
+    steps: list[Step] = []
+    simd: list[str] = []
+    here = toolchain.instruction_sets()
+    refused: dict[str, str | None] = {name: cxx.accepts(flags) for name, flags in here.items()}
+    for source in sorted((CSRC / "cpu").glob("*.cpp")):
+        name = source.stem.rpartition("_")[2]
+        flags = openmp
+        if name in toolchain.ALL_INSTRUCTION_SETS:
+            if name not in here:
+                continue
+            if refused[name] is not None:
+                left_out[name] = f"the compiler refuses its flags ({refused[name]})"
+                continue
+            if name not in simd:
+                simd.append(name)
+            flags = [*openmp, *here[name]]
+        steps.append(Step(source, f"cpu/{source.stem}.o", "cxx", flags))
+    return steps, simd
+
+
+def _cuda_steps(
+    environment: Mapping[str, str],
+    cxx: toolchain.Cxx,
+    nvcc: toolchain.Nvcc,
+    selected: list[archs.Arch],
+) -> list[Step]:
+    flags = [flag for arch in selected for flag in arch.flags()]
+    flags += [f"-Xcompiler={flag}" for flag in NVCC_HOST_FLAGS]
+    if nvcc.compresses:
+        flags.append("--compress-mode=size")
+    if environment.get("CXX") and len(cxx.command) == 1:
+        flags.append(f"-ccbin={cxx.command[0]}")
+    # nvcc's report of registers and spills, which ninja's rule keeps in a file beside the object.
+    flags.append("-Xptxas=-v")
+    return [
+        Step(source, f"cuda/{source.stem}.o", "nvcc", flags)
+        for source in sorted((CSRC / "cuda").glob("*.cu"))
+    ]
+
+
+def _link_flags(cxx: toolchain.Cxx) -> list[str]:
+    """Linking as a module that brings its own C++ library, so that an older one does no harm."""
+    if sys.platform == "darwin":
+        return ["-undefined", "dynamic_lookup"]
+    static = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]
+    return static if cxx.accepts(static) is None else []

@@ -1,0 +1,15 @@
+"""Builds the compiled module; everything else about the package stands in pyproject.toml."""
+
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))
+from building.command import BuildKernels  # noqa: E402
+
+setup(
+    # Optional: setuptools then bears that without a compiler there is no such file.
+    ext_modules=[Extension("swin_umamba_ops._C", sources=[], optional=True)],
+    cmdclass={"build_ext": BuildKernels},
+)
