@@ -1,0 +1,351 @@
+"""The Triton kernels of triton_kernels: allocation, strides and the cut into programs.
+
+dt is made by a kernel of its own, in float32, from the low-rank part of the projection; Bs and Cs
+are brought to float32 as well. The scans then add float32 sums in place: no direction has a copy
+of its own. Inputs of selective_scan go through the same kernels as one-direction sequences.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from swin_umamba_ops.backends.triton_kernels import backward, forward, project
+from swin_umamba_ops.numerics import softplus
+from swin_umamba_ops.scan_order import DIRECTIONS
+
+chunk_length = 16
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_DEVICES = ("cuda", "xpu")
+_LANES = 32
+_MAX_STATES = 256
+# Programs, of one warp each, that keep a multiprocessor busy.
+_PROGRAMS_PER_PROCESSOR = 8
+
+
+@functools.cache
+def _interpreted() -> bool:
+    return bool(triton.knobs.runtime.interpret)
+
+
+@functools.cache
+def why_unusable() -> str | None:
+    if _interpreted():
+        return None
+    if not torch.cuda.is_available() and not torch.xpu.is_available():
+        return "torch finds no GPU; on the CPU it needs TRITON_INTERPRET=1, which is slow"
+    return None
+
+
+def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
+    if device.type not in _DEVICES and not (device.type == "cpu" and _interpreted()):
+        return f"it serves tensors on a GPU, not on {device.type}"
+    if dtype not in _DTYPES:
+        return f"it serves float32, float16 and bfloat16, not {dtype}"
+    return None if N <= _MAX_STATES else f"it serves up to {_MAX_STATES} states, not {N}"
+
+
+# ---- the cut into programs
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """States and channels of a program: in a lane's registers (H) and over the lanes (L)."""
+
+    NH: int
+    NL: int
+    DH: int
+    DL: int
+    U: int
+
+    @property
+    def channels(self) -> int:
+        return self.DH * self.DL
+
+
+@functools.cache
+def _tile(N: int, backwards: bool) -> _Tile:
+    """About 8 states and channels a lane backwards, where all of a segment's are kept."""
+    states = triton.next_power_of_2(N)
+    NL = min(4, states)
+    NH, DL = states // NL, _LANES // NL
+    each = 8 if backwards else 16
+    DH = max(1, min(each // NH, 8))
+    U = 4 if not backwards else max(1, min(4, 32 // (NH * DH)))
+    return _Tile(NH, NL, DH, DL, U)
+
+
+@functools.cache
+def _processors(device: torch.device) -> int:
+    if device.type == "cpu":
+        return 0
+    properties = torch.get_device_module(device).get_device_properties(device)
+    return int(
+        properties.multi_processor_count if device.type == "cuda" else properties.gpu_subslice_count
+    )
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """B images or sequences of K directions or groups, D channels in each, H * W steps."""
+
+    B: int
+    K: int
+    D: int
+    H: int
+    W: int
+    N: int
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.H * self.W // chunk_length)
+
+
+class _Launch:
+    """A pass over all sequences: its tile, its splits, and the launches it takes."""
+
+    def __init__(self, sizes: _Sizes, like: Tensor, backwards: bool, image: bool) -> None:
+        self.sizes, self.image = sizes, image
+        self.tile = _tile(sizes.N, backwards)
+        self.blocks = -(-sizes.D // self.tile.channels)
+        programs = sizes.B * sizes.K * self.blocks
+        wanted = _PROGRAMS_PER_PROCESSOR * _processors(like.device)
+        splits = max(1, min(sizes.chunks, wanted // programs))
+        self.split_chunks = -(-sizes.chunks // splits)
+        self.splits = -(-sizes.chunks // self.split_chunks)
+        self.backwards = backwards
+
+    def run(self, kernel: Any, *pointers: Any, strides: tuple[int, ...], **options: Any) -> None:
+        """One launch, or, where determinism asks for it, one for each set of sums that must not
+        meet in one address at the same time."""
+        s, tile = self.sizes, self.tile
+        directions, blocks = s.K, self.blocks
+        if torch.are_deterministic_algorithms_enabled():
+            directions = 1 if self.image else directions
+            blocks = 1 if self.backwards else blocks
+        for first_direction in range(0, s.K, directions):
+            for first_block in range(0, self.blocks, blocks):
+                kernel[(s.B * directions * blocks * self.splits,)](
+                    *pointers,
+                    s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
+                    s.chunks, first_direction, first_block, *strides, s.N, 1,
+                    N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
+                    U=tile.U, IMAGE=self.image, num_warps=1, **options,
+                )  # fmt: skip
+
+    def split_states(
+        self, like: Tensor, *pointers: Tensor, strides: tuple[int, ...]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """What each split adds to the state (or adjoint) that enters it, and its sum of dt."""
+        if self.splits == 1:
+            return None, None
+        s = self.sizes
+        rows = (s.B, s.K, self.splits, s.D)
+        state = like.new_empty((*rows, s.N), dtype=torch.float32)
+        dt = like.new_empty(rows, dtype=torch.float32)
+        self.run(
+            forward.split_kernel, *pointers, state, dt, strides=strides, BACKWARD=self.backwards
+        )
+        return state, dt
+
+    def partial(self, like: Tensor, *tail: int) -> Tensor:
+        """Rows of partial sums, one for each image and split: summed later in a fixed order."""
+        s = self.sizes
+        return like.new_empty((s.B * self.splits, s.K * s.D, *tail), dtype=torch.float32)
+
+
+def _on(device: torch.device) -> Any:
+    """Make `device` the current one: Triton launches there."""
+    if device.type == "cpu":
+        return contextlib.nullcontext()
+    return torch.get_device_module(device).device(device)
+
+
+# ---- the scan, whatever its layout
+
+
+def _scan(
+    sizes: _Sizes, image: bool, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor, y: Tensor,
+    states: Tensor | None, last: Tensor | None, strides: tuple[int, ...],
+) -> None:  # fmt: skip
+    launch = _Launch(sizes, x, False, image)
+    split = launch.split_states(x, x, dt, maps, A, strides=strides)
+    launch.run(
+        forward.forward_kernel, x, dt, maps, A, y, states, last, *split, strides=strides,
+        SAVE=states is not None, LAST=last is not None, SPLIT=launch.splits > 1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Of a scan: dx and maps in float32, ddt in the layout of dt, sums over images of the rest."""
+
+    dx: Tensor
+    ddt: Tensor
+    maps: Tensor
+    A: Tensor
+    bias: Tensor
+    Ds: Tensor
+
+
+def _scan_backward(
+    sizes: _Sizes, image: bool, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor,
+    A: Tensor, states: Tensor, dlast: Tensor | None, dx: Tensor, ddt: Tensor,
+    strides: tuple[int, ...],
+) -> _Gradients:  # fmt: skip
+    launch = _Launch(sizes, x, True, image)
+    dmaps = torch.zeros_like(maps)
+    dA, dbias, dDs = launch.partial(x, sizes.N), launch.partial(x), launch.partial(x)
+    split = launch.split_states(x, dy, dt, maps, A, strides=strides)
+    launch.run(
+        backward.backward_kernel, dy, x, dt, maps, A, states, dlast, dx, ddt, dmaps, dA, dbias,
+        dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
+        SPLIT=launch.splits > 1,
+    )  # fmt: skip
+    return _Gradients(dx, ddt, dmaps, dA.sum(0), dbias.sum(0), dDs.sum(0))
+
+
+# ---- ss2d
+
+
+def _image_inputs(
+    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor
+) -> tuple[_Sizes, tuple[int, ...], Tensor, Tensor, Tensor]:
+    """Sizes, strides, dt (4, B, L, D), Bs and Cs (B, L, 4, 2N) and A (4 * D, N), in float32."""
+    B, H, W, D = x.shape
+    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
+    L = H * W
+    dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
+    rows, block = B * L, (64, 64)
+    project.dt_kernel[(-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS)](
+        proj, dt_projs_weight, dt_projs_bias, dt, rows, D, R, proj.stride(2), proj.stride(3),
+        BLOCK_L=block[0], BLOCK_D=block[1], BLOCK_R=min(64, max(16, triton.next_power_of_2(R))),
+        EXACT=x.dtype == torch.float32,
+    )  # fmt: skip
+    maps = proj[..., R:].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+    strides = (L * D, 0, D, 1, L * D, B * L * D, D, 1, L * 8 * N, 2 * N, 8 * N, 1)
+    return _Sizes(B, DIRECTIONS, D, H, W, N), strides, dt, maps, -torch.exp(A_logs)
+
+
+def ss2d_forward(
+    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
+    Ds: Tensor, out_dtype: torch.dtype, save: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
+    with _on(x.device):
+        sizes, strides, dt, maps, A = _image_inputs(
+            x, proj, dt_projs_weight, dt_projs_bias, A_logs
+        )
+        y = x * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
+        shape = (sizes.B, DIRECTIONS, sizes.chunks, sizes.D, sizes.N) if save else (0,)
+        states = x.new_empty(shape, dtype=torch.float32)
+        _scan(sizes, True, x, dt, maps, A, y, states if save else None, None, strides)
+    return y.to(out_dtype), states
+
+
+def ss2d_backward(
+    dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
+    A_logs: Tensor, Ds: Tensor, states: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of the six inputs from x to Ds, each like its input."""
+    R = dt_projs_weight.shape[2]
+    with _on(x.device), torch.autocast(x.device.type, enabled=False):
+        sizes, strides, dt, maps, A = _image_inputs(
+            x, proj, dt_projs_weight, dt_projs_bias, A_logs
+        )
+        dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
+        ddt = torch.empty_like(dt, dtype=x.dtype)
+        grads = _scan_backward(
+            sizes, True, True, dy, x, dt, maps, A, states, None, dx, ddt, strides
+        )
+        del dt, maps
+        rows = proj.flatten(0, 2).transpose(0, 1)  # (4, B * L, R + 2N)
+        ddt = ddt.flatten(1, 2)
+        dproj = torch.empty_like(proj)
+        dproj[..., R:] = grads.maps.view(*proj.shape[:4], -1)
+        dproj.flatten(0, 2).transpose(0, 1)[..., :R] = ddt @ dt_projs_weight
+        dweight = ddt.transpose(1, 2) @ rows[..., :R]
+    return (
+        dx.to(x.dtype), dproj, dweight, grads.bias.view_as(dt_projs_bias), grads.A * A, grads.Ds
+    )  # fmt: skip
+
+
+# ---- selective_scan
+
+
+def _sequence_inputs(
+    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[_Sizes, tuple[int, ...], Tensor, Tensor]:  # fmt: skip
+    """Sizes, strides, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
+    B, D, L = u.shape
+    G, N = Bs.shape[1:3]
+    dt = delta.float()
+    if delta_bias is not None:
+        dt = dt + delta_bias[:, None]
+    if delta_softplus:
+        dt = softplus(dt)
+    maps = torch.cat([Bs, Cs], dim=2).float()
+    each = D // G
+    sequence = (D * L, each * L, 1, L)
+    strides = (*sequence, *sequence, G * 2 * N * L, 2 * N * L, 1, L)
+    return _Sizes(B, G, each, 1, L, N), strides, dt, maps
+
+
+def selective_scan_forward(
+    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
+    delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
+    B, D, _ = u.shape
+    with _on(u.device):
+        sizes, strides, dt, maps = _sequence_inputs(
+            u, delta, A, Bs, Cs, delta_bias, delta_softplus
+        )
+        out = torch.empty_like(u, dtype=torch.float32)
+        last = u.new_empty((B, D, sizes.N), dtype=torch.float32)
+        # The kernels keep a group's states together.
+        shape = (B, sizes.K, sizes.chunks, sizes.D, sizes.N)
+        states = u.new_empty(shape, dtype=torch.float32) if save else None
+        _scan(sizes, False, u, dt, maps, A, out, states, last, strides)
+        if Ds is not None:
+            out.addcmul_(u.float(), Ds[:, None])
+        kept = (
+            u.new_empty((0,), dtype=torch.float32)
+            if states is None
+            else states.transpose(1, 2).reshape(B, sizes.chunks, D, sizes.N)
+        )
+    return out.to(out_dtype), last, kept
+
+
+def selective_scan_backward(
+    dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
+    Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
+    with _on(u.device), torch.autocast(u.device.type, enabled=False):
+        sizes, strides, dt, maps = _sequence_inputs(
+            u, delta, A, Bs, Cs, delta_bias, delta_softplus
+        )
+        grouped = states.view(sizes.B, sizes.chunks, sizes.K, sizes.D, sizes.N)
+        grads = _scan_backward(
+            sizes, False, delta_softplus, dout, u, dt, maps, A,
+            grouped.transpose(1, 2).contiguous(), dlast,
+            torch.empty_like(u, dtype=torch.float32), torch.empty_like(delta), strides,
+        )  # fmt: skip
+        du = grads.dx
+        if Ds is not None:
+            du.addcmul_(dout.float(), Ds[:, None])
+        dBs, dCs = grads.maps.split(sizes.N, dim=2)
+        absent = u.new_empty((0,), dtype=torch.float32)
+    return (
+        du.to(u.dtype), grads.ddt, grads.A, dBs.to(Bs.dtype).contiguous(),
+        dCs.to(Cs.dtype).contiguous(),
+        absent if Ds is None else grads.Ds, absent.clone() if delta_bias is None else grads.bias,
+    )  # fmt: skip

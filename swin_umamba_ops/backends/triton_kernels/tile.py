@@ -1,0 +1,126 @@
+"""What the kernels share: how a tile of states lies on the lanes, and where steps lie in memory.
+
+A program of one warp holds a tile of NH * NL states by DH * DL channels as a tensor
+[NH, DH, NL, DL] with NL * DL = 32. Triton spreads a tensor over lanes from its last axis on, so
+the last two axes are the lanes and the first two each lane's registers: a sum over states takes
+log2(NL) shuffles, one over channels log2(DL), and all other sums stay in a lane. State n is
+nh * NL + nl, channel d is dh * DL + dl.
+
+Memory accesses must keep to that layout, or values are rearranged between lanes at each step.
+Triton gives an access lanes along the axes of the longest contiguity first, and several values a
+lane where it can prove them aligned. So strides, the innermost too, are passed as unspecialised
+integers, which hides contiguity and alignment, and `tl.max_contiguous` claims a contiguity that puts
+the axes in the tile's order; without a known alignment nothing else follows from it.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tile_states(NH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
+    """State numbers, [NH, 1, NL, DL]. `one` is 1, but not for the compiler."""
+    nh = tl.arange(0, NH)[:, None, None, None] * NL
+    nl = tl.arange(0, NL)[None, None, :, None]
+    return nh + nl + tl.arange(0, DL)[None, None, None, :] * (1 - one)
+
+
+@triton.jit
+def tile_channels(DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
+    """Channel numbers within the tile, [1, DH, NL, DL]."""
+    dh = tl.arange(0, DH)[None, :, None, None] * DL
+    dl = tl.arange(0, DL)[None, None, None, :]
+    return dh + dl + tl.arange(0, NL)[None, None, :, None] * (1 - one)
+
+
+@triton.jit
+def flat_states(NH: tl.constexpr, NL: tl.constexpr):
+    """State numbers, [NH, NL]: as a sum over channels leaves them."""
+    return tl.arange(0, NH)[:, None] * NL + tl.arange(0, NL)[None, :]
+
+
+@triton.jit
+def flat_channels(DH: tl.constexpr, DL: tl.constexpr):
+    """Channel numbers within the tile, [DH, DL]: as a sum over states leaves them."""
+    return tl.arange(0, DH)[:, None] * DL + tl.arange(0, DL)[None, :]
+
+
+@triton.jit
+def sum_states(v):
+    """[NH, DH, NL, DL] -> [DH, DL]."""
+    return tl.sum(tl.sum(v, 0), 1)
+
+
+@triton.jit
+def sum_channels(v):
+    """[NH, DH, NL, DL] -> [NH, NL]."""
+    return tl.sum(tl.sum(v, 1), 2)
+
+
+@triton.jit
+def locate(pid, directions, blocks, splits, first_direction, first_block):
+    """What the program works on: image b, direction k, split s and block of channels."""
+    block = pid % blocks
+    pid = pid // blocks
+    s = pid % splits
+    pid = pid // splits
+    return pid // directions, first_direction + pid % directions, s, first_block + block
+
+
+@triton.jit
+def walk(k, H, W, IMAGE: tl.constexpr):
+    """How direction k moves: the position after p is p + move, except that each `run`-th is
+    p + turn. Sequences that are no images go straight on."""
+    run = H * W
+    move = 1
+    turn = 1
+    if IMAGE:
+        columns = k % 2 == 1
+        sign = tl.where(k < 2, 1, -1)
+        run = tl.where(columns, H, run)
+        move = sign * tl.where(columns, W, 1)
+        turn = sign * tl.where(columns, 1 - (H - 1) * W, 1)
+    return run, move, turn
+
+
+@triton.jit
+def start(step, k, H, W, run, IMAGE: tl.constexpr):
+    """The position of a step, and how many steps of its run lie before it."""
+    at = step
+    inner = step % run
+    if IMAGE:
+        columns = k % 2 == 1
+        at = tl.where(columns, inner * W + step // run, step)
+        at = tl.where(k < 2, at, H * W - 1 - at)
+    return at, inner
+
+
+@triton.jit
+def advance(at, inner, run, move, turn):
+    """The next step's position."""
+    inner += 1
+    turns = inner == run
+    return at + tl.where(turns, turn, move), tl.where(turns, 0, inner)
+
+
+@triton.jit
+def fold_splits(
+    h, A2, split_state, split_dt, row, s, splits, D, N, offsets, mask, dt_offsets, dt_mask,
+    BACKWARD: tl.constexpr,
+):
+    """Fold what the splits before this one (backwards: behind it) add into the entering `h`:
+    h <- exp(A sum dt) h + what the split adds. `row` is the sequence's first split."""
+    count = s
+    if BACKWARD:
+        count = splits - 1 - s
+    for i in range(count):
+        at = i
+        if BACKWARD:
+            at = splits - 1 - i
+        base = (row + at).to(tl.int64)
+        added = tl.load(split_state + base * D * N + offsets, mask=mask, other=0.0)
+        dt = tl.load(split_dt + base * D + dt_offsets, mask=dt_mask, other=0.0)
+        h = tl.exp2(A2 * dt) * h + added
+    return h
