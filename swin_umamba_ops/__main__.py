@@ -75,9 +75,11 @@ def build() -> list[tuple[str, str]]:
 def _told(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {_told(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value) or "none"
-    return str(value)
+    return str(value) or "none"
 
 
 def backends() -> list[tuple[str, str]]:
