@@ -61,9 +61,10 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
   source.begin();
 
   for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
+    const auto ahead = source.ahead();
     source.wait();
     __syncthreads();
-    source.prepare(tile);
+    source.prepare(tile, ahead);
     __syncthreads();
 #pragma unroll 4
     for (int step = w.steps(tile) - 1; step >= 0; --step) {
@@ -82,6 +83,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
     }
     __syncthreads();
     source.load(tile - 1);
+    source.load_dout(tile - 1);
   }
   save_split<M>(p, w, t, carry, sum_dt);
 }
@@ -117,11 +119,12 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   const int state_at = (state_sum < M::S ? state_sum : M::N + state_sum - M::S) + t.state;
 
   for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
-    source.wait();
-    __syncthreads();
-    source.prepare(tile);
     float h[M::P][M::S];
     load_states<M>(p, w, t, p.states + (sequence * w.tiles + tile) * p.D * p.N, h);
+    const auto ahead = source.ahead();
+    source.wait();
+    __syncthreads();
+    source.prepare(tile, ahead);
     __syncthreads();
     const int segments = (w.steps(tile) + kSegment - 1) / kSegment;
 
@@ -208,6 +211,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     __syncwarp();
     source.write_gradients(tile, sums);
     __syncthreads();
+    source.load_dout(tile - 1);
     source.write_block_gradients(tile, Tile{all_sums});
     __syncthreads();
     source.load(tile - 1);

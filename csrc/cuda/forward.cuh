@@ -87,9 +87,10 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kForwardBlocks
   source.begin();
 
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
+    const auto ahead = source.ahead();
     source.wait();
     __syncthreads();
-    source.prepare(tile);
+    source.prepare(tile, ahead);
     __syncthreads();
     source.load_ahead(tile + 1);
     if constexpr (kFull) {

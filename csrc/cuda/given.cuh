@@ -36,6 +36,9 @@ struct GivenSource {
   __device__ void begin() {}
   __device__ void load(int) {}
   __device__ void load_ahead(int) {}
+  __device__ void load_dout(int) {}
+  struct Ahead {};
+  __device__ Ahead ahead() const { return {}; }
   __device__ void wait() {}
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow; }
 
@@ -62,7 +65,7 @@ struct GivenSource {
     }
   }
 
-  __device__ void prepare(int tile) {
+  __device__ void prepare(int tile, const Ahead&) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);

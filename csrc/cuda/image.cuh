@@ -95,6 +95,7 @@ struct ImageSource {
       for (int i = 0; i < 2 * kColumns; ++i) dDs[thread(t) * 2 * kColumns + i] = 0.0f;
     }
     load(kBackward ? w.last_tile - 1 : w.first_tile);
+    load_dout(w.last_tile - 1);
   }
 
 
@@ -124,6 +125,18 @@ struct ImageSource {
     }
   }
 
+  // dout's tile alone, whose place is free before the others'.
+  __device__ void load_dout(int tile) {
+    if constexpr (kBackward) {
+      if (tile < w.first_tile || tile >= w.last_tile) return;
+      const Lane<M> t = this->t.fresh();
+      static_assert(M::kChannels * 4 / 16 <= 32, "a row of dout is loaded by one warp");
+      load_rows<M::kChannels * 4>(
+          t, dy, kDyRow * 4, p.dout + static_cast<int64_t>(w.b) * w.length * p.D + w.channel, p.D * 4u,
+          w.lane_position(p, tile), w.steps(tile), 4);
+    }
+  }
+
   __device__ void load(int tile) {
     if (tile < w.first_tile || tile >= w.last_tile) return;
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
@@ -134,11 +147,6 @@ struct ImageSource {
     load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
                                 static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
                                 count, 2);
-    if constexpr (kBackward) {
-      static_assert(M::kChannels * 4 / 16 <= 32, "a row of dout is loaded by one warp");
-      load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, p.dout + image * p.D + w.channel, p.D * 4u, at,
-                                  count, 4);
-    }
     const int width = p.R + 2 * M::N;
     const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
     uint32_t* to = proj_of(tile);
@@ -166,8 +174,20 @@ struct ImageSource {
 
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow + t.warp * M::WC; }
 
+  // What prepare() takes from global memory, asked for before the wait for the tile.
+  struct Ahead {
+    float2 bias[kColumns];
+  };
+  __device__ Ahead ahead() const {
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    Ahead a;
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) a.bias[j] = parameter(p.bias, t, j);
+    return a;
+  }
+
   // After the copies have landed and a barrier.
-  __device__ void prepare(int tile) {
+  __device__ void prepare(int tile, const Ahead& ahead) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank(), words = this->words();
@@ -191,7 +211,7 @@ struct ImageSource {
       float dt[kColumns][4];
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        const float2 bias = parameter(p.bias, t, j);
+        const float2 bias = ahead.bias[j];
         dt[j][0] = dt[j][2] = bias.x;
         dt[j][1] = dt[j][3] = bias.y;
       }

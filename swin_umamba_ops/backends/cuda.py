@@ -55,67 +55,81 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
 # ---- launching
 
 
-def _launch(fields: Fields, which: str, device: torch.device) -> None:
+@functools.lru_cache(maxsize=4096)
+def _plan(which: str, device: torch.device, **fields: int) -> Any:
+    """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
+
+    Blocks of channels, and ranges of the sequence by what fills `device`; made once for each set
+    of sizes. image=1 means the kernels that make dt themselves.
+    """
+    cuda = _extension.module().cuda
+    image = fields.pop("image", 0)
+    params = cuda.ScanParams(proj=image, **fields)
+    params.directions = params.K
+    with torch.cuda.device(device):
+        params.blocks = cuda.channel_blocks(params)
+        params.splits = cuda.choose_splits(params, getattr(cuda.Pass, which))
+    params.tiles_per_split = _tiles(params.H * params.W, params.splits)
+    params.proj = 0
+    return params
+
+
+def _tiles(length: int, splits: int = 1) -> int:
+    """Tiles in each of `splits` ranges of a sequence."""
+    return -(-length // (chunk_length * splits))
+
+
+def _launch(params: Any, which: str, device: torch.device) -> None:
     """One pass over everything, or, where determinism asks for it, one launch for each set of
     sums that must not meet in one address at the same time."""
     cuda = _extension.module().cuda
-    stream = torch.cuda.current_stream(device).cuda_stream
-    params = cuda.ScanParams(**fields)
+    # The raw handle: a Stream object costs as much as the launch.
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
     which = getattr(cuda.Pass, which)
     if not torch.are_deterministic_algorithms_enabled():
         cuda.launch(params, which, stream)
         return
+    directions, blocks = params.directions, params.blocks
     params.directions = params.blocks = 1
-    for params.first_direction in range(fields["K"]):
-        for params.first_block in range(fields["blocks"]):
+    for params.first_direction in range(directions):
+        for params.first_block in range(blocks):
             cuda.launch(params, which, stream)
 
 
-@functools.lru_cache(maxsize=4096)
-def _plan(
-    which: str, device: torch.device, image: bool, sizes: tuple[tuple[str, int], ...]
-) -> Fields:
-    """How a pass is cut: blocks of channels, and splits of the sequence by what fills `device`."""
-    cuda = _extension.module().cuda
-    params = cuda.ScanParams(proj=int(image), **dict(sizes))
-    tiles = -(-params.H * params.W // chunk_length)
-    params.directions = params.K
-    splits = cuda.choose_splits(params, getattr(cuda.Pass, which))
-    per_split = -(-tiles // splits)
-    return {
-        "blocks": cuda.channel_blocks(params),
-        "directions": params.K,
-        "splits": splits,
-        "tiles_per_split": per_split,
-    }
-
-
-def _run(which: str, sizes: Fields, fields: Fields, like: Tensor) -> None:
-    """Run a pass; `fields` already holds its plan. Cut into splits it takes a pass before."""
-    fields = {**sizes, **fields}
-    if fields["splits"] > 1:
-        rows = (fields["B"], fields["K"], fields["splits"], fields["D"])
-        state = like.new_empty((*rows, fields["N"]), dtype=torch.float32)
+def _run(which: str, plan: Any, like: Tensor, **addresses: int) -> None:
+    """Run a pass. Cut into splits it takes one before, which finds what enters each."""
+    device = like.device
+    if plan.splits > 1:
+        rows = (plan.B, plan.K, plan.splits, plan.D)
+        state = like.new_empty((*rows, plan.N), dtype=torch.float32)
         dt = like.new_empty(rows, dtype=torch.float32)
-        fields |= {"split_state": state.data_ptr(), "split_dt": dt.data_ptr()}
-        _launch(fields, which + "_SPLITS", like.device)
-    _launch(fields, which, like.device)
+        addresses |= {"split_state": state.data_ptr(), "split_dt": dt.data_ptr()}
+    params = plan.with_fields(**addresses)
+    if device.index == torch.cuda.current_device():
+        _run_here(which, params, device)
+    else:
+        with torch.cuda.device(device):
+            _run_here(which, params, device)
 
 
-def _plan_for(which: str, sizes: Fields, like: Tensor, image: bool) -> Fields:
-    with torch.cuda.device(like.device):
-        return _plan(which, like.device, image, tuple(sizes.items()))
+def _run_here(which: str, params: Any, device: torch.device) -> None:
+    if params.splits > 1:
+        _launch(params.with_fields(), which + "_SPLITS", device)
+    _launch(params, which, device)
 
 
-def _parameter_gradients(
-    sizes: Fields, plan: Fields, like: Tensor, names: tuple[str, ...]
-) -> dict[str, Tensor]:
-    """Rows of partial sums, one for each image and split: summed afterwards in a fixed order."""
-    rows, channels = sizes["B"] * plan["splits"], sizes["K"] * sizes["D"]
-    tails = {"dA": (sizes["N"],), "ddt_weight": (sizes.get("R", 0),), "dDs": (), "dbias": ()}
+def _partial_sums(plan: Any, like: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Rows of the parameters' gradients, one for each image and split."""
+    rows, channels = plan.B * plan.splits, plan.K * plan.D
+    tails = {"dA": (plan.N,), "ddt_weight": (plan.R,), "dDs": (), "dbias": ()}
     return {
         name: like.new_empty((rows, channels, *tails[name]), dtype=torch.float32) for name in names
     }
+
+
+def _total(rows: Tensor) -> Tensor:
+    """Their sum, in a fixed order."""
+    return rows.sum(0) if len(rows) > 1 else rows.squeeze(0)
 
 
 def _addresses(**tensors: Tensor | None) -> Fields:
@@ -125,18 +139,27 @@ def _addresses(**tensors: Tensor | None) -> Fields:
 # ---- ss2d
 
 
-def _image_sizes(x: Tensor, A_logs: Tensor, dt_projs_weight: Tensor) -> Fields:
-    B, H, W, D = x.shape
-    return {
-        "B": B, "K": _DIRECTIONS, "D": D, "H": H, "W": W, "N": A_logs.shape[1],
-        "R": dt_projs_weight.shape[2], "dtype": _DTYPES[x.dtype],
-    }  # fmt: skip
-
-
 @functools.cache
 def _image_kernels_serve(device: torch.device, dtype: int, D: int, N: int, R: int) -> bool:
     major, minor = torch.cuda.get_device_capability(device)
-    return _extension.module().cuda.image_kernels_serve(dtype, D, N, R, 10 * major + minor)
+    serve: bool = _extension.module().cuda.image_kernels_serve(dtype, D, N, R, 10 * major + minor)
+    return serve
+
+
+def _ss2d_plan(which: str, x: Tensor, A_logs: Tensor, dt_projs_weight: Tensor) -> tuple[Any, bool]:
+    """The plan of a pass, and whether it is one for the image kernels."""
+    B, H, W, D = x.shape
+    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
+    dtype = _DTYPES[x.dtype]
+    image = _image_kernels_serve(x.device, dtype, D, N, R)
+    L, width = H * W, R + 2 * N
+    plan = _plan(
+        which, x.device, image=int(image), B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R, dtype=dtype,
+        a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
+        out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
+        delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
+    )  # fmt: skip
+    return plan, image
 
 
 def _low_rank(proj: Tensor, R: int) -> Tensor:
@@ -144,49 +167,36 @@ def _low_rank(proj: Tensor, R: int) -> Tensor:
     return proj.flatten(0, 2)[..., :R].transpose(0, 1)
 
 
-def _image_inputs(
-    sizes: Fields, image: bool, x: Tensor, proj: Tensor, dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor,
-) -> tuple[Fields, Tensor | None]:  # fmt: skip
-    """The fields that name the inputs, and delta, which must outlive the launch."""
-    D, N, R = sizes["D"], sizes["N"], sizes["R"]
-    L = sizes["H"] * sizes["W"]
-    fields = {
-        "x_b": L * D, "x_l": D, "x_d": 1, "a_is_log": 1, "softplus": 1, "accumulate": 1,
-        **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias),
-    }  # fmt: skip
+def _projected(
+    image: bool, plan: Any, proj: Tensor, dt_projs_weight: Tensor
+) -> tuple[Fields, Tensor | None]:
+    """The addresses of what the projection made, and delta, which must outlive the launch."""
     if image:
-        return fields | _addresses(proj=proj, dt_weight=dt_projs_weight), None
-    delta = _low_rank(proj, R) @ dt_projs_weight.transpose(1, 2)  # (4, B * L, D)
-    width, item = R + 2 * N, proj.element_size()
-    fields |= {
-        "delta": delta.data_ptr(), "delta_k": delta.stride(0), "delta_b": L * D, "delta_l": D,
-        "delta_d": 1, "Bs": proj.data_ptr() + R * item, "Cs": proj.data_ptr() + (R + N) * item,
-        "bc_b": L * _DIRECTIONS * width, "bc_l": _DIRECTIONS * width, "bc_k": width, "bc_n": 1,
-    }  # fmt: skip
-    return fields, delta
+        return _addresses(proj=proj, dt_weight=dt_projs_weight), None
+    delta = _low_rank(proj, plan.R) @ dt_projs_weight.transpose(1, 2)  # (4, B * L, D)
+    return {"delta": delta.data_ptr(), **_maps("Bs", "Cs", proj, plan)}, delta
+
+
+def _maps(Bs: str, Cs: str, proj: Tensor, plan: Any) -> Fields:
+    start, item = proj.data_ptr(), proj.element_size()
+    return {Bs: start + plan.R * item, Cs: start + (plan.R + plan.N) * item}
 
 
 def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    B, H, W, D = x.shape
-    sizes = _image_sizes(x, A_logs, dt_projs_weight)
-    image = _image_kernels_serve(x.device, sizes["dtype"], D, sizes["N"], sizes["R"])
-    plan = _plan_for("FORWARD", sizes, x, image)
-    with torch.cuda.device(x.device):
-        inputs, delta = _image_inputs(
-            sizes, image, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
-        )
-        y = torch.zeros_like(x, dtype=torch.float32)
-        shape = (B, _DIRECTIONS, -(-H * W // chunk_length), D, sizes["N"]) if save else (0,)
-        states = x.new_empty(shape, dtype=torch.float32)
-        outputs = {"out": y.data_ptr(), "out_b": H * W * D, "out_l": D, "out_d": 1}
-        if save:
-            outputs["states"] = states.data_ptr()
-        _run("FORWARD", sizes, inputs | outputs | plan, x)
-        del delta  # not before the launch is queued: the allocator may hand its memory on
+    plan, image = _ss2d_plan("FORWARD", x, A_logs, dt_projs_weight)
+    projected, delta = _projected(image, plan, proj, dt_projs_weight)
+    y = torch.zeros_like(x, dtype=torch.float32)
+    shape = (plan.B, _DIRECTIONS, _tiles(plan.H * plan.W), plan.D, plan.N) if save else (0,)
+    states = x.new_empty(shape, dtype=torch.float32)
+    _run(
+        "FORWARD", plan, x, **projected,
+        **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias, out=y),
+        **_addresses(states=states if save else None),
+    )  # fmt: skip
+    del delta  # not before the launch is queued: the allocator may hand its memory on
     return y.to(out_dtype), states
 
 
@@ -194,74 +204,66 @@ def ss2d_backward(
     dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
     A_logs: Tensor, Ds: Tensor, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    H, W, D = x.shape[1:]
-    sizes = _image_sizes(x, A_logs, dt_projs_weight)
-    N, R = sizes["N"], sizes["R"]
-    image = _image_kernels_serve(x.device, sizes["dtype"], D, N, R)
-    plan = _plan_for("BACKWARD", sizes, x, image)
-    with torch.cuda.device(x.device):
-        inputs, delta = _image_inputs(
-            sizes, image, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
-        )
-        dy = dy.float()
-        dx = torch.zeros_like(x, dtype=torch.float32)
-        dproj = torch.zeros_like(proj, dtype=torch.float32)
-        names = ("dA", "dDs", "dbias", "ddt_weight") if image else ("dA", "dDs", "dbias")
-        partial = _parameter_gradients(sizes, plan, x, names)
-        outputs = {"dout_b": H * W * D, "dout_l": D, "dout_d": 1}
-        outputs |= _addresses(states=states, dout=dy, dx=dx, **partial)
+    plan, image = _ss2d_plan("BACKWARD", x, A_logs, dt_projs_weight)
+    projected, delta = _projected(image, plan, proj, dt_projs_weight)
+    dy = dy.float()
+    dx = torch.zeros_like(x, dtype=torch.float32)
+    dproj = torch.zeros_like(proj, dtype=torch.float32)
+    rows = _partial_sums(plan, x, ("dA", "dDs", "dbias", "ddt_weight")[: 4 if image else 3])
+    outputs = _addresses(dx=dx, **rows)
+    if image:
+        outputs |= _addresses(dproj=dproj)
         ddelta = None
-        if image:
-            outputs["dproj"] = dproj.data_ptr()
-        else:
-            ddelta = torch.empty_like(delta)
-            outputs |= _addresses(ddelta=ddelta)
-            outputs |= {"dBs": dproj.data_ptr() + R * 4, "dCs": dproj.data_ptr() + (R + N) * 4}
-        _run("BACKWARD", sizes, inputs | outputs | plan, x)
-        sums = {name: t.sum(0) for name, t in partial.items()}
-        del delta, partial
-        dproj = dproj.to(proj.dtype)
-        if ddelta is not None:
-            _low_rank(dproj, R).copy_(ddelta @ dt_projs_weight)
-            sums["ddt_weight"] = ddelta.transpose(1, 2) @ _low_rank(proj, R)
+    else:
+        assert delta is not None
+        ddelta = torch.empty_like(delta)
+        outputs |= {**_addresses(ddelta=ddelta), **_maps("dBs", "dCs", dproj, plan)}
+    _run(
+        "BACKWARD", plan, x, **projected, **outputs,
+        **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias, states=states, dout=dy),
+    )  # fmt: skip
+    del delta
+    sums = {name: _total(t) for name, t in rows.items()}
+    dproj = dproj.to(proj.dtype)
+    if ddelta is None:
         dweight = sums["ddt_weight"].view_as(dt_projs_weight).to(dt_projs_weight.dtype)
-        dbias = sums["dbias"].view_as(dt_projs_bias)
+    else:
+        _low_rank(dproj, plan.R).copy_(ddelta @ dt_projs_weight)
+        dweight = ddelta.transpose(1, 2) @ _low_rank(proj, plan.R)
+    dbias = sums["dbias"].view_as(dt_projs_bias)
     return dx.to(x.dtype), dproj, dweight, dbias, sums["dA"], sums["dDs"]
 
 
 # ---- selective_scan
 
 
-def _sequence_fields(
-    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
-    delta_bias: Tensor | None, delta_softplus: bool,
-) -> tuple[Fields, Fields]:  # fmt: skip
+def _sequence_plan(
+    which: str, u: Tensor, Bs: Tensor, delta_softplus: bool, out_dtype: torch.dtype
+) -> Any:
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
-    sizes = {"B": B, "K": 1, "D": D, "H": 1, "W": L, "N": N, "G": G, "dtype": _DTYPES[u.dtype]}
-    fields = {
-        "x_b": D * L, "x_d": L, "x_l": 1, "delta_b": D * L, "delta_d": L, "delta_l": 1,
-        "bc_b": G * N * L, "bc_k": N * L, "bc_n": L, "bc_l": 1, "softplus": int(delta_softplus),
-        **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
-    }  # fmt: skip
-    return sizes, fields
+    return _plan(
+        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=_DTYPES[u.dtype],
+        out_dtype=_DTYPES[out_dtype], softplus=int(delta_softplus), x_b=D * L, x_d=L, x_l=1,
+        delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
+        out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
+    )  # fmt: skip
 
 
 def selective_scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
     delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    B, D, L = u.shape
-    sizes, fields = _sequence_fields(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus)
-    plan = _plan_for("FORWARD", sizes, u, image=False)
-    with torch.cuda.device(u.device):
-        out = torch.empty_like(u, dtype=out_dtype)
-        last = u.new_empty((B, D, sizes["N"]), dtype=torch.float32)
-        shape = (B, -(-L // chunk_length), D, sizes["N"]) if save else (0,)
-        states = u.new_empty(shape, dtype=torch.float32)
-        outputs = {"out_b": D * L, "out_d": L, "out_l": 1, "out_dtype": _DTYPES[out_dtype]}
-        outputs |= _addresses(out=out, last_state=last, states=states if save else None)
-        _run("FORWARD", sizes, fields | outputs | plan, u)
+    plan = _sequence_plan("FORWARD", u, Bs, delta_softplus, out_dtype)
+    out = torch.empty_like(u, dtype=out_dtype)
+    last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
+    shape = (plan.B, _tiles(plan.W), plan.D, plan.N) if save else (0,)
+    states = u.new_empty(shape, dtype=torch.float32)
+    _run(
+        "FORWARD", plan, u,
+        **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
+        **_addresses(out=out, last_state=last, states=states if save else None),
+    )  # fmt: skip
     return out, last, states
 
 
@@ -269,24 +271,21 @@ def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    D, L = u.shape[1:]
-    sizes, fields = _sequence_fields(u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus)
-    plan = _plan_for("BACKWARD", sizes, u, image=False)
-    with torch.cuda.device(u.device):
-        dout = dout.float()
-        du, ddelta = torch.empty_like(u), torch.empty_like(delta)
-        dBs = torch.zeros_like(Bs, dtype=torch.float32)
-        dCs = torch.zeros_like(Cs, dtype=torch.float32)
-        partial = _parameter_gradients(sizes, plan, u, ("dA", "dDs", "dbias"))
-        outputs = {"dout_b": D * L, "dout_d": L, "dout_l": 1}
-        outputs |= _addresses(
-            states=states, dout=dout, dlast=dlast, dx=du, ddelta=ddelta, dBs=dBs, dCs=dCs, **partial
-        )
-        _run("BACKWARD", sizes, fields | outputs | plan, u)
-        dA, dDs, dbias = (partial[name].sum(0) for name in ("dA", "dDs", "dbias"))
-        absent = u.new_empty((0,), dtype=torch.float32)
+    plan = _sequence_plan("BACKWARD", u, Bs, delta_softplus, u.dtype)
+    dout = dout.float()
+    du, ddelta = torch.empty_like(u), torch.empty_like(delta)
+    dBs = torch.zeros_like(Bs, dtype=torch.float32)
+    dCs = torch.zeros_like(Cs, dtype=torch.float32)
+    rows = _partial_sums(plan, u, ("dA", "dDs", "dbias"))
+    _run(
+        "BACKWARD", plan, u,
+        **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
+        **_addresses(states=states, dout=dout, dlast=dlast, dx=du, ddelta=ddelta),
+        **_addresses(dBs=dBs, dCs=dCs, **rows),
+    )  # fmt: skip
+    dA, dDs, dbias = (_total(rows[name]) for name in ("dA", "dDs", "dbias"))
     return (
         du, ddelta, dA, dBs.to(Bs.dtype), dCs.to(Cs.dtype),
-        absent if Ds is None else dDs,
-        absent.clone() if delta_bias is None else dbias,
+        u.new_empty((0,), dtype=torch.float32) if Ds is None else dDs,
+        u.new_empty((0,), dtype=torch.float32) if delta_bias is None else dbias,
     )  # fmt: skip

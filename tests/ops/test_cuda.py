@@ -1,0 +1,190 @@
+"""What only the CUDA kernels have: the image kernels' shapes, splits, streams, graphs, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from cases import (
+    SS2DCase,
+    cast_ss2d,
+    check_function,
+    make_ss2d,
+    noise_like,
+    relative_error,
+    with_gradients,
+)
+from torch import Tensor
+
+import swin_umamba_ops as ops
+from swin_umamba_ops import backends
+
+pytestmark = pytest.mark.gpu
+
+ss2d = partial(ops.ss2d, backend="cuda")
+# D in whole vectors and R even: the kernels that make dt themselves. Parts of a block and of a
+# tile, one step, one row, one column, every N that has such a kernel, ranks of one to six blocks.
+IMAGE_CASES = (
+    SS2DCase(1, 8, 1, 1, 16, 2),
+    SS2DCase(2, 64, 12, 9, 16, 6),
+    SS2DCase(1, 72, 1, 33, 16, 4),
+    SS2DCase(2, 40, 31, 1, 16, 8),
+    SS2DCase(1, 200, 17, 13, 16, 14),
+    SS2DCase(2, 96, 20, 20, 16, 24),
+    SS2DCase(1, 128, 10, 10, 16, 48),
+    SS2DCase(1, 136, 9, 13, 1, 4),
+    SS2DCase(1, 40, 9, 13, 4, 6),
+    SS2DCase(1, 40, 9, 13, 8, 6),
+    SS2DCase(1, 40, 9, 13, 32, 6),
+    SS2DCase(1, 24, 9, 13, 64, 6),
+)
+LONG = SS2DCase(1, 64, 61, 67, 16, 4)  # few channels, many steps: cut into splits
+
+
+@pytest.fixture(autouse=True)
+def _usable() -> None:
+    if (reason := backends.why_unusable("cuda")) is not None:
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def _inputs(case: SS2DCase, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+    inputs = cast_ss2d(make_ss2d(case), dtype, "cuda")
+    inputs["x"] = inputs["x"].contiguous(memory_format=torch.channels_last)
+    return inputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("case", IMAGE_CASES, ids=str)
+def test_image_kernels(case: SS2DCase, dtype: torch.dtype) -> None:
+    check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
+
+
+@pytest.mark.parametrize("N", [65, 128, 256])
+def test_many_states(N: int) -> None:
+    case = SS2DCase(1, 6, 5, 7, N, 2)
+    check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, torch.float32))
+
+
+def test_more_states_than_any_kernel_takes_are_refused() -> None:
+    with pytest.raises(RuntimeError, match="256 states"):
+        ss2d(**_inputs(SS2DCase(1, 2, 2, 2, 257, 1), torch.float32))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_splits_agree_with_one_piece(dtype: torch.dtype) -> None:
+    check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(LONG, dtype))
+
+
+def test_a_split_is_chosen_for_few_channels_and_long_sequences() -> None:
+    from swin_umamba_ops.backends import cuda
+
+    inputs = _inputs(LONG)
+    plan, image = cuda._ss2d_plan(
+        "FORWARD", inputs["x"].permute(0, 2, 3, 1), inputs["A_logs"], inputs["dt_projs_weight"]
+    )
+    assert image and plan.splits > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("case", [SS2DCase(2, 136, 13, 17, 16, 6), LONG], ids=str)
+def test_deterministic_mode_repeats_bitwise(
+    deterministic: None, case: SS2DCase, dtype: torch.dtype
+) -> None:
+    inputs = _inputs(case, dtype)
+    gradient = noise_like(inputs["x"])
+    first = with_gradients(ss2d, inputs, gradient)
+    for _ in range(3):
+        again = with_gradients(ss2d, inputs, gradient)
+        assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_graph_capture_replays_with_new_values() -> None:
+    inputs = _inputs(SS2DCase(2, 64, 16, 16, 16, 4))
+    leaves = {name: t.requires_grad_() for name, t in inputs.items()}
+    gradient = noise_like(inputs["x"]).cuda()
+
+    def step() -> tuple[Tensor, ...]:
+        y = ss2d(**leaves)
+        return (y.detach(), *torch.autograd.grad(y, list(leaves.values()), gradient))
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        leaves["x"].normal_()
+    graph.replay()
+    for replayed, eager in zip(captured, step(), strict=True):
+        assert relative_error(replayed, eager) < 1e-3  # the order of additions differs
+
+
+def test_side_stream() -> None:
+    inputs = _inputs(SS2DCase(2, 64, 40, 40, 16, 4))
+    expected = ss2d(**inputs)
+    torch.cuda.synchronize()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(50_000_000)  # the scan must wait for what this stream has queued
+        inputs["x"].mul_(2.0).mul_(0.5)
+        actual = ss2d(**inputs)
+    side.synchronize()
+    assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_second_device_without_making_it_current() -> None:
+    inputs = _inputs(SS2DCase(2, 64, 12, 9, 16, 6))
+    gradient = noise_like(inputs["x"])
+    expected = with_gradients(ss2d, inputs, gradient)
+    elsewhere = {name: t.to("cuda:1") for name, t in inputs.items()}
+    actual = with_gradients(ss2d, elsewhere, gradient)
+    for name, value in actual.items():
+        assert value.device == torch.device("cuda:1")
+        assert relative_error(value, expected[name]) < 1e-3
+
+
+def test_more_blocks_than_a_grid_axis_holds() -> None:
+    """B * D > 65535, and every image the same: so must the results be."""
+    inputs = _inputs(SS2DCase(1, 8, 3, 5, 16, 2))
+    inputs["x"] = inputs["x"].expand(9000, -1, -1, -1)
+    y = ss2d(**inputs)
+    assert relative_error(y, y[:1].expand_as(y)) < 1e-5
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_elements() -> None:
+    """The same image 520 times over in 2.3e9 elements: the last one's results equal the first's."""
+    if torch.cuda.mem_get_info()[0] < 60e9:
+        pytest.skip("needs 60 GB of free GPU memory")
+    inputs = _inputs(SS2DCase(1, 192, 152, 152, 4, 2))
+    few = with_gradients(ss2d, inputs, torch.ones_like(inputs["x"], dtype=torch.float32))
+    x = inputs["x"].expand(520, -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    y = ss2d(**{**inputs, "x": x})
+    assert x.numel() > 2**31
+    assert relative_error(y[-1], few["out"][0]) < 1e-5
+    (dx,) = torch.autograd.grad(y, x, torch.ones((), device="cuda").expand_as(y))
+    assert relative_error(dx[-1], few["dx"][0]) < 1e-3
+
+
+def test_every_element_of_the_output_is_written_or_summed_from_zero() -> None:
+    """Memory that held NaN before comes back without."""
+    case = SS2DCase(2, 72, 9, 13, 16, 6)
+    inputs = _inputs(case)
+    for _ in range(3):
+        torch.full((64_000_000,), float("nan"), device="cuda")
+        results = with_gradients(ss2d, inputs, noise_like(inputs["x"]))
+        assert all(torch.isfinite(t).all() for t in results.values())
