@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))
-from building.command import BuildKernels  # noqa: E402
+from building.command import BuildKernels
 
 setup(
     # Optional: setuptools then bears that without a compiler there is no such file.

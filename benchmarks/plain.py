@@ -63,8 +63,9 @@ def _sequences(x: Tensor) -> Tensor:
 def _merged(ys: Tensor, height: int, width: int) -> Tensor:
     """(B, 4, D, L) -> (B, D, H, W): every sequence back at its positions, summed."""
     two = ys[:, :2] + ys[:, 2:].flip(-1)
-    rows = two[:, 0].unflatten(-1, (height, width))
-    return rows + two[:, 1].unflatten(-1, (width, height)).transpose(-1, -2)
+    rows: Tensor = two[:, 0].unflatten(-1, (height, width))
+    columns: Tensor = two[:, 1].unflatten(-1, (width, height))
+    return rows + columns.transpose(-1, -2)
 
 
 def ss2d(
@@ -95,7 +96,8 @@ def ss2d(
     delta = rounded(torch.einsum("bkrl,kdr->bkdl", dt_r, rounded(weight[:, keep])))
 
     def own(name: str) -> Tensor:
-        return parameters[name].to(compute).unflatten(0, (DIRECTIONS, D))[:, keep].flatten(0, 1)
+        each: Tensor = parameters[name].to(compute).unflatten(0, (DIRECTIONS, D))
+        return each[:, keep].flatten(0, 1)
 
     ys = selective_scan(
         xs[:, :, keep].flatten(1, 2),

@@ -105,6 +105,7 @@ def changes(old: Results, new: Results) -> list[Change]:
     for key, row in new.medians().items():
         if key in before:
             then, now = before[key].times, row.times
-            assert then is not None and now is not None
+            assert then is not None
+            assert now is not None
             found.append(Change(key, then, now))
     return found

@@ -20,7 +20,7 @@ NOTE = "_not_compiled.txt"
 BUILD_FOLDER = Path("build") / "csrc"
 
 
-class BuildKernels(build_ext):
+class BuildKernels(build_ext):  # type: ignore[misc]  # setuptools is untyped
     """Build the one extension with ninja; without a compiler, leave the note in its place."""
 
     def build_extension(self, ext: Extension) -> None:
@@ -55,7 +55,9 @@ class BuildKernels(build_ext):
 def _make(version: str) -> Path:
     """Build the module; where CUDA is not insisted upon and fails, build it without."""
     planned = plan.make(os.environ, version)
-    for part, reason in planned.facts["left_out"].items():
+    left_out = planned.facts["left_out"]
+    assert isinstance(left_out, dict)
+    for part, reason in left_out.items():
         _shout(f"built without {part}: {reason}")
     try:
         return ninja_file.build(planned, BUILD_FOLDER, os.environ)

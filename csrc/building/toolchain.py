@@ -35,7 +35,7 @@ extern "C" int probe(const char* s) {
 _EMPTY_PROBE = 'extern "C" int probe() { return 0; }\n'
 
 
-class Missing(Exception):
+class Missing(Exception):  # noqa: N818
     """A tool or ability that this machine lacks, told as the reason why."""
 
 

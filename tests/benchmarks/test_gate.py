@@ -76,7 +76,8 @@ def test_wrong_competitors_are_told(function, what):
 
         step = Competitor("fake", False, {"ss2d": prepare})
     reason = held.why_wrong(step)
-    assert reason is not None and reason.startswith(what)
+    assert reason is not None
+    assert reason.startswith(what)
 
 
 def test_plain_agrees_with_the_reference_in_float64():

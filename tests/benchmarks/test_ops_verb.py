@@ -151,8 +151,10 @@ def test_report_goes_between_the_markers(measured, tmp_path):
     for _ in range(2):
         assert command.main(["report", str(measured), "--into", str(page)]) == 0
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n")
-    assert "| 1, 8, 3x5, N=4 |" in text and "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "| 1, 8, 3x5, N=4 |" in text
+    assert "old" not in text
 
 
 def test_report_needs_its_markers(measured, tmp_path, capsys):
@@ -166,7 +168,8 @@ def test_plots_are_made_from_the_json(measured, tmp_path):
     pytest.importorskip("matplotlib")
     assert command.main(["plot", str(measured), "--to", str(tmp_path), "--prefix", "tiny_"]) == 0
     made = sorted(path.name for path in tmp_path.glob("*.png"))
-    assert "tiny_ss2d_forward_custom_float32.png" in made and len(made) == 6
+    assert "tiny_ss2d_forward_custom_float32.png" in made
+    assert len(made) == 6
 
 
 def test_measuring_imports_no_matplotlib():

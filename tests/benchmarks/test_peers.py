@@ -53,5 +53,6 @@ def test_missing_peers_say_how_to_get_them():
     found = {peer.name: peer for peer in peers.peers(torch.device("cpu"))}
     assert set(found) == set(peers.HOW_TO_GET)
     for name, peer in found.items():
-        assert not peer.ours and not peer.prepare
+        assert not peer.ours
+        assert not peer.prepare
         assert peers.HOW_TO_GET[name] in str(peer.missing)

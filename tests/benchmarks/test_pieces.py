@@ -39,7 +39,8 @@ def test_ranks_are_the_models():
 def test_parameters_are_as_the_layer_initialises_them():
     parameters = cases.ss2d_parameters(Case(1, 64, 2, 2), CPU)
     dt = torch.nn.functional.softplus(parameters["dt_projs_bias"])
-    assert float(dt.min()) > 0.999e-3 and float(dt.max()) < 0.1001
+    assert float(dt.min()) > 0.999e-3
+    assert float(dt.max()) < 0.1001
     torch.testing.assert_close(parameters["A_logs"].exp()[5], torch.arange(1.0, 17))
 
 
