@@ -63,6 +63,7 @@ class _Tile:
     DH: int
     DL: int
     U: int
+    registers: int | None = None
 
     @property
     def channels(self) -> int:
@@ -136,7 +137,7 @@ class _Launch:
                     s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
                     s.chunks, first_direction, first_block, *strides, s.N, 1,
                     N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-                    U=tile.U, IMAGE=self.image, num_warps=1, **options,
+                    U=tile.U, EVEN=s.D % tile.channels == 0, IMAGE=self.image, num_warps=1, maxnreg=tile.registers, **options,
                 )  # fmt: skip
 
     def split_states(
@@ -229,7 +230,7 @@ def _image_inputs(
         EXACT=x.dtype == torch.float32,
     )  # fmt: skip
     maps = proj[..., R:].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-    strides = (L * D, 0, D, 1, L * D, B * L * D, D, 1, L * 8 * N, 2 * N, 8 * N, 1)
+    strides = (L * D, 0, D, 1, L * D, B * L * D, D, L * 8 * N, 2 * N, 8 * N, 1)
     return _Sizes(B, DIRECTIONS, D, H, W, N), strides, dt, maps, -torch.exp(A_logs)
 
 
@@ -239,9 +240,7 @@ def ss2d_forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
     with _on(x.device):
-        sizes, strides, dt, maps, A = _image_inputs(
-            x, proj, dt_projs_weight, dt_projs_bias, A_logs
-        )
+        sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
         y = x * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         shape = (sizes.B, DIRECTIONS, sizes.chunks, sizes.D, sizes.N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
@@ -256,9 +255,7 @@ def ss2d_backward(
     """The gradients of the six inputs from x to Ds, each like its input."""
     R = dt_projs_weight.shape[2]
     with _on(x.device), torch.autocast(x.device.type, enabled=False):
-        sizes, strides, dt, maps, A = _image_inputs(
-            x, proj, dt_projs_weight, dt_projs_bias, A_logs
-        )
+        sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
         dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         ddt = torch.empty_like(dt, dtype=x.dtype)
         grads = _scan_backward(
@@ -293,8 +290,8 @@ def _sequence_inputs(
         dt = softplus(dt)
     maps = torch.cat([Bs, Cs], dim=2).float()
     each = D // G
-    sequence = (D * L, each * L, 1, L)
-    strides = (*sequence, *sequence, G * 2 * N * L, 2 * N * L, 1, L)
+    sequence = (D * L, each * L, 1)
+    strides = (*sequence, L, *sequence, G * 2 * N * L, 2 * N * L, 1, L)
     return _Sizes(B, G, each, 1, L, N), strides, dt, maps
 
 
@@ -305,9 +302,7 @@ def selective_scan_forward(
     """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
     B, D, _ = u.shape
     with _on(u.device):
-        sizes, strides, dt, maps = _sequence_inputs(
-            u, delta, A, Bs, Cs, delta_bias, delta_softplus
-        )
+        sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
         out = torch.empty_like(u, dtype=torch.float32)
         last = u.new_empty((B, D, sizes.N), dtype=torch.float32)
         # The kernels keep a group's states together.
@@ -330,9 +325,7 @@ def selective_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
     with _on(u.device), torch.autocast(u.device.type, enabled=False):
-        sizes, strides, dt, maps = _sequence_inputs(
-            u, delta, A, Bs, Cs, delta_bias, delta_softplus
-        )
+        sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
         grouped = states.view(sizes.B, sizes.chunks, sizes.K, sizes.D, sizes.N)
         grads = _scan_backward(
             sizes, False, delta_softplus, dout, u, dt, maps, A,

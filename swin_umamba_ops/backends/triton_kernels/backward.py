@@ -18,12 +18,15 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     flat_channels,
     flat_states,
     fold_splits,
+    lane_channels,
+    lane_states,
+    load_row,
     locate,
+    register_channels,
+    register_states,
     start,
     sum_channels,
     sum_states,
-    tile_channels,
-    tile_states,
     walk,
 )
 
@@ -41,9 +44,9 @@ def softplus_slope(dt):
 def backward_kernel(
     dy, x, dt, bc, A, states, dlast, dx, ddt, dbc, dA, dbias, dDs, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, dt_d, bc_b, bc_k, bc_l, bc_n, state_d, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, state_d, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
     IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """dy and dx have x's strides, ddt has dt's, dbc has bc's. dx is added to (IMAGE) or stored,
@@ -51,42 +54,44 @@ def backward_kernel(
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
+    if IMAGE:
+        x_d = 1
+        bc_n = 1
     L = H * W
-    n = tile_states(NH, NL, DL, one)
-    d = block * DH * DL + tile_channels(DH, NL, DL, one)
-    tile_mask = (n < N) & (d < D)
-    tile = tl.max_contiguous(d * state_d + n * one, (1, 2, 4, 8))
-    d_mask = d < D
-    flat_d = block * DH * DL + flat_channels(DH, DL)
-    flat_mask = flat_d < D
+    FULL: tl.constexpr = N == NH * NL
+    nl = lane_states(NL, DL, one)
+    nh = register_states(NH, NL)
+    first_d = block * DH * DL
+    dl = lane_channels(NL, DL, one)
+    dh = register_channels(DH, DL)
+    d_end = D - first_d
+    flat_d = flat_channels(DH, DL)
     flat_n = flat_states(NH, NL)
+    tile_mask = (nl + nh < N) & (dl + dh < d_end)
+    tile = tl.max_contiguous((dl + dh) * state_d + nl + nh, (1, 2, 4, 8))
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
-    x_at = wide_b * x_b + k * x_k
-    dt_at = wide_b * dt_b + k.to(tl.int64) * dt_k
-    bc_at = wide_b * bc_b + k * bc_k
-    x_ = x + x_at + tl.max_contiguous(d * x_d, (1, 2, 4, 8))
-    dy_ = dy + x_at + tl.max_contiguous(d * x_d, (1, 2, 4, 8))
-    dt_ = dt + dt_at + tl.max_contiguous(d * dt_d, (1, 2, 4, 8))
-    Bs_ = bc + bc_at + tl.max_contiguous(n * bc_n, (1, 2, 4, 8))
-    Cs_ = Bs_ + N * bc_n
-    flat_x = x + x_at + flat_d * x_d
-    flat_dy = dy + x_at + flat_d * x_d
-    flat_dt = dt + dt_at + flat_d * dt_d
-    dx_ = dx + x_at + flat_d * x_d
-    ddt_ = ddt + dt_at + flat_d * dt_d
-    dBs_ = dbc + bc_at + flat_n * bc_n
-    dCs_ = dBs_ + N * bc_n
-    A2 = tl.load(A + k * D * N + tile, mask=tile_mask, other=0.0) * LOG2E
+    at_x = wide_b * x_b + k * x_k + first_d * x_d
+    at_dt = wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
+    at_bc = wide_b * bc_b + k * bc_k
+    x += at_x
+    dy += at_x
+    dx += at_x
+    dt += at_dt
+    ddt += at_dt
+    bc += at_bc
+    dbc += at_bc
+    A2 = tl.load(A + (k * D + first_d) * N + tile, mask=tile_mask, other=0.0) * LOG2E
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
-        carry = tl.load(dlast + sequence * D * N + tile, mask=tile_mask, other=0.0)
+        from_ = (sequence * D + first_d) * N
+        carry = tl.load(dlast + from_ + tile, mask=tile_mask, other=0.0)
     if SPLIT:
         carry = fold_splits(
-            carry, A2, split_state, split_dt, sequence * splits, s, splits, D, N, tile, tile_mask,
-            d, d_mask, True,
+            carry, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N, tile,
+            tile_mask, dl + dh, True,
         )  # fmt: skip
     A_sum = tl.zeros((NH, DH, NL, DL), tl.float32)
     bias_sum = tl.zeros((DH, DL), tl.float32)
@@ -97,23 +102,24 @@ def backward_kernel(
     run, move, turn = walk(k, H, W, IMAGE)
     for back in range(first, end):
         chunk = first + end - 1 - back
-        entering = tl.load(
-            states + (sequence * chunks + chunk) * D * N + tile, mask=tile_mask, other=0.0
-        )
+        from_ = ((sequence * chunks + chunk) * D + first_d) * N
+        entering = tl.load(states + from_ + tile, mask=tile_mask, other=0.0)
+        begin, begin_inner = start(chunk * T, k, H, W, run, IMAGE)
         for segment_back in range(T // U):
             segment = T // U - 1 - segment_back
-            at, inner = start(chunk * T, k, H, W, run, IMAGE)
+            at = begin
+            inner = begin_inner
             h = entering
             for again in range(segment):
                 for i in tl.static_range(U):
+                    step = chunk * T + again * U + i
                     p = at.to(tl.int64)
-                    room = tl.where(chunk * T + again * U + i < L, D, 0)
-                    n_room = tl.where(chunk * T + again * U + i < L, N, 0)
-                    dt_i = tl.load(dt_ + p * dt_l, mask=d < room, other=0.0)
-                    x_i = tl.load(x_ + p * x_l, mask=d < room, other=0.0).to(tl.float32)
-                    B_i = tl.load(Bs_ + p * bc_l, mask=n < n_room, other=0.0)
+                    dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
+                    dt_i = tl.where(step < L, dt_i, 0.0)
+                    x_i = load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN)
+                    B_i = load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL)
                     h = tl.exp2(A2 * dt_i) * h + B_i * (dt_i * x_i)
-                    at, inner = advance(at, inner, run, move, turn)
+                    at, inner = advance(at, inner, run, move, turn, step + 1 < L)
 
             step = chunk * T + segment * U
             positions = ()
@@ -124,18 +130,17 @@ def backward_kernel(
             Cs = ()
             for i in tl.static_range(U):
                 p = at.to(tl.int64)
-                room = tl.where(step + i < L, D, 0)
-                n_room = tl.where(step + i < L, N, 0)
                 positions = positions + (p,)
-                dt_i = tl.load(dt_ + p * dt_l, mask=d < room, other=0.0)
-                x_i = tl.load(x_ + p * x_l, mask=d < room, other=0.0).to(tl.float32)
+                ok = step + i < L
+                dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
+                dt_i = tl.where(ok, dt_i, 0.0)
                 dts = dts + (dt_i,)
-                dus = dus + (dt_i * x_i,)
-                dy_i = tl.load(dy_ + p * x_l, mask=d < room, other=0.0).to(tl.float32)
-                dys = dys + (dy_i,)
-                Bs = Bs + (tl.load(Bs_ + p * bc_l, mask=n < n_room, other=0.0),)
-                Cs = Cs + (tl.load(Cs_ + p * bc_l, mask=n < n_room, other=0.0),)
-                at, inner = advance(at, inner, run, move, turn)
+                dus = dus + (dt_i * load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
+                dy_i = load_row(dy + p * x_l, dl, dh, x_d, d_end, EVEN)
+                dys = dys + (tl.where(ok, dy_i, 0.0),)
+                Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
+                Cs = Cs + (load_row(bc + p * bc_l + N * bc_n, nl, nh, bc_n, N, FULL),)
+                at, inner = advance(at, inner, run, move, turn, step + i + 1 < L)
             hs = (h,)
             decays = ()
             for i in tl.static_range(U):
@@ -145,37 +150,36 @@ def backward_kernel(
                 hs = hs + (h,)
             for i in tl.static_range(U - 1, -1, -1):
                 p = positions[i]
-                room = tl.where(step + i < L, D, 0)
-                n_room = tl.where(step + i < L, N, 0)
+                ok = step + i < L
                 g = carry + Cs[i] * dys[i]
                 carry = decays[i] * g
                 q = carry * hs[i]
                 A_sum += dts[i] * q
-                mask = flat_n < n_room
-                tl.atomic_add(
-                    dBs_ + p * bc_l, sum_channels(g * dus[i]), mask=mask, sem="relaxed"
-                )
-                tl.atomic_add(
-                    dCs_ + p * bc_l, sum_channels(hs[i + 1] * dys[i]), mask=mask, sem="relaxed"
-                )
+                mask = flat_n < tl.where(ok, N, 0)
+                to = dbc + p * bc_l + flat_n * bc_n
+                dBs = sum_channels(g * dus[i])
+                dCs = sum_channels(hs[i + 1] * dys[i])
+                tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
+                tl.atomic_add(to + N * bc_n, dCs, mask=mask, sem="relaxed")
                 by_decay = sum_states(A2 * q)
                 by_input = sum_states(g * Bs[i])
-                mask = flat_d < room
-                x_i = tl.load(flat_x + p * x_l, mask=mask, other=0.0).to(tl.float32)
-                dt_i = tl.load(flat_dt + p * dt_l, mask=mask, other=0.0)
-                dy_i = tl.load(flat_dy + p * x_l, mask=mask, other=0.0).to(tl.float32)
+                mask = flat_d < tl.where(ok, d_end, 0)
+                at_d = p * x_l + flat_d * x_d
+                x_i = tl.load(x + at_d, mask=mask, other=0.0).to(tl.float32)
+                dy_i = tl.load(dy + at_d, mask=mask, other=0.0).to(tl.float32)
+                dt_i = tl.load(dt + p * dt_l + flat_d * x_d, mask=mask, other=0.0)
                 if IMAGE:
-                    tl.atomic_add(dx_ + p * x_l, dt_i * by_input, mask=mask, sem="relaxed")
+                    tl.atomic_add(dx + at_d, dt_i * by_input, mask=mask, sem="relaxed")
                 else:
-                    tl.store(dx_ + p * x_l, dt_i * by_input, mask=mask)
+                    tl.store(dx + at_d, dt_i * by_input, mask=mask)
                 slope = LN2 * by_decay + x_i * by_input
                 if SOFTPLUS:
                     slope *= softplus_slope(dt_i)
-                tl.store(ddt_ + p * dt_l, slope, mask=mask)
+                tl.store(ddt + p * dt_l + flat_d * x_d, slope, mask=mask)
                 bias_sum += slope
                 D_sum += dy_i * x_i
 
-    row = ((b * splits + s) * K + k).to(tl.int64) * D
+    row = ((b * splits + s) * K + k).to(tl.int64) * D + first_d
     tl.store(dA + row * N + tile, A_sum, mask=tile_mask)
-    tl.store(dbias + row + flat_d, bias_sum, mask=flat_mask)
-    tl.store(dDs + row + flat_d, D_sum, mask=flat_mask)
+    tl.store(dbias + row + flat_d, bias_sum, mask=flat_d < d_end)
+    tl.store(dDs + row + flat_d, D_sum, mask=flat_d < d_end)

@@ -9,20 +9,23 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     advance,
     flat_channels,
     fold_splits,
+    lane_channels,
+    lane_states,
+    load_row,
     locate,
+    register_channels,
+    register_states,
     start,
     sum_states,
-    tile_channels,
-    tile_states,
     walk,
 )
 
 LOG2E = tl.constexpr(1.4426950408889634)
 # Sizes change from image to image: none of them may compile a kernel anew.
 UNSPECIALISED = (
-    "D", "H", "W", "K", "blocks", "splits", "split_chunks", "chunks", "first_direction",
-    "first_block", "x_b", "x_k", "x_l", "x_d", "dt_b", "dt_k", "dt_l", "dt_d", "bc_b", "bc_k",
-    "bc_l", "bc_n", "directions", "state_d", "one",
+    "D", "H", "W", "K", "directions", "blocks", "splits", "split_chunks", "chunks",
+    "first_direction", "first_block", "x_b", "x_k", "x_l", "x_d", "dt_b", "dt_k", "dt_l",
+    "bc_b", "bc_k", "bc_l", "bc_n", "state_d", "one",
 )  # fmt: skip
 
 
@@ -30,47 +33,54 @@ UNSPECIALISED = (
 def forward_kernel(
     x, dt, bc, A, y, states, last, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, dt_d, bc_b, bc_k, bc_l, bc_n, state_d, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, state_d, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
     IMAGE: tl.constexpr, SAVE: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """x, y share strides; y is added to (IMAGE) or stored. Chunks of T steps, U at a time."""
+    """x, y share strides; y is added to (IMAGE) or stored. Chunks of T steps, U at a time.
+
+    In images channels, and states in bc, are adjacent. EVEN: the tile divides D.
+    """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
+    if IMAGE:
+        x_d = 1
+        bc_n = 1
     L = H * W
-    n = tile_states(NH, NL, DL, one)
-    d = block * DH * DL + tile_channels(DH, NL, DL, one)
-    flat_d = block * DH * DL + flat_channels(DH, DL)
-    tile_mask = (n < N) & (d < D)
-    tile = tl.max_contiguous(d * state_d + n * one, (1, 2, 4, 8))
-    dt_mask = d < D
+    FULL: tl.constexpr = N == NH * NL
+    nl = lane_states(NL, DL, one)
+    nh = register_states(NH, NL)
+    first_d = block * DH * DL
+    dl = lane_channels(NL, DL, one)
+    dh = register_channels(DH, DL)
+    d_end = D - first_d
+    flat_d = flat_channels(DH, DL)
+    tile_mask = (nl + nh < N) & (dl + dh < d_end)
+    tile = tl.max_contiguous((dl + dh) * state_d + nl + nh, (1, 2, 4, 8))
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
-    x += wide_b * x_b + k * x_k
-    y += wide_b * x_b + k * x_k + flat_d * x_d
-    dt += wide_b * dt_b + k.to(tl.int64) * dt_k
+    x += wide_b * x_b + k * x_k + first_d * x_d
+    y += wide_b * x_b + k * x_k + first_d * x_d
+    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
     bc += wide_b * bc_b + k * bc_k
-    x_ = x + tl.max_contiguous(d * x_d, (1, 2, 4, 8))
-    dt_ = dt + tl.max_contiguous(d * dt_d, (1, 2, 4, 8))
-    Bs_ = bc + tl.max_contiguous(n * bc_n, (1, 2, 4, 8))
-    Cs_ = Bs_ + N * bc_n
-    A2 = tl.load(A + k * D * N + tile, mask=tile_mask, other=0.0) * LOG2E
+    A2 = tl.load(A + (k * D + first_d) * N + tile, mask=tile_mask, other=0.0) * LOG2E
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
         h = fold_splits(
-            h, A2, split_state, split_dt, sequence * splits, s, splits, D, N, tile, tile_mask,
-            d, dt_mask, False,
+            h, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N, tile,
+            tile_mask, dl + dh, False,
         )  # fmt: skip
     first = s * split_chunks
     run, move, turn = walk(k, H, W, IMAGE)
     at, inner = start(first * T, k, H, W, run, IMAGE)
     for chunk in range(first, tl.minimum(first + split_chunks, chunks)):
         if SAVE:
-            tl.store(states + (sequence * chunks + chunk) * D * N + tile, h, mask=tile_mask)
+            row = ((sequence * chunks + chunk) * D + first_d) * N
+            tl.store(states + row + tile, h, mask=tile_mask)
         for segment in range(T // U):
             step = chunk * T + segment * U
             positions = ()
@@ -80,34 +90,36 @@ def forward_kernel(
             Cs = ()
             for i in tl.static_range(U):
                 p = at.to(tl.int64)
-                room = tl.where(step + i < L, D, 0)
-                n_room = tl.where(step + i < L, N, 0)
                 positions = positions + (p,)
-                xs = xs + (tl.load(x_ + p * x_l, mask=d < room, other=0.0),)
-                dts = dts + (tl.load(dt_ + p * dt_l, mask=d < room, other=0.0),)
-                Bs = Bs + (tl.load(Bs_ + p * bc_l, mask=n < n_room, other=0.0),)
-                Cs = Cs + (tl.load(Cs_ + p * bc_l, mask=n < n_room, other=0.0),)
-                at, inner = advance(at, inner, run, move, turn)
+                xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
+                dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
+                # Steps past the end change nothing.
+                dts = dts + (tl.where(step + i < L, dt_i, 0.0),)
+                Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
+                Cs = Cs + (load_row(bc + p * bc_l + N * bc_n, nl, nh, bc_n, N, FULL),)
+                at, inner = advance(at, inner, run, move, turn, step + i + 1 < L)
             for i in tl.static_range(U):
-                h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i].to(tl.float32))
+                h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i])
                 value = sum_states(h * Cs[i])
-                mask = flat_d < tl.where(step + i < L, D, 0)
+                mask = flat_d < tl.where(step + i < L, d_end, 0)
+                to = y + positions[i] * x_l + flat_d * x_d
                 if IMAGE:
-                    tl.atomic_add(y + positions[i] * x_l, value, mask=mask, sem="relaxed")
+                    tl.atomic_add(to, value, mask=mask, sem="relaxed")
                 else:
-                    tl.store(y + positions[i] * x_l, value, mask=mask)
+                    tl.store(to, value, mask=mask)
     if LAST:
         if s == splits - 1:
-            tl.store(last + sequence * D * N + tile, h, mask=tile_mask)
+            tl.store(last + (sequence * D + first_d) * N + tile, h, mask=tile_mask)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def split_kernel(
     x, dt, bc, A, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, dt_d, bc_b, bc_k, bc_l, bc_n, state_d, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, state_d, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, IMAGE: tl.constexpr, BACKWARD: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
+    IMAGE: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """What each split adds to a state of zero, and its sum of dt.
 
@@ -116,34 +128,41 @@ def split_kernel(
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
+    if IMAGE:
+        x_d = 1
+        bc_n = 1
     L = H * W
-    n = tile_states(NH, NL, DL, one)
-    d = block * DH * DL + tile_channels(DH, NL, DL, one)
-    tile_mask = (n < N) & (d < D)
-    tile = tl.max_contiguous(d * state_d + n * one, (1, 2, 4, 8))
-    dt_mask = d < D
+    FULL: tl.constexpr = N == NH * NL
+    nl = lane_states(NL, DL, one)
+    nh = register_states(NH, NL)
+    first_d = block * DH * DL
+    dl = lane_channels(NL, DL, one)
+    dh = register_channels(DH, DL)
+    d_end = D - first_d
+    tile_mask = (nl + nh < N) & (dl + dh < d_end)
+    tile = tl.max_contiguous((dl + dh) * state_d + nl + nh, (1, 2, 4, 8))
 
     wide_b = b.to(tl.int64)
-    x_ = x + wide_b * x_b + k * x_k + tl.max_contiguous(d * x_d, (1, 2, 4, 8))
-    dt_ = dt + wide_b * dt_b + k.to(tl.int64) * dt_k + tl.max_contiguous(d * dt_d, (1, 2, 4, 8))
-    map_ = bc + wide_b * bc_b + k * bc_k + tl.max_contiguous(n * bc_n, (1, 2, 4, 8))
+    x += wide_b * x_b + k * x_k + first_d * x_d
+    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
+    bc += wide_b * bc_b + k * bc_k
     if BACKWARD:
-        map_ += N * bc_n
-    A2 = tl.load(A + k * D * N + tile, mask=tile_mask, other=0.0) * LOG2E
+        bc += N * bc_n
+    A2 = tl.load(A + (k * D + first_d) * N + tile, mask=tile_mask, other=0.0) * LOG2E
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)
     first = s * split_chunks * T
     end = tl.minimum(first + split_chunks * T, L)
-    run, move, turn = walk(k, H, W, IMAGE)
+    way = k
     if BACKWARD:
         # The way back from the last step is the opposite direction's way.
         first = L - end
         end = L - s * split_chunks * T
         if IMAGE:
-            k = (k + 2) % 4
-        run, move, turn = walk(k, H, W, IMAGE)
-    at, inner = start(first, k, H, W, run, IMAGE)
+            way = (k + 2) % 4
+    run, move, turn = walk(way, H, W, IMAGE)
+    at, inner = start(first, way, H, W, run, IMAGE)
     for step in range(first, end, U):
         xs = ()
         dts = ()
@@ -153,19 +172,21 @@ def split_kernel(
             if BACKWARD:
                 if not IMAGE:
                     p = L - 1 - p
-            room = tl.where(step + i < end, D, 0)
-            n_room = tl.where(step + i < end, N, 0)
-            xs = xs + (tl.load(x_ + p * x_l, mask=d < room, other=0.0),)
-            dts = dts + (tl.load(dt_ + p * dt_l, mask=d < room, other=0.0),)
-            maps = maps + (tl.load(map_ + p * bc_l, mask=n < n_room, other=0.0),)
-            at, inner = advance(at, inner, run, move, turn)
+            xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
+            dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
+            dts = dts + (tl.where(step + i < end, dt_i, 0.0),)
+            map_i = load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL)
+            if BACKWARD:
+                map_i = tl.where(step + i < end, map_i, 0.0)
+            maps = maps + (map_i,)
+            at, inner = advance(at, inner, run, move, turn, step + i + 1 < end)
         for i in tl.static_range(U):
             a = tl.exp2(A2 * dts[i])
             if BACKWARD:
-                h = a * (h + maps[i] * xs[i].to(tl.float32))
+                h = a * (h + maps[i] * xs[i])
             else:
-                h = a * h + maps[i] * (dts[i] * xs[i].to(tl.float32))
+                h = a * h + maps[i] * (dts[i] * xs[i])
             total += dts[i]
-    row = ((b * K + k) * splits + s).to(tl.int64)
-    tl.store(split_state + row * D * N + tile, h, mask=tile_mask)
-    tl.store(split_dt + row * D + d, total, mask=dt_mask)
+    row = ((b * K + k) * splits + s).to(tl.int64) * D + first_d
+    tl.store(split_state + row * N + tile, h, mask=tile_mask)
+    tl.store(split_dt + row + dl + dh, total, mask=dl + dh < d_end)

@@ -8,9 +8,11 @@ nh * NL + nl, channel d is dh * DL + dl.
 
 Memory accesses must keep to that layout, or values are rearranged between lanes at each step.
 Triton gives an access lanes along the axes of the longest contiguity first, and several values a
-lane where it can prove them aligned. So strides, the innermost too, are passed as unspecialised
-integers, which hides contiguity and alignment, and `tl.max_contiguous` claims a contiguity that puts
-the axes in the tile's order; without a known alignment nothing else follows from it.
+lane where it can prove them aligned. So sizes and strides are passed as unspecialised integers,
+offsets between lanes are multiplied by a `one` of that kind, and `tl.max_contiguous` claims a
+contiguity that puts the axes in the tile's order; without a known alignment nothing else follows
+from it. Offsets between a lane's registers are constants, added last: they end up in the load
+instructions.
 """
 
 from __future__ import annotations
@@ -20,19 +22,42 @@ import triton.language as tl
 
 
 @triton.jit
-def tile_states(NH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
-    """State numbers, [NH, 1, NL, DL]. `one` is 1, but not for the compiler."""
-    nh = tl.arange(0, NH)[:, None, None, None] * NL
-    nl = tl.arange(0, NL)[None, None, :, None]
-    return nh + nl + tl.arange(0, DL)[None, None, None, :] * (1 - one)
+def lane_states(NL: tl.constexpr, DL: tl.constexpr, one):
+    """State numbers within a register, [1, 1, NL, DL]."""
+    nl = tl.arange(0, NL)[None, None, :, None] * one
+    return nl + tl.arange(0, DL)[None, None, None, :] * (1 - one)
 
 
 @triton.jit
-def tile_channels(DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
-    """Channel numbers within the tile, [1, DH, NL, DL]."""
-    dh = tl.arange(0, DH)[None, :, None, None] * DL
-    dl = tl.arange(0, DL)[None, None, None, :]
-    return dh + dl + tl.arange(0, NL)[None, None, :, None] * (1 - one)
+def lane_channels(NL: tl.constexpr, DL: tl.constexpr, one):
+    """Channel numbers within a register, [1, 1, NL, DL]."""
+    dl = tl.arange(0, DL)[None, None, None, :] * one
+    return dl + tl.arange(0, NL)[None, None, :, None] * (1 - one)
+
+
+@triton.jit
+def register_states(NH: tl.constexpr, NL: tl.constexpr):
+    """Where each register's states start, [NH, 1, 1, 1]."""
+    return tl.arange(0, NH)[:, None, None, None] * NL
+
+
+@triton.jit
+def register_channels(DH: tl.constexpr, DL: tl.constexpr):
+    """Where each register's channels start, [1, DH, 1, 1]."""
+    return tl.arange(0, DH)[None, :, None, None] * DL
+
+
+@triton.jit
+def load_row(at, lanes, registers, stride, limit, EXACT: tl.constexpr):
+    """The values at lanes + registers < limit along an axis of `stride`, else 0; in the tile's
+    layout. EXACT: all of them are."""
+    at += lanes * stride
+    at = tl.max_contiguous(at + registers * stride, (1, 2, 4, 8))
+    if EXACT:
+        values = tl.load(at)
+    else:
+        values = tl.load(at, mask=lanes + registers < limit, other=0.0)
+    return values.to(tl.float32)
 
 
 @triton.jit
@@ -98,18 +123,19 @@ def start(step, k, H, W, run, IMAGE: tl.constexpr):
 
 
 @triton.jit
-def advance(at, inner, run, move, turn):
-    """The next step's position."""
+def advance(at, inner, run, move, turn, going):
+    """The next step's position; or, if not `going`, the same one."""
     inner += 1
     turns = inner == run
-    return at + tl.where(turns, turn, move), tl.where(turns, 0, inner)
+    after = at + tl.where(turns, turn, move)
+    return tl.where(going, after, at), tl.where(turns, 0, inner)
 
 
 @triton.jit
 def fold_splits(
-    h, A2, split_state, split_dt, row, s, splits, D, N, offsets, mask, dt_offsets, dt_mask,
+    h, A2, split_state, split_dt, row, s, splits, D, first_d, N, tile, tile_mask, channels,
     BACKWARD: tl.constexpr,
-):
+):  # fmt: skip
     """Fold what the splits before this one (backwards: behind it) add into the entering `h`:
     h <- exp(A sum dt) h + what the split adds. `row` is the sequence's first split."""
     count = s
@@ -119,8 +145,8 @@ def fold_splits(
         at = i
         if BACKWARD:
             at = splits - 1 - i
-        base = (row + at).to(tl.int64)
-        added = tl.load(split_state + base * D * N + offsets, mask=mask, other=0.0)
-        dt = tl.load(split_dt + base * D + dt_offsets, mask=dt_mask, other=0.0)
+        base = (row + at).to(tl.int64) * D + first_d
+        added = tl.load(split_state + base * N + tile, mask=tile_mask, other=0.0)
+        dt = tl.load(split_dt + base + channels, mask=channels < D - first_d, other=0.0)
         h = tl.exp2(A2 * dt) * h + added
     return h
