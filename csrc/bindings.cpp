@@ -1,7 +1,15 @@
 // Python's view of the kernels: addresses, sizes, strides and a stream handle, never a tensor.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "build_info.h"
+#include "cpu/cpu.h"
 #ifdef SWIN_UMAMBA_CUDA
 #include "cuda/launch.h"
 #endif
@@ -68,10 +76,115 @@ void bind_cuda(py::module_ m) {
 }
 #endif
 
+// ---- the CPU kernels
+
+namespace cpu = swin_umamba::cpu;
+
+template <class T>
+T* at(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// An op of csrc/cpu/cpu.h on a structure of csrc/cpu/params.h: sizes, then addresses in its order.
+template <template <class> class Params, class T, class Sizes, std::size_t... i>
+Params<T> params(const Sizes& sizes, const uintptr_t* addresses, std::index_sequence<i...>) {
+  return {sizes, at<T>(addresses[i])...};
+}
+
+template <template <class> class Params, class Sizes, std::size_t count>
+void on_cpu(
+    void (*f32)(const Params<float>&, int), void (*f64)(const Params<double>&, int), bool float64,
+    const Sizes& sizes, const std::array<uintptr_t, count>& addresses, int threads) {
+  const py::gil_scoped_release unlocked;
+  constexpr auto all = std::make_index_sequence<count>{};
+  if (float64) {
+    f64(params<Params, double>(sizes, addresses.data(), all), threads);
+  } else {
+    f32(params<Params, float>(sizes, addresses.data(), all), threads);
+  }
+}
+
+cpu::SS2DSizes ss2d_sizes(const std::array<int64_t, 6>& n) {
+  return {n[0], n[1], n[2], n[3], n[4], n[5]};
+}
+cpu::ScanSizes scan_sizes(const std::array<int64_t, 5>& n, bool softplus) {
+  return {n[0], n[1], n[2], n[3], n[4], softplus};
+}
+
+template <class T>
+void elementwise(const std::string& function, uintptr_t x, uintptr_t y, uintptr_t derivative, int64_t count) {
+  const cpu::Kernels<T>& kernels = cpu::kernels<T>();
+  if (function == "exp2") {
+    kernels.exp2(at<T>(x), at<T>(y), count);
+  } else if (function == "exp") {
+    kernels.exp(at<T>(x), at<T>(y), count);
+  } else if (function == "softplus") {
+    kernels.softplus(at<T>(x), at<T>(y), at<T>(derivative), count);
+  } else {
+    throw std::invalid_argument("function is '" + function + "', expected exp2, exp or softplus");
+  }
+}
+
+void bind_cpu(py::module_ m) {
+  m.doc() = "The CPU kernels; sizes and addresses in the order of csrc/cpu/params.h";
+  m.attr("chunk_length") = cpu::kChunk;
+  m.def("has_openmp", &cpu::has_openmp);
+  m.def("instruction_sets", &cpu::instruction_sets);
+  m.def("instruction_set", &cpu::instruction_set);
+  m.def("set_instruction_set", &cpu::set_instruction_set, py::arg("name"));
+  m.def(
+      "ss2d_forward",
+      [](bool float64, const std::array<int64_t, 6>& sizes, const std::array<uintptr_t, 8>& addresses,
+         int threads) {
+        on_cpu<cpu::SS2DForward>(
+            cpu::ss2d_forward<float>, cpu::ss2d_forward<double>, float64, ss2d_sizes(sizes), addresses,
+            threads);
+      },
+      py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
+  m.def(
+      "ss2d_backward",
+      [](bool float64, const std::array<int64_t, 6>& sizes,
+         const std::array<uintptr_t, 14>& addresses, int threads) {
+        on_cpu<cpu::SS2DBackward>(
+            cpu::ss2d_backward<float>, cpu::ss2d_backward<double>, float64, ss2d_sizes(sizes),
+            addresses, threads);
+      },
+      py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
+  m.def(
+      "scan_forward",
+      [](bool float64, const std::array<int64_t, 5>& sizes, bool softplus,
+         const std::array<uintptr_t, 10>& addresses, int threads) {
+        on_cpu<cpu::ScanForward>(
+            cpu::scan_forward<float>, cpu::scan_forward<double>, float64, scan_sizes(sizes, softplus),
+            addresses, threads);
+      },
+      py::arg("float64"), py::arg("sizes"), py::arg("softplus"), py::arg("addresses"),
+      py::arg("threads"));
+  m.def(
+      "scan_backward",
+      [](bool float64, const std::array<int64_t, 5>& sizes, bool softplus,
+         const std::array<uintptr_t, 17>& addresses, int threads) {
+        on_cpu<cpu::ScanBackward>(
+            cpu::scan_backward<float>, cpu::scan_backward<double>, float64,
+            scan_sizes(sizes, softplus), addresses, threads);
+      },
+      py::arg("float64"), py::arg("sizes"), py::arg("softplus"), py::arg("addresses"),
+      py::arg("threads"));
+  m.def(
+      "elementwise",
+      [](const std::string& function, bool float64, uintptr_t x, uintptr_t y, uintptr_t derivative,
+         int64_t count) {
+        (float64 ? elementwise<double> : elementwise<float>)(function, x, y, derivative, count);
+      },
+      py::arg("function"), py::arg("float64"), py::arg("x"), py::arg("y"), py::arg("derivative"),
+      py::arg("count"), "For tests: the vectorised exp2, exp, or softplus and its derivative.");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info);
+  bind_cpu(m.def_submodule("cpu"));
 #ifdef SWIN_UMAMBA_CUDA
   bind_cuda(m.def_submodule("cuda"));
 #endif
