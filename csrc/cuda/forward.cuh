@@ -126,6 +126,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kForwardBlocks
       }
       if constexpr (kFull) {
         Sum::run(y, t.lane);
+        __syncwarp();  // every lane has read its dt, whose place y takes
         if (Sum::owner(t.lane)) {
 #pragma unroll
           for (int i = 0; i < Sum::kHeld; ++i) {
