@@ -9,7 +9,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))
 from building.command import BuildKernels
 
 setup(
-    # Optional: setuptools then bears that without a compiler there is no such file.
-    ext_modules=[Extension("swin_umamba_ops._C", sources=[], optional=True)],
+    ext_modules=[Extension("swin_umamba_ops._C", sources=[])],
     cmdclass={"build_ext": BuildKernels},
 )

@@ -43,7 +43,7 @@ def text(plan: Plan, target: str) -> str:
     if plan.nvcc is not None:  # which knows where its static runtime lies
         ccbin = [flag for step in plan.steps for flag in step.flags if flag.startswith("-ccbin=")]
         link = [plan.nvcc, "-shared", "-cudart=static", *ccbin[:1]]
-        link_flags = [f"-Xcompiler={flag}" for flag in link_flags]
+        link_flags = [part for flag in link_flags for part in _through_nvcc(flag)]
     lines = [
         _RULES.format(
             cxx=_joined(plan.cxx),
@@ -62,6 +62,13 @@ def text(plan: Plan, target: str) -> str:
     objects = " ".join(_path(step.object) for step in plan.steps)
     lines.append(f"\nbuild {_path(target)}: link {objects}\ndefault {_path(target)}\n")
     return "\n".join(lines)
+
+
+def _through_nvcc(flag: str) -> list[str]:
+    """A flag of the host compiler's for linking, as nvcc hands it on: it splits at commas."""
+    if flag.startswith("-Wl,"):
+        return [f"-Xlinker={part}" for part in flag.split(",")[1:]]
+    return [f"-Xcompiler={flag}"]
 
 
 def _joined(arguments: list[str]) -> str:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+from pathlib import Path
 from types import ModuleType
+
+# What the build leaves in place of the module: one line that says why there is none.
+_NOTE = Path(__file__).parents[1] / "_not_compiled.txt"
 
 
 @functools.cache
@@ -13,7 +17,8 @@ def load() -> tuple[ModuleType | None, str]:
     try:
         return importlib.import_module("swin_umamba_ops._C"), ""
     except ModuleNotFoundError:
-        return None, "swin_umamba_ops was installed without its compiled module"
+        reason = _NOTE.read_text().strip() if _NOTE.is_file() else "it was never built"
+        return None, f"swin_umamba_ops was installed without its compiled module: {reason}"
     except ImportError as error:
         return None, f"the compiled module does not load: {error}"
 
@@ -28,4 +33,6 @@ def module() -> ModuleType:
 
 def why_without(part: str) -> str:
     """Why the compiled module lacks a part ("cuda", "cpu"), as the build recorded it."""
-    return f"swin_umamba_ops was built without {part} kernels"
+    told = f"swin_umamba_ops was built without {part} kernels"
+    reason = module().build_info()["left_out"].get(part)
+    return told if reason is None else f"{told}: {reason}"
