@@ -88,14 +88,15 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
     defines = [f"-DSWIN_UMAMBA_{name.upper()}=1" for name in simd]
     if nvcc is not None:
         defines.append("-DSWIN_UMAMBA_CUDA=1")
-    for step in cpu_steps:
-        step.flags = [*step.flags, *defines]
+    cxx_steps = [_bindings_step(), *cpu_steps]
+    for step in cxx_steps:
+        # The user's own come last, where they win.
+        step.flags = [*step.flags, *defines, *_split(environment, "CXXFLAGS")]
     return Plan(
-        cxx=[*cxx.command, *_split(environment, "CXXFLAGS")],
+        cxx=cxx.command,
         nvcc=None if nvcc is None else nvcc.path,
         steps=[
-            _bindings_step(defines),
-            *cpu_steps,
+            *cxx_steps,
             *([] if nvcc is None else _cuda_steps(environment, cxx, nvcc, selected)),
         ],
         link_flags=[*openmp, *_link_flags(cxx), *_split(environment, "LDFLAGS")],
@@ -116,10 +117,10 @@ def _split(environment: Mapping[str, str], name: str) -> list[str]:
     return environment.get(name, "").split()
 
 
-def _bindings_step(defines: list[str]) -> Step:
+def _bindings_step() -> Step:
     """The one file that knows Python: its object is for one Python alone."""
     includes = [sysconfig.get_path("include"), pybind11.get_include(), "."]
-    flags = [*(f"-I{folder}" for folder in includes), *defines]
+    flags = [f"-I{folder}" for folder in includes]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return Step(CSRC / "bindings.cpp", f"bindings{suffix}.o", "cxx", flags)
 

@@ -1,0 +1,94 @@
+"""Builds of a copy of the sources, in environments that lack one tool or another."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_NEEDED = (
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "csrc",
+    "swin_umamba",
+    "swin_umamba_ops",
+)
+_BUILT = shutil.ignore_patterns("__pycache__", "*.so", "_not_compiled.txt")
+
+
+def copy_sources(folder: Path) -> Path:
+    """What a build needs, without anything that one here has left."""
+    folder.mkdir()
+    for name in _NEEDED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=_BUILT)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def environment(scratch: Path, **changes: str) -> dict[str, str]:
+    """This one's variables, less all that steer a build and less nvcc, and with the changes."""
+    steering = ("SWIN_UMAMBA_", "CUDA_", "TORCH_", "PIP_CONFIG", "MAX_JOBS")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
+    for name in ("CC", "CXX", "CXXFLAGS", "LDFLAGS", "PYTHONPATH"):
+        kept.pop(name, None)
+    kept["PATH"] = _path_without("nvcc", kept.get("PATH", os.defpath), scratch)
+    # Whether it builds is the question, not how fast the result is.
+    return kept | {"CXXFLAGS": "-O0"} | changes
+
+
+def _path_without(tool: str, path: str, scratch: Path) -> str:
+    """The search path, where a folder that has the tool becomes one of links to all else in it."""
+    folders = []
+    for i, folder in enumerate(path.split(os.pathsep)):
+        if folder and (Path(folder) / tool).exists():
+            links = scratch / f"path{i}"
+            if not links.is_dir():
+                links.mkdir(parents=True)
+                for entry in Path(folder).iterdir():
+                    if entry.name != tool:
+                        (links / entry.name).symlink_to(entry.resolve())
+            folder = str(links)
+        folders.append(folder)
+    return os.pathsep.join(folders)
+
+
+def run(
+    arguments: list[str], folder: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python; its output and errors come as one text."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+    )
+
+
+def make_wheel(
+    sources: Path, out: Path, variables: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """What `pip wheel` prints and how it ends; the wheel lies in `out`."""
+    wheel = ["-m", "pip", "wheel", "-v", "--no-index", "--no-build-isolation", "--no-deps"]
+    return run([*wheel, "-w", str(out), "."], sources, variables)
+
+
+def unpack(out: Path) -> Path:
+    """Unpack the one wheel in a folder: the place from which to import it."""
+    (wheel,) = out.glob("*.whl")
+    place = out / "unpacked"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(place)
+    return place

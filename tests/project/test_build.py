@@ -1,0 +1,258 @@
+"""Wheels and builds in place, without nvcc and without a compiler: what they hold and tell."""
+
+from __future__ import annotations
+
+import email
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import builds
+import pytest
+
+pytestmark = pytest.mark.slow
+# A script in place of nvcc that knows its options and fails to compile.
+BROKEN_NVCC = """\
+#!/bin/sh
+case "$1" in
+  --version) echo "Cuda compilation tools, release 12.8, V12.8.0" ;;
+  --list-gpu-arch) echo compute_80; echo compute_90 ;;
+  --help) echo "--compress-mode" ;;
+  *) echo "internal error: assertion failed" >&2; exit 2 ;;
+esac
+"""
+
+
+@dataclass
+class Built:
+    """A wheel that was built and unpacked."""
+
+    sources: Path
+    place: Path
+    output: str
+    variables: dict[str, str]
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python where the unpacked wheel is imported, and the checkout is not."""
+        variables = self.variables | {"PYTHONPATH": str(self.place)}
+        return builds.run(list(arguments), self.place.parent, variables)
+
+    @property
+    def files(self) -> set[str]:
+        return {
+            str(path.relative_to(self.place)) for path in self.place.rglob("*") if path.is_file()
+        }
+
+
+Scratch = Callable[[str], Path]
+
+
+def _built(scratch: Path, **changes: str) -> Built:
+    sources = builds.copy_sources(scratch / "sources")
+    variables = builds.environment(scratch / "tools", **changes)
+    done = builds.make_wheel(sources, scratch / "out", variables)
+    assert done.returncode == 0, done.stdout
+    return Built(sources, builds.unpack(scratch / "out"), done.stdout, variables)
+
+
+@pytest.fixture(scope="module")
+def without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    return _built(tmp_path_factory.mktemp("without_nvcc"))
+
+
+@pytest.fixture(scope="module")
+def without_compiler(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    scratch = tmp_path_factory.mktemp("without_compiler")
+    return _built(scratch, CC="/bin/false", CXX="/bin/false")
+
+
+# ---- what lies in a wheel
+
+
+def _python_files(folder: Path) -> set[str]:
+    return {
+        str(path.relative_to(folder))
+        for package in ("swin_umamba", "swin_umamba_ops")
+        for path in (folder / package).rglob("*.py")
+    }
+
+
+def test_the_wheel_holds_the_packages_and_nothing_else(without_nvcc: Built) -> None:
+    own = {name for name in without_nvcc.files if ".dist-info/" not in name}
+    (module,) = {name for name in own if name.endswith(".so")}
+    assert re.fullmatch(r"swin_umamba_ops/_C\.[\w.-]+\.so", module)
+    typed = {"swin_umamba/py.typed", "swin_umamba_ops/py.typed"}
+    assert own == _python_files(without_nvcc.sources) | typed | {module}
+    assert any(name.endswith("/licenses/LICENSE") for name in without_nvcc.files)
+
+
+def test_metadata(without_nvcc: Built) -> None:
+    (file,) = without_nvcc.place.glob("*.dist-info/METADATA")
+    told = email.message_from_string(file.read_text(encoding="utf-8"))
+    version = without_nvcc.python("-c", "import swin_umamba_ops as o; print(o.__version__)")
+    assert told["Version"] == version.stdout.strip()
+    assert (told["Name"], told["License-Expression"]) == ("swin-umamba", "Apache-2.0")
+    assert set(told.get_all("Provides-Extra")) == {"train", "bench", "all", "dev"}
+    (points,) = without_nvcc.place.glob("*.dist-info/entry_points.txt")
+    assert "swin-umamba = swin_umamba.cli:app" in points.read_text()
+
+
+# ---- without nvcc
+
+
+def test_the_module_needs_no_torch(without_nvcc: Built) -> None:
+    (module,) = without_nvcc.place.glob("swin_umamba_ops/_C*.so")
+    code = f"""
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("_C", {str(module)!r})
+_C = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(_C)
+assert "torch" not in sys.modules
+assert hasattr(_C, "cpu") and not hasattr(_C, "cuda")
+info = _C.build_info()
+assert info["cuda"] is False and "nvcc was not found" in info["left_out"]["cuda"], info
+"""
+    done = without_nvcc.python("-c", code)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF files")
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+def test_the_module_is_bound_to_no_torch_and_no_cuda_library(without_nvcc: Built) -> None:
+    (module,) = without_nvcc.place.glob("swin_umamba_ops/_C*.so")
+    symbols = subprocess.check_output(["nm", "-DC", "--undefined-only", module], text=True)
+    assert "PyObject" in symbols or "Py_" in symbols
+    assert not re.search(r"\b(c10|at|torch|caffe2)::|\bcuda[A-Z]", symbols)
+    libraries = subprocess.check_output(["ldd", str(module)], text=True)
+    assert not re.search(r"torch|c10|cudart|stdc\+\+", libraries)
+
+
+def test_without_nvcc_the_reason_is_told(without_nvcc: Built) -> None:
+    assert "swin-umamba: built without cuda: nvcc was not found" in without_nvcc.output
+    report = without_nvcc.python("-m", "swin_umamba_ops").stdout
+    assert re.search(r"cuda +no: .*built without cuda kernels: nvcc was not found", report)
+    assert re.search(r"cpu +usable", report)
+
+
+def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(
+    without_nvcc: Built, tmp_path: Path
+) -> None:
+    asked = without_nvcc.variables | {"SWIN_UMAMBA_CUDA": "1"}
+    done = builds.make_wheel(without_nvcc.sources, tmp_path, asked)
+    assert done.returncode != 0
+    assert "SWIN_UMAMBA_CUDA=1 asks for the CUDA kernels, but nvcc was not found" in done.stdout
+    assert not list(tmp_path.glob("*.whl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SWIN_UMAMBA_CUDA", "yes", "SWIN_UMAMBA_CUDA is 'yes', expected auto, 0 or 1"),
+        ("SWIN_UMAMBA_CUDA_ARCHS", "Hopper", "SWIN_UMAMBA_CUDA_ARCHS: 'Hopper' is no GPU"),
+    ],
+)
+def test_a_variable_that_is_not_understood_is_an_error(
+    without_nvcc: Built, tmp_path: Path, name: str, value: str, message: str
+) -> None:
+    variables = without_nvcc.variables | {name: value, "CUDA_HOME": str(_broken_cuda(tmp_path))}
+    done = builds.run(["setup.py", "build_ext"], without_nvcc.sources, variables)
+    assert done.returncode != 0
+    assert message in done.stdout
+
+
+def _broken_cuda(folder: Path) -> Path:
+    nvcc = folder / "cuda" / "bin" / "nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text(BROKEN_NVCC)
+    nvcc.chmod(0o755)
+    return nvcc.parents[1]
+
+
+# ---- in place
+
+
+def test_in_place_only_what_changed_is_built_again(without_nvcc: Built) -> None:
+    sources, variables = without_nvcc.sources, without_nvcc.variables
+    command = ["setup.py", "build_ext", "--inplace"]
+    done = builds.run(command, sources, variables)
+    assert "ninja: no work to do" in done.stdout, "the wheel's objects were not used again"
+    assert list(sources.glob("swin_umamba_ops/_C*.so"))
+
+    header = sources / "csrc" / "cpu" / "cpu.h"
+    header.write_text(header.read_text() + "\n// changed\n")
+    changed = builds.run(command, sources, variables).stdout
+    assert "C++" in changed
+    assert "bindings.cpp" in changed
+    assert "kernels_base.cpp" not in changed
+
+
+def test_cuda_sources_that_do_not_compile_are_left_out_loudly(
+    without_nvcc: Built, tmp_path: Path
+) -> None:
+    broken = without_nvcc.variables | {"CUDA_HOME": str(_broken_cuda(tmp_path))}
+    command = ["setup.py", "build_ext", "--inplace"]
+    insisting = builds.run(command, without_nvcc.sources, broken | {"SWIN_UMAMBA_CUDA": "1"})
+    assert insisting.returncode != 0
+    assert "internal error: assertion failed" in insisting.stdout
+
+    done = builds.run(command, without_nvcc.sources, broken)
+    assert done.returncode == 0, done.stdout
+    reason = "the CUDA sources do not compile with nvcc 12.8"
+    assert f"swin-umamba: built WITHOUT its CUDA kernels: {reason}" in done.stdout
+    told = builds.run(["-m", "swin_umamba_ops"], without_nvcc.sources, broken).stdout
+    assert f"built without cuda kernels: {reason}" in told
+
+
+# ---- without a compiler
+
+
+def test_without_a_compiler_plain_python_is_installed(without_compiler: Built) -> None:
+    assert "installed WITHOUT its compiled kernels: no C++17 compiler" in without_compiler.output
+    own = {name for name in without_compiler.files if ".dist-info/" not in name}
+    expected = _python_files(without_compiler.sources)
+    assert own - expected == {
+        "swin_umamba/py.typed",
+        "swin_umamba_ops/py.typed",
+        "swin_umamba_ops/_not_compiled.txt",
+    }
+
+
+def test_without_a_compiler_the_ops_work_and_say_why_they_are_slow(
+    without_compiler: Built,
+) -> None:
+    report = without_compiler.python("-m", "swin_umamba_ops").stdout
+    for backend in ("cuda", "cpu"):
+        assert re.search(rf"{backend} +no: .*no C\+\+17 compiler works here", report)
+    code = """
+import torch, swin_umamba_ops as ops
+x = torch.randn(1, 4, 3, 5, requires_grad=True)
+rest = [torch.randn(s) for s in ((4, 6, 4), (4, 4, 2), (4, 4), (16, 2), (16,))]
+ops.ss2d(x, *rest).sum().backward()
+assert x.grad.isfinite().all()
+try:
+    ops.ss2d(x, *rest, backend="cpu")
+except RuntimeError as error:
+    assert "no C++17 compiler works here" in str(error), error
+else:
+    raise AssertionError("the cpu backend ran without its module")
+"""
+    done = without_compiler.python("-c", code)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_compiler_is_used_once_it_is_there(without_compiler: Built) -> None:
+    """And the note that it was missing goes."""
+    command = ["setup.py", "build_ext", "--inplace"]
+    place = without_compiler.sources / "swin_umamba_ops"
+    builds.run(command, without_compiler.sources, without_compiler.variables)
+    assert (place / "_not_compiled.txt").is_file()
+    usual = {k: v for k, v in without_compiler.variables.items() if k not in ("CC", "CXX")}
+    builds.run(command, without_compiler.sources, usual)
+    assert list(place.glob("_C*.so"))
+    assert not (place / "_not_compiled.txt").exists()

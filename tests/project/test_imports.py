@@ -1,0 +1,116 @@
+"""Imports run one way; the ops need torch alone. Read from the sources, not by importing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Besides the standard library and the ops themselves.
+OPS_MAY_IMPORT = {"torch", "triton"}
+# By layer: a module imports none of a layer before its own. Longest prefix decides.
+OPS_LAYERS = [
+    {"__main__"},
+    {""},
+    {"functional"},
+    {"library"},
+    {"backends"},
+    {"checks", "flops", "numerics", "reference", "scan_order", "_version"},
+]
+TRAINING = {"train", "predict", "losses", "metrics", "data", "cli", "demo", "plots"}
+MODEL = {"models", "ss2d", "layers", "encoder", "decoder", "drop_path", "weights"}
+
+
+def _sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def _module(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """Full names of what a file imports anywhere in it; of a package's modules, each by itself."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            assert node.module is not None
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if _is_module(full) else node.module
+
+
+def _is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+def _part(module: str) -> str:
+    """ "library" of "swin_umamba_ops.library", "" of the package itself."""
+    return (module.split(".") + [""])[1]
+
+
+def _layer(module: str) -> int:
+    (found,) = [i for i, layer in enumerate(OPS_LAYERS) if _part(module) in layer]
+    return found
+
+
+@pytest.mark.parametrize("path", _sources("swin_umamba_ops"), ids=_module)
+def test_ops_need_torch_alone(path: Path) -> None:
+    for name in _imported(path):
+        top = name.split(".")[0]
+        known = top in sys.stdlib_module_names or top in OPS_MAY_IMPORT
+        assert known or top == "swin_umamba_ops", f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", _sources("swin_umamba_ops"), ids=_module)
+def test_ops_import_one_way(path: Path) -> None:
+    own = _module(path)
+    for name in _imported(path):
+        if name.split(".")[0] == "swin_umamba_ops" and own != "swin_umamba_ops.__main__":
+            assert _layer(name) >= _layer(own), f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", _sources("swin_umamba"), ids=_module)
+def test_models_use_what_ops_export(path: Path) -> None:
+    for name in _imported(path):
+        if name.split(".")[0] == "swin_umamba_ops":
+            assert name in ("swin_umamba_ops", "swin_umamba_ops.__main__"), f"{path.name}: {name}"
+
+
+@pytest.mark.parametrize("path", _sources("swin_umamba"), ids=_module)
+def test_models_never_import_training(path: Path) -> None:
+    own = _part(_module(path))
+    for name in _imported(path):
+        assert name.split(".")[0] not in ("benchmarks", "tests")
+        if own in MODEL and name.split(".")[0] == "swin_umamba":
+            assert _part(name) not in TRAINING, f"{_module(path)} imports {name}"
+
+
+def test_every_file_has_its_layer() -> None:
+    for path in _sources("swin_umamba_ops"):
+        _layer(_module(path))
+    for part in TRAINING | MODEL:
+        assert _is_module(f"swin_umamba.{part}"), part
+
+
+def test_importing_the_ops_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, torch, torch.utils.flop_counter\n"  # the latter loads Triton where it is
+        "before = set(sys.modules)\n"
+        "import swin_umamba_ops\n"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split()) - set(sys.stdlib_module_names)
+    assert not loaded & {"swin_umamba", "monai", "numpy", "triton", "einops", "matplotlib"}
