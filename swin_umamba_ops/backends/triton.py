@@ -20,11 +20,12 @@ from swin_umamba_ops.backends.triton_kernels import backward, forward, project
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
 
-chunk_length = 16
+chunk_length = 32
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
 _LANES = 32
 _MAX_STATES = 256
+_MOST_REGISTERS = 128
 # Programs, of one warp each, that keep a multiprocessor busy.
 _PROGRAMS_PER_PROCESSOR = 8
 
@@ -63,7 +64,6 @@ class _Tile:
     DH: int
     DL: int
     U: int
-    registers: int | None = None
 
     @property
     def channels(self) -> int:
@@ -72,13 +72,13 @@ class _Tile:
 
 @functools.cache
 def _tile(N: int, backwards: bool) -> _Tile:
-    """About 8 states and channels a lane backwards, where all of a segment's are kept."""
+    """Registers for about 8 states and channels, and backwards for a segment's decays and states;
+    where the interpreter runs, and only the number of operations counts, for many more."""
     states = triton.next_power_of_2(N)
     NL = min(4, states)
     NH, DL = states // NL, _LANES // NL
-    each = 8 if backwards else 16
-    DH = max(1, min(each // NH, 8))
-    U = 4 if not backwards else max(1, min(4, 32 // (NH * DH)))
+    DH = max(1, min(8, (128 if _interpreted() else 8) // NH))
+    U = 2 if backwards else 4
     return _Tile(NH, NL, DH, DL, U)
 
 
@@ -121,6 +121,10 @@ class _Launch:
         self.split_chunks = -(-sizes.chunks // splits)
         self.splits = -(-sizes.chunks // self.split_chunks)
         self.backwards = backwards
+        # Backwards ptxas would take all of a lane's registers and leave too few warps to hide
+        # latencies; the option is NVIDIA's.
+        limited = backwards and like.device.type == "cuda" and torch.version.cuda is not None
+        self.compiling = {"maxnreg": _MOST_REGISTERS} if limited else {}
 
     def run(self, kernel: Any, *pointers: Any, strides: tuple[int, ...], **options: Any) -> None:
         """One launch, or, where determinism asks for it, one for each set of sums that must not
@@ -135,9 +139,9 @@ class _Launch:
                 kernel[(s.B * directions * blocks * self.splits,)](
                     *pointers,
                     s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
-                    s.chunks, first_direction, first_block, *strides, s.N, 1,
+                    s.chunks, first_direction, first_block, *strides, 1,
                     N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-                    U=tile.U, EVEN=s.D % tile.channels == 0, IMAGE=self.image, num_warps=1, maxnreg=tile.registers, **options,
+                    U=tile.U, EVEN=s.D % tile.channels == 0, IMAGE=self.image, num_warps=1, **self.compiling, **options,
                 )  # fmt: skip
 
     def split_states(
@@ -154,6 +158,13 @@ class _Launch:
             forward.split_kernel, *pointers, state, dt, strides=strides, BACKWARD=self.backwards
         )
         return state, dt
+
+    def scratch(self, like: Tensor) -> Tensor:
+        """Room for each program's states at the starts of a chunk's segments."""
+        s, tile = self.sizes, self.tile
+        programs = s.B * s.K * self.blocks * self.splits
+        states = tile.NH * tile.DH * tile.NL * tile.DL
+        return like.new_empty((programs, chunk_length // tile.U, states), dtype=torch.float32)
 
     def partial(self, like: Tensor, *tail: int) -> Tensor:
         """Rows of partial sums, one for each image and split: summed later in a fixed order."""
@@ -185,10 +196,8 @@ def _scan(
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Of a scan: dx and maps in float32, ddt in the layout of dt, sums over images of the rest."""
+    """Of a scan, in float32: maps, and sums over images of the rest."""
 
-    dx: Tensor
-    ddt: Tensor
     maps: Tensor
     A: Tensor
     bias: Tensor
@@ -197,19 +206,19 @@ class _Gradients:
 
 def _scan_backward(
     sizes: _Sizes, image: bool, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor,
-    A: Tensor, states: Tensor, dlast: Tensor | None, dx: Tensor, ddt: Tensor,
-    strides: tuple[int, ...],
+    A: Tensor, states: Tensor, dlast: Tensor | None, dx: Tensor, strides: tuple[int, ...],
 ) -> _Gradients:  # fmt: skip
+    """Adds to dx (or, in sequences, writes it) and replaces dt by its gradient before softplus."""
     launch = _Launch(sizes, x, True, image)
     dmaps = torch.zeros_like(maps)
     dA, dbias, dDs = launch.partial(x, sizes.N), launch.partial(x), launch.partial(x)
     split = launch.split_states(x, dy, dt, maps, A, strides=strides)
     launch.run(
-        backward.backward_kernel, dy, x, dt, maps, A, states, dlast, dx, ddt, dmaps, dA, dbias,
-        dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
+        backward.backward_kernel, dy, x, dt, maps, A, states, launch.scratch(x), dlast, dx, dmaps,
+        dA, dbias, dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
         SPLIT=launch.splits > 1,
     )  # fmt: skip
-    return _Gradients(dx, ddt, dmaps, dA.sum(0), dbias.sum(0), dDs.sum(0))
+    return _Gradients(dmaps, dA.sum(0), dbias.sum(0), dDs.sum(0))
 
 
 # ---- ss2d
@@ -257,17 +266,14 @@ def ss2d_backward(
     with _on(x.device), torch.autocast(x.device.type, enabled=False):
         sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
         dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
-        ddt = torch.empty_like(dt, dtype=x.dtype)
-        grads = _scan_backward(
-            sizes, True, True, dy, x, dt, maps, A, states, None, dx, ddt, strides
-        )
-        del dt, maps
-        rows = proj.flatten(0, 2).transpose(0, 1)  # (4, B * L, R + 2N)
-        ddt = ddt.flatten(1, 2)
+        grads = _scan_backward(sizes, True, True, dy, x, dt, maps, A, states, None, dx, strides)
+        ddt, weight = dt, dt_projs_weight.float()  # (4, B, L, D), (4, D, R)
+        dt_r = proj.flatten(1, 2)[..., :R].permute(2, 0, 1, 3).float()  # (4, B, L, R)
         dproj = torch.empty_like(proj)
-        dproj[..., R:] = grads.maps.view(*proj.shape[:4], -1)
-        dproj.flatten(0, 2).transpose(0, 1)[..., :R] = ddt @ dt_projs_weight
-        dweight = ddt.transpose(1, 2) @ rows[..., :R]
+        dproj[..., R:] = grads.maps
+        dproj.flatten(1, 2)[..., :R] = (ddt @ weight[:, None]).permute(1, 2, 0, 3)
+        # Image by image: a product over all positions at once would keep few processors busy.
+        dweight = (ddt.transpose(2, 3) @ dt_r).sum(1).to(dt_projs_weight.dtype)
     return (
         dx.to(x.dtype), dproj, dweight, grads.bias.view_as(dt_projs_bias), grads.A * A, grads.Ds
     )  # fmt: skip
@@ -283,7 +289,7 @@ def _sequence_inputs(
     """Sizes, strides, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
-    dt = delta.float()
+    dt = delta.to(torch.float32, copy=True)  # the backward overwrites it
     if delta_bias is not None:
         dt = dt + delta_bias[:, None]
     if delta_softplus:
@@ -326,19 +332,18 @@ def selective_scan_backward(
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
     with _on(u.device), torch.autocast(u.device.type, enabled=False):
         sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
+        du = torch.empty_like(u, dtype=torch.float32)
         grouped = states.view(sizes.B, sizes.chunks, sizes.K, sizes.D, sizes.N)
         grads = _scan_backward(
             sizes, False, delta_softplus, dout, u, dt, maps, A,
-            grouped.transpose(1, 2).contiguous(), dlast,
-            torch.empty_like(u, dtype=torch.float32), torch.empty_like(delta), strides,
+            grouped.transpose(1, 2).contiguous(), dlast, du, strides,
         )  # fmt: skip
-        du = grads.dx
         if Ds is not None:
             du.addcmul_(dout.float(), Ds[:, None])
         dBs, dCs = grads.maps.split(sizes.N, dim=2)
         absent = u.new_empty((0,), dtype=torch.float32)
     return (
-        du.to(u.dtype), grads.ddt, grads.A, dBs.to(Bs.dtype).contiguous(),
+        du.to(u.dtype), dt.to(delta.dtype), grads.A, dBs.to(Bs.dtype).contiguous(),
         dCs.to(Cs.dtype).contiguous(),
         absent if Ds is None else grads.Ds, absent.clone() if delta_bias is None else grads.bias,
     )  # fmt: skip

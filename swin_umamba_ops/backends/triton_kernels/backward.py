@@ -2,9 +2,9 @@
 
 With g the adjoint of the state h after a step, a = exp(dt A) and u = dt x Bs:
     dCs = dy h    dBs = g dt x    d(dt x) = g Bs    q = (a g) h_before    ddt = A q    dA = dt q
-and a g goes on to the step before. Of each chunk of T steps the entering state was saved. The
-chunk is taken in segments of U steps from the last to the first: the states up to a segment are
-made again from the saved one, those within it stay in registers.
+and a g goes on to the step before. Of each chunk of T steps the entering state was saved. From it
+the states that enter its segments of U steps are made again, and noted in a scratch of the
+program's own. The segments are then taken from the last to the first, their states in registers.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from swin_umamba_ops.backends.triton_kernels.forward import LOG2E, UNSPECIALISED
+from swin_umamba_ops.backends.triton_kernels import unspecialised
+from swin_umamba_ops.backends.triton_kernels.forward import LOG2E
 from swin_umamba_ops.backends.triton_kernels.tile import (
     advance,
-    flat_channels,
     flat_states,
     fold_splits,
     lane_channels,
     lane_states,
     load_row,
+    load_tile,
     locate,
     register_channels,
     register_states,
+    retreat,
     start,
+    store_tile,
     sum_channels,
-    sum_states,
+    sum_states_in_place,
     walk,
 )
 
@@ -40,17 +43,18 @@ def softplus_slope(dt):
     return tl.where(dt < 0.25, series, 1 - tl.exp2(dt * -LOG2E))
 
 
-@triton.jit(do_not_specialize=UNSPECIALISED)
+@triton.jit(do_not_specialize=unspecialised.SCAN)
 def backward_kernel(
-    dy, x, dt, bc, A, states, dlast, dx, ddt, dbc, dA, dbias, dDs, split_state, split_dt,
+    dy, x, dt, bc, A, states, scratch, dlast, dx, dbc, dA, dbias, dDs, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, state_d, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
     IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """dy and dx have x's strides, ddt has dt's, dbc has bc's. dx is added to (IMAGE) or stored,
-    ddt stored, dbc added to; dA, dbias and dDs hold one row for each image and split."""
+    """dy and dx have x's strides, dbc has bc's. dx is added to (IMAGE) or stored, dt replaced by
+    its gradient before softplus, dbc added to; dA, dbias and dDs hold one row for each image and
+    split."""
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
@@ -65,10 +69,11 @@ def backward_kernel(
     dl = lane_channels(NL, DL, one)
     dh = register_channels(DH, DL)
     d_end = D - first_d
-    flat_d = flat_channels(DH, DL)
     flat_n = flat_states(NH, NL)
     tile_mask = (nl + nh < N) & (dl + dh < d_end)
-    tile = tl.max_contiguous((dl + dh) * state_d + nl + nh, (1, 2, 4, 8))
+    lanes = dl * N + nl
+    registers = dh * N + nh
+    EXACT: tl.constexpr = EVEN and FULL
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
@@ -79,23 +84,31 @@ def backward_kernel(
     dy += at_x
     dx += at_x
     dt += at_dt
-    ddt += at_dt
     bc += at_bc
     dbc += at_bc
-    A2 = tl.load(A + (k * D + first_d) * N + tile, mask=tile_mask, other=0.0) * LOG2E
+    A2 = LOG2E * load_tile(
+        A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT
+    )
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
         from_ = (sequence * D + first_d) * N
-        carry = tl.load(dlast + from_ + tile, mask=tile_mask, other=0.0)
+        carry = load_tile(dlast + from_, lanes, registers, tile_mask, EXACT)
     if SPLIT:
         carry = fold_splits(
-            carry, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N, tile,
-            tile_mask, dl + dh, True,
+            carry, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N,
+            lanes, registers, tile_mask, dl + dh, EXACT, True,
         )  # fmt: skip
     A_sum = tl.zeros((NH, DH, NL, DL), tl.float32)
-    bias_sum = tl.zeros((DH, DL), tl.float32)
-    D_sum = tl.zeros((DH, DL), tl.float32)
+    bias_sum = tl.zeros((1, DH, NL, DL), tl.float32)
+    D_sum = tl.zeros((1, DH, NL, DL), tl.float32)
+    # All lanes of a channel hold its sums; the one at 0 writes them.
+    writer = tl.where(dl + dh < d_end, nl, NL)
+
+    SIZE: tl.constexpr = NH * DH * NL * DL
+    own_lanes = nl * DL + dl
+    own_registers = nh * (DH * DL) + dh * NL
+    scratch += tl.program_id(0).to(tl.int64) * (T // U * SIZE)
 
     first = s * split_chunks
     end = tl.minimum(first + split_chunks, chunks)
@@ -103,26 +116,35 @@ def backward_kernel(
     for back in range(first, end):
         chunk = first + end - 1 - back
         from_ = ((sequence * chunks + chunk) * D + first_d) * N
-        entering = tl.load(states + from_ + tile, mask=tile_mask, other=0.0)
-        begin, begin_inner = start(chunk * T, k, H, W, run, IMAGE)
-        for segment_back in range(T // U):
-            segment = T // U - 1 - segment_back
-            at = begin
-            inner = begin_inner
-            h = entering
-            for again in range(segment):
-                for i in tl.static_range(U):
-                    step = chunk * T + again * U + i
-                    p = at.to(tl.int64)
-                    dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
-                    dt_i = tl.where(step < L, dt_i, 0.0)
-                    x_i = load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN)
-                    B_i = load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL)
-                    h = tl.exp2(A2 * dt_i) * h + B_i * (dt_i * x_i)
-                    at, inner = advance(at, inner, run, move, turn, step + 1 < L)
+        h = load_tile(states + from_, lanes, registers, tile_mask, EXACT)
+        at, inner = start(chunk * T, k, H, W, run, IMAGE)
+        store_tile(scratch, own_lanes, own_registers, h, tile_mask, True)
+        segments = (tl.minimum(L - chunk * T, T) + U - 1) // U
+        for segment in range(1, segments):
+            xs = ()
+            dts = ()
+            Bs = ()
+            for i in tl.static_range(U):
+                p = at.to(tl.int64)
+                xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
+                dts = dts + (load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN),)
+                Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
+                at, inner = advance(at, inner, run, move, turn, True)
+            for i in tl.static_range(U):
+                h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i])
+            note = scratch + segment * SIZE
+            store_tile(note, own_lanes, own_registers, h, tile_mask, True)
+        tl.debug_barrier()  # should Triton read the scratch in other lanes than it wrote it
 
+        for segment_back in range(segments):
+            segment = segments - 1 - segment_back
+            note = scratch + segment * SIZE
+            h = load_tile(note, own_lanes, own_registers, tile_mask, True)
             step = chunk * T + segment * U
+            first_at = at
+            first_inner = inner
             positions = ()
+            xs = ()
             dus = ()
             dts = ()
             dys = ()
@@ -135,7 +157,9 @@ def backward_kernel(
                 dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
                 dt_i = tl.where(ok, dt_i, 0.0)
                 dts = dts + (dt_i,)
-                dus = dus + (dt_i * load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
+                x_i = load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN)
+                xs = xs + (x_i,)
+                dus = dus + (dt_i * x_i,)
                 dy_i = load_row(dy + p * x_l, dl, dh, x_d, d_end, EVEN)
                 dys = dys + (tl.where(ok, dy_i, 0.0),)
                 Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
@@ -161,25 +185,29 @@ def backward_kernel(
                 dCs = sum_channels(hs[i + 1] * dys[i])
                 tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
                 tl.atomic_add(to + N * bc_n, dCs, mask=mask, sem="relaxed")
-                by_decay = sum_states(A2 * q)
-                by_input = sum_states(g * Bs[i])
-                mask = flat_d < tl.where(ok, d_end, 0)
-                at_d = p * x_l + flat_d * x_d
-                x_i = tl.load(x + at_d, mask=mask, other=0.0).to(tl.float32)
-                dy_i = tl.load(dy + at_d, mask=mask, other=0.0).to(tl.float32)
-                dt_i = tl.load(dt + p * dt_l + flat_d * x_d, mask=mask, other=0.0)
-                if IMAGE:
-                    tl.atomic_add(dx + at_d, dt_i * by_input, mask=mask, sem="relaxed")
-                else:
-                    tl.store(dx + at_d, dt_i * by_input, mask=mask)
-                slope = LN2 * by_decay + x_i * by_input
+                by_decay = sum_states_in_place(A2 * q)
+                by_input = sum_states_in_place(g * Bs[i])
+                slope = LN2 * by_decay + xs[i] * by_input
                 if SOFTPLUS:
-                    slope *= softplus_slope(dt_i)
-                tl.store(ddt + p * dt_l + flat_d * x_d, slope, mask=mask)
+                    slope *= softplus_slope(dts[i])
+                dx_i = dts[i] * by_input
                 bias_sum += slope
-                D_sum += dy_i * x_i
+                D_sum += dys[i] * xs[i]
+                mask = writer < tl.where(ok, 1, 0)
+                to_dx = tl.max_contiguous(dx + p * x_l + dl * x_d + dh * x_d, (1, 2, 4, 8))
+                to_dt = tl.max_contiguous(dt + p * dt_l + dl * x_d + dh * x_d, (1, 2, 4, 8))
+                if IMAGE:
+                    tl.atomic_add(to_dx, dx_i, mask=mask, sem="relaxed")
+                else:
+                    tl.store(to_dx, dx_i, mask=mask)
+                tl.store(to_dt, slope, mask=mask)
+            at = first_at
+            inner = first_inner
+            for _ in tl.static_range(U):
+                at, inner = retreat(at, inner, run, move, turn)
+        tl.debug_barrier()
 
     row = ((b * splits + s) * K + k).to(tl.int64) * D + first_d
-    tl.store(dA + row * N + tile, A_sum, mask=tile_mask)
-    tl.store(dbias + row + flat_d, bias_sum, mask=flat_d < d_end)
-    tl.store(dDs + row + flat_d, D_sum, mask=flat_d < d_end)
+    store_tile(dA + row * N, lanes, registers, A_sum, tile_mask, EXACT)
+    tl.store(dbias + row + dl + dh, bias_sum, mask=writer < 1)
+    tl.store(dDs + row + dl + dh, D_sum, mask=writer < 1)

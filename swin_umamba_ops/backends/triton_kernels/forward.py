@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from swin_umamba_ops.backends.triton_kernels import unspecialised
 from swin_umamba_ops.backends.triton_kernels.tile import (
     advance,
     flat_channels,
@@ -12,28 +13,24 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_channels,
     lane_states,
     load_row,
+    load_tile,
     locate,
     register_channels,
     register_states,
     start,
+    store_tile,
     sum_states,
     walk,
 )
 
 LOG2E = tl.constexpr(1.4426950408889634)
-# Sizes change from image to image: none of them may compile a kernel anew.
-UNSPECIALISED = (
-    "D", "H", "W", "K", "directions", "blocks", "splits", "split_chunks", "chunks",
-    "first_direction", "first_block", "x_b", "x_k", "x_l", "x_d", "dt_b", "dt_k", "dt_l",
-    "bc_b", "bc_k", "bc_l", "bc_n", "state_d", "one",
-)  # fmt: skip
 
 
-@triton.jit(do_not_specialize=UNSPECIALISED)
+@triton.jit(do_not_specialize=unspecialised.SCAN)
 def forward_kernel(
     x, dt, bc, A, y, states, last, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, state_d, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
     IMAGE: tl.constexpr, SAVE: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
@@ -58,7 +55,9 @@ def forward_kernel(
     d_end = D - first_d
     flat_d = flat_channels(DH, DL)
     tile_mask = (nl + nh < N) & (dl + dh < d_end)
-    tile = tl.max_contiguous((dl + dh) * state_d + nl + nh, (1, 2, 4, 8))
+    lanes = dl * N + nl
+    registers = dh * N + nh
+    EXACT: tl.constexpr = EVEN and FULL
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
@@ -66,13 +65,15 @@ def forward_kernel(
     y += wide_b * x_b + k * x_k + first_d * x_d
     dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
     bc += wide_b * bc_b + k * bc_k
-    A2 = tl.load(A + (k * D + first_d) * N + tile, mask=tile_mask, other=0.0) * LOG2E
+    A2 = LOG2E * load_tile(
+        A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT
+    )
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
         h = fold_splits(
-            h, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N, tile,
-            tile_mask, dl + dh, False,
+            h, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N,
+            lanes, registers, tile_mask, dl + dh, EXACT, False,
         )  # fmt: skip
     first = s * split_chunks
     run, move, turn = walk(k, H, W, IMAGE)
@@ -80,7 +81,7 @@ def forward_kernel(
     for chunk in range(first, tl.minimum(first + split_chunks, chunks)):
         if SAVE:
             row = ((sequence * chunks + chunk) * D + first_d) * N
-            tl.store(states + row + tile, h, mask=tile_mask)
+            store_tile(states + row, lanes, registers, h, tile_mask, EXACT)
         for segment in range(T // U):
             step = chunk * T + segment * U
             positions = ()
@@ -109,14 +110,14 @@ def forward_kernel(
                     tl.store(to, value, mask=mask)
     if LAST:
         if s == splits - 1:
-            tl.store(last + (sequence * D + first_d) * N + tile, h, mask=tile_mask)
+            store_tile(last + (sequence * D + first_d) * N, lanes, registers, h, tile_mask, EXACT)
 
 
-@triton.jit(do_not_specialize=UNSPECIALISED)
+@triton.jit(do_not_specialize=unspecialised.SCAN)
 def split_kernel(
     x, dt, bc, A, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, state_d, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
     IMAGE: tl.constexpr, BACKWARD: tl.constexpr,
@@ -140,7 +141,9 @@ def split_kernel(
     dh = register_channels(DH, DL)
     d_end = D - first_d
     tile_mask = (nl + nh < N) & (dl + dh < d_end)
-    tile = tl.max_contiguous((dl + dh) * state_d + nl + nh, (1, 2, 4, 8))
+    lanes = dl * N + nl
+    registers = dh * N + nh
+    EXACT: tl.constexpr = EVEN and FULL
 
     wide_b = b.to(tl.int64)
     x += wide_b * x_b + k * x_k + first_d * x_d
@@ -148,7 +151,9 @@ def split_kernel(
     bc += wide_b * bc_b + k * bc_k
     if BACKWARD:
         bc += N * bc_n
-    A2 = tl.load(A + (k * D + first_d) * N + tile, mask=tile_mask, other=0.0) * LOG2E
+    A2 = LOG2E * load_tile(
+        A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT
+    )
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)
@@ -188,5 +193,5 @@ def split_kernel(
                 h = a * h + maps[i] * (dts[i] * xs[i])
             total += dts[i]
     row = ((b * K + k) * splits + s).to(tl.int64) * D + first_d
-    tl.store(split_state + row * N + tile, h, mask=tile_mask)
+    store_tile(split_state + row * N, lanes, registers, h, tile_mask, EXACT)
     tl.store(split_dt + row + dl + dh, total, mask=dl + dh < d_end)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from swin_umamba_ops.backends.triton_kernels import unspecialised
+
 
 @triton.jit
 def softplus(raw):
@@ -19,7 +21,7 @@ def softplus(raw):
     return tl.maximum(raw, 0.0) + 2 * z * series
 
 
-@triton.jit(do_not_specialize=("rows", "D", "R", "row_stride", "k_stride"))
+@triton.jit(do_not_specialize=unspecialised.PROJECT)
 def dt_kernel(
     proj, weight, bias, dt, rows, D, R, row_stride, k_stride,
     BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, EXACT: tl.constexpr,

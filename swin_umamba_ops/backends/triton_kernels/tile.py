@@ -61,14 +61,37 @@ def load_row(at, lanes, registers, stride, limit, EXACT: tl.constexpr):
 
 
 @triton.jit
+def load_tile(at, lanes, registers, mask, EXACT: tl.constexpr):
+    """A tile's values at lanes + registers where `mask`, else 0. EXACT: it holds everywhere."""
+    at += lanes
+    at = tl.max_contiguous(at + registers, (1, 2, 4, 8))
+    if EXACT:
+        values = tl.load(at)
+    else:
+        values = tl.load(at, mask=mask, other=0.0)
+    return values
+
+
+@triton.jit
+def store_tile(at, lanes, registers, values, mask, EXACT: tl.constexpr):
+    """The opposite of `load_tile`."""
+    at += lanes
+    at = tl.max_contiguous(at + registers, (1, 2, 4, 8))
+    if EXACT:
+        tl.store(at, values)
+    else:
+        tl.store(at, values, mask=mask)
+
+
+@triton.jit
 def flat_states(NH: tl.constexpr, NL: tl.constexpr):
-    """State numbers, [NH, NL]: as a sum over channels leaves them."""
+    """State numbers, [NH, NL]: as `sum_channels` leaves them."""
     return tl.arange(0, NH)[:, None] * NL + tl.arange(0, NL)[None, :]
 
 
 @triton.jit
 def flat_channels(DH: tl.constexpr, DL: tl.constexpr):
-    """Channel numbers within the tile, [DH, DL]: as a sum over states leaves them."""
+    """Channel numbers within the tile, [DH, DL]: as `sum_states` leaves them."""
     return tl.arange(0, DH)[:, None] * DL + tl.arange(0, DL)[None, :]
 
 
@@ -76,6 +99,13 @@ def flat_channels(DH: tl.constexpr, DL: tl.constexpr):
 def sum_states(v):
     """[NH, DH, NL, DL] -> [DH, DL]."""
     return tl.sum(tl.sum(v, 0), 1)
+
+
+@triton.jit
+def sum_states_in_place(v):
+    """[NH, DH, NL, DL] -> [1, DH, NL, DL]: every lane gets its channels' sums."""
+    v = tl.sum(tl.sum(v, 0, keep_dims=True), 2, keep_dims=True)
+    return v
 
 
 @triton.jit
@@ -132,9 +162,16 @@ def advance(at, inner, run, move, turn, going):
 
 
 @triton.jit
+def retreat(at, inner, run, move, turn):
+    """The position of the step before."""
+    turns = inner == 0
+    return at - tl.where(turns, turn, move), tl.where(turns, run, inner) - 1
+
+
+@triton.jit
 def fold_splits(
-    h, A2, split_state, split_dt, row, s, splits, D, first_d, N, tile, tile_mask, channels,
-    BACKWARD: tl.constexpr,
+    h, A2, split_state, split_dt, row, s, splits, D, first_d, N, lanes, registers, mask, channels,
+    EXACT: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """Fold what the splits before this one (backwards: behind it) add into the entering `h`:
     h <- exp(A sum dt) h + what the split adds. `row` is the sequence's first split."""
@@ -146,7 +183,7 @@ def fold_splits(
         if BACKWARD:
             at = splits - 1 - i
         base = (row + at).to(tl.int64) * D + first_d
-        added = tl.load(split_state + base * N + tile, mask=tile_mask, other=0.0)
+        added = load_tile(split_state + base * N, lanes, registers, mask, EXACT)
         dt = tl.load(split_dt + base + channels, mask=channels < D - first_d, other=0.0)
         h = tl.exp2(A2 * dt) * h + added
     return h

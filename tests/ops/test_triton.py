@@ -1,0 +1,145 @@
+"""The Triton kernels' own cuts: tiles, splits of the sequence, ordered launches.
+
+Under TRITON_INTERPRET=1 these run on the CPU; without it and without a GPU, a test starts them in
+a process of their own, since Triton reads the variable when it is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from cases import (
+    ScanCase,
+    SS2DCase,
+    cast_scan,
+    cast_ss2d,
+    check_function,
+    make_scan,
+    make_ss2d,
+    noise_like,
+    with_gradients,
+)
+from torch import Tensor
+
+import swin_umamba_ops as ops
+
+pytest.importorskip("triton")
+from swin_umamba_ops.backends import triton as backend  # noqa: E402
+from swin_umamba_ops.backends.triton_kernels import (  # noqa: E402
+    backward,
+    forward,
+    project,
+    unspecialised,
+)
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+needs_kernels = pytest.mark.skipif(
+    backend.why_unusable() is not None, reason="neither a GPU nor TRITON_INTERPRET=1"
+)
+# Tiles that N and D fill, exceed and leave half empty.
+TILES = {
+    "four lanes a channel": backend._Tile(NH=2, NL=4, DH=1, DL=8, U=2),
+    "one lane a channel": backend._Tile(NH=8, NL=1, DH=1, DL=32, U=4),
+    "narrow": backend._Tile(NH=1, NL=8, DH=1, DL=4, U=1),
+    "wide": backend._Tile(NH=2, NL=4, DH=4, DL=8, U=8),
+}
+
+
+@pytest.mark.skipif(backend.why_unusable() is None, reason="they run in this process")
+def test_interpreted_on_the_cpu() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+@needs_kernels
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES)
+@pytest.mark.parametrize("N", [8, 5])
+def test_tiles(tile: backend._Tile, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards: tile)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 9, 2, 3, N, 2)), torch.float32, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("size", [(5, 7), (65, 1)], ids=str)
+def test_splits_of_an_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_processors", lambda device: 1000)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), torch.float32, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("softplus", [True, False])
+def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_processors", lambda device: 1000)
+    inputs = cast_scan(make_scan(ScanCase(1, 4, 70, 3, 2)), torch.float32, DEVICE)
+    inputs["delta"], inputs["delta_bias"] = inputs["delta"].abs(), inputs["delta_bias"].abs()
+
+    def scan(backend: str, *tensors: Tensor) -> Tensor:
+        out, last = ops.selective_scan(*tensors, softplus, True, backend=backend)
+        return torch.cat([out.flatten(), last.flatten()])
+
+    check_function(partial(scan, "triton"), partial(scan, "reference"), inputs)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_deterministic_launches_agree_and_repeat(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards: TILES["narrow"])
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 6, 2, 3, 4, 2)), dtype, DEVICE)
+    gradient = noise_like(inputs["x"])
+    run = partial(ops.ss2d, backend="triton")
+    torch.use_deterministic_algorithms(True)
+    try:
+        once, twice = (with_gradients(run, inputs, gradient) for _ in range(2))
+        check_function(run, partial(ops.ss2d, backend="reference"), inputs)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, value in once.items():
+        assert torch.equal(value, twice[name]), name
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pointers"),
+    [
+        (forward.forward_kernel, "x dt bc A y states last split_state split_dt"),
+        (forward.split_kernel, "x dt bc A split_state split_dt"),
+        (
+            backward.backward_kernel,
+            "dy x dt bc A states dlast dx ddt dbc dA dbias dDs split_state split_dt",
+        ),
+        (project.dt_kernel, "proj weight bias dt"),
+    ],
+)
+def test_no_size_or_stride_is_compiled_in(kernel: object, pointers: str) -> None:
+    parameters = inspect.signature(kernel.fn).parameters.values()  # type: ignore[attr-defined]
+    numbers = {p.name for p in parameters if p.annotation is inspect.Parameter.empty}
+    assert numbers - set(pointers.split()) <= {*unspecialised.SCAN, *unspecialised.PROJECT}
+
+
+def test_says_what_it_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    assert backend.why_unsupported(gpu, torch.bfloat16, 16) is None
+    assert "not torch.float64" in str(backend.why_unsupported(gpu, torch.float64, 16))
+    assert "up to 256 states" in str(backend.why_unsupported(gpu, torch.float32, 257))
+    monkeypatch.setattr(backend, "_interpreted", lambda: False)
+    assert "not on cpu" in str(backend.why_unsupported(torch.device("cpu"), torch.float32, 16))
