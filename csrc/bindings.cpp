@@ -112,7 +112,8 @@ cpu::ScanSizes scan_sizes(const std::array<int64_t, 5>& n, bool softplus) {
 }
 
 template <class T>
-void elementwise(const std::string& function, uintptr_t x, uintptr_t y, uintptr_t derivative, int64_t count) {
+void elementwise(
+    const std::string& function, uintptr_t x, uintptr_t y, uintptr_t derivative, int64_t count) {
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   if (function == "exp2") {
     kernels.exp2(at<T>(x), at<T>(y), count);
@@ -134,11 +135,11 @@ void bind_cpu(py::module_ m) {
   m.def("set_instruction_set", &cpu::set_instruction_set, py::arg("name"));
   m.def(
       "ss2d_forward",
-      [](bool float64, const std::array<int64_t, 6>& sizes, const std::array<uintptr_t, 8>& addresses,
-         int threads) {
+      [](bool float64, const std::array<int64_t, 6>& sizes,
+         const std::array<uintptr_t, 8>& addresses, int threads) {
         on_cpu<cpu::SS2DForward>(
-            cpu::ss2d_forward<float>, cpu::ss2d_forward<double>, float64, ss2d_sizes(sizes), addresses,
-            threads);
+            cpu::ss2d_forward<float>, cpu::ss2d_forward<double>, float64, ss2d_sizes(sizes),
+            addresses, threads);
       },
       py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
   m.def(
@@ -155,8 +156,8 @@ void bind_cpu(py::module_ m) {
       [](bool float64, const std::array<int64_t, 5>& sizes, bool softplus,
          const std::array<uintptr_t, 10>& addresses, int threads) {
         on_cpu<cpu::ScanForward>(
-            cpu::scan_forward<float>, cpu::scan_forward<double>, float64, scan_sizes(sizes, softplus),
-            addresses, threads);
+            cpu::scan_forward<float>, cpu::scan_forward<double>, float64,
+            scan_sizes(sizes, softplus), addresses, threads);
       },
       py::arg("float64"), py::arg("sizes"), py::arg("softplus"), py::arg("addresses"),
       py::arg("threads"));

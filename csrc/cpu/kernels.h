@@ -12,8 +12,9 @@ namespace swin_umamba::cpu {
 class Arena {
  public:
   explicit Arena(char* memory) : next_(memory) {}
+  // Always inlined: a copy of its own might be the one made for a newer machine.
   template <class T>
-  T* take(int64_t count) {
+  __attribute__((always_inline)) T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(next_);
     next_ += (count * int64_t(sizeof(T)) + 63) / 64 * 64;
     return piece;

@@ -4,6 +4,6 @@
 #include "instantiate.h"
 
 namespace swin_umamba::cpu {
-extern const Kernels<float> k_avx2_f32 = avx2::kernels<float>();
-extern const Kernels<double> k_avx2_f64 = avx2::kernels<double>();
+extern constexpr Kernels<float> k_avx2_f32 = avx2::kernels<float>();
+extern constexpr Kernels<double> k_avx2_f64 = avx2::kernels<double>();
 }  // namespace swin_umamba::cpu

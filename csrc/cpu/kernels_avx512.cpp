@@ -4,6 +4,6 @@
 #include "instantiate.h"
 
 namespace swin_umamba::cpu {
-extern const Kernels<float> k_avx512_f32 = avx512::kernels<float>();
-extern const Kernels<double> k_avx512_f64 = avx512::kernels<double>();
+extern constexpr Kernels<float> k_avx512_f32 = avx512::kernels<float>();
+extern constexpr Kernels<double> k_avx512_f64 = avx512::kernels<double>();
 }  // namespace swin_umamba::cpu

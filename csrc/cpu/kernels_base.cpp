@@ -4,6 +4,6 @@
 #include "instantiate.h"
 
 namespace swin_umamba::cpu {
-extern const Kernels<float> k_base_f32 = base::kernels<float>();
-extern const Kernels<double> k_base_f64 = base::kernels<double>();
+extern constexpr Kernels<float> k_base_f32 = base::kernels<float>();
+extern constexpr Kernels<double> k_base_f64 = base::kernels<double>();
 }  // namespace swin_umamba::cpu

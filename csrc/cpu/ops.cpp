@@ -63,7 +63,8 @@ template <class T>
 void ss2d_forward(const SS2DForward<T>& s, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const int64_t blocks = blocks_of(s.D, kernel.lanes);
-  for_each_task(s.B * blocks, threads, kernel.working_bytes(s.N, s.R), [&](int64_t task, char* memory) {
+  const int64_t bytes = kernel.working_bytes(s.N, s.R);
+  for_each_task(s.B * blocks, threads, bytes, [&](int64_t task, char* memory) {
     kernel.ss2d_forward(s, task / blocks, task % blocks, Arena(memory));
   });
 }
@@ -141,7 +142,8 @@ void scan_backward(const ScanBackward<T>& s, int threads) {
             g + all * carried, dmaps + task * per_block, Arena(memory));
       });
       const int64_t chunks = last - first;
-      for_each_task(images * s.G * chunks, threads, row * sizeof(T), [&](int64_t task, char* memory) {
+      const int64_t one_row = row * sizeof(T);
+      for_each_task(images * s.G * chunks, threads, one_row, [&](int64_t task, char* memory) {
         T* const sum = reinterpret_cast<T*>(memory);
         const int64_t group = b0 * s.G + task / chunks, c = task % chunks;
         const T* from = dmaps + task / chunks * blocks * per_block + c * kChunk * row;

@@ -1,5 +1,5 @@
-// The one-dimensional scan on one block of channels of a group. Sequences lie along memory, so tiles
-// are transposed on the way in and out.
+// The one-dimensional scan on one block of channels of a group. Sequences lie along memory, so
+// tiles are transposed on the way in and out.
 
 template <class T>
 struct ScanBlock {
@@ -100,7 +100,8 @@ void scan_backward(
       entering[n] = gather(s.states + ((b * s.C() + c) * s.D + block.d) * N + n, N, block.lanes);
     }
     backward_tile<T>(
-        tile, count, N, A2, entering, g, dA2, dmaps + (c - first_chunk) * kChunk * s.row(), s.row());
+        tile, count, N, A2, entering, g, dA2, dmaps + (c - first_chunk) * kChunk * s.row(),
+        s.row());
     Vec<T> chunk_dDs = {}, chunk_dbias = {};
     for (int64_t t = 0; t < count; ++t) {
       const Vec<T> x = tile.x[t], ddtx = tile.ddtx[t];

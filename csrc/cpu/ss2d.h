@@ -2,7 +2,8 @@
 // direction visits the positions in its own order and adds to the same output, one after another.
 
 // The positions of steps first .. first + count of direction k.
-inline void visit(int64_t k, int64_t H, int64_t W, int64_t first, int64_t count, int64_t* positions) {
+inline void visit(
+    int64_t k, int64_t H, int64_t W, int64_t first, int64_t count, int64_t* positions) {
   const int64_t L = H * W;
   const bool backwards = k >= 2, columns = k % 2;
   const int64_t sign = backwards ? -1 : 1;
@@ -114,7 +115,8 @@ struct DirectionGradients {
     bias = Ds = Vec<T>{};
     for (int64_t i = 0; i < lanes; ++i) {
       for (int64_t r = 0; r < padded(s.R); ++r) {
-        weight_rows[i * padded(s.R) + r] = r < s.R ? s.dt_weight[(k * s.D + d + i) * s.R + r] : T(0);
+        const T* row = s.dt_weight + (k * s.D + d + i) * s.R;
+        weight_rows[i * padded(s.R) + r] = r < s.R ? row[r] : T(0);
       }
     }
   }
@@ -161,7 +163,9 @@ SWIN_UMAMBA_INLINE void dt_gradients(
     const T* ddt = (const T*)(tile.ddt + t);
     for (int64_t r = 0; r < s.R; r += kLanes<T>) {
       Vec<T> sum = {};
-      for (int64_t i = 0; i < lanes; ++i) sum = load(gradients.weight_rows + i * padded + r) * ddt[i] + sum;
+      for (int64_t i = 0; i < lanes; ++i) {
+        sum = load(gradients.weight_rows + i * padded + r) * ddt[i] + sum;
+      }
       store_part(dmaps + t * s.row() + r, sum, s.R - r < kLanes<T> ? s.R - r : kLanes<T>);
     }
   }
@@ -172,8 +176,8 @@ SWIN_UMAMBA_INLINE void dt_gradients(
 // row): this block's part of dproj, in visiting order.
 template <class T>
 void ss2d_backward(
-    const SS2DBackward<T>& s, int64_t b, int64_t block, int64_t first_chunk, int64_t last_chunk, T* g,
-    T* dmaps, Arena arena) {
+    const SS2DBackward<T>& s, int64_t b, int64_t block, int64_t first_chunk, int64_t last_chunk,
+    T* g, T* dmaps, Arena arena) {
   const int64_t d = block * kLanes<T>, L = s.L(), N = s.N;
   const int64_t lanes = s.D - d < kLanes<T> ? s.D - d : kLanes<T>;
   auto& tile = *arena.take<GradientTile<T>>(1);

@@ -29,7 +29,9 @@ void for_each_task(int64_t tasks, int threads, int64_t bytes, F f) {
   const Memory memory = allocate(stride * threads);
 #if defined(SWIN_UMAMBA_OPENMP)
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
-  for (int64_t task = 0; task < tasks; ++task) f(task, memory.get() + stride * omp_get_thread_num());
+  for (int64_t task = 0; task < tasks; ++task) {
+    f(task, memory.get() + stride * omp_get_thread_num());
+  }
 #else
   for (int64_t task = 0; task < tasks; ++task) f(task, memory.get());
 #endif

@@ -40,7 +40,9 @@ SWIN_UMAMBA_INLINE void forward_group(
 template <class T>
 void forward_tile(Tile<T>& tile, int64_t count, int64_t N, const Vec<T>* A2, Vec<T>* h) {
   int64_t n = 0;
-  for (; n + kStates<T> <= N; n += kStates<T>) forward_group<T, kStates<T>>(tile, count, n, N, A2, h);
+  for (; n + kStates<T> <= N; n += kStates<T>) {
+    forward_group<T, kStates<T>>(tile, count, n, N, A2, h);
+  }
   if constexpr (kStates<T> > 4) {
     for (; n + 4 <= N; n += 4) forward_group<T, 4>(tile, count, n, N, A2, h);
   }
@@ -59,9 +61,9 @@ struct GradientTile : Tile<T> {
   Vec<T> a[kChunk * kStates<T>], h[(kChunk + 1) * kStates<T>];
 };
 
-// g: the gradient of the states, N vectors, after the last step on entry and before the first one on
-// return. dA2: its N vectors are added to. dmaps: (kChunk, row) sums over the lanes for dBs and, N
-// elements on, dCs.
+// g: the gradient of the states, N vectors, after the last step on entry and before the first one
+// on return. dA2: its N vectors are added to. dmaps: (kChunk, row) sums over the lanes for dBs and,
+// N elements on, dCs.
 template <class T, int group>
 SWIN_UMAMBA_INLINE void backward_group(
     GradientTile<T>& tile, int64_t count, int64_t n, int64_t N, const Vec<T>* A2_all,

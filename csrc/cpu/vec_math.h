@@ -6,7 +6,7 @@ struct Math;
 
 template <>
 struct Math<float> {
-  static constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the low bits
+  static constexpr float kRound = 0x1.8p23f;  // adding it leaves a whole number in the low bits
   static constexpr int32_t kMantissa = 23, kBias = 127;
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;  // ln 2 = their sum
@@ -31,8 +31,9 @@ struct Math<double> {
   static constexpr double kLn2 = 0x1.62e42fefa39efp-1;
   static constexpr double kExp2[] = {
       0.6931471805599453,     0.2402265069591013,     0.05550410866482009,   0.009618129107594187,
-      0.0013333558146773933,  0.00015403530457038862, 1.5252733493502194e-05, 1.3215435315062282e-06,
-      1.0178199491132191e-07, 7.0737781145383575e-09, 4.4347757031030836e-10};
+      0.0013333558146773933,  0.00015403530457038862, 1.5252733493502194e-05,
+      1.3215435315062282e-06, 1.0178199491132191e-07, 7.0737781145383575e-09,
+      4.4347757031030836e-10};
   static constexpr double kLog1p[] = {
       1.0,                  -0.49999999999999856, 0.33333333333309223,  -0.24999999998423236,
       0.199999999451655,    -0.1666666549342991,  0.14285697426982433,  -0.12499827604543969,
@@ -90,8 +91,8 @@ SWIN_UMAMBA_INLINE Vec<T> exp2(Vec<T> x) {
 }
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__) && SWIN_UMAMBA_VECTOR_BYTES == 64
-// One instruction each for the remainder and for the scaling, which takes care of all limits. (With a
-// mask of ones: GCC 12 warns of its own headers' plain forms.)
+// One instruction each for the remainder and for the scaling, which takes care of all limits. (With
+// a mask of ones: GCC 12 warns of its own headers' plain forms.)
 template <>
 SWIN_UMAMBA_INLINE Vec<float> exp2<float>(Vec<float> x) {
   const Vec<float> r = _mm512_maskz_reduce_ps(-1, x, 0);
