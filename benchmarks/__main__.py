@@ -105,7 +105,7 @@ _ALL_MODES = sorted({mode for modes in running.MODES.values() for mode in modes}
 
 
 def _entered(args: argparse.Namespace, device: torch.device) -> list[competitors.Competitor]:
-    everyone = [*competitors.ours(), *peers.peers(device)]
+    everyone = [*competitors.ours(device), *peers.peers(device)]
     if args.competitors is None:
         return [c for c in everyone if c.name != "pytorch" or device.type == "cpu"]
     unknown = set(args.competitors) - {c.name for c in everyone}

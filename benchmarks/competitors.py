@@ -13,6 +13,7 @@ from torch import Tensor
 
 import swin_umamba_ops as ops
 from benchmarks.cases import PARAMETERS
+from swin_umamba_ops import backends
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def selective_scan_prepare(function: Callable[..., Any]) -> Prepare:
     return prepare
 
 
-def ours() -> list[Competitor]:
-    """Every backend of ours but the reference, with the reason where one is unusable."""
+def ours(device: torch.device) -> list[Competitor]:
+    """Every backend of ours but the reference, with the reason where one cannot run there."""
     found = []
     for name, reason in ops.available_backends().items():
         if name == "reference":
@@ -150,5 +151,7 @@ def ours() -> list[Competitor]:
                 functools.partial(ops.selective_scan, backend=name)
             ),
         }
+        if reason is None:
+            reason = backends.load(name).why_unsupported(device, torch.float32, N=16)
         found.append(Competitor(name, True, prepare, reason))
     return found

@@ -28,12 +28,12 @@ def _cuda_runtime() -> str:
 
 
 def _driver() -> str:
-    if not torch.cuda.is_available():
-        return "no usable GPU"
-    if torch.version.cuda is None:
-        return "not CUDA"
-    version: int = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
-    return f"supports up to CUDA {version // 1000}.{version % 1000 // 10}"
+    compiled, _ = _extension.load()
+    cuda = getattr(compiled, "cuda", None)
+    version = 0 if cuda is None else cuda.driver_version()
+    if version:
+        return f"supports up to CUDA {version // 1000}.{version % 1000 // 10}"
+    return "usable" if torch.cuda.is_available() else "no usable GPU"
 
 
 def versions() -> list[tuple[str, str]]:

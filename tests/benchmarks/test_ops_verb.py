@@ -17,7 +17,7 @@ from benchmarks.competitors import Competitor
 from benchmarks.results import FAILED, MISSING, NOT_RUN, OK, WRONG, Change
 from benchmarks.timing import Times
 
-REAL = next(c for c in competitors.ours() if c.name == "pytorch")
+REAL = next(c for c in competitors.ours(torch.device("cpu")) if c.name == "pytorch")
 TINY = ["ops", "--tiny", "--device", "cpu", "--shapes", "1x8x3x5x4"]
 
 
@@ -48,7 +48,7 @@ def fakes():
 
 @pytest.fixture
 def with_fakes(monkeypatch):
-    monkeypatch.setattr(competitors, "ours", lambda: fakes()[:1])
+    monkeypatch.setattr(competitors, "ours", lambda device: fakes()[:1])
     monkeypatch.setattr(command.peers, "peers", lambda device: fakes()[1:])
 
 
@@ -109,7 +109,7 @@ def test_what_is_wrong_or_fails_is_told_and_not_timed(tmp_path, capsys):
 
 def test_our_own_failure_fails_the_command(monkeypatch):
     broken = [dataclasses.replace(fakes()[1], ours=True)]
-    monkeypatch.setattr(competitors, "ours", lambda: broken)
+    monkeypatch.setattr(competitors, "ours", lambda device: broken)
     monkeypatch.setattr(command.peers, "peers", lambda device: [])
     assert command.main([*TINY, "--ops", "ss2d"]) == 1
 
