@@ -86,6 +86,8 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
 
     cpu_steps, simd = _cpu_steps(cxx, openmp, left_out)
     defines = [f"-DSWIN_UMAMBA_{name.upper()}=1" for name in simd]
+    if openmp:
+        defines.append("-DSWIN_UMAMBA_OPENMP=1")
     if nvcc is not None:
         defines.append("-DSWIN_UMAMBA_CUDA=1")
     cxx_steps = [_bindings_step(), *cpu_steps]
