@@ -177,6 +177,21 @@ def _broken_cuda(folder: Path) -> Path:
 # ---- in place
 
 
+def test_an_editable_install_puts_the_module_beside_the_sources(
+    without_nvcc: Built, tmp_path: Path
+) -> None:
+    for module in without_nvcc.sources.glob("swin_umamba_ops/_C*.so"):
+        module.unlink()
+    # A prefix of its own, and what this environment has stays.
+    options = ["--ignore-installed", "--prefix", str(tmp_path), "--no-index", "--no-deps"]
+    install = ["-m", "pip", "install", "--no-build-isolation", *options, "-e", "."]
+    done = builds.run(install, without_nvcc.sources, without_nvcc.variables)
+    assert done.returncode == 0, done.stdout
+    assert list(without_nvcc.sources.glob("swin_umamba_ops/_C*.so"))
+    assert list(tmp_path.rglob("swin-umamba")), "the command"
+    assert not list(tmp_path.rglob("_C*.so"))
+
+
 def test_in_place_only_what_changed_is_built_again(without_nvcc: Built) -> None:
     sources, variables = without_nvcc.sources, without_nvcc.variables
     command = ["setup.py", "build_ext", "--inplace"]

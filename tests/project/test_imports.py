@@ -54,8 +54,8 @@ def _is_module(name: str) -> bool:
 
 
 def _part(module: str) -> str:
-    """ "library" of "swin_umamba_ops.library", "" of the package itself."""
-    return (module.split(".") + [""])[1]
+    """The name below the package: that of "swin_umamba_ops.backends.cpu" is "backends"."""
+    return [*module.split("."), ""][1]
 
 
 def _layer(module: str) -> int:

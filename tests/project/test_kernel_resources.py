@@ -1,0 +1,78 @@
+"""No CUDA kernel for common shapes spills its registers: from ptxas' own report."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from building import toolchain
+from building.plan import CSRC, NVCC_FLAGS
+
+pytestmark = pytest.mark.slow
+BUILD = CSRC.parent / "build" / "csrc" / "cuda"
+ARCH = "sm_90"
+# The kernels of half inputs at 16 states, and those that every other input takes at 1 to 16.
+FILES = [
+    *("image_n16_half", "image_n16_bfloat16"),
+    *("given_n1", "given_n4", "given_n8", "given_n16"),
+]
+
+_KERNEL = re.compile(
+    r"Compiling entry function '(?P<name>\w+)' for '(?P<arch>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+def _kept(name: str) -> str | None:
+    """The report of the last build, if that is of the sources as they are."""
+    log, built = BUILD / f"{name}.ptxas.log", BUILD / f"{name}.o"
+    if not (log.is_file() and built.is_file()):
+        return None
+    sources = [CSRC / "cuda" / f"{name}.cu", *(CSRC / "cuda").glob("*h")]
+    if max(source.stat().st_mtime for source in sources) > log.stat().st_mtime:
+        return None
+    text = log.read_text()
+    return text if f"for '{ARCH}'" in text else None
+
+
+def _compiled(nvcc: str, name: str, folder: Path) -> str:
+    options = [*NVCC_FLAGS, f"-arch={ARCH}", "-Xptxas=-v", "-cubin"]
+    source, out = CSRC / "cuda" / f"{name}.cu", folder / f"{name}.cubin"
+    done = subprocess.run(
+        [nvcc, *options, str(source), "-o", str(out)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What ptxas said of each file."""
+    found = {name: text for name in FILES if (text := _kept(name)) is not None}
+    missing = [name for name in FILES if name not in found]
+    if missing:
+        if shutil.which("nvcc") is None:
+            pytest.skip("needs nvcc")
+        nvcc = toolchain.find_nvcc({"PATH": str(Path(shutil.which("nvcc") or "").parent)})
+        if (9, 0) not in nvcc.capabilities:
+            pytest.skip(f"this nvcc does not compile for {ARCH}")
+        folder = tmp_path_factory.mktemp("cubins")
+        with ThreadPoolExecutor(2) as pool:
+            texts = pool.map(lambda name: _compiled(nvcc.path, name, folder), missing)
+        found |= dict(zip(missing, texts, strict=True))
+    return found
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_kernel_spills(reports: dict[str, str], name: str) -> None:
+    kernels = [found for found in _KERNEL.finditer(reports[name]) if found["arch"] == ARCH]
+    assert len(kernels) >= 3, "forward, backward and the pass before them"
+    for kernel in kernels:
+        spilled = {key: int(kernel[key]) for key in ("stack", "stores", "loads")}
+        assert spilled == {"stack": 0, "stores": 0, "loads": 0}, kernel["name"]
