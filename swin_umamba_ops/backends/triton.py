@@ -141,7 +141,8 @@ class _Launch:
                     s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
                     s.chunks, first_direction, first_block, *strides, 1,
                     N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-                    U=tile.U, EVEN=s.D % tile.channels == 0, IMAGE=self.image, num_warps=1, **self.compiling, **options,
+                    U=tile.U, EVEN=s.D % tile.channels == 0, IMAGE=self.image, num_warps=1,
+                    **self.compiling, **options,
                 )  # fmt: skip
 
     def split_states(

@@ -86,9 +86,7 @@ def backward_kernel(
     dt += at_dt
     bc += at_bc
     dbc += at_bc
-    A2 = LOG2E * load_tile(
-        A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT
-    )
+    A2 = LOG2E * load_tile(A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT)
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
@@ -124,7 +122,7 @@ def backward_kernel(
             xs = ()
             dts = ()
             Bs = ()
-            for i in tl.static_range(U):
+            for _ in tl.static_range(U):
                 p = at.to(tl.int64)
                 xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
                 dts = dts + (load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN),)

@@ -65,9 +65,7 @@ def forward_kernel(
     y += wide_b * x_b + k * x_k + first_d * x_d
     dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
     bc += wide_b * bc_b + k * bc_k
-    A2 = LOG2E * load_tile(
-        A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT
-    )
+    A2 = LOG2E * load_tile(A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
@@ -151,9 +149,7 @@ def split_kernel(
     bc += wide_b * bc_b + k * bc_k
     if BACKWARD:
         bc += N * bc_n
-    A2 = LOG2E * load_tile(
-        A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT
-    )
+    A2 = LOG2E * load_tile(A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)

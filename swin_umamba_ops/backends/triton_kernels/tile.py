@@ -104,8 +104,7 @@ def sum_states(v):
 @triton.jit
 def sum_states_in_place(v):
     """[NH, DH, NL, DL] -> [1, DH, NL, DL]: every lane gets its channels' sums."""
-    v = tl.sum(tl.sum(v, 0, keep_dims=True), 2, keep_dims=True)
-    return v
+    return tl.sum(tl.sum(v, 0, keep_dims=True), 2, keep_dims=True)
 
 
 @triton.jit
