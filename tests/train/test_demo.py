@@ -140,7 +140,7 @@ def test_bad_pairs_end_in_one_line_and_leave_nothing(
     assert "'nonsense'" in error(*both, "--backend", "nonsense")
     assert "'nonsense'" in error(*both, "--device", "nonsense")
     if not torch.cuda.is_available():
-        assert "'triton'" in error(*both, "--backend", "triton")
+        assert "'cuda'" in error(*both, "--backend", "cuda")
 
 
 def test_what_can_be_refused_is_refused_before_the_download(
