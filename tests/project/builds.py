@@ -37,7 +37,7 @@ def copy_sources(folder: Path) -> Path:
 
 def environment(scratch: Path, **changes: str) -> dict[str, str]:
     """This one's variables, less all that steer a build and less nvcc, and with the changes."""
-    steering = ("SWIN_UMAMBA_", "CUDA_", "TORCH_", "PIP_CONFIG", "MAX_JOBS")
+    steering = ("SWIN_UMAMBA_", "CUDA_", "TORCH_", "PIP_CONFIG", "PIP_QUIET", "MAX_JOBS")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
     for name in ("CC", "CXX", "CXXFLAGS", "LDFLAGS", "PYTHONPATH"):
         kept.pop(name, None)
