@@ -35,6 +35,22 @@ def copy_sources(folder: Path) -> Path:
     return folder
 
 
+def without_editable_installs(folder: Path) -> Path:
+    """A folder for PYTHONPATH whose start-up file takes editable installs off the import path.
+
+    Their finder would serve a compiled module that the installation under test lacks.
+    """
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "sys.meta_path[:] = [\n"
+        "    f for f in sys.meta_path\n"
+        "    if not getattr(f, '__module__', '').startswith('__editable__')\n"
+        "]\n"
+    )
+    return folder
+
+
 def environment(scratch: Path, **changes: str) -> dict[str, str]:
     """This one's variables, less all that steer a build and less nvcc, and with the changes."""
     steering = ("SWIN_UMAMBA_", "CUDA_", "TORCH_", "PIP_CONFIG", "PIP_QUIET", "MAX_JOBS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import os
 import re
 import shutil
 import subprocess
@@ -38,7 +39,8 @@ class Built:
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python where the unpacked wheel is imported, and the checkout is not."""
-        variables = self.variables | {"PYTHONPATH": str(self.place)}
+        paths = (builds.without_editable_installs(self.place.parent / "start"), self.place)
+        variables = self.variables | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
         return builds.run(list(arguments), self.place.parent, variables)
 
     @property
