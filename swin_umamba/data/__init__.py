@@ -1,7 +1,57 @@
-"""Images, masks and the patches cut from them."""
+"""The user's images and masks, and the patches cut from them.
 
+The way from files to batches: `open_dataset` finds the cases, `make_plan` decides how they are
+treated, `make_splits` divides them, `preprocess` keeps them ready on disk, `PatchSampler` cuts
+patches, and `PatchLoader` does so ahead in worker processes. A new image goes `read_raw`,
+`Plan.preprocess`, the network, `Plan.restore`, `write_labels`.
+"""
+
+from swin_umamba.data.augmentation import Augmentation
+from swin_umamba.data.cache import CachedCases, preprocess
 from swin_umamba.data.case import Case, normalize
+from swin_umamba.data.dataset import CaseFiles, Dataset, read_case
+from swin_umamba.data.fingerprint import Fingerprint, Intensity, take_fingerprint
 from swin_umamba.data.images import read_image, read_mask
+from swin_umamba.data.loader import PatchLoader
+from swin_umamba.data.nnunet import group_images
+from swin_umamba.data.opening import open_dataset
 from swin_umamba.data.patches import PatchSampler
+from swin_umamba.data.plan import Plan, make_plan
+from swin_umamba.data.raw import RawImage, RawLabels, classes_of, read_labels, read_raw
+from swin_umamba.data.splits import Split, make_splits, pick_split, read_splits, write_splits
+from swin_umamba.data.writing import mask_ending, write_labels, write_probabilities
 
-__all__ = ["Case", "PatchSampler", "normalize", "read_image", "read_mask"]
+__all__ = [
+    "Augmentation",
+    "CachedCases",
+    "Case",
+    "CaseFiles",
+    "Dataset",
+    "Fingerprint",
+    "Intensity",
+    "PatchLoader",
+    "PatchSampler",
+    "Plan",
+    "RawImage",
+    "RawLabels",
+    "Split",
+    "classes_of",
+    "group_images",
+    "make_plan",
+    "make_splits",
+    "mask_ending",
+    "normalize",
+    "open_dataset",
+    "pick_split",
+    "preprocess",
+    "read_case",
+    "read_image",
+    "read_labels",
+    "read_mask",
+    "read_raw",
+    "read_splits",
+    "take_fingerprint",
+    "write_labels",
+    "write_probabilities",
+    "write_splits",
+]

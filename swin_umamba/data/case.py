@@ -11,11 +11,16 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Case:
-    """A normalised image (C, H, W) float32, its class indices (H, W) int64, and a name."""
+    """A normalised image (C, H, W) float32, its class indices (H, W) int64, and a name.
+
+    The mask is -1 where there is no truth. volume: the name of the volume that this is a slice of,
+    by default its own name.
+    """
 
     name: str
     image: npt.NDArray[np.float32]
     mask: npt.NDArray[np.int64]
+    volume: str = ""
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.dtype != np.float32:
@@ -28,6 +33,8 @@ class Case:
                 f"{self.name}: mask is {self.mask.dtype} {self.mask.shape}, expected int64"
                 f" {self.image.shape[1:]} as the image"
             )
+        if not self.volume:
+            object.__setattr__(self, "volume", self.name)
 
 
 def normalize(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

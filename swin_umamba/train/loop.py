@@ -96,7 +96,7 @@ def train(
             lr = learning_rate(config, clock.done(iteration - 1))
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            images, masks = (part.to(device) for part in sampler.batch())
+            images, masks = (part.to(device) for part in sampler.batch(iteration - 1))
 
             model.train()
             with torch.autocast(device.type, half, enabled=half is not None):

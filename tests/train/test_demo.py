@@ -223,8 +223,8 @@ def test_wrong_usage_ends_with_status_2(words: tuple[str, ...]) -> None:
 
 def test_missing_package_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "swin_umamba.demo", raising=False)
-    monkeypatch.delitem(sys.modules, "swin_umamba.data.images", raising=False)
-    monkeypatch.delitem(sys.modules, "swin_umamba.data", raising=False)
+    for name in [name for name in sys.modules if name.startswith("swin_umamba.data")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tifffile", None)
     line = _one_line_error(_run("demo"))
     assert "this needs tifffile: pip install 'swin-umamba[train]'" in line

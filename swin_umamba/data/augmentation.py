@@ -1,0 +1,189 @@
+"""nnU-Net's augmentation of 2-D patches, with every number of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.networks.layers.simplelayers import GaussianFilter
+from monai.transforms.intensity.array import AdjustContrast
+from torch import Tensor
+from torch.nn import functional as F
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How often each change is made to a patch, and how far it goes; the defaults are nnU-Net's.
+
+    `p_...` is the probability for a patch, `..._channel` then that for each of its channels.
+    Ranges around 1 (brightness, contrast, gamma) are drawn below or above 1 with even odds.
+    """
+
+    p_rotation: float = 0.2
+    rotation: float = 180.0  # degrees to either side
+    rotation_oblong: float = 15.0  # of patches with a side over 1.5 times the other
+    p_scaling: float = 0.2
+    scaling: Range = (0.7, 1.4)  # of the region shown in the patch: above 1 zooms out
+    p_noise: float = 0.1
+    noise: Range = (0.0, 0.1)  # deviation
+    p_blur: float = 0.2
+    p_blur_channel: float = 0.5
+    blur: Range = (0.5, 1.0)  # deviation in pixels
+    p_brightness: float = 0.15
+    brightness: Range = (0.75, 1.25)  # factor
+    p_contrast: float = 0.15
+    contrast: Range = (0.75, 1.25)  # factor of the distance to the mean, within the old range
+    p_low_resolution: float = 0.25
+    p_low_resolution_channel: float = 0.5
+    low_resolution: Range = (0.5, 1.0)  # factor of the size in between
+    p_gamma_inverted: float = 0.1  # of the negative; mean and deviation are kept in both
+    p_gamma: float = 0.3
+    gamma: Range = (0.7, 1.5)  # exponent
+    p_mirror: float = 0.5  # for each of the two axes
+
+
+def draw_matrix(
+    config: Augmentation, size: tuple[int, int], rng: np.random.Generator
+) -> npt.NDArray[np.float64] | None:
+    """A rotation and scaling (2, 2) from a patch's (y, x) to the image's; None for neither."""
+    angle, scale = 0.0, 1.0
+    if rng.random() < config.p_rotation:
+        oblong = max(size) > 1.5 * min(size)
+        angle = math.radians(config.rotation_oblong if oblong else config.rotation)
+        angle = rng.uniform(-angle, angle)
+    if rng.random() < config.p_scaling:
+        scale = rng.uniform(*config.scaling)
+    if angle == 0 and scale == 1:
+        return None
+    c, s = scale * math.cos(angle), scale * math.sin(angle)
+    return np.array([[c, -s], [s, c]])
+
+
+def cut(
+    image: npt.NDArray[np.float32],
+    mask: npt.NDArray[Any],
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    matrix: npt.NDArray[np.float64] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The window (C, h, w) float32 of an image (C, H, W), and that (h, w) int64 of its mask.
+
+    corner: upper left, may lie outside; what is outside of the image is 0 in both. matrix: turns
+    and scales the window about its centre (bilinear; nearest for the mask). Only the part of the
+    image that the window needs is read.
+    """
+    if matrix is None:
+        return torch.from_numpy(_window(image, corner, size)), torch.from_numpy(
+            _window(mask, corner, size).astype(np.int64)
+        )
+    centre = np.array([at + (n - 1) / 2 for at, n in zip(corner, size, strict=True)])
+    reach = np.abs(matrix) @ ((np.array(size) - 1) / 2) + 1
+    full = np.array(mask.shape)
+    low = np.clip(np.floor(centre - reach).astype(int), 0, full - 1)
+    high = np.clip(np.ceil(centre + reach).astype(int) + 1, low + 1, full)
+    box = (slice(low[0], high[0]), slice(low[1], high[1]))
+    # From the patch's normalised (x, y) to those of the box, as affine_grid takes them.
+    inner = high - low
+    theta = np.empty((2, 3))
+    theta[:, :2] = (matrix * np.array(size)[None, :] / inner[:, None])[::-1, ::-1]
+    theta[:, 2] = ((2 * (centre - low) + 1) / inner - 1)[::-1]
+    grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *size], align_corners=False)
+    turned = _sample(np.ascontiguousarray(image[(slice(None), *box)]), grid, "bilinear")
+    labels = _sample(mask[box].astype(np.float32)[None], grid, "nearest")
+    return turned, labels[0].long()
+
+
+def vary(image: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
+    """Change the intensities of a patch (C, h, w) float32, in nnU-Net's order; not in place."""
+    if rng.random() < config.p_noise:
+        noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
+        image = image + rng.uniform(*config.noise) * noise
+    if rng.random() < config.p_blur:
+        image = _each(image, config.p_blur_channel, rng, lambda x: _blur(x, config, rng))
+    if rng.random() < config.p_brightness:
+        image = _each(image, 1.0, rng, lambda x: x * _around_one(config.brightness, rng))
+    if rng.random() < config.p_contrast:
+        image = _each(image, 1.0, rng, lambda x: _contrast(x, config, rng))
+    if rng.random() < config.p_low_resolution:
+        image = _each(
+            image, config.p_low_resolution_channel, rng, lambda x: _coarsen(x, config, rng)
+        )
+    if rng.random() < config.p_gamma_inverted:
+        image = _each(image, 1.0, rng, lambda x: _gamma(x, True, config, rng))
+    if rng.random() < config.p_gamma:
+        image = _each(image, 1.0, rng, lambda x: _gamma(x, False, config, rng))
+    return image
+
+
+def mirror(
+    image: Tensor, mask: Tensor, config: Augmentation, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Flip a patch (C, h, w) and its mask (h, w) alike."""
+    axes = [axis for axis in (-2, -1) if rng.random() < config.p_mirror]
+    return (image.flip(axes), mask.flip(axes)) if axes else (image, mask)
+
+
+def _each(
+    image: Tensor,
+    probability: float,
+    rng: np.random.Generator,
+    change: Callable[[Tensor], Tensor],
+) -> Tensor:
+    channels = [change(x) if rng.random() < probability else x for x in image]
+    return torch.stack(channels)
+
+
+def _around_one(limits: Range, rng: np.random.Generator) -> float:
+    low, high = limits
+    if low < 1 and rng.random() < 0.5:
+        return float(rng.uniform(low, min(high, 1.0)))
+    return float(rng.uniform(max(low, 1.0), high))
+
+
+def _blur(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
+    blurred: Tensor = GaussianFilter(2, rng.uniform(*config.blur))(x[None, None])
+    return blurred[0, 0]
+
+
+def _contrast(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
+    low, high = x.aminmax()
+    mean = x.mean()
+    return ((x - mean) * _around_one(config.contrast, rng) + mean).clamp_(low, high)
+
+
+def _coarsen(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
+    factor = rng.uniform(*config.low_resolution)
+    size = [max(round(n * factor), 1) for n in x.shape]
+    coarse = F.interpolate(x[None, None], size, mode="nearest-exact")
+    return F.interpolate(coarse, tuple(x.shape), mode="bilinear")[0, 0]
+
+
+def _gamma(x: Tensor, inverted: bool, config: Augmentation, rng: np.random.Generator) -> Tensor:
+    adjust = AdjustContrast(_around_one(config.gamma, rng), inverted, retain_stats=True)
+    return torch.as_tensor(adjust(x))
+
+
+def _sample(values: npt.NDArray[np.float32], grid: Tensor, mode: str) -> Tensor:
+    return F.grid_sample(torch.from_numpy(values)[None], grid, mode, "zeros", align_corners=False)[
+        0
+    ]
+
+
+def _window(
+    values: npt.NDArray[Any], corner: tuple[int, int], size: tuple[int, int]
+) -> npt.NDArray[Any]:
+    """A copy of a window of the last two axes, 0 outside."""
+    found = np.zeros((*values.shape[:-2], *size), values.dtype)
+    start = [max(at, 0) for at in corner]
+    stop = [at + n for at, n in zip(corner, size, strict=True)]
+    inside = values[..., start[0] : stop[0], start[1] : stop[1]]
+    rows, columns = (s - at for s, at in zip(start, corner, strict=True))
+    found[..., rows : rows + inside.shape[-2], columns : columns + inside.shape[-1]] = inside
+    return found

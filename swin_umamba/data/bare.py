@@ -1,0 +1,93 @@
+"""Bare folders: images/ and masks/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from swin_umamba.data.dataset import CaseFiles, Dataset
+from swin_umamba.data.formats import ending_of
+from swin_umamba.data.nnunet import group_images, stem_of
+from swin_umamba.data.raw import read_labels, read_raw
+from swin_umamba.errors import UserError
+
+IMAGES, MASKS, INSTANCES = "images", "masks", "instances"
+MAX_CLASSES = 32
+
+
+def open_bare(folder: Path) -> Dataset:
+    """A dataset by its files' names and the numbers in its masks; see `open_dataset`."""
+    masks = _by_stem(folder / MASKS)
+    instances = _by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
+    cases = []
+    for case in group_images(folder / IMAGES):
+        # An image of one file may keep its _0000 in the mask's name.
+        stems = (case.name, stem_of(case.images[0]) or case.name)
+        mask = next((masks[stem] for stem in stems if stem in masks), None)
+        if mask is None:
+            raise UserError(
+                f"{case.images[0]} has no mask: no file at {folder / MASKS / case.name}.*"
+            )
+        numbers = next((instances[stem] for stem in stems if stem in instances), None)
+        cases.append(CaseFiles(case.name, case.images, mask, numbers))
+    if not cases:
+        raise UserError(f"{folder / IMAGES} holds no images")
+    used = {case.mask for case in cases}
+    for mask in masks.values():
+        if mask not in used:
+            raise UserError(f"{mask} has no image in {folder / IMAGES}")
+    channels = read_raw(cases[0].images).pixels.shape[0]
+    values = _values(cases)
+    first = cases[0].mask
+    assert first is not None  # every case was given one above
+    return Dataset(
+        name=folder.resolve().name,
+        folder=folder,
+        channel_names=_channel_names(channels),
+        labels=_label_names(values),
+        values=values,
+        ignore_label=None,
+        file_ending=ending_of(first) or "",
+        cases=tuple(sorted(cases, key=lambda case: case.name)),
+    )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        stem = stem_of(path)
+        if stem is None or not path.is_file() or path.name.startswith("."):
+            continue
+        if stem in found:
+            raise UserError(f"{path} and {found[stem].name} are of one name")
+        found[stem] = path
+    return found
+
+
+def _values(cases: list[CaseFiles]) -> tuple[int, ...]:
+    """The distinct numbers in all masks, ascending, with 0."""
+    values = {0}
+    for case in cases:
+        assert case.mask is not None  # every case was given one
+        found = np.unique(read_labels(case.mask).labels)
+        values.update(found[: MAX_CLASSES + 1].tolist())
+        if len(values) > MAX_CLASSES:
+            raise UserError(
+                f"{case.mask}: with it the masks hold more than {MAX_CLASSES} distinct numbers,"
+                " expected one for each class (no JPEG, no instances)"
+            )
+    if len(values) < 2:
+        raise UserError(f"{cases[0].mask} and all other masks are 0 everywhere")
+    return tuple(sorted(values))
+
+
+def _channel_names(channels: int) -> tuple[str, ...]:
+    known = {1: ("grey",), 3: ("R", "G", "B")}
+    return known.get(channels, tuple(f"channel_{i}" for i in range(channels)))
+
+
+def _label_names(values: tuple[int, ...]) -> dict[str, int]:
+    if len(values) == 2:
+        return {"background": 0, "foreground": 1}
+    return {"background": 0, **{f"label_{v}": i for i, v in enumerate(values) if i > 0}}

@@ -1,0 +1,95 @@
+"""Batches made ahead by worker processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from types import TracebackType
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from swin_umamba.data.patches import PatchSampler
+from swin_umamba.errors import UserError
+
+
+class PatchLoader:
+    """Iterate over `sampler.batch(start)`, `batch(start + 1)`, ..., in this order.
+
+    workers: processes that make batches ahead; 0 makes each when it is asked for. The batches are
+    the same for any number. stop: the index to end before; None for endless. prefetch: batches
+    that each worker keeps ready. pin_memory: for copies to a CUDA device that do not block.
+
+    Iterate once; `close`, or the end of a with block, ends the workers. Raises UserError for what
+    a worker met, in its own words, and if one died.
+    """
+
+    def __init__(
+        self,
+        sampler: PatchSampler,
+        *,
+        workers: int = 0,
+        start: int = 0,
+        stop: int | None = None,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        if workers < 0:
+            raise ValueError(f"workers: got {workers}, expected 0 or above")
+        indices = itertools.count(start) if stop is None else range(start, stop)
+        self._iterator: Iterator[tuple[Tensor, Tensor] | str] | None = iter(
+            DataLoader(
+                _Batches(sampler),
+                batch_size=None,
+                sampler=indices,
+                num_workers=workers,
+                prefetch_factor=prefetch if workers else None,
+                pin_memory=pin_memory,
+            )
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            made = next(self._iterator)
+        except RuntimeError as error:
+            # torch tells only so that a worker was killed, or that shared memory is full.
+            self.close()
+            reason = str(error).splitlines()[0]
+            raise UserError(f"a process that prepares batches failed: {reason}") from error
+        if isinstance(made, str):
+            self.close()
+            raise UserError(made)
+        return made
+
+    def close(self) -> None:
+        """End the workers; the loader is at its end then."""
+        self._iterator = None
+
+    def __enter__(self) -> PatchLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor] | str]):
+    """A batch, or the message of the UserError that it met: DataLoader would add a traceback."""
+
+    def __init__(self, sampler: PatchSampler) -> None:
+        self.sampler = sampler
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | str:
+        try:
+            return self.sampler.batch(index)
+        except UserError as error:
+            return str(error)
