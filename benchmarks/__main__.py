@@ -9,7 +9,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cases, competitors, peers, plot, report, results
+from benchmarks import (
+    cases,
+    competitors,
+    model_run,
+    models,
+    peers,
+    plot,
+    profiling,
+    report,
+    results,
+)
 from benchmarks import run as running
 
 
@@ -61,29 +71,24 @@ def _parser() -> argparse.ArgumentParser:
         help="of our backends and mamba-ssm, vmamba, release; default all, but the "
         "pytorch backend on a CPU alone",
     )
-    ops.add_argument("--rounds", type=int, default=3, help="turns of each competitor (3)")
-    ops.add_argument(
-        "--cell-seconds", type=float, default=0.15, help="time spent on one measurement (0.15)"
-    )
-    ops.add_argument(
-        "--budget-seconds", type=float, help="shorten or leave out measurements to end about here"
-    )
     ops.add_argument("--graph", action="store_true", help="also time ours as CUDA graph replays")
-    ops.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
-    ops.add_argument("--out", type=Path, help="JSON file to write, after every case")
-    ops.add_argument("--commit", help="the commit, where this tree is a copy without git")
-    ops.add_argument(
-        "--against",
-        type=Path,
-        metavar="JSON",
-        help="compare with an earlier file; exit 1 if something of ours is slower",
+    _add_measuring(ops, cell_seconds=0.15)
+
+    model = verbs.add_parser(
+        "model",
+        help="measure training step and inference of the models",
+        description=models.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    ops.add_argument(
-        "--tolerance",
-        type=float,
-        default=0.1,
-        help="relative slowdown that --against lets pass (0.1)",
-    )
+    _add_model_choice(model)
+    model.add_argument("--modes", nargs="+", choices=model_run.MODES, default=model_run.MODES)
+    _add_measuring(model, cell_seconds=1.0)
+
+    profiled = verbs.add_parser("profile", help="a model's time by kernel")
+    _add_model_choice(profiled)
+    profiled.add_argument("--mode", choices=model_run.MODES, default="training")
+    profiled.add_argument("--rows", type=int, default=40, help="kernels to list (40)")
+    profiled.add_argument("--tiny", action="store_true", help="a tiny model: a check")
 
     made = verbs.add_parser("report", help="Markdown from a results file")
     made.add_argument("file", type=Path)
@@ -101,6 +106,53 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_model_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=models.NAMES)
+    parser.add_argument("--shapes", nargs="+", metavar="BxHxW", help="instead of the table's")
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=("float32", "float16", "bfloat16"),
+        help="half dtypes run under autocast; default float16 on a GPU, float32 on a CPU",
+    )
+    parser.add_argument(
+        "--competitors",
+        nargs="+",
+        metavar="NAME",
+        help="of 'ours', 'ours, graph', 'ours, compiled', release; default all",
+    )
+
+
+def _add_measuring(parser: argparse.ArgumentParser, cell_seconds: float) -> None:
+    """Options that the measuring verbs share."""
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each competitor (3)")
+    parser.add_argument(
+        "--cell-seconds",
+        type=float,
+        default=cell_seconds,
+        help=f"time spent on one measurement ({cell_seconds})",
+    )
+    parser.add_argument(
+        "--budget-seconds", type=float, help="shorten or leave out measurements to end about here"
+    )
+    parser.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
+    parser.add_argument("--out", type=Path, help="JSON file to write, after every case")
+    parser.add_argument("--commit", help="the commit, where this tree is a copy without git")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="JSON",
+        help="compare with an earlier file; exit 1 if something of ours is slower",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.1,
+        help="relative slowdown that --against lets pass (0.1)",
+    )
+
+
 _ALL_MODES = sorted({mode for modes in running.MODES.values() for mode in modes})
 
 
@@ -115,8 +167,12 @@ def _entered(args: argparse.Namespace, device: torch.device) -> list[competitors
     return [c for c in everyone if c.name in args.competitors]
 
 
+def _device(args: argparse.Namespace) -> torch.device:
+    return torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def _settings(args: argparse.Namespace) -> running.Settings:
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = _device(args)
     groups = args.cases
     if groups is None and args.shapes is None:
         groups = ["tiny" if args.tiny else "table"]
@@ -137,10 +193,69 @@ def _settings(args: argparse.Namespace) -> running.Settings:
     )
 
 
-def _ops(args: argparse.Namespace) -> int:
-    settings = _settings(args)
+def _entered_models(args: argparse.Namespace, device: torch.device) -> list[models.ModelCompetitor]:
+    everyone = models.competitors(device)
+    if args.competitors is None:
+        return everyone
+    unknown = set(args.competitors) - {c.name for c in everyone}
+    if unknown:
+        known = ", ".join(repr(c.name) for c in everyone)
+        raise ValueError(f"--competitors has {sorted(unknown)}, expected of {known}")
+    return [c for c in everyone if c.name in args.competitors]
+
+
+def _model_cases(args: argparse.Namespace) -> tuple[cases.ModelCase, ...]:
+    if args.shapes is None:
+        return cases.MODEL_GROUPS["tiny" if args.tiny else "table"]
+    return tuple(cases.parse_model_case(text) for text in args.shapes)
+
+
+def _model_settings(args: argparse.Namespace) -> model_run.Settings:
+    device = _device(args)
+    return model_run.Settings(
+        device=device,
+        models=args.models,
+        cases=_model_cases(args),
+        modes=args.modes,
+        dtypes=_model_dtypes(args, device),
+        rounds=args.rounds,
+        cell_seconds=0.02 if args.tiny else args.cell_seconds,
+        budget_seconds=args.budget_seconds,
+        tiny=args.tiny,
+    )
+
+
+def _model_dtypes(args: argparse.Namespace, device: torch.device) -> list[str]:
+    return args.dtypes or ["float16" if device.type == "cuda" else "float32"]
+
+
+def _profile(args: argparse.Namespace) -> int:
+    device = _device(args)
+    for model in args.models:
+        for competitor in _entered_models(args, device):
+            missing = competitor.why_missing(model)
+            if missing is not None:
+                print(f"{competitor.name}, {model}: missing: {missing}\n")
+                continue
+            for case in _model_cases(args):
+                for dtype in _model_dtypes(args, device):
+                    options = {"mode": args.mode, "rows": args.rows, "tiny": args.tiny}
+                    text = profiling.table(competitor, model, case, dtype, device, **options)
+                    print(f"{text}\n", flush=True)
+    return 0
+
+
+def _measured(args: argparse.Namespace) -> int:
+    """The verbs that measure: report, compare, and say by the status what is amiss."""
     old = None if args.against is None else results.load(args.against)
-    found = running.run(settings, _entered(args, settings.device), tree=args.commit, out=args.out)
+    if args.verb == "ops":
+        settings = _settings(args)
+        entered = _entered(args, settings.device)
+        found = running.run(settings, entered, tree=args.commit, out=args.out)
+    else:
+        model_settings = _model_settings(args)
+        model_entered = _entered_models(args, model_settings.device)
+        found = model_run.run(model_settings, model_entered, tree=args.commit, out=args.out)
     print(report.markdown(found))
     failed = any(row.ours and row.status in (results.WRONG, results.FAILED) for row in found.rows)
     if old is None:
@@ -156,8 +271,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 1 if one of ours is wrong, fails or got slower."""
     args = _parser().parse_args(argv)
     try:
-        if args.verb == "ops":
-            return _ops(args)
+        if args.verb in ("ops", "model"):
+            return _measured(args)
+        if args.verb == "profile":
+            return _profile(args)
         found = results.load(args.file)
         if args.verb == "plot":
             for path in plot.plot(found, args.to, args.prefix):

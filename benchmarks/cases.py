@@ -43,6 +43,41 @@ class Case:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class ModelCase:
+    """One batch for a whole model: B images of H x W pixels, the group it belongs to."""
+
+    B: int
+    H: int
+    W: int
+    group: str = "table"
+
+    @property
+    def label(self) -> str:
+        return f"{self.B}, {self.H}x{self.W}"
+
+
+# The release's patch sizes at its batch sizes, and where launches count: B = 2 and 1.
+MODEL_GROUPS: dict[str, tuple[ModelCase, ...]] = {
+    "table": (
+        ModelCase(30, 320, 320),
+        ModelCase(13, 384, 640),
+        ModelCase(12, 512, 512),
+        ModelCase(2, 320, 320),
+        ModelCase(1, 320, 320),
+    ),
+    "tiny": (ModelCase(2, 32, 32, "tiny"), ModelCase(1, 40, 24, "tiny")),
+}
+
+
+def parse_model_case(text: str) -> ModelCase:
+    """A case from 'BxHxW'. ValueError says what was expected."""
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", text):
+        raise ValueError(f"shape is {text!r}, expected BxHxW, such as 30x320x320")
+    B, H, W = (int(n) for n in text.split("x"))
+    return ModelCase(B, H, W, "custom")
+
+
 GROUPS: dict[str, tuple[Case, ...]] = {
     # The stages of the model at its training sizes, as in the published baselines.
     "table": (

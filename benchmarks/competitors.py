@@ -138,10 +138,10 @@ def selective_scan_prepare(function: Callable[..., Any]) -> Prepare:
 
 
 def ours(device: torch.device) -> list[Competitor]:
-    """Every backend of ours but the reference, with the reason where one cannot run there."""
+    """Every backend of ours but the formulas, with the reason where one cannot run there."""
     found = []
     for name, reason in ops.available_backends().items():
-        if name == "reference":
+        if name in backends.FORMULAS:
             continue
 
         prepare = {

@@ -198,7 +198,24 @@ def _release_preparations() -> dict[str, Prepare]:
     return {"ss2d": _release_ss2d(load_release().SS2D.forward_core, scan)}
 
 
-def _source(name: str) -> str:
+def why_no_release(device: torch.device) -> str | None:
+    """None if the release's models can run on this device, else why not and how to get them."""
+    try:
+        if device.type != "cuda":
+            raise ImportError("its kernels need a CUDA device")
+        for name in ("SwinUMamba", "SwinUMambaD"):
+            load_release(name)
+    except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it is told
+        return _told("release", error)
+    return None
+
+
+def _told(name: str, error: Exception) -> str:
+    return f"{type(error).__name__}: {error}; to get it: {HOW_TO_GET[name]}"
+
+
+def source(name: str) -> str:
+    """The commit of the folder that a peer comes from, or "installed"."""
     folder = _named_folder(_VARIABLES[name])
     return "installed" if folder is None else environment.commit(folder)
 
@@ -217,8 +234,7 @@ def peers(device: torch.device) -> list[Competitor]:
         try:
             if device.type != "cuda":
                 raise ImportError("its kernels need a CUDA device")
-            found.append(Competitor(name, False, load(), source=_source(name)))
+            found.append(Competitor(name, False, load(), source=source(name)))
         except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it is told
-            reason = f"{type(error).__name__}: {error}; to get it: {HOW_TO_GET[name]}"
-            found.append(Competitor(name, False, {}, reason))
+            found.append(Competitor(name, False, {}, _told(name, error)))
     return found

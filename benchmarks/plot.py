@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case
+from benchmarks import model_report
+from benchmarks.cases import Case, ModelCase
 from benchmarks.results import Results, Row
 
 _COLOURS = {"cuda": "#0b7285", "triton": "#5c7cfa", "cpu": "#0b7285", "pytorch": "#94d82d"}
+_COLOURS |= {"ours": "#0b7285", "ours, graph": "#5c7cfa", "ours, compiled": "#94d82d"}
 _PEER_COLOURS = {"release": "#868e96", "vmamba": "#ced4da", "mamba-ssm": "#868e96"}
 
 
@@ -58,7 +60,9 @@ def _bars(axes: Any, rows: Sequence[Row], title: str) -> None:
     axes.legend(fontsize=8)
 
 
-def _tick(case: Case) -> str:
+def _tick(case: Case | ModelCase) -> str:
+    if isinstance(case, ModelCase):
+        return f"B={case.B}\n{case.H}x{case.W}"
     return f"B={case.B} D={case.D}\n{case.H}x{case.W}" + (f"\nN={case.N}" if case.N != 16 else "")
 
 
@@ -86,7 +90,8 @@ def plot(results: Results, folder: Path, prefix: str = "") -> list[Path]:
     for op, mode, group in pairs:
         for dtype, rows in _timed(results, op, mode, group).items():
             figure, axes = pyplot.subplots(figsize=(max(5, 1.2 * len({r.case for r in rows})), 3.6))
-            title = f"{op}, {mode.replace('_', ' + ')}, {dtype}, {device}"
+            what = model_report.TITLES.get(op, op)
+            title = f"{what}, {mode.replace('_', ' + ')}, {dtype}, {device}"
             (_growth if group == "sizes" else _bars)(axes, rows, title)
             figure.tight_layout()
             path = folder / f"{prefix}{op}_{mode}_{group}_{dtype}.png"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cases import Case
+from benchmarks import model_report
+from benchmarks.cases import Case, ModelCase
 from benchmarks.results import OK, Change, Results, Row
+from benchmarks.tables import milliseconds, table, unique
 
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 _TITLES = {
@@ -16,60 +18,45 @@ _TITLES = {
 }
 
 
-def _ms(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _unique(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))
-
-
 class _Section:
     """All rows of one op, dtype and group of cases."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.modes = _unique(row.mode for row in rows)
-        self.names = _unique(row.competitor for row in rows)
+        self.modes = unique(row.mode for row in rows)
+        self.names = unique(row.competitor for row in rows)
         self.ours = {row.competitor for row in rows if row.ours}
         self.by_key = {(row.case, row.competitor, row.mode): row for row in rows}
         self.cases = list(dict.fromkeys(row.case for row in rows))
 
-    def row(self, case: Case, name: str, mode: str) -> Row | None:
+    def row(self, case: Case | ModelCase, name: str, mode: str) -> Row | None:
         found = self.by_key.get((case, name, mode))
         return found if found is not None and found.status == OK else None
 
-    def median(self, case: Case, name: str, mode: str) -> float | None:
+    def median(self, case: Case | ModelCase, name: str, mode: str) -> float | None:
         row = self.row(case, name, mode)
         return None if row is None or row.times is None else row.times.median
 
-    def best(self, case: Case) -> str | None:
+    def best(self, case: Case | ModelCase) -> str | None:
         """Our fastest backend, by the last mode."""
         timed = [(self.median(case, name, self.modes[-1]), name) for name in self.names]
         mine = [(t, name) for t, name in timed if t is not None and name in self.ours]
         return min(mine)[1] if mine else None
 
-    def cell(self, case: Case, name: str) -> str:
+    def cell(self, case: Case | ModelCase, name: str) -> str:
         found = [self.by_key.get((case, name, mode)) for mode in self.modes]
         bad = next((row for row in found if row is not None and row.status != OK), None)
         if bad is not None:
             return bad.status
-        text = " / ".join(_ms(self.median(case, name, mode)) for mode in self.modes)
+        text = " / ".join(milliseconds(self.median(case, name, mode)) for mode in self.modes)
         last = self.row(case, name, self.modes[-1])
         if last is not None and last.graph_ms is not None:
-            text += f" (graph {_ms(last.graph_ms)})"
+            text += f" (graph {milliseconds(last.graph_ms)})"
         if last is not None and last.extra_bytes is not None:
             text += f" / {last.extra_bytes / 1e6:.0f} MB"
         return text
 
-    def ratio(self, case: Case, peer: str) -> str:
+    def ratio(self, case: Case | ModelCase, peer: str) -> str:
         """How many times slower and larger than our best the peer is."""
         mine = self.best(case)
         if mine is None:
@@ -83,7 +70,7 @@ class _Section:
             parts.append(f"1/{b.extra_bytes / a.extra_bytes:.1f}")
         return " / ".join(parts)
 
-    def floor(self, case: Case) -> str:
+    def floor(self, case: Case | ModelCase) -> str:
         mine = self.best(case)
         if mine is None:
             return "-"
@@ -96,7 +83,7 @@ class _Section:
     def markdown(self) -> str:
         peers = [name for name in self.names if name not in self.ours]
         header = ["B, D, HxW", *self.names, *(f"vs {name}" for name in peers), "of the floor"]
-        return _table(
+        return table(
             header,
             (
                 [
@@ -114,6 +101,7 @@ class _Section:
         lines = []
         first: dict[int, float] = {}
         for case in self.cases:
+            assert isinstance(case, Case)
             name = self.best(case)
             median = None if name is None else self.median(case, name, self.modes[-1])
             if name is None or median is None:
@@ -123,27 +111,34 @@ class _Section:
             picoseconds, ratio = f"{per_element * 1e9:.0f}", f"{per_element / base:.2f}"
             lines.append([case.label, name, picoseconds, ratio])
         header = ["B, D, HxW", "backend", "ps per element", "against the first of this D"]
-        return _table(header, lines)
+        return table(header, lines)
 
 
 def _what(results: Results) -> str:
     e, ceilings = results.environment, results.ceilings
     driver = f", driver {e['driver']}" if e.get("driver") else ""
     cuda = f", CUDA {e['cuda']}" if e.get("cuda") else ""
+    where = (
+        f"{e['device']}{driver}, torch {e['torch']}{cuda}; commit {str(e['commit'])[:12]}, "
+        f"{e['date']}."
+    )
+    if not ceilings:
+        return where
     exp2 = ceilings["exp2_per_second"]
     copied = ceilings["copy_bytes_per_second"] or 0.0
     rate = "not measured" if exp2 is None else f"{exp2:.3g}/s"
-    return (
-        f"{e['device']}{driver}, torch {e['torch']}{cuda}; commit {str(e['commit'])[:12]}, "
-        f"{e['date']}. Ceilings measured in the same run: exp {rate}, copy {copied / 1e9:.0f} GB/s."
-    )
+    return f"{where} Ceilings measured in the same run: exp {rate}, copy {copied / 1e9:.0f} GB/s."
 
 
 def markdown(results: Results) -> str:
     """The whole report."""
     parts = [_what(results)]
     sections: dict[tuple[str, str, str], list[Row]] = {}
+    whole: dict[tuple[str, str, str], list[Row]] = {}
     for row in results.rows:
+        if row.op in model_report.TITLES:
+            whole.setdefault((row.op, row.mode, row.dtype), []).append(row)
+            continue
         sections.setdefault((row.op, row.case.group, row.dtype), []).append(row)
     for (op, group, dtype), rows in sections.items():
         section = _Section(rows)
@@ -152,6 +147,10 @@ def markdown(results: Results) -> str:
         parts.append(section.markdown())
         if group == "ragged":
             parts.append(section.ragged())
+    for rows in whole.values():
+        parts += [f"### {model_report.title(rows[0])}", model_report.markdown(rows)]
+    if whole:
+        parts.append("Median ms / peak memory beyond weights and inputs (not counted for graphs).")
     untimed = [row for row in results.rows if row.status != OK]
     bad = {(r.competitor, r.op, r.dtype, r.status, r.reason or "") for r in untimed}
     if bad:
@@ -176,15 +175,15 @@ def against(old: Results, new: Results, changes: Sequence[Change], tolerance: fl
     rows = [
         [
             *c.key,
-            _ms(c.old.median),
-            _ms(c.new.median),
+            milliseconds(c.old.median),
+            milliseconds(c.new.median),
             f"{c.ratio:.2f}",
             "slower" if c.is_slower(tolerance) else "",
         ]
         for c in sorted(changes, key=lambda c: -c.ratio)
     ]
     header = ["op", "mode", "case", "dtype", "competitor", "then ms", "now ms", "ratio", ""]
-    parts.append(_table(header, rows))
+    parts.append(table(header, rows))
     return "\n\n".join(parts) + "\n"
 
 

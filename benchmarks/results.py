@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, ModelCase
 from benchmarks.timing import Times
 
 SCHEMA = 1
@@ -19,14 +19,16 @@ Key = tuple[str, str, str, str, str]
 class Row:
     """One competitor on one case. status is "ok" exactly if times is there; else reason tells.
 
-    extra_bytes: peak memory of a call beyond its inputs, output and gradients (GPU only).
+    op: of a scan, or a model's name, whose case is a ModelCase.
+    extra_bytes: peak memory of a call (GPU only), beyond its inputs, output and gradients; of a
+        model beyond its weights and inputs.
     floor_ms: the least time the measured ceilings of the device allow.
     graph_ms: the median as replays of a CUDA graph, where asked for.
     """
 
     op: str
     mode: str
-    case: Case
+    case: Case | ModelCase
     dtype: str
     competitor: str
     ours: bool
@@ -75,7 +77,8 @@ def load(path: Path) -> Results:
     rows = []
     for entry in data["rows"]:
         times = entry["times"]
-        entry["case"] = Case(**entry["case"])
+        case = entry["case"]
+        entry["case"] = Case(**case) if "D" in case else ModelCase(**case)
         entry["times"] = None if times is None else Times(**times)
         rows.append(Row(**entry))
     return Results(data["environment"], data["ceilings"], data["missing"], data["settings"], rows)

@@ -159,7 +159,7 @@ class Runner:
                 wrong = self.gates[key[1:]].why_wrong(competitor)
                 self.verdicts[key] = None if wrong is None else (WRONG, wrong)
             except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it is told
-                self.verdicts[key] = (FAILED, _told(error))
+                self.verdicts[key] = (FAILED, told(error))
             verdict = self.verdicts[key]
             said = "right" if verdict is None else ": ".join(verdict)
             print(f"gate  {op} {dtype} N={N} {competitor.name}: {said}", file=sys.stderr)
@@ -185,7 +185,7 @@ class Runner:
                     _call(steps[0], mode)
             timing.synchronize(self.settings.device)
         except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it is told
-            return FAILED, _told(error)
+            return FAILED, told(error)
         return steps
 
     def _time(
@@ -213,7 +213,7 @@ class Runner:
                 try:
                     replays = timing.graphed(calls[name][:4], device)
                 except RuntimeError as error:
-                    row.reason = f"no graph: {_told(error)}"
+                    row.reason = f"no graph: {told(error)}"
                 else:
                     graph_times = timing.interleaved(
                         {name: replays}, device, seconds=seconds, rounds=1
@@ -253,7 +253,7 @@ class Runner:
         )
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:300]}"
 

@@ -1,0 +1,120 @@
+"""CUDA graphs of a model: one launch in place of thousands, for batches too small to hide them.
+
+A graph replays the very kernels of one shape of input on the very same memory: inputs are copied
+in, results are overwritten by the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Logits = list[Tensor] | Tensor
+_Result = TypeVar("_Result")
+_WARM_UPS = 3  # as torch.cuda.make_graphed_callables: libraries choose and build their kernels
+
+
+class GraphedInference:
+    """A model's forward under no_grad, for images of one shape, as one CUDA graph.
+
+    model: on a CUDA device, in eval mode as a rule; its weights may change in place later.
+    image: an example (B, C, H, W); dtype: of autocast, None for none.
+    A call returns logits as the model does, which the next call overwrites.
+    """
+
+    def __init__(self, model: nn.Module, image: Tensor, dtype: torch.dtype | None = None) -> None:
+        _check_device(image)
+        self._image = image.clone()
+
+        def forward() -> Logits:
+            with torch.no_grad(), _autocast(dtype):
+                logits: Logits = model(self._image)
+                return logits
+
+        self._graph, self._logits = _captured(forward)
+
+    def __call__(self, image: Tensor) -> Logits:
+        _copy_in("image", self._image, image)
+        self._graph.replay()
+        return self._logits
+
+
+class GraphedStep:
+    """Forward, loss and backward for one shape of batch as one CUDA graph.
+
+    model: on a CUDA device; loss: of (outputs, target), a scalar; image, target: an example
+    batch; dtype: of autocast, None for none; scaler: its scale, whatever it is by then, multiplies
+    the loss before the backward pass.
+
+    A call sets every parameter's `grad` to this batch's gradients, adding nothing to earlier ones,
+    and returns the unscaled loss; the next call overwrites both. Parameters that are frozen or
+    released later take effect only in a new graph.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Logits, Tensor], Tensor],
+        image: Tensor,
+        target: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        _check_device(image)
+        self._image, self._target = image.clone(), target.clone()
+
+        def step() -> Tensor:
+            # Without a gradient to add to, backward leaves a new tensor: the graph's own.
+            model.zero_grad(set_to_none=True)
+            with _autocast(dtype):
+                value = loss(model(self._image), self._target)
+            scaled: Tensor = value if scaler is None else scaler.scale(value)
+            scaled.backward()
+            return value.detach()
+
+        self._graph, self._loss = _captured(step)
+        self._gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+
+    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
+        _copy_in("image", self._image, image)
+        _copy_in("target", self._target, target)
+        self._graph.replay()
+        for parameter, gradient in self._gradients:
+            parameter.grad = gradient
+        return self._loss
+
+
+def _autocast(dtype: torch.dtype | None) -> torch.autocast:
+    return torch.autocast("cuda", dtype, enabled=dtype is not None)
+
+
+def _check_device(image: Tensor) -> None:
+    if image.device.type != "cuda":
+        raise ValueError(f"image: got a tensor on {image.device}, expected one on a CUDA device")
+
+
+def _copy_in(name: str, static: Tensor, new: Tensor) -> None:
+    if new.shape != static.shape or new.dtype != static.dtype:
+        raise ValueError(
+            f"{name}: got {tuple(new.shape)} of {new.dtype}, expected {tuple(static.shape)} of "
+            f"{static.dtype} as in the graph"
+        )
+    static.copy_(new)
+
+
+def _captured(run: Callable[[], _Result]) -> tuple[torch.cuda.CUDAGraph, _Result]:
+    """The graph of a call, and what it returned: memory that a replay fills anew."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(_WARM_UPS):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+    return graph, result
