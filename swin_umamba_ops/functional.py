@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swin_umamba_ops import backends, library, reference
+from swin_umamba_ops import backends, graph, library, reference
 from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
 from swin_umamba_ops.numerics import state_dtype
 
@@ -37,6 +37,12 @@ def _wants_grad(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
+def _refuse_grad(name: str, *tensors: Tensor | None) -> None:
+    """The scan operator behind "export" has wrong second derivatives: it gets no first ones."""
+    if name == backends.EXPORT and _wants_grad(*tensors):
+        raise RuntimeError("backend 'export' has no gradients: call it under torch.no_grad()")
+
+
 def ss2d(
     x: Tensor,
     x_proj_weight: Tensor,
@@ -59,7 +65,8 @@ def ss2d(
     backend: "auto", or one of `available_backends()`, which then never falls back.
 
     Returns y: (B, D, H, W), channels_last in memory. Gradients flow to all six tensors, each in
-    its own dtype; second derivatives raise except with backend="reference".
+    its own dtype; second derivatives raise except with backend="reference", and "export" refuses
+    inputs that want gradients.
     Raises TypeError or ValueError naming the argument that does not fit, and RuntimeError for a
     named backend that cannot serve.
     """
@@ -70,16 +77,16 @@ def ss2d(
     if autocast_dtype is not None and dtype != torch.float64:
         dtype = autocast_dtype
     name: str = _resolve(backend, x.device, dtype, index(A_logs.shape[1]))
+    _refuse_grad(name, x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     accumulate = state_dtype(dtype)
     if out_dtype is None:
         out_dtype = accumulate
     dt_projs_bias, A_logs, Ds = (t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds))
 
-    if name == backends.REFERENCE:
+    if name in backends.FORMULAS:
+        formula = reference.ss2d if name == backends.REFERENCE else graph.ss2d
         with torch.autocast(x.device.type, enabled=False):
-            y = reference.ss2d(
-                x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
-            )
+            y = formula(x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
             return y.to(out_dtype, memory_format=torch.channels_last)
 
     B, D, H, W = x.shape
@@ -180,6 +187,7 @@ def selective_scan(
     for t in (delta, B, C):
         dtype = torch.promote_types(dtype, t.dtype)
     name: str = _resolve(backend, u.device, dtype, index(A.shape[1]))
+    _refuse_grad(name, u, delta, A, B, C, D, z, delta_bias)
     accumulate = state_dtype(dtype)
     Bs = (B if B.dim() == 4 else B.unsqueeze(1)).to(dtype)
     Cs = (C if C.dim() == 4 else C.unsqueeze(1)).to(dtype)
@@ -187,10 +195,9 @@ def selective_scan(
     Ds = None if D is None else D.to(accumulate)
     bias = None if delta_bias is None else delta_bias.to(accumulate)
 
-    if name == backends.REFERENCE:
-        out, last = reference.selective_scan(
-            u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias, delta_softplus
-        )
+    if name in backends.FORMULAS:
+        scan = reference.selective_scan if name == backends.REFERENCE else graph.selective_scan
+        out, last = scan(u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias, delta_softplus)
     else:
         out, last, _ = library.selective_scan(
             u.to(dtype).contiguous(),

@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 AUTO = "auto"
+EXPORT = "export"
 REFERENCE = "reference"
+FORMULAS = (EXPORT, REFERENCE)
+"""Backends that are plain torch operations, served outside of the ops of library.py."""
 
 
 class Backend(Protocol):
@@ -117,7 +120,7 @@ ROWS = {
         Row("pytorch", None),
     )
 }
-NAMES = (*ROWS, REFERENCE)
+NAMES = (*ROWS, *FORMULAS)
 
 
 @functools.cache
@@ -129,7 +132,7 @@ def load(name: str) -> Backend:
 @functools.cache
 def why_unusable(name: str) -> str | None:
     """None if the backend works on this machine, else the reason."""
-    if name == REFERENCE:
+    if name in FORMULAS:
         return None
     if importlib.util.find_spec(ROWS[name].module) is None:
         return f"this installation of swin_umamba_ops has no {name} backend"
@@ -148,7 +151,7 @@ def available_backends() -> dict[str, str | None]:
 def _why_not(name: str, device: torch.device, dtype: torch.dtype, N: int) -> str | None:
     """Why a backend cannot serve such inputs on this machine, or None if it can."""
     reason = why_unusable(name)
-    if reason is None and name != REFERENCE:
+    if reason is None and name not in FORMULAS:
         reason = load(name).why_unsupported(device, dtype, N)
     return reason
 

@@ -34,7 +34,7 @@ def _install(
 
 def test_every_backend_is_listed_fastest_first() -> None:
     available = ops.available_backends()
-    assert list(available) == ["cuda", "triton", "cpu", "pytorch", "reference"]
+    assert list(available) == ["cuda", "triton", "cpu", "pytorch", "export", "reference"]
     assert available["pytorch"] is None
     assert available["reference"] is None
     for reason in available.values():

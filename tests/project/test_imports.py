@@ -20,7 +20,7 @@ OPS_LAYERS = [
     {"functional"},
     {"library"},
     {"backends"},
-    {"checks", "flops", "numerics", "reference", "scan_order", "_version"},
+    {"checks", "flops", "graph", "numerics", "reference", "scan_order", "_version"},
 ]
 TRAINING = {"train", "predict", "losses", "metrics", "data", "cli", "demo", "plots"}
 MODEL = {"models", "ss2d", "layers", "encoder", "decoder", "drop_path", "weights"}
