@@ -11,9 +11,9 @@ from swin_umamba.data.cache import CachedCases, preprocess
 from swin_umamba.data.case import Case, normalize
 from swin_umamba.data.dataset import CaseFiles, Dataset, read_case
 from swin_umamba.data.fingerprint import Fingerprint, Intensity, take_fingerprint
+from swin_umamba.data.grouping import group_images
 from swin_umamba.data.images import read_image, read_mask
 from swin_umamba.data.loader import PatchLoader
-from swin_umamba.data.nnunet import group_images
 from swin_umamba.data.opening import open_dataset
 from swin_umamba.data.patches import PatchSampler
 from swin_umamba.data.plan import Plan, make_plan

@@ -95,7 +95,7 @@ def cut(
     theta[:, :2] = (matrix * np.array(size)[None, :] / inner[:, None])[::-1, ::-1]
     theta[:, 2] = ((2 * (centre - low) + 1) / inner - 1)[::-1]
     grid = F.affine_grid(torch.from_numpy(theta).float()[None], [1, 1, *size], align_corners=False)
-    turned = _sample(np.ascontiguousarray(image[(slice(None), *box)]), grid, "bilinear")
+    turned = _sample(np.array(image[(slice(None), *box)]), grid, "bilinear")
     labels = _sample(mask[box].astype(np.float32)[None], grid, "nearest")
     return turned, labels[0].long()
 
@@ -167,7 +167,8 @@ def _coarsen(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tenso
 
 def _gamma(x: Tensor, inverted: bool, config: Augmentation, rng: np.random.Generator) -> Tensor:
     adjust = AdjustContrast(_around_one(config.gamma, rng), inverted, retain_stats=True)
-    return torch.as_tensor(adjust(x))
+    # MONAI answers with its own subclass, which would slow what follows.
+    return torch.as_tensor(adjust(x)).as_subclass(Tensor)
 
 
 def _sample(values: npt.NDArray[np.float32], grid: Tensor, mode: str) -> Tensor:

@@ -8,7 +8,7 @@ import numpy as np
 
 from swin_umamba.data.dataset import CaseFiles, Dataset
 from swin_umamba.data.formats import ending_of
-from swin_umamba.data.nnunet import group_images, stem_of
+from swin_umamba.data.grouping import files_by_stem, group_images
 from swin_umamba.data.raw import read_labels, read_raw
 from swin_umamba.errors import UserError
 
@@ -18,12 +18,12 @@ MAX_CLASSES = 32
 
 def open_bare(folder: Path) -> Dataset:
     """A dataset by its files' names and the numbers in its masks; see `open_dataset`."""
-    masks = _by_stem(folder / MASKS)
-    instances = _by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
+    masks = files_by_stem(folder / MASKS)
+    instances = files_by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
     cases = []
-    for case in group_images(folder / IMAGES):
-        # An image of one file may keep its _0000 in the mask's name.
-        stems = (case.name, stem_of(case.images[0]) or case.name)
+    for case in group_images(folder / IMAGES, files=_files_per_image(folder / IMAGES, masks)):
+        # An image of one file may keep its _0000 in the names of the others.
+        stems = (case.name, f"{case.name}_0000")
         mask = next((masks[stem] for stem in stems if stem in masks), None)
         if mask is None:
             raise UserError(
@@ -53,16 +53,17 @@ def open_bare(folder: Path) -> Dataset:
     )
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem = stem_of(path)
-        if stem is None or not path.is_file() or path.name.startswith("."):
-            continue
-        if stem in found:
-            raise UserError(f"{path} and {found[stem].name} are of one name")
-        found[stem] = path
-    return found
+def _files_per_image(folder: Path, masks: dict[str, Path]) -> int:
+    """One, unless the files are channels: NAME_0000, NAME_0001 with a mask NAME, not NAME_0001.
+
+    Frames are numbered so as well, but then every number has a mask.
+    """
+    channels: dict[str, int] = {}
+    for stem in files_by_stem(folder):
+        name, number = stem[:-5], stem[-4:]
+        if stem not in masks and name in masks and stem[-5:-4] == "_" and number.isdecimal():
+            channels[name] = max(channels.get(name, 0), int(number) + 1)
+    return max(channels.values(), default=1)
 
 
 def _values(cases: list[CaseFiles]) -> tuple[int, ...]:

@@ -25,7 +25,7 @@ from swin_umamba.files import cache_dir, replacing
 # Raise it whenever the same files and plan would give another content.
 _VERSION = 1
 # What of a plan decides the content.
-_DECIDING = ("values", "ignore_label", "normalization", "intensities", "axis", "spacing")
+_DECIDING = ("values", "ignore_label", "normalization", "axis", "spacing")
 
 
 class VolumeOnDisk:
@@ -152,6 +152,8 @@ def _cached(files: CaseFiles, plan: Plan, folder: Path) -> VolumeOnDisk:
 def _key(files: CaseFiles, plan: Plan) -> str:
     facts = dataclasses.asdict(plan)
     head = {"version": _VERSION, **{name: facts[name] for name in _DECIDING}}
+    if "ct" in plan.normalization:
+        head["intensities"] = facts["intensities"]
     digest = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=10)
     if files.mask is None:
         raise UserError(f"{files.images[0]} has no mask to train with")

@@ -42,6 +42,11 @@ class Dataset:
     file_ending: str
     cases: tuple[CaseFiles, ...]
 
+    @property
+    def files_per_image(self) -> int:
+        """1, or as many as channels."""
+        return len(self.cases[0].images)
+
     def case(self, name: str) -> CaseFiles:
         """The case of that name. Raises UserError if there is none."""
         for case in self.cases:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +55,8 @@ def take_fingerprint(
 ) -> Fingerprint:
     """Read the cases, all by default, and check each as `read_case` does.
 
-    Intensities are those of a random tenth of a million pixels or less, the same at every call:
-    up to 10,000 a case that are foreground, or any where no case has foreground. on_progress is
+    Intensities are of up to 10,000 foreground pixels of each case, of any pixels if no case has
+    foreground; they are drawn at random, the same in every call. on_progress is
     given how many cases are done, and of how many. Raises UserError for what is wrong with a case.
     """
     cases = dataset.cases if cases is None else cases
@@ -79,8 +78,12 @@ def take_fingerprint(
             counts = np.bincount(classes.ravel() + 1, minlength=len(pixels) + 1)
             ignored += int(counts[0])
             pixels += counts[1:]
-            foreground.append(_some(flat, np.flatnonzero(classes > 0), rng))
-        anywhere.append(_some(flat, np.arange(flat.shape[1]), rng))
+            places = np.flatnonzero(classes > 0)
+            if len(places) > SAMPLES_PER_CASE:
+                places = places[rng.integers(len(places), size=SAMPLES_PER_CASE)]
+            foreground.append(flat[:, places].astype(np.float64))
+        places = rng.integers(flat.shape[1], size=min(flat.shape[1], SAMPLES_PER_CASE))
+        anywhere.append(flat[:, places].astype(np.float64))
         if on_progress is not None:
             on_progress(done, len(cases))
     samples = foreground if any(part.size for part in foreground) else anywhere
@@ -92,14 +95,6 @@ def take_fingerprint(
         pixels=tuple(pixels.tolist()),
         ignored=ignored,
     )
-
-
-def _some(
-    flat: npt.NDArray[Any], places: npt.NDArray[np.intp], rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
-    if len(places) > SAMPLES_PER_CASE:
-        places = places[rng.integers(len(places), size=SAMPLES_PER_CASE)]
-    return flat[:, places].astype(np.float64)
 
 
 def _intensity(values: npt.NDArray[np.float64]) -> Intensity:

@@ -84,12 +84,13 @@ def ending_of(path: Path) -> str | None:
     return None
 
 
-def read_file(path: Path) -> FilePixels:
+def read_file(path: Path, *, palette: bool) -> FilePixels:
     """The pixels of a file.
 
     Pictures and 2-D TIFFs have Z = 1; a TIFF of several pages is a volume; NIfTI is taken in the
-    order (Z, Y, X), the reverse of the file's, without reorientation. Palette pictures give their
-    indices, and an alpha channel that is opaque everywhere is dropped. Spacing is 1 where the
+    order (Z, Y, X), the reverse of the file's, without reorientation. palette: whether pictures
+    with one give its indices or their colours. An alpha channel that is opaque everywhere is
+    dropped; colours of 16 bits in a PNG are read with 8, as Pillow does. Spacing is 1 where the
     format has none; a TIFF volume's is read from `{"spacing": [z, y, x]}` in a JSON file of its
     name, as in nnU-Net. Raises UserError, naming the file, if it is missing or damaged.
     """
@@ -103,7 +104,7 @@ def read_file(path: Path) -> FilePixels:
             with _silent("tifffile"):
                 read = _read_tiff(path)
         else:
-            read = _read_picture(path)
+            read = _read_picture(path, palette)
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise UserError(f"{path} is damaged or no image: {reason}") from error
@@ -112,9 +113,10 @@ def read_file(path: Path) -> FilePixels:
     return read
 
 
-def _read_picture(path: Path) -> FilePixels:
+def _read_picture(path: Path, palette: bool) -> FilePixels:
     with Image.open(path) as picture:
-        pixels = np.asarray(picture)
+        coloured = picture.mode == "P" and not palette
+        pixels = np.asarray(picture.convert("RGB") if coloured else picture)
         if picture.mode in ("RGBA", "LA") and (pixels[..., -1] == 255).all():
             pixels = pixels[..., :-1]
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels

@@ -57,8 +57,10 @@ class PatchLoader:
         try:
             made = next(self._iterator)
         except RuntimeError as error:
-            # torch tells only so that a worker was killed, or that shared memory is full.
             self.close()
+            # torch's words for a worker that was killed, for want of memory perhaps.
+            if not str(error).startswith("DataLoader worker"):
+                raise
             reason = str(error).splitlines()[0]
             raise UserError(f"a process that prepares batches failed: {reason}") from error
         if isinstance(made, str):

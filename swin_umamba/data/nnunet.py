@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from swin_umamba.data.dataset import CaseFiles, Dataset
 from swin_umamba.data.formats import ENDINGS
+from swin_umamba.data.grouping import group_images, stem_of
 from swin_umamba.errors import UserError
 
 DATASET = "dataset.json"
 IMAGES, LABELS, INSTANCES = "imagesTr", "labelsTr", "instancesTr"
-_CHANNEL = re.compile(r"_(\d{4})$")
+MAX_LABEL = 65_535
 
 
 def open_nnunet(folder: Path) -> Dataset:
@@ -26,8 +26,14 @@ def open_nnunet(folder: Path) -> Dataset:
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         raise UserError(f"{path}: file_ending is {ending!r}, expected one of {', '.join(ENDINGS)}")
     listed = facts.get("dataset")
-    cases = _found(folder, ending) if listed is None else _listed(folder, listed, path)
-    _require_one_count(cases, len(channel_names))
+    channels = len(channel_names)
+    cases = _found(folder, ending, channels) if listed is None else _listed(folder, listed, path)
+    for case in cases:
+        if len(case.images) not in (1, channels) or len(case.images) != len(cases[0].images):
+            raise UserError(
+                f"{path}: case {case.name!r} has {len(case.images)} image files, expected"
+                f" {channels}, one for each channel"
+            )
     return Dataset(
         name=folder.resolve().name,
         folder=folder,
@@ -40,53 +46,14 @@ def open_nnunet(folder: Path) -> Dataset:
     )
 
 
-def group_images(folder: Path, ending: str | None = None) -> list[CaseFiles]:
-    """The images of a folder by case, without masks: NAME_0000.png, NAME_0001.png, ... or NAME.png.
-
-    ending: the only one to take, or None for every format that is read. Raises UserError, naming
-    the file, if the folder is missing, a channel is, or two files have one name.
-    """
-    if not folder.is_dir():
-        raise UserError(f"no folder at {folder}")
-    found: dict[str, dict[int | None, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        stem = stem_of(path, ending)
-        if stem is None or not path.is_file() or path.name.startswith("."):
-            continue
-        match = _CHANNEL.search(stem)
-        name, channel = (stem[: match.start()], int(match[1])) if match else (stem, None)
-        files = found.setdefault(name, {})
-        if channel in files:
-            raise UserError(f"{path} and {files[channel].name} are of one name")
-        files[channel] = path
-    cases = []
-    for name, files in found.items():
-        if None in files:
-            if len(files) > 1:
-                raise UserError(f"{files[None]} has a name that channels _0000, ... have as well")
-            cases.append(CaseFiles(name, (files[None],)))
-            continue
-        for channel in range(len(files)):
-            if channel not in files:
-                raise UserError(f"{folder / name}: channel _{channel:04d} is missing")
-        cases.append(CaseFiles(name, tuple(files[channel] for channel in range(len(files)))))
-    return cases
-
-
-def stem_of(path: Path, ending: str | None = None) -> str | None:
-    """A file's name without its ending; None if it is not that one, or none that is read."""
-    for known in ENDINGS if ending is None else (ending.lower(),):
-        if path.name.lower().endswith(known):
-            return path.name[: -len(known)]
-    return None
-
-
-def _found(folder: Path, ending: str) -> list[CaseFiles]:
+def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
     for name in (IMAGES, LABELS):
         if not (folder / name).is_dir():
             raise UserError(f"no folder at {folder / name}")
+    # One file may hold all channels, as RGB pictures do.
+    apart = any((folder / IMAGES).glob(f"*_0001{ending}"))
     cases = []
-    for case in group_images(folder / IMAGES, ending):
+    for case in group_images(folder / IMAGES, files=channels if apart else 1, ending=ending):
         mask = folder / LABELS / f"{case.name}{ending}"
         if not mask.is_file():
             raise UserError(f"{case.images[0]} has no label: no file at {mask}")
@@ -162,9 +129,15 @@ def _labels(
                 f"{path}: label {name!r} is the region {number}; region-based labels are not"
                 " supported, give each label one number"
             )
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        if (
+            not isinstance(number, int)
+            or isinstance(number, bool)
+            or not (0 <= number <= MAX_LABEL)
+        ):
             hint = "; this looks like nnU-Net v1" if str(name).isdigit() else ""
-            raise UserError(f"{path}: label {name!r} is {number!r}, expected a number >= 0{hint}")
+            raise UserError(
+                f"{path}: label {name!r} is {number!r}, expected 0 to {MAX_LABEL}{hint}"
+            )
     ignore_label = labels.get("ignore")
     named = sorted(
         ((number, name) for name, number in labels.items() if name != "ignore"),
@@ -175,13 +148,3 @@ def _labels(
     if len(numbers) < 2 or numbers[0] != 0:
         raise UserError(f"{path}: labels are {labels}, expected the background as 0 and others")
     return {name: i for i, (_, name) in enumerate(named)}, tuple(numbers), ignore_label
-
-
-def _require_one_count(cases: list[CaseFiles], channels: int) -> None:
-    """One file for each channel, or one file with all."""
-    for case in cases:
-        if len(case.images) not in (1, channels) or len(case.images) != len(cases[0].images):
-            raise UserError(
-                f"{case.images[0]}: case {case.name} has {len(case.images)} files of channels,"
-                f" expected {len(cases[0].images) if len(cases[0].images) != 1 else channels}"
-            )

@@ -39,6 +39,8 @@ class PatchSampler:
     ) -> None:
         if not len(cases):
             raise ValueError("cases: got none, expected at least one")
+        if seed < 0:
+            raise ValueError(f"seed: got {seed}, expected 0 or above")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: got {rank}, expected 0 to {world_size - 1}")
         self.volumes: Sequence[Volume] = (

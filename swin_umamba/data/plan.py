@@ -29,14 +29,15 @@ SAME_SPACING = 0.01
 class Plan:
     """Everything that treats a new image as training did; plan.json of a run.
 
-    labels, values, ignore_label, file_ending: as in Dataset. normalization: one name a channel,
-    see `data.normalization`. intensities: of the training cases' foreground, one a channel. axis:
-    of (Z, H, W), the one that is sliced along. spacing: in-plane (rows, columns), to which slices
-    are resampled. patch_size: (height, width), proposed for training.
+    files_per_image, labels, values, ignore_label, file_ending: as in Dataset. normalization: one
+    name a channel, see `data.normalization`. intensities: of the training cases' foreground, one
+    a channel. axis: of (Z, H, W), the one that is sliced along. spacing: in-plane (rows, columns),
+    to which slices are resampled. patch_size: (height, width), proposed for training.
     """
 
     dataset: str
     channel_names: tuple[str, ...]
+    files_per_image: int
     labels: dict[str, int]
     values: tuple[int, ...]
     ignore_label: int | None
@@ -192,6 +193,7 @@ def make_plan(
         return Plan(
             dataset=dataset.name,
             channel_names=dataset.channel_names,
+            files_per_image=dataset.files_per_image,
             labels=dataset.labels,
             values=dataset.values,
             ignore_label=dataset.ignore_label,

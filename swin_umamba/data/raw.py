@@ -14,6 +14,7 @@ from swin_umamba.data.formats import Geometry, NiftiGeometry, read_file
 from swin_umamba.errors import UserError
 
 IGNORED = -1
+_UNKNOWN = -2
 # Spacings of an image's channels and of its mask may differ by rounding in their headers.
 _SPACING_TOLERANCE = 1e-3
 
@@ -53,7 +54,7 @@ def read_raw(paths: str | Path | Sequence[str | Path]) -> RawImage:
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
         raise ValueError("paths: got none, expected at least one")
-    read = [read_file(path) for path in files]
+    read = [read_file(path, palette=False) for path in files]
     first = read[0]
     for path, part in zip(files, read, strict=True):
         _require_fit(path, part.pixels.shape[1:], files[0], first.pixels.shape[1:])
@@ -72,7 +73,7 @@ def read_labels(path: str | Path, like: RawImage | None = None) -> RawLabels:
     orientation is not that of `like`.
     """
     path = Path(path)
-    read = read_file(path)
+    read = read_file(path, palette=True)
     if read.pixels.shape[0] != 1:
         raise UserError(
             f"{path} has {read.pixels.shape[0]} channels, expected a mask of one, each pixel the"
@@ -97,17 +98,19 @@ def classes_of(
 
     Raises UserError, naming the file and the number, for numbers that are neither.
     """
-    known = np.array([*values, *([] if ignore_label is None else [ignore_label])])
-    classes = np.array([*range(len(values)), *([] if ignore_label is None else [IGNORED])])
-    order = np.argsort(known)
-    place = np.minimum(np.searchsorted(known[order], raw.labels), len(known) - 1)
-    unknown = known[order][place] != raw.labels
-    if unknown.any():
-        found = np.unique(raw.labels[unknown])
+    known = {value: number for number, value in enumerate(values)}
+    if ignore_label is not None:
+        known[ignore_label] = IGNORED
+    beyond = max(known) + 1
+    table = np.full(beyond + 1, _UNKNOWN, np.int64)
+    table[list(known)] = list(known.values())
+    classes: npt.NDArray[np.int64] = table[np.minimum(raw.labels, beyond)]
+    if classes.min() == _UNKNOWN:
+        found = np.unique(raw.labels[classes == _UNKNOWN])
         some = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-        expected = ", ".join(map(str, sorted(known.tolist())))
+        expected = ", ".join(map(str, sorted(known)))
         raise UserError(f"{raw.path} holds the label {some}, expected one of {expected}")
-    return classes[order][place]
+    return classes
 
 
 def _require_fit(
