@@ -33,9 +33,7 @@ def make_splits(names: Sequence[str], *, folds: int = FOLDS, seed: int = SEED) -
         raise ValueError(f"folds: got {folds}, expected at least 2")
     ordered = sorted(names)
     if len(ordered) < 2:
-        raise UserError(
-            f"got {len(ordered)} case to split into training and validation, expected 2"
-        )
+        raise UserError(f"got {len(ordered)} cases, expected 2 or more to train and to validate on")
     # scikit-learn's shuffled KFold: a legacy shuffle, then folds of consecutive places.
     places = np.arange(len(ordered))
     np.random.RandomState(seed).shuffle(places)
