@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import swin_umamba
 from benchmarks import peers
-from swin_umamba import create_model
 from swin_umamba.graphs import GraphedInference, GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 
@@ -81,7 +81,9 @@ def _ours(model: str, tiny: bool, **options: Any) -> nn.Module:
         options |= _TINY
         if model == "swin_umamba_d":
             options |= {"patch_size": 2}
-    return create_model(model, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **options)
+    return swin_umamba.create_model(
+        model, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **options
+    )
 
 
 def build_ours(model: str, tiny: bool, state: dict[str, Tensor], **options: Any) -> nn.Module:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from swin_umamba.drop_path import linear_rates
@@ -53,13 +56,18 @@ class MambaDecoder(nn.Module):
         x = maps[0]
         decoded = []
         for i, stage in enumerate(self.stages):
-            x = torch.cat((self.expand_layers[i](x), maps[i + 1]), dim=-1)
+            x = self.expand_layers[i](x)
+            x = torch.cat((x, maps[i + 1].to(x.dtype)), dim=-1)
             x = stage(self.concat_back_dim[i](x))
-            decoded.append(x)
-        decoded.append(self.expand_layers[-1](x))
-        first = 0 if all_scales else len(self.stages)
-        logits = [
-            head(x.permute(0, 3, 1, 2))
-            for head, x in zip(self.seg_layers[first:], decoded[first:], strict=True)
-        ]
-        return logits[::-1]
+            decoded.append(x.permute(0, 3, 1, 2))
+        # A head acts on one pixel at a time, so that of the finest only its logits, which are few,
+        # are spread out, and not the patches' channels.
+        last = cast(PatchExpand, self.expand_layers[-1])
+        patches = last.patches(x).flatten(2, 4).permute(0, 3, 1, 2)
+        finest = self.seg_layers[-1](patches)
+        p = last.scale
+        logits = [rearrange(finest, "b c h (w p1 p2) -> b c (h p1) (w p2)", p1=p, p2=p)]
+        if all_scales:
+            heads = list(self.seg_layers[:-1])
+            logits += [head(x) for head, x in zip(heads[::-1], decoded[::-1], strict=True)]
+        return logits

@@ -47,8 +47,8 @@ def count_flops(model: nn.Module) -> Iterator[dict[nn.Module, Flops]]:
     """Record, within the context, the FLOPs of every convolution, linear layer and SS2D that runs.
 
     Holds the latest pass of each module; a model that runs a module twice in one pass is
-    undercounted, which none of ours does. SS2D counts for its parts except its convolution and
-    its output projection, which are counted on their own.
+    undercounted, which none of ours does. SS2D counts for its parts except its output projection,
+    which is counted on its own.
     """
     counts: dict[nn.Module, Flops] = {}
 
@@ -88,7 +88,8 @@ def _ss2d(module: Any, x: Tensor, out: Tensor) -> Flops:
     in_proj = pixels * module.in_proj.weight.numel()
     projections = pixels * (module.x_proj_weight.numel() + module.dt_projs_weight.numel())
     steps = pixels * DIRECTIONS * module.d_inner
-    return Flops(in_proj + projections, steps * module.d_state, steps)
+    convolution = pixels * module.conv2d.weight.numel()
+    return Flops(in_proj + convolution + projections, steps * module.d_state, steps)
 
 
 _Rule = Callable[[Any, Tensor, Tensor], Flops]

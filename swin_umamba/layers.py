@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from einops import rearrange
 from torch import Tensor, nn
 
+import swin_umamba_ops as ops
 from swin_umamba.drop_path import DropPath
 from swin_umamba.ss2d import SS2D
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm in one pass, whose result has autocast's dtype: for those that a layer follows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class PatchEmbed(nn.Module):
@@ -30,7 +38,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
         self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
-        self.norm = nn.LayerNorm(4 * dim)
+        self.norm = LayerNorm(4 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = rearrange(x, "b (h p1) (w p2) c -> b h w (p2 p1 c)", p1=2, p2=2)
@@ -48,11 +56,14 @@ class PatchExpand(nn.Module):
         super().__init__()
         self.scale = scale
         self.expand = nn.Linear(dim, scale * scale * out_dim, bias=False)
-        self.norm = nn.LayerNorm(out_dim)
+        self.norm = LayerNorm(out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.expand(x)
-        x = rearrange(x, "b h w (p1 p2 c) -> b (h p1) (w p2) c", p1=self.scale, p2=self.scale)
+        return rearrange(self.patches(x), "b h w p1 p2 c -> b (h p1) (w p2) c")
+
+    def patches(self, x: Tensor) -> Tensor:
+        """The same before it is spread out: (B, H, W, scale, scale, out_dim)."""
+        x = self.expand(x).unflatten(-1, (self.scale, self.scale, -1))
         out: Tensor = self.norm(x)
         return out
 
@@ -62,7 +73,7 @@ class VSSBlock(nn.Module):
 
     def __init__(self, dim: int, drop_rate: float, d_state: int, backend: str) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(dim)
+        self.ln_1 = LayerNorm(dim)
         self.self_attention = SS2D(dim, d_state=d_state, backend=backend)
         self.drop_path = DropPath(drop_rate)
 

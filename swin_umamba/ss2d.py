@@ -82,14 +82,14 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[-1] != self.d_model:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, H, W, {self.d_model})")
-        # Two products in place of one and a split: a half of the split would be strided, and the
-        # convolution would copy it.
+        # Two products in place of one and a split: the halves of a split would be strided.
         weight_u, weight_z = self.in_proj.weight.chunk(2)
         u = F.linear(x, weight_u)
         z = F.linear(x, weight_z)
-        u = F.silu(self.conv2d(u.permute(0, 3, 1, 2)))
+        assert self.conv2d.bias is not None
+        u = ops.depthwise_conv_silu(u, self.conv2d.weight, self.conv2d.bias)
         y = ops.ss2d(
-            u,
+            u.permute(0, 3, 1, 2),
             self.x_proj_weight,
             self.dt_projs_weight,
             self.dt_projs_bias,
@@ -97,13 +97,10 @@ class SS2D(nn.Module):
             self.Ds,
             backend=self.backend,
         )
-        y = y.permute(0, 2, 3, 1)
-        # y is float32 when x is half; normalise in that precision, whatever the parameters' dtype.
+        # y is float32 when x is half, and is normalised in that precision.
         norm = self.out_norm
-        y = F.layer_norm(
-            y, (self.d_inner,), norm.weight.to(y.dtype), norm.bias.to(y.dtype), norm.eps
-        )
-        out: Tensor = self.out_proj((y * F.silu(z)).to(z.dtype))
+        y = ops.layer_norm(y.permute(0, 2, 3, 1), norm.weight, norm.bias, norm.eps, gate=z)
+        out: Tensor = self.out_proj(y)
         return out
 
     def extra_repr(self) -> str:

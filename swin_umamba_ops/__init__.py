@@ -8,6 +8,7 @@
 from swin_umamba_ops._version import __version__
 from swin_umamba_ops.backends import available_backends
 from swin_umamba_ops.functional import selective_scan, ss2d
+from swin_umamba_ops.fused import depthwise_conv_silu, instance_norm_act, layer_norm
 from swin_umamba_ops.scan_order import cross_merge, cross_scan
 
 selective_scan_fn = selective_scan
@@ -18,6 +19,9 @@ __all__ = [
     "available_backends",
     "cross_merge",
     "cross_scan",
+    "depthwise_conv_silu",
+    "instance_norm_act",
+    "layer_norm",
     "selective_scan",
     "selective_scan_fn",
     "ss2d",

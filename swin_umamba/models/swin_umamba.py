@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai.networks.blocks.dynunet_block import UnetOutBlock
-from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
+from swin_umamba.blocks import InstanceNorm, SkipBlock, UpBlock
 from swin_umamba.checks import check_positive
 from swin_umamba.encoder import VSSMEncoder
 from swin_umamba.models.base import SegmentationModel, check_stages
@@ -51,7 +51,7 @@ class SwinUMamba(SegmentationModel):
         widths = (stem_dim, *dims)
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], kernel_size=7, stride=2, padding=3),
-            nn.InstanceNorm2d(widths[0], affine=True),
+            InstanceNorm(widths[0], affine=True),
         )
         self.vssm_encoder = VSSMEncoder(
             widths[0],
@@ -69,11 +69,11 @@ class SwinUMamba(SegmentationModel):
         # i, decoder1 refines level 0. A skip is as wide as the level below it, so every level has
         # its own entry of widths, and the last encoder stage shares the last one.
         for i, source in enumerate((in_channels, *widths[:-1])):
-            self.add_module(f"encoder{i + 1}", _residual_block(source, widths[i]))
+            self.add_module(f"encoder{i + 1}", SkipBlock(source, widths[i]))
         for i in reversed(range(self.used_stages + 1)):
             below = widths[min(i + 1, len(dims))]
-            self.add_module(f"decoder{i + 2}", _up_block(below, widths[i]))
-        self.decoder1 = _residual_block(widths[0], widths[0])
+            self.add_module(f"decoder{i + 2}", UpBlock(below, widths[i]))
+        self.decoder1 = SkipBlock(widths[0], widths[0])
         self.out_layers = nn.ModuleList(
             UnetOutBlock(2, width, out_channels) for width in widths[:-1]
         )
@@ -112,11 +112,3 @@ class SwinUMamba(SegmentationModel):
         return [
             self.get_submodule(f"decoder{i + 2}") for i in reversed(range(self.used_stages + 1))
         ]
-
-
-def _residual_block(in_channels: int, out_channels: int) -> UnetrBasicBlock:
-    return UnetrBasicBlock(2, in_channels, out_channels, 3, 1, norm_name="instance", res_block=True)
-
-
-def _up_block(in_channels: int, out_channels: int) -> UnetrUpBlock:
-    return UnetrUpBlock(2, in_channels, out_channels, 3, 2, norm_name="instance", res_block=True)

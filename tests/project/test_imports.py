@@ -17,7 +17,7 @@ OPS_MAY_IMPORT = {"torch", "triton"}
 OPS_LAYERS = [
     {"__main__"},
     {""},
-    {"functional"},
+    {"functional", "fused"},
     {"library"},
     {"backends"},
     {"checks", "flops", "graph", "numerics", "reference", "scan_order", "_version"},

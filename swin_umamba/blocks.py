@@ -1,0 +1,74 @@
+"""Swin-UMamba's convolutional blocks: MONAI's in names and arithmetic, channels last in memory.
+
+MONAI's instance norms leave channels_last, and every norm, activation and sum reads and writes its
+maps anew; here each is fused with what follows it.
+"""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.blocks.dynunet_block import get_conv_layer
+from torch import Tensor, nn
+
+import swin_umamba_ops as ops
+
+_SLOPE = 0.01  # of the leaky ReLU
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """InstanceNorm2d that stays in channels_last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.instance_norm_act(x, self.weight, self.bias, eps=self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a short cut: (B, in_channels, H, W) to (B, out_channels, H, W).
+
+    The norms have no parameters. MONAI's UnetResBlock, arXiv:1904.08128.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = get_conv_layer(2, in_channels, out_channels, 3, 1, act=None, norm=None)
+        self.conv2 = get_conv_layer(2, out_channels, out_channels, 3, 1, act=None, norm=None)
+        self.conv3: nn.Module | None = None
+        if in_channels != out_channels:
+            self.conv3 = get_conv_layer(2, in_channels, out_channels, 1, 1, act=None, norm=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = ops.instance_norm_act(self.conv1(x), slope=_SLOPE)
+        out = self.conv2(out)
+        short = x if self.conv3 is None else self.conv3(x)
+        return ops.instance_norm_act(
+            out,
+            residual=short.to(out.dtype),
+            normalise_residual=self.conv3 is not None,
+            slope=_SLOPE,
+        )
+
+
+class SkipBlock(nn.Module):
+    """A residual block on a skip connection; MONAI's UnetrBasicBlock."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.layer = ResidualBlock(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+class UpBlock(nn.Module):
+    """Double the resolution and join a skip: x (B, in_channels, H, W), skip (B, out_channels, 2H,
+    2W), result like skip. MONAI's UnetrUpBlock."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.transp_conv = get_conv_layer(2, in_channels, out_channels, 2, 2, is_transposed=True)
+        self.conv_block = ResidualBlock(2 * out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        out: Tensor = self.conv_block(torch.cat((self.transp_conv(x), skip), dim=1))
+        return out
