@@ -117,6 +117,11 @@ def _add_model_choice(parser: argparse.ArgumentParser) -> None:
         help="half dtypes run under autocast; default float16 on a GPU, float32 on a CPU",
     )
     parser.add_argument(
+        "--cudnn-benchmark",
+        action="store_true",
+        help="let cuDNN try its algorithms for every shape, as nnU-Net does: slow to start",
+    )
+    parser.add_argument(
         "--competitors",
         nargs="+",
         metavar="NAME",
@@ -222,6 +227,7 @@ def _model_settings(args: argparse.Namespace) -> model_run.Settings:
         cell_seconds=0.02 if args.tiny else args.cell_seconds,
         budget_seconds=args.budget_seconds,
         tiny=args.tiny,
+        cudnn_benchmark=args.cudnn_benchmark,
     )
 
 
@@ -239,8 +245,17 @@ def _profile(args: argparse.Namespace) -> int:
                 continue
             for case in _model_cases(args):
                 for dtype in _model_dtypes(args, device):
-                    options = {"mode": args.mode, "rows": args.rows, "tiny": args.tiny}
-                    text = profiling.table(competitor, model, case, dtype, device, **options)
+                    text = profiling.table(
+                        competitor,
+                        model,
+                        case,
+                        dtype,
+                        device,
+                        mode=args.mode,
+                        rows=args.rows,
+                        tiny=args.tiny,
+                        cudnn_benchmark=args.cudnn_benchmark,
+                    )
                     print(f"{text}\n", flush=True)
     return 0
 

@@ -35,6 +35,7 @@ class Settings:
     cell_seconds: float = 1.0
     budget_seconds: float | None = None
     tiny: bool = False
+    cudnn_benchmark: bool = False
 
 
 class _Runner:
@@ -256,6 +257,6 @@ def run(
     """Measure everything that settings name; saved to `out` after every cell, if given."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = True  # as nnU-Net trains
+    torch.backends.cudnn.benchmark = settings.cudnn_benchmark
     torch._dynamo.config.recompile_limit = 64  # every shape is compiled on its own
     return _Runner(settings, competitors, tree, out).run()

@@ -27,12 +27,13 @@ def table(
     mode: str = "training",
     rows: int = 40,
     tiny: bool = False,
+    cudnn_benchmark: bool = False,
 ) -> str:
     """Kernels of one call by their total time, with its whole time and peak memory above.
 
     On a CPU the rows are PyTorch's operators and their own time.
     """
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = cudnn_benchmark
     train = mode == "training"
     module = competitor.build(model, tiny, weights(model, tiny)).to(device)
     supervise(module.train(train), train)
