@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -195,5 +196,16 @@ def _write(volume: VolumeOnDisk, files: CaseFiles, plan: Plan) -> None:
         "positions": find_positions(list(mask), files.name),
     }
     for part, array in parts.items():
-        with replacing(volume.path(part)) as partial, partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
+        with replacing(volume.path(part)) as partial:
+            _save(partial, array)
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    """np.save, which does not say what the system says of a full disk; on disk when it returns."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from torch import Tensor
@@ -37,16 +41,17 @@ class PatchLoader:
         if workers < 0:
             raise ValueError(f"workers: got {workers}, expected 0 or above")
         indices = itertools.count(start) if stop is None else range(start, stop)
-        self._iterator: Iterator[tuple[Tensor, Tensor] | str] | None = iter(
-            DataLoader(
-                _Batches(sampler),
-                batch_size=None,
-                sampler=indices,
-                num_workers=workers,
-                prefetch_factor=prefetch if workers else None,
-                pin_memory=pin_memory,
-            )
+        loader = DataLoader(
+            _Batches(sampler),
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            pin_memory=pin_memory,
         )
+        self._iterator: Iterator[tuple[Tensor, Tensor] | str] | None
+        with _same_handler():
+            self._iterator = iter(loader)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self
@@ -82,6 +87,24 @@ class PatchLoader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _same_handler() -> Iterator[None]:
+    """Keep torch from handling SIGCHLD: it would raise for a dead worker wherever the program is.
+
+    Without, the next batch tells, after 5 seconds at most.
+    """
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        # None stands for a handler that Python did not set, and cannot set again.
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor] | str]):
