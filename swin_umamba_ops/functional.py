@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from operator import index
 from typing import Literal, overload
 
@@ -85,7 +86,13 @@ def ss2d(
 
     if name in backends.FORMULAS:
         formula = reference.ss2d if name == backends.REFERENCE else graph.ss2d
-        with torch.autocast(x.device.type, enabled=False):
+        # Only where there is one: an exported graph cannot be saved with it.
+        off = (
+            nullcontext()
+            if autocast_dtype is None
+            else torch.autocast(x.device.type, enabled=False)
+        )
+        with off:
             y = formula(x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
             return y.to(out_dtype, memory_format=torch.channels_last)
 

@@ -1,0 +1,69 @@
+"""ONNX files as networks, through onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnxruntime
+import torch
+from onnxruntime.capi import onnxruntime_pybind11_state as states
+from torch import Tensor
+
+from swin_umamba.errors import UserError
+from swin_umamba.export.facts import INPUT, KEY, OUTPUT, Facts
+
+_DAMAGED = (
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.InvalidProtobuf,
+    states.NotImplemented,
+)
+
+
+class OnnxNetwork:
+    """A file of `export_onnx`: `logits = network(images)`, as of the model it was made from.
+
+    images: (B, in_channels, H, W), floating point, on any device; logits: (B, out_channels, H, W)
+    float32 on the CPU, where onnxruntime's default provider runs. facts: what the file says of
+    itself. threads: at most; by default all. Raises UserError if the file is missing, damaged or
+    not one of `export_onnx`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        if not Path(path).is_file():
+            raise UserError(f"no ONNX file at {path}")
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self.session = onnxruntime.InferenceSession(
+                Path(path), options, providers=list(providers)
+            )
+        except _DAMAGED as error:
+            raise UserError(f"{path} cannot be read as ONNX: {error}") from error
+        facts = self.session.get_modelmeta().custom_metadata_map.get(KEY)
+        if facts is None:
+            raise UserError(f"{path} is ONNX, but was not written by swin-umamba export")
+        try:
+            self.facts = Facts.from_json(facts)
+        except ValueError as error:
+            raise UserError(f"{path} has damaged metadata: {error}") from error
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != self.facts.in_channels or 0 in images.shape:
+            raise ValueError(
+                f"images: got shape {tuple(images.shape)}, expected"
+                f" (B, {self.facts.in_channels}, H, W), none of them 0"
+            )
+        array = images.detach().float().cpu().contiguous().numpy()
+        (logits,) = self.session.run([OUTPUT], {INPUT: array})
+        return torch.from_numpy(logits)

@@ -1,0 +1,81 @@
+"""Models as files that PyTorch runs without their Python code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from swin_umamba.data import Plan
+from swin_umamba.errors import UserError
+from swin_umamba.export.facts import KEY, Facts
+from swin_umamba.export.program import GRAPH_BACKEND, check, min_side, trace
+from swin_umamba.files import replacing
+from swin_umamba.models import SegmentationModel
+
+
+def export_pt2(
+    model: SegmentationModel,
+    path: str | os.PathLike[str],
+    *,
+    plan: Plan | None = None,
+    backend: str = GRAPH_BACKEND,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Write the model's graph as torch.export keeps it: images to the finest logits, float32.
+
+    With backend "export" it needs torch alone, but is slow, and `device` must be the CPU; with
+    another, it is as fast as that backend where swin_umamba_ops is installed and imported. Batch
+    and image sizes are free, the latter from `Facts.min_side` upwards. Raises ValueError for a
+    device that does not fit.
+
+    Returns what `check` finds between the graph and the model; the file is written whole, after
+    that, or not at all. Its facts are an extra file named "swin_umamba".
+    """
+    if backend == GRAPH_BACKEND and torch.device(device).type != "cpu":
+        raise ValueError(f"device: got {device}, expected the CPU with backend {backend!r}")
+    facts = Facts.of(model, plan, min_side=min_side(model))
+    program = trace(model, backend=backend, device=device)
+    error = check(program.module(), model, device=device)
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
+        torch.export.save(program, file, extra_files={KEY: facts.to_json()})
+    return error
+
+
+def export_aot(
+    model: SegmentationModel,
+    path: str | os.PathLike[str],
+    *,
+    plan: Plan | None = None,
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+) -> float:
+    """Compile the model ahead of time with AOTInductor, for `device` and machines like this one.
+
+    The scans stay calls of our ops: whatever loads the file has to import swin_umamba_ops first.
+    backend: any but "export", which AOTInductor does not compile with free sizes. Sizes, result,
+    and how the file is written are as of `export_pt2`; its facts are in the package's metadata.
+    Raises ValueError for that backend, and UserError where the compiler fails, as where there is
+    none.
+    """
+    # Late: the compiler takes long to import.
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+    from torch._inductor.exc import InductorError
+
+    if backend == GRAPH_BACKEND:
+        raise ValueError(f"backend: got {backend!r}, which AOTInductor does not compile")
+    facts = Facts.of(model, plan, min_side=min_side(model))
+    program = trace(model, backend=backend, device=device)
+    with replacing(Path(path)) as partial:
+        try:
+            with partial.open("wb") as file:
+                aoti_compile_and_package(
+                    program,
+                    package_path=file,
+                    inductor_configs={"aot_inductor.metadata": {KEY: facts.to_json()}},
+                )
+        except InductorError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"AOTInductor cannot compile this model here: {reason}") from error
+        return check(aoti_load_package(str(partial)), model, device=device)
