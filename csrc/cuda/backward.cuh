@@ -48,13 +48,12 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
     carry_kernel(const __grid_constant__ ScanParams p) {
   using M = typename Source::M;
   extern __shared__ __align__(16) char shared[];
-  float* bc = reinterpret_cast<float*>(shared);
-  float* all_steps = bc + kTile * 2 * M::N;
+  float* base = reinterpret_cast<float*>(shared);
   const Block w = Block::of<M>(p);
   const Lane<M> t = Lane<M>::of(w);
-  float* steps = all_steps + t.warp * kTile * M::kRow;
-  Source source(p, w, t, bc, steps,
-                reinterpret_cast<char*>(all_steps + M::kWarps * kTile * M::kRow));
+  const auto stage = Stage<M, true>::at(base, t);
+  const float *bc = stage.bc, *steps = stage.steps;
+  Source source(p, w, t, reinterpret_cast<char*>(base + stage.kFloats));
 
   float A2[M::P][M::S], carry[M::P][M::S] = {}, sum_dt[M::P] = {};
   load_decay<M>(p, w, t, A2);
@@ -64,12 +63,12 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
     const auto ahead = source.ahead();
     source.wait();
     __syncthreads();
-    source.prepare(tile, ahead);
+    source.prepare(tile, ahead, stage);
     __syncthreads();
 #pragma unroll 4
     for (int step = w.steps(tile) - 1; step >= 0; --step) {
       float pairs[2 * M::P], Cs[M::S], dy[M::P];
-      load_vector(steps + step * M::kRow + 2 * t.group * M::P, pairs);
+      load_vector(steps + step * stage.kRow + 2 * t.group * M::P, pairs);
       load_vector(bc + step * 2 * M::N + M::N + t.state, Cs);
       load_vector(source.dy_row(step) + t.group * M::P, dy);
 #pragma unroll
@@ -97,14 +96,14 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   using ChannelSum = LaneSum<2 * M::S, M::LC, M::LS>;   // dBs and dCs by state
 
   extern __shared__ __align__(16) char shared[];
-  float* bc = reinterpret_cast<float*>(shared);
-  float* all_steps = bc + kTile * 2 * M::N;
-  float* all_sums = all_steps + M::kWarps * kTile * M::kRow;
+  float* base = reinterpret_cast<float*>(shared);
+  float* all_sums = base + Stage<M, true>::kFloats;
   const Block w = Block::of<M>(p);
   const Lane<M> t = Lane<M>::of(w);
-  float* steps = all_steps + t.warp * kTile * M::kRow;
+  const auto stage = Stage<M, true>::at(base, t);
+  const float *bc = stage.bc, *steps = stage.steps;
   const Tile sums{all_sums + t.warp * Tile::kFloats};
-  Source source(p, w, t, bc, steps, reinterpret_cast<char*>(all_sums + M::kWarps * Tile::kFloats));
+  Source source(p, w, t, reinterpret_cast<char*>(all_sums + M::kWarps * Tile::kFloats));
 
   float A2[M::P][M::S], carry[M::P][M::S] = {}, dA[M::P][M::S] = {};
   load_decay<M>(p, w, t, A2);
@@ -124,19 +123,19 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     const auto ahead = source.ahead();
     source.wait();
     __syncthreads();
-    source.prepare(tile, ahead);
+    source.prepare(tile, ahead, stage);
     __syncthreads();
     const int segments = (w.steps(tile) + kSegment - 1) / kSegment;
 
     save_own<M>(sums.slot(0), t.lane, h);
 #pragma unroll 1
     for (int segment = 1; segment < segments; ++segment) {
-      const float* pair = steps + (segment - 1) * kSegment * M::kRow + 2 * t.group * M::P;
+      const float* pair = steps + (segment - 1) * kSegment * stage.kRow + 2 * t.group * M::P;
       const float* b = bc + (segment - 1) * kSegment * 2 * M::N + t.state;
 #pragma unroll
       for (int i = 0; i < kSegment; ++i) {
         float pairs[2 * M::P], Bs[M::S];
-        load_vector(pair + i * M::kRow, pairs);
+        load_vector(pair + i * stage.kRow, pairs);
         load_vector(b + i * 2 * M::N, Bs);
         advance<M>(h, A2, pairs, Bs);
       }
@@ -148,14 +147,14 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
       // States before the segment and after each of its steps, and the decays between them.
       float hs[kSegment + 1][M::P][M::S], a[kSegment][M::P][M::S];
       float* slot = sums.slot(segment);
-      const float* pair = steps + segment * kSegment * M::kRow + 2 * t.group * M::P;
+      const float* pair = steps + segment * kSegment * stage.kRow + 2 * t.group * M::P;
       const float* b = bc + segment * kSegment * 2 * M::N + t.state;
       const float* dy_at = source.dy_row(segment * kSegment) + t.group * M::P;
       load_own<M>(slot, t.lane, hs[0]);
 #pragma unroll
       for (int i = 0; i < kSegment; ++i) {
         float pairs[2 * M::P], Bs[M::S];
-        load_vector(pair + i * M::kRow, pairs);
+        load_vector(pair + i * stage.kRow, pairs);
         load_vector(b + i * 2 * M::N, Bs);
 #pragma unroll
         for (int c = 0; c < M::P; ++c) {
@@ -170,7 +169,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
 #pragma unroll
       for (int i = kSegment - 1; i >= 0; --i) {
         float pairs[2 * M::P], Bs[M::S], Cs[M::S], dy[M::P];
-        load_vector(pair + i * M::kRow, pairs);
+        load_vector(pair + i * stage.kRow, pairs);
         load_vector(b + i * 2 * M::N, Bs);
         load_vector(b + i * 2 * M::N + M::N, Cs);
         load_vector(dy_at + i * Source::kDyRow, dy);
@@ -209,7 +208,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     }
 
     __syncwarp();
-    source.write_gradients(tile, sums);
+    source.write_gradients(tile, sums, stage);
     __syncthreads();
     source.load_dout(tile - 1);
     source.write_block_gradients(tile, Tile{all_sums});

@@ -32,28 +32,24 @@ inline void check(cudaError_t error, const char* what) {
   throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-template <class M>
-int scan_bytes(bool with_sums) {
-  const int floats = kTile * 2 * M::N + M::kWarps * kTile * M::kRow +
-                     (with_sums ? M::kWarps * GradientTile<M>::kFloats : 0);
-  return floats * 4;
-}
-
 // Calls f(kernel, threads, shared bytes) for the kernel that makes the pass.
 template <class Family, class F>
 void with_kernel(const ScanParams& p, Pass pass, F f) {
   using Forward = typename SourceOf<Family, false>::type;
   using Backward = typename SourceOf<Family, true>::type;
   using M = typename Forward::M;
+  const int forward = M::kStages * Stage<M, false>::kFloats * 4 + Forward::shared_bytes(p);
+  const int backward = Stage<M, true>::kFloats * 4 + Backward::shared_bytes(p);
   switch (pass) {
     case Pass::kForward:
-      return f(forward_kernel<Forward, true>, M::kThreads, scan_bytes<M>(false) + Forward::shared_bytes(p));
+      return f(forward_kernel<Forward, true>, 2 * M::kThreads, forward);
     case Pass::kForwardSplits:
-      return f(forward_kernel<Forward, false>, M::kThreads, scan_bytes<M>(false) + Forward::shared_bytes(p));
+      return f(forward_kernel<Forward, false>, 2 * M::kThreads, forward);
     case Pass::kBackward:
-      return f(backward_kernel<Backward>, M::kThreads, scan_bytes<M>(true) + Backward::shared_bytes(p));
+      return f(backward_kernel<Backward>, M::kThreads,
+               backward + M::kWarps * GradientTile<M>::kFloats * 4);
     case Pass::kBackwardSplits:
-      return f(carry_kernel<Backward>, M::kThreads, scan_bytes<M>(false) + Backward::shared_bytes(p));
+      return f(carry_kernel<Backward>, M::kThreads, backward);
   }
 }
 

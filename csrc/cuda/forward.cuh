@@ -2,6 +2,7 @@
 // a split adds to a zero state, so that all splits can then start side by side.
 #pragma once
 
+#include "barrier.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
 
@@ -65,34 +66,52 @@ __device__ inline void advance(float (&h)[M::P][M::S], const float (&A2)[M::P][M
   }
 }
 
+// Half of a block's warps stage, the other half scan, and up to two tiles lie between them: what staging
+// waits for costs the scan nothing.
+enum ForwardBarrier { kStagers = 1, kStaged = 2, kScanned = 4 };  // the latter two one a stage
+
 template <class Source, bool kFull>
-__global__ void __launch_bounds__(Source::M::kThreads, Source::M::kForwardBlocks)
-    forward_kernel(const __grid_constant__ ScanParams p) {
+__device__ inline void stage_tiles(const ScanParams& p, const Block& w, const Lane<typename Source::M>& t,
+                                   float* stages, char* own) {
   using M = typename Source::M;
+  using S = Stage<M, false>;
+  Source source(p, w, t, own);
+  const auto stage_of = [&](int tile) {
+    return S::at(stages + (tile - w.first_tile) % M::kStages * S::kFloats, t);
+  };
+  // When the scan is through with a tile.
+  const auto finish = [&](int tile) {
+    barrier_sync(kScanned + (tile - w.first_tile) % M::kStages, 2 * M::kThreads);
+    if constexpr (kFull) source.write_outputs(tile, stage_of(tile));
+  };
+  source.begin();
+  for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
+    const auto ahead = source.ahead();
+    source.wait();
+    barrier_sync(kStagers, M::kThreads);
+    source.load(tile + 1);
+    if (tile - w.first_tile >= M::kStages) finish(tile - M::kStages);
+    source.prepare(tile, ahead, stage_of(tile));
+    barrier_arrive(kStaged + (tile - w.first_tile) % M::kStages, 2 * M::kThreads);
+  }
+  for (int tile = max(w.first_tile, w.last_tile - M::kStages); tile < w.last_tile; ++tile) finish(tile);
+}
+
+template <class M, bool kFull>
+__device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Lane<M>& t,
+                                  float* stages) {
   constexpr int kTogether = 4;  // steps whose sums over states are made, and stored, together
   using Sum = LaneSum<kTogether * M::P, M::LS, 1>;
-
-  extern __shared__ __align__(16) char shared[];
-  float* bc = reinterpret_cast<float*>(shared);
-  float* all_steps = bc + kTile * 2 * M::N;
-  const Block w = Block::of<M>(p);
-  const Lane<M> t = Lane<M>::of(w);
-  float* steps = all_steps + t.warp * kTile * M::kRow;
-  Source source(p, w, t, bc, steps,
-                reinterpret_cast<char*>(all_steps + M::kWarps * kTile * M::kRow));
+  using S = Stage<M, false>;
 
   float A2[M::P][M::S], h[M::P][M::S] = {}, sum_dt[M::P] = {};
   load_decay<M>(p, w, t, A2);
   if constexpr (kFull) fold_splits<M>(p, w, t, A2, h, false);
-  source.begin();
 
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
-    const auto ahead = source.ahead();
-    source.wait();
-    __syncthreads();
-    source.prepare(tile, ahead);
-    __syncthreads();
-    source.load_ahead(tile + 1);
+    const int parity = (tile - w.first_tile) % M::kStages;
+    const S stage = S::at(stages + parity * S::kFloats, t);
+    barrier_sync(kStaged + parity, 2 * M::kThreads);
     if constexpr (kFull) {
       if (p.states) {
         const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * w.tiles + tile;
@@ -102,16 +121,18 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kForwardBlocks
     const int count = w.steps(tile);  // a step past the end has dt = 0 and changes nothing
 #pragma unroll 1
     for (int first = 0; first < count; first += kTogether) {
+      float* row = stage.steps + first * S::kRow;
+      const float* bc = stage.bc + first * 2 * M::N + t.state;
       float y[kTogether * M::P];
 #pragma unroll
       for (int u = 0; u < kTogether; ++u) {
         float pairs[2 * M::P], Bs[M::S];
-        load_vector(steps + (first + u) * M::kRow + 2 * t.group * M::P, pairs);
-        load_vector(bc + (first + u) * 2 * M::N + t.state, Bs);
+        load_vector(row + u * S::kRow + 2 * t.group * M::P, pairs);
+        load_vector(bc + u * 2 * M::N, Bs);
         advance<M>(h, A2, pairs, Bs);
         if constexpr (kFull) {
           float Cs[M::S];
-          load_vector(bc + (first + u) * 2 * M::N + M::N + t.state, Cs);
+          load_vector(bc + u * 2 * M::N + M::N, Cs);
 #pragma unroll
           for (int c = 0; c < M::P; ++c) {
             float sum = Cs[0] * h[c][0];
@@ -128,18 +149,21 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kForwardBlocks
         Sum::run(y, t.lane);
         __syncwarp();  // every lane has read its dt, whose place y takes
         if (Sum::owner(t.lane)) {
+          // A lane's sums are of one step or of several whole ones.
+          constexpr int kVector = Sum::kHeld < M::P ? Sum::kHeld : M::P;
+          const int at = Sum::first(t.lane);
+          float* to = row + at / M::P * S::kRow + t.group * M::P + at % M::P;
 #pragma unroll
-          for (int i = 0; i < Sum::kHeld; ++i) {
-            const int j = Sum::first(t.lane) + i;
-            steps[(first + j / M::P) * M::kRow + 2 * (t.group * M::P + j % M::P)] = y[i];
+          for (int i = 0; i < Sum::kHeld; i += kVector) {
+            float part[kVector];
+#pragma unroll
+            for (int j = 0; j < kVector; ++j) part[j] = y[i + j];
+            store_vector(to + i / M::P * S::kRow, part);
           }
         }
       }
     }
-    if constexpr (kFull) {
-      __syncwarp();
-      source.write_outputs(tile);
-    }
+    barrier_arrive(kScanned + parity, 2 * M::kThreads);
   }
 
   if constexpr (kFull) {
@@ -149,6 +173,22 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kForwardBlocks
     }
   } else {
     save_split<M>(p, w, t, h, sum_dt);
+  }
+}
+
+template <class Source, bool kFull>
+__global__ void __launch_bounds__(2 * Source::M::kThreads, Source::M::kForwardBlocks)
+    forward_kernel(const __grid_constant__ ScanParams p) {
+  using M = typename Source::M;
+  extern __shared__ __align__(16) char shared[];
+  float* stages = reinterpret_cast<float*>(shared);
+  const Block w = Block::of<M>(p);
+  const Lane<M> t = Lane<M>::of(w);
+  if (threadIdx.x < M::kThreads) {
+    scan_tiles<M, kFull>(p, w, t, stages);
+  } else {
+    stage_tiles<Source, kFull>(p, w, t, stages,
+                               reinterpret_cast<char*>(stages + M::kStages * Stage<M, false>::kFloats));
   }
 }
 

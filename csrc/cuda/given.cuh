@@ -20,22 +20,18 @@ struct GivenSource {
   const ScanParams& p;
   const Block& w;
   const Lane<M>& t;
-  float* bc;     // (kTile, 2N) of the block
-  float* steps;  // (kTile, kRow) of the warp
   float* dy;     // (kTile, kDyRow) of the warp
   int warp_channel;
   float dD = 0.0f, dbias = 0.0f;
 
-  __device__ GivenSource(const ScanParams& p, const Block& w, const Lane<M>& t, float* bc,
-                         float* steps, char* own)
-      : p(p), w(w), t(t), bc(bc), steps(steps),
+  __device__ GivenSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
+      : p(p), w(w), t(t),
         dy(reinterpret_cast<float*>(own) + t.warp * kTile * kDyRow),
         warp_channel(w.channel + t.warp * M::WC) {}
 
   // Everything is read in prepare(): there is nothing to start early or to wait for.
   __device__ void begin() {}
   __device__ void load(int) {}
-  __device__ void load_ahead(int) {}
   __device__ void load_dout(int) {}
   struct Ahead {};
   __device__ Ahead ahead() const { return {}; }
@@ -56,7 +52,7 @@ struct GivenSource {
   template <class F>
   __device__ void for_bc(int at, F f) const {
 #pragma unroll 4
-    for (int i = threadIdx.x; i < kTile * M::N; i += M::kThreads) {
+    for (int i = t.thread(); i < kTile * M::N; i += M::kThreads) {
       const bool states_first = p.bc_n == 1;
       const int step = states_first ? i / M::N : i % kTile;
       const int n = states_first ? i % M::N : i / kTile;
@@ -65,14 +61,14 @@ struct GivenSource {
     }
   }
 
-  __device__ void prepare(int tile, const Ahead&) {
+  __device__ void prepare(int tile, const Ahead&, const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
     for_bc(at, [&](int step, int n, int64_t i) {
       const bool valid = step < count && n < p.N;
-      bc[step * 2 * M::N + n] = valid ? load_as_float(p.Bs, i, p.dtype) : 0.0f;
-      bc[step * 2 * M::N + M::N + n] = valid ? load_as_float(p.Cs, i, p.dtype) : 0.0f;
+      stage.bc[step * 2 * M::N + n] = valid ? load_as_float(p.Bs, i, p.dtype) : 0.0f;
+      stage.bc[step * 2 * M::N + M::N + n] = valid ? load_as_float(p.Cs, i, p.dtype) : 0.0f;
     });
 #pragma unroll 4
     for (int i = 0; i < M::WC; ++i) {
@@ -90,13 +86,12 @@ struct GivenSource {
         x = load_as_float(p.x, w.b * p.x_b + pos * p.x_l + c * p.x_d, p.dtype);
         if constexpr (kBackward) g = p.dout[w.b * p.dout_b + pos * p.dout_l + c * p.dout_d];
       }
-      *reinterpret_cast<float2*>(steps + step * M::kRow + 2 * channel) = make_float2(dt, dt * x);
+      *reinterpret_cast<float2*>(stage.steps + step * stage.kRow + 2 * channel) = make_float2(dt, dt * x);
       if constexpr (kBackward) dy[step * kDyRow + channel] = g;
     }
   }
 
-  // y of step and channel lies in the place of its dt.
-  __device__ void write_outputs(int tile) {
+  __device__ void write_outputs(int tile, const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
@@ -107,7 +102,7 @@ struct GivenSource {
       const int64_t pos = __shfl_sync(~0u, at, step);
       const int c = warp_channel + channel;
       if (step >= count || c >= w.channel_end) continue;
-      float y = steps[step * M::kRow + 2 * channel];
+      float y = stage.steps[step * stage.kRow + channel];
       if (p.Ds) {
         y += p.Ds[static_cast<int64_t>(w.k) * p.D + c] *
              load_as_float(p.x, w.b * p.x_b + pos * p.x_l + c * p.x_d, p.dtype);
@@ -122,7 +117,8 @@ struct GivenSource {
   }
 
   // dx and ddelta.
-  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums) {
+  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
+                                  const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
@@ -133,7 +129,7 @@ struct GivenSource {
       item(t, i, step, channel);
       const int64_t pos = __shfl_sync(~0u, at, step);
       const int c = warp_channel + channel;
-      float2* at_step = reinterpret_cast<float2*>(steps + step * M::kRow + 2 * channel);
+      float2* at_step = reinterpret_cast<float2*>(stage.steps + step * stage.kRow + 2 * channel);
       float ddelta = 0.0f, dyx = 0.0f;
       if (step < count && c < w.channel_end) {
         const float dt = at_step->x;
@@ -164,7 +160,7 @@ struct GivenSource {
     for (int i = 0; i < M::WC; ++i) {
       const int item = i * 32 + t.lane;
       const float2 v =
-          *reinterpret_cast<float2*>(steps + (item / M::WC) * M::kRow + 2 * (item % M::WC));
+          *reinterpret_cast<float2*>(stage.steps + (item / M::WC) * stage.kRow + 2 * (item % M::WC));
       dbias += v.x;
       dD += v.y;
     }

@@ -14,7 +14,9 @@ template <class M_, class T, bool kBackward>
 struct ImageSource {
   using M = M_;
   using T2 = typename Pair<T>::type;
-  static constexpr int kBuffers = kBackward ? 1 : 2;
+  // Tiles of x on the way: forwards the one being loaded, the one being staged, and two whose y is
+  // not written yet. Rows of proj are read while staging only.
+  static constexpr int kXTiles = kBackward ? 1 : 4, kProjTiles = kBackward ? 1 : 2;
   static constexpr int kXRow = M::kChannels + 8;    // of T: 16-byte rows, four banks apart
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
@@ -34,45 +36,44 @@ struct ImageSource {
   }
   static __host__ __device__ int shared_bytes(const ScanParams& p) {
     const int rank = padded_rank(p.R);
-    const int buffer = kTile * (kXRow * 2 + 4 + proj_words(p) * 4);
+    const int tiles = kTile * (kXTiles * (kXRow * 2 + 4) + kProjTiles * proj_words(p) * 4);
     const int backward = (kTile * kDyRow + M::kChannels * rank + M::kThreads * 2 * kColumns) * 4;
-    return kBuffers * buffer + M::kChannels * rank * 2 + (kBackward ? backward : 0);
+    return tiles + M::kChannels * rank * 2 + (kBackward ? backward : 0);
   }
 
   const ScanParams& p;
   const Block& w;
   const Lane<M>& t;
-  float* bc;
-  float* steps;
   // Arrays of known size come first in shared memory, so that their places are constants.
-  T* x_tiles;         // (kBuffers, kTile, kXRow); later holds ddelta
-  int* places;        // (kBuffers, kTile): where the steps of a tile lie in the image
+  T* x_tiles;         // (kXTiles, kTile, kXRow); later holds ddelta
+  int* places;        // (kXTiles, kTile): where the steps of a tile lie in the image
   float* dy;          // (kTile, kDyRow), backward only
   float* dDs;         // (lanes, 2 * kColumns), of the channels a lane stages; backward only
-  uint32_t* p_tiles;  // (kBuffers, kTile, words): rows of proj; then weight and dweight
+  uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj; then weight and dweight
   __device__ int rank() const { return padded_rank(p.R); }
   __device__ int words() const { return proj_words(p); }
   __device__ T* weights() const {  // (channels, rank)
-    return reinterpret_cast<T*>(p_tiles + kBuffers * kTile * words());
+    return reinterpret_cast<T*>(p_tiles + kProjTiles * kTile * words());
   }
   __device__ float* dweights() const {  // (channels, rank)
     return reinterpret_cast<float*>(weights() + M::kChannels * rank());
   }
 
-  __device__ ImageSource(const ScanParams& p, const Block& w, const Lane<M>& t, float* bc,
-                         float* steps, char* own)
-      : p(p), w(w), t(t), bc(bc), steps(steps) {
+  __device__ ImageSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
+      : p(p), w(w), t(t) {
     x_tiles = reinterpret_cast<T*>(own);
-    places = reinterpret_cast<int*>(x_tiles + kBuffers * kTile * kXRow);
-    dy = reinterpret_cast<float*>(places + kBuffers * kTile);
+    places = reinterpret_cast<int*>(x_tiles + kXTiles * kTile * kXRow);
+    dy = reinterpret_cast<float*>(places + kXTiles * kTile);
     dDs = dy + (kBackward ? kTile * kDyRow : 0);
     p_tiles = reinterpret_cast<uint32_t*>(dDs + (kBackward ? M::kThreads * 2 * kColumns : 0));
   }
 
-  __device__ int buffer(int tile) const { return kBuffers == 1 ? 0 : (tile - w.first_tile) % 2; }
+  __device__ int buffer(int tile) const { return (tile - w.first_tile) % kXTiles; }
   __device__ T* x_of(int tile) const { return x_tiles + buffer(tile) * kTile * kXRow; }
-  __device__ uint32_t* proj_of(int tile) const { return p_tiles + buffer(tile) * kTile * words(); }
-  static __device__ int thread(const Lane<M>& t) { return t.warp * 32 + t.lane; }
+  __device__ int* places_of(int tile) const { return places + buffer(tile) * kTile; }
+  __device__ uint32_t* proj_of(int tile) const {
+    return p_tiles + (tile - w.first_tile) % kProjTiles * kTile * words();
+  }
 
   // Lane 4i+j stages rows i + 8 * _, channels 8 * column + 2j + {0, 1} of its warp.
   static __device__ int lane_channel(const Lane<M>& t, int column) {
@@ -83,7 +84,7 @@ struct ImageSource {
     const int rank = this->rank();
     T* weight = weights();
     float* dweight = dweights();
-    for (int i = threadIdx.x; i < M::kChannels * rank; i += M::kThreads) {
+    for (int i = t.thread(); i < M::kChannels * rank; i += M::kThreads) {
       const int c = w.channel + i / rank, r = i % rank;
       const bool valid = c < w.channel_end && r < p.R;
       weight[i] = valid ? static_cast<const T*>(
@@ -92,7 +93,7 @@ struct ImageSource {
       if constexpr (kBackward) dweight[i] = 0.0f;
     }
     if constexpr (kBackward) {
-      for (int i = 0; i < 2 * kColumns; ++i) dDs[thread(t) * 2 * kColumns + i] = 0.0f;
+      for (int i = 0; i < 2 * kColumns; ++i) dDs[t.thread() * 2 * kColumns + i] = 0.0f;
     }
     load(kBackward ? w.last_tile - 1 : w.first_tile);
     load_dout(w.last_tile - 1);
@@ -106,18 +107,17 @@ struct ImageSource {
                              : make_float2(0.0f, 0.0f);
   }
 
-  // Rows of kRowBytes, 16 bytes a lane, shared out over the warps.
+  // Rows of kRowBytes, 16 bytes a lane.
   template <int kRowBytes>
   __device__ void load_rows(const Lane<M>& t, void* to, int to_stride, const void* from, uint32_t row_bytes, int at,
                             int count, int value_bytes) const {
-    constexpr int kLanes = kRowBytes / 16, kRows = 32 / kLanes;
-    const int chunk = t.lane % kLanes;
-    const bool channel_valid = w.channel + chunk * 16 / value_bytes < w.channel_end;
+    constexpr int kChunks = kRowBytes / 16, kItems = kTile * kChunks;
+    static_assert(kItems % M::kThreads == 0, "every lane has as many to load");
 #pragma unroll
-    for (int first = 0; first < kTile; first += M::kWarps * kRows) {
-      const int row = first + t.warp * kRows + t.lane / kLanes;
+    for (int first = 0; first < kItems; first += M::kThreads) {
+      const int i = first + t.thread(), row = i / kChunks, chunk = i % kChunks;
       const uint32_t pos = __shfl_sync(~0u, at, row);
-      const bool valid = row < count && channel_valid;
+      const bool valid = row < count && w.channel + chunk * 16 / value_bytes < w.channel_end;
       // A channel past the end is not read: its address only has to be formed.
       copy_async<16>(static_cast<char*>(to) + row * to_stride + chunk * 16,
                      static_cast<const char*>(from) + static_cast<uint64_t>(pos) * row_bytes + chunk * 16,
@@ -130,7 +130,6 @@ struct ImageSource {
     if constexpr (kBackward) {
       if (tile < w.first_tile || tile >= w.last_tile) return;
       const Lane<M> t = this->t.fresh();
-      static_assert(M::kChannels * 4 / 16 <= 32, "a row of dout is loaded by one warp");
       load_rows<M::kChannels * 4>(
           t, dy, kDyRow * 4, p.dout + static_cast<int64_t>(w.b) * w.length * p.D + w.channel, p.D * 4u,
           w.lane_position(p, tile), w.steps(tile), 4);
@@ -142,7 +141,7 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
-    if (t.warp == 0) places[buffer(tile) * kTile + t.lane] = at;
+    if (t.warp == 0) places_of(tile)[t.lane] = at;
     const int64_t image = static_cast<int64_t>(w.b) * w.length;
     load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
                                 static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
@@ -155,7 +154,7 @@ struct ImageSource {
     // i / row_words by multiplication: exact for i < 2^16 / row_words, and here i < 32 * row_words.
     const uint32_t reciprocal = (1u << 22) / row_words + 1;
 #pragma unroll 1
-    for (uint32_t i = thread(t); i - t.lane < kTile * row_words; i += M::kThreads) {
+    for (uint32_t i = t.thread(); i - t.lane < kTile * row_words; i += M::kThreads) {
       const uint32_t row = i * reciprocal >> 22, word = i - row * row_words;
       const uint32_t pos = __shfl_sync(~0u, at, row);
       if (row < kTile) {
@@ -166,10 +165,6 @@ struct ImageSource {
     }
   }
 
-  // Into the other buffer, while this one is worked on.
-  __device__ void load_ahead(int tile) {
-    if constexpr (kBuffers == 2) load(tile);
-  }
   __device__ void wait() { wait_for_copies(); }
 
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow + t.warp * M::WC; }
@@ -187,7 +182,7 @@ struct ImageSource {
   }
 
   // After the copies have landed and a barrier.
-  __device__ void prepare(int tile, const Ahead& ahead) {
+  __device__ void prepare(int tile, const Ahead& ahead, const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank(), words = this->words();
@@ -196,14 +191,14 @@ struct ImageSource {
     const uint32_t* p_tile = proj_of(tile);
 #pragma unroll
     for (int first = 0; first < kTile * M::N; first += M::kThreads) {
-      const int i = first + thread(t), step = i / M::N, n = i % M::N;
-      if (kTile * M::N < M::kThreads && step >= kTile) break;
+      const int i = first + t.thread(), step = i / M::N, n = i % M::N;
+      if (kTile * M::N % M::kThreads && step >= kTile) break;
       if constexpr (M::N > 1) {  // i counts pairs: N / 2 of Bs, then N / 2 of Cs
         const T2 v = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[n];
-        reinterpret_cast<float2*>(bc + step * 2 * M::N)[n] = to_float2(v);
+        reinterpret_cast<float2*>(stage.bc + step * 2 * M::N)[n] = to_float2(v);
       } else {
         const T2 v = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[0];
-        reinterpret_cast<float2*>(bc)[step] = to_float2(v);
+        reinterpret_cast<float2*>(stage.bc)[step] = to_float2(v);
       }
     }
 #pragma unroll
@@ -237,14 +232,14 @@ struct ImageSource {
               to_float2(*reinterpret_cast<const T2*>(x_tile + step * kXRow + lane_channel(t, j)));
           const float d0 = valid ? softplus(dt[j][2 * e]) : 0.0f;
           const float d1 = valid ? softplus(dt[j][2 * e + 1]) : 0.0f;
-          *reinterpret_cast<float4*>(steps + step * M::kRow + 2 * (8 * j + 2 * (t.lane % 4))) =
+          *reinterpret_cast<float4*>(stage.steps + step * stage.kRow + 2 * (8 * j + 2 * (t.lane % 4))) =
               make_float4(d0, d0 * x.x, d1, d1 * x.y);
         }
       }
     }
   }
 
-  __device__ void write_outputs(int tile) {
+  __device__ void write_outputs(int tile, const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     constexpr int kQuads = M::WC / 4, kRows = 32 / kQuads;
     const int count = w.steps(tile);
@@ -257,20 +252,20 @@ struct ImageSource {
 #pragma unroll
     for (int first = 0; first < kTile; first += kRows) {
       const int step = first + t.lane / kQuads;
-      const int64_t pos = places[buffer(tile) * kTile + step];
+      const int64_t pos = places_of(tile)[step];
       if (step >= count || !channel_valid) continue;
-      const float4* y = reinterpret_cast<const float4*>(steps + step * M::kRow + 2 * channel);
+      const float4 y = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + channel);
       const T2* x =
           reinterpret_cast<const T2*>(x_of(tile) + step * kXRow + t.warp * M::WC + channel);
-      const float4 y01 = y[0], y23 = y[1];
       const float2 x01 = to_float2(x[0]), x23 = to_float2(x[1]);
-      add_to(out + pos * p.D, make_float4(fmaf(D4.x, x01.x, y01.x), fmaf(D4.y, x01.y, y01.z),
-                                          fmaf(D4.z, x23.x, y23.x), fmaf(D4.w, x23.y, y23.z)));
+      add_to(out + pos * p.D, make_float4(fmaf(D4.x, x01.x, y.x), fmaf(D4.y, x01.y, y.y),
+                                          fmaf(D4.z, x23.x, y.z), fmaf(D4.w, x23.y, y.w)));
     }
   }
 
   // dx; ddelta takes the place of x, for the products of write_block_gradients.
-  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums) {
+  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
+                                  const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     float* dx = static_cast<float*>(p.dx) + static_cast<int64_t>(w.b) * w.length * p.D + w.channel;
@@ -278,18 +273,18 @@ struct ImageSource {
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) D[j] = parameter(p.Ds, t, j);
     float dD[2 * kColumns];
-    load_vector(dDs + thread(t) * 2 * kColumns, dD);
+    load_vector(dDs + t.thread() * 2 * kColumns, dD);
 #pragma unroll
     for (int first = 0; first < kTile; first += 8) {
       const int step = first + t.lane / 4;
-      const int64_t pos = places[buffer(tile) * kTile + step];
+      const int64_t pos = places_of(tile)[step];
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
         const int channel = lane_channel(t, j), own = channel - t.warp * M::WC;
         T2* xs = reinterpret_cast<T2*>(x_of(tile) + step * kXRow + channel);
         float2 ddelta = make_float2(0.0f, 0.0f);
         if (step < count && w.channel + channel < w.channel_end) {
-          const float4 v = *reinterpret_cast<const float4*>(steps + step * M::kRow + 2 * own);
+          const float4 v = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * own);
           const float2 x = to_float2(*xs);
           const float2 g = *reinterpret_cast<const float2*>(dy + step * kDyRow + channel);
           const float4 sum = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * own);
@@ -303,7 +298,7 @@ struct ImageSource {
         from_float2(ddelta, *xs);
       }
     }
-    store_vector(dDs + thread(t) * 2 * kColumns, dD);
+    store_vector(dDs + t.thread() * 2 * kColumns, dD);
   }
 
   // After a barrier: products with ddelta, and sums over the warps. `sums` is the first warp's tile.
@@ -332,7 +327,7 @@ struct ImageSource {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int step = 16 * half + 8 * e + t.lane / 4;
-        const int64_t pos = places[buffer(tile) * kTile + step];
+        const int64_t pos = places_of(tile)[step];
         const int column = r + 2 * (t.lane % 4);
         if (step < count && column < p.R) {
           add_to(dproj + pos * row + column, make_float2(sum[2 * e], sum[2 * e + 1]));
@@ -380,9 +375,9 @@ struct ImageSource {
 
 #pragma unroll
     for (int first = 0; first < kTile * M::N; first += M::kThreads) {
-      const int i = first + thread(t), step = i / M::N, n = 2 * (i % M::N);
-      const int64_t pos = places[buffer(tile) * kTile + step];
+      const int i = first + t.thread(), step = i / M::N, n = 2 * (i % M::N);
       if (step >= count) continue;
+      const int64_t pos = places_of(tile)[step];
       float2 sum = make_float2(0.0f, 0.0f);
 #pragma unroll
       for (int v = 0; v < M::kWarps; ++v) {
@@ -401,7 +396,7 @@ struct ImageSource {
     for (int j = 0; j < kColumns; ++j) {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        float dD = dDs[thread(t) * 2 * kColumns + 2 * j + e];
+        float dD = dDs[t.thread() * 2 * kColumns + 2 * j + e];
 #pragma unroll
         for (int stride = 4; stride < 32; stride *= 2) dD += __shfl_xor_sync(~0u, dD, stride);
         const int c = w.channel + lane_channel(t, j) + e;

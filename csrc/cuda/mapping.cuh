@@ -11,8 +11,8 @@ namespace swin_umamba {
 constexpr int kTile = 32;    // steps staged together, and the distance between saved states
 constexpr int kSegment = 4;  // steps whose states the backward pass holds in registers
 
-// N states (padded up to N); P channels a thread, S states each: with both
-// above one, a staged value serves several products and sums over channels start in registers.
+// N states (padded up to N); P channels a thread, S states each: with both above one, a staged value
+// serves several products and sums over channels start in registers.
 template <int N_>
 struct Mapping {
   static constexpr int N = N_;
@@ -23,10 +23,12 @@ struct Mapping {
   static constexpr int WC = LC * P;                         // channels a warp
   static constexpr int kWarps = N > 64 ? 1 : 4;             // shared memory allows no more at 256
   static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kStages = N > 64 ? 1 : 2;            // nor two tiles between staging and scan
   // Blocks that registers must leave room for on a multiprocessor, as measured: benchmarks/NOTES.md.
-  static constexpr int kForwardBlocks = N == 16 ? 4 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
+  static constexpr int kForwardBlocks = N == 16 ? 3 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
   static constexpr int kChannels = kWarps * WC;  // channels a block
-  static constexpr int kRow = 2 * WC + 4;        // floats of one step: (dt, dt * x) by channel, padded
+  // Floats of one step: (dt, dt * x) by channel, padded against bank conflicts.
+  static constexpr int kForwardRow = 2 * WC + 8, kBackwardRow = 2 * WC + 4;
 };
 
 __host__ __device__ inline int ceil_div(int64_t a, int64_t b) {
@@ -94,13 +96,15 @@ struct Lane {
 
   static __device__ Lane of(const Block& w) {
     Lane t;
-    t.warp = threadIdx.x / 32;
+    t.warp = threadIdx.x / 32 % M::kWarps;
     t.lane = threadIdx.x % 32;
     t.state = (t.lane % M::LS) * M::S;
     t.group = t.lane / M::LS;
     t.channel = w.channel + t.warp * M::WC + t.group * M::P;
     return t;
   }
+
+  __device__ int thread() const { return warp * 32 + lane; }
 
   // The same, in the compiler's eyes another: what is derived from it (the many addresses of a
   // tile's staging) is then made anew where it is used, and not kept in registers over the scan.
@@ -111,38 +115,54 @@ struct Lane {
   }
 };
 
+// The staged values of one tile: Bs and Cs of the block, (dt, dt * x) of the warps, and in their place
+// y by channel when the tile has been scanned.
+template <class M, bool kBackward>
+struct Stage {
+  static constexpr int kRow = kBackward ? M::kBackwardRow : M::kForwardRow;
+  static constexpr int kBcFloats = kTile * 2 * M::N, kStepFloats = M::kWarps * kTile * kRow;
+  static constexpr int kFloats = kBcFloats + kStepFloats;
+  float* bc;     // (kTile, 2N)
+  float* steps;  // (kTile, kRow) of this thread's warp
+
+  static __device__ Stage at(float* base, const Lane<M>& t) {
+    return {base, base + kBcFloats + t.warp * kTile * kRow};
+  }
+};
+
 // This thread's states in an array of (.., D, N) whose first row is `base`; zeros past the block's
 // last channel and past N.
 template <class M>
 __device__ inline void load_states(const ScanParams& p, const Block& w, const Lane<M>& t,
                                    const float* base, float (&v)[M::P][M::S]) {
+  const float* own = base + static_cast<int64_t>(t.channel) * p.N + t.state;
+  if (p.N == M::N && t.channel + M::P <= w.channel_end) {
+#pragma unroll
+    for (int c = 0; c < M::P; ++c) load_vector(own + c * M::N, v[c]);
+    return;
+  }
 #pragma unroll
   for (int c = 0; c < M::P; ++c) {
-    const float* row = base + static_cast<int64_t>(t.channel + c) * p.N + t.state;
     const bool valid = t.channel + c < w.channel_end;
-    if (valid && p.N == M::N) {
-      load_vector(row, v[c]);
-    } else {
 #pragma unroll
-      for (int s = 0; s < M::S; ++s) v[c][s] = valid && t.state + s < p.N ? row[s] : 0.0f;
-    }
+    for (int s = 0; s < M::S; ++s) v[c][s] = valid && t.state + s < p.N ? own[c * p.N + s] : 0.0f;
   }
 }
 
 template <class M>
 __device__ inline void save_states(const ScanParams& p, const Block& w, const Lane<M>& t, float* base,
                                    const float (&v)[M::P][M::S]) {
+  float* own = base + static_cast<int64_t>(t.channel) * p.N + t.state;
+  if (p.N == M::N && t.channel + M::P <= w.channel_end) {
+#pragma unroll
+    for (int c = 0; c < M::P; ++c) store_vector(own + c * M::N, v[c]);
+    return;
+  }
 #pragma unroll
   for (int c = 0; c < M::P; ++c) {
-    float* row = base + static_cast<int64_t>(t.channel + c) * p.N + t.state;
-    if (t.channel + c >= w.channel_end) continue;
-    if (p.N == M::N) {
-      store_vector(row, v[c]);
-    } else {
 #pragma unroll
-      for (int s = 0; s < M::S; ++s) {
-        if (t.state + s < p.N) row[s] = v[c][s];
-      }
+    for (int s = 0; s < M::S; ++s) {
+      if (t.channel + c < w.channel_end && t.state + s < p.N) own[c * p.N + s] = v[c][s];
     }
   }
 }
