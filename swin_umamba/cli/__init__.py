@@ -7,6 +7,7 @@ import typer
 from swin_umamba.cli.console import show_warnings_in_one_line
 from swin_umamba.cli.demo import demo
 from swin_umamba.cli.doctor import doctor
+from swin_umamba.cli.export import export
 from swin_umamba.cli.summary import summary
 
 __all__ = ["app"]
@@ -27,4 +28,5 @@ def _main() -> None:
 
 app.command()(demo)
 app.command()(doctor)
+app.command()(export)
 app.command()(summary)

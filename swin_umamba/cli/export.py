@@ -1,0 +1,90 @@
+"""`swin-umamba export`: trained models for other runtimes."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from swin_umamba.cli.console import err, out, told
+from swin_umamba.errors import UserError
+
+_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+
+
+class Format(str, Enum):
+    """What can be written."""
+
+    onnx = "onnx"
+    pt2 = "pt2"
+    aoti = "aoti"
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder of a run, or weights (.safetensors).")],
+    output: Annotated[Path, typer.Argument(help="File to write: .onnx or .pt2.")],
+    kind: Annotated[
+        Format | None,
+        typer.Option("--format", help="By default that of the file's ending; aoti is .pt2 too."),
+    ] = None,
+    last: Annotated[bool, typer.Option(help="A run's last weights, not its best.")] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the scan in .pt2 files. 'export', the default there, needs PyTorch alone; aoti"
+            " takes the fastest."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where .pt2 files will run: cpu, cuda.")] = "cpu",
+) -> None:
+    """Write a trained model for another runtime, with its preprocessing and labels.
+
+    The file is run first, and not written if it differs from the model by more than 1e-4.
+    """
+    with told():
+        kind = kind or _by_ending(output)
+        if (kind is Format.onnx) != (output.suffix == ".onnx"):
+            raise UserError(f"output: got {output.name}, expected a name for {kind.value}")
+        if kind is Format.onnx and (backend, device) != (None, "cpu"):
+            raise UserError("--backend and --device are for .pt2 files; ONNX files need neither")
+        with err.status("Exporting"):
+            error = _write(source, output, kind, last, backend, device)
+    size = output.stat().st_size / 1e6
+    out.print(
+        f"{escape(str(output))}: {size:.1f} MB, logits within {error:.1g} of the model's",
+        soft_wrap=True,
+    )
+
+
+def _by_ending(output: Path) -> Format:
+    for kind in (Format.onnx, Format.pt2):
+        if output.suffix == f".{kind.value}":
+            return kind
+    raise UserError(f"output: got {output.name}, expected an ending of .onnx or .pt2")
+
+
+def _write(
+    source: Path, output: Path, kind: Format, last: bool, backend: str | None, device: str
+) -> float:
+    from swin_umamba.export.source import load_source
+
+    model, plan = load_source(source, last=last)
+    try:
+        if kind is Format.onnx:
+            from swin_umamba.export.onnx_file import export_onnx
+
+            return export_onnx(model, output, plan=plan)
+        from swin_umamba.export.torch_file import export_aot, export_pt2
+
+        if kind is Format.aoti:
+            return export_aot(model, output, plan=plan, backend=backend or "auto", device=device)
+        return export_pt2(model, output, plan=plan, backend=backend or "export", device=device)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _PACKAGES:
+            raise
+        raise UserError(f"this needs {error.name}: pip install 'swin-umamba[export]'") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error

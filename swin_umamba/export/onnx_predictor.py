@@ -1,0 +1,63 @@
+"""Segment files with an ONNX file alone: it knows preprocessing and labels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers.utils import sliding_window_inference
+from torch import Tensor
+
+from swin_umamba.data import read_raw, write_labels
+from swin_umamba.data.raw import RawImage
+from swin_umamba.errors import UserError
+from swin_umamba.export.onnx_network import OnnxNetwork
+
+
+class OnnxPredictor:
+    """What `export_onnx` wrote for a run, as `labels = predictor(raw_image)`.
+
+    overlap: share of a window that the next one covers again; windows are as large as training's
+    patches, and their logits are averaged with Gaussian weights. batch_size: windows at a time.
+    Raises UserError if the file does not hold a run's plan.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, overlap: float = 0.5, batch_size: int = 4
+    ) -> None:
+        self.network = OnnxNetwork(path)
+        plan = self.network.facts.plan
+        if plan is None:
+            raise UserError(f"{path} holds no plan: export it from the folder of a run with one")
+        self.plan = plan
+        self.overlap = overlap
+        self.batch_size = batch_size
+
+    def __call__(self, raw: RawImage) -> npt.NDArray[np.int64]:
+        """Class indices (Z, H, W) on the grid of the image's files."""
+        slices = self.plan.preprocess(raw)
+        # One slice at a time: the logits of a volume may not fit in memory.
+        labels = np.stack([self._logits(image).argmax(0).numpy() for image in slices])
+        restored: npt.NDArray[np.int64] = self.plan.restore(labels, raw)
+        return restored
+
+    def _logits(self, image: npt.NDArray[np.float32]) -> Tensor:
+        """(out_channels, H, W) of an image (C, H, W)."""
+        logits = sliding_window_inference(
+            torch.from_numpy(image)[None],
+            roi_size=self.plan.patch_size,
+            sw_batch_size=self.batch_size,
+            predictor=self.network,
+            overlap=self.overlap,
+            mode="gaussian",
+        )
+        assert isinstance(logits, Tensor)  # one output, so no tuple or dict of them
+        return logits[0]
+
+    def predict_file(self, image: str | Path, output: str | Path) -> None:
+        """Segment one file and write its labels, numbered as the training masks were."""
+        raw = read_raw(image)
+        write_labels(output, self(raw), raw, self.plan.values)
