@@ -7,6 +7,7 @@ import typer
 from swin_umamba.cli.console import show_warnings_in_one_line
 from swin_umamba.cli.demo import demo
 from swin_umamba.cli.doctor import doctor
+from swin_umamba.cli.evaluate import evaluate
 from swin_umamba.cli.export import export
 from swin_umamba.cli.summary import summary
 
@@ -28,5 +29,6 @@ def _main() -> None:
 
 app.command()(demo)
 app.command()(doctor)
+app.command()(evaluate)
 app.command()(export)
 app.command()(summary)

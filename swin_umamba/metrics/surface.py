@@ -1,0 +1,80 @@
+"""The normalised surface Dice (NSD)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from swin_umamba.metrics.labels import Labels, checked
+
+Convention = Literal["contour", "release"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+
+
+def normalized_surface_dice(
+    pred: npt.ArrayLike,
+    target: npt.ArrayLike,
+    num_classes: int,
+    tolerance: float,
+    spacing: Sequence[float] | None = None,
+    convention: Convention = "contour",
+) -> npt.NDArray[np.float64]:
+    """Share of both surfaces that lies within `tolerance` of the other, for each class but 0.
+
+    pred, target: class indices of one shape, (H, W) or (Z, H, W), integers. tolerance: in the
+    unit of `spacing`, which is the distance of neighbours along each axis (default 1, pixels).
+    convention: "contour" measures along contours and surfaces between pixels; "release" gives
+    (H, W) masks the thickness of a pixel first, as the Swin-UMamba release does, so that their
+    whole area counts as surface and scores come out higher. Returns (num_classes - 1,) float64:
+    NaN for a class that neither holds, 0 for one that only one of them holds.
+    """
+    pred, target = checked(pred, target, num_classes)
+    if pred.ndim not in (2, 3):
+        raise ValueError(f"pred: got shape {pred.shape}, expected (H, W) or (Z, H, W)")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance: got {tolerance}, expected 0 or above")
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention: got {convention!r}, expected {' or '.join(CONVENTIONS)}")
+    if convention == "release" and pred.ndim != 2:
+        raise ValueError(f"convention: 'release' is for (H, W) masks, got shape {pred.shape}")
+    distances = [1.0] * pred.ndim if spacing is None else [float(s) for s in spacing]
+    if len(distances) != pred.ndim or min(distances) <= 0:
+        raise ValueError(f"spacing: got {spacing}, expected {pred.ndim} numbers above 0")
+    if convention == "release":
+        pred, target, distances = pred[..., None], target[..., None], [*distances, 1.0]
+    return np.array(
+        [
+            _of_class(pred == label, target == label, tolerance, distances)
+            for label in range(1, num_classes)
+        ]
+    )
+
+
+def _of_class(pred: Labels, target: Labels, tolerance: float, spacing: list[float]) -> float:
+    if not pred.any() and not target.any():
+        return float("nan")
+    if not pred.any() or not target.any():
+        return 0.0
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    # What both lack is cut away, since MONAI's time goes by the size of the masks. Empty margins
+    # stay, so that surfaces at the cut are those of the whole.
+    box = tuple(
+        slice(max(int(at.min()) - 2, 0), int(at.max()) + 3) for at in np.nonzero(pred | target)
+    )
+    near_pred, near_target = (
+        torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (pred, target)
+    )
+    score = compute_surface_dice(
+        near_pred,
+        near_target,
+        class_thresholds=[tolerance],
+        include_background=True,
+        spacing=spacing,
+        use_subvoxels=True,
+    )
+    return float(score.item())
