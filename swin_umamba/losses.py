@@ -71,7 +71,8 @@ class DeepSupervisionLoss(nn.Module):
 def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = True) -> Tensor:
     """Cross-entropy minus soft Dice, which is smoothed by 1e-5 and leaves out the background.
 
-    logits: (B, C, H, W), C at least 2. target: (B, H, W) or (B, 1, H, W), integers below C.
+    logits: (B, C, H, W), C at least 2. target: (B, H, W) or (B, 1, H, W), integers below C; pixels
+    below 0 are ignored by both.
     """
     target = _without_channel(target)
     if logits.ndim != 4 or logits.shape[1] < 2:
@@ -83,10 +84,13 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = True) 
         )
     logits = logits.to(_accurate(logits.dtype))
     target = target.long()
-    cross_entropy = F.cross_entropy(logits, target)
+    valid = (target >= 0)[:, None]
+    # A batch without any valid pixel has a loss of 0, not of NaN.
+    cross_entropy = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    cross_entropy = cross_entropy / valid.sum().clamp(min=1)
 
     over = (0, 2, 3) if batch_dice else (2, 3)
-    foreground = logits.softmax(1)[:, 1:]
+    foreground = logits.softmax(1)[:, 1:] * valid
     classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
     truth = (target[:, None] == classes).to(foreground.dtype)
     overlap = (foreground * truth).sum(over)

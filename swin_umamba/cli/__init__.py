@@ -10,6 +10,7 @@ from swin_umamba.cli.doctor import doctor
 from swin_umamba.cli.evaluate import evaluate
 from swin_umamba.cli.export import export
 from swin_umamba.cli.summary import summary
+from swin_umamba.cli.train import train
 
 __all__ = ["app"]
 
@@ -32,3 +33,4 @@ app.command()(doctor)
 app.command()(evaluate)
 app.command()(export)
 app.command()(summary)
+app.command()(train)

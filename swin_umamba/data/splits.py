@@ -97,7 +97,12 @@ def read_splits(path: str | Path) -> tuple[Split, ...]:
     return tuple(splits)
 
 
+def splits_json(splits: Sequence[Split]) -> str:
+    """What `read_splits` reads."""
+    entries = [{"train": list(split.train), "val": list(split.val)} for split in splits]
+    return json.dumps(entries, indent=2) + "\n"
+
+
 def write_splits(path: Path, splits: Sequence[Split]) -> None:
     """Write what `read_splits` reads, whole or not at all."""
-    entries = [{"train": list(split.train), "val": list(split.val)} for split in splits]
-    write_text(path, json.dumps(entries, indent=2) + "\n")
+    write_text(path, splits_json(splits))

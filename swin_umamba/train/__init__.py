@@ -1,6 +1,16 @@
-"""Training: `train(config, train_cases, val_cases, folder)`."""
+"""Training: `train(config, train_cases, val_cases, folder)`, or from a dataset with `prepare`."""
 
 from swin_umamba.train.config import TrainConfig
+from swin_umamba.train.from_dataset import Prepared, prepare, read_run, train_prepared
 from swin_umamba.train.loop import Progress, TrainResult, train
 
-__all__ = ["Progress", "TrainConfig", "TrainResult", "train"]
+__all__ = [
+    "Prepared",
+    "Progress",
+    "TrainConfig",
+    "TrainResult",
+    "prepare",
+    "read_run",
+    "train",
+    "train_prepared",
+]

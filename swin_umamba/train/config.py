@@ -17,11 +17,15 @@ class TrainConfig:
     Raises ValueError, naming the field, for values that cannot work.
     """
 
+    dataset: str | None = None  # folder, where training reads one
+    fold: str = "0"  # of the splits; "all" trains and validates on every case
     model: str = "swin_umamba_d"
     model_options: dict[str, Any] = field(default_factory=dict)  # further arguments, as dims
     in_channels: int = 1
     num_classes: int = 2  # the background included
     deep_supervision: bool = True
+    pretrained: str | None = None  # weights to start from
+    freeze_iterations: int = 2_500  # the encoder's, but for its patch embedding, if pretrained
 
     patch_size: tuple[int, int] = (320, 320)  # height, width
     batch_size: int = 2
@@ -40,13 +44,24 @@ class TrainConfig:
     clip_norm: float = 12.0  # of the whole gradient
 
     validate_every: int = 250  # iterations
+    checkpoint_every: int = 250  # iterations
+    patience: int | None = None  # validations without a better DSC before training ends early
+    max_skipped: int = 20  # steps in a row without a finite loss and gradient; then see `loop`
+    workers: int = 0  # processes that cut patches
     overlap: float = 0.5  # of neighbouring windows in validation
     seed: int = 0
     device: str = "auto"  # "auto" takes a CUDA device if there is one, else the CPU
     amp: str = "auto"  # on CUDA devices; "auto" takes bf16 where it is supported, else fp16
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "batch_size", "iterations", "validate_every"):
+        for name in (
+            "in_channels",
+            "batch_size",
+            "iterations",
+            "validate_every",
+            "checkpoint_every",
+            "max_skipped",
+        ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("num_classes", self.num_classes >= 2, "at least 2")
         self._require(
@@ -63,6 +78,9 @@ class TrainConfig:
             "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two in [0, 1)"
         )
         self._require("clip_norm", self.clip_norm > 0, "above 0")
+        self._require("freeze_iterations", self.freeze_iterations >= 0, "0 or above")
+        self._require("workers", self.workers >= 0, "0 or above")
+        self._require("patience", self.patience is None or self.patience >= 1, "None or above 0")
         self._require("overlap", 0 <= self.overlap < 1, "at least 0 and below 1")
         self._require("amp", self.amp in AMP_CHOICES, f"one of {', '.join(AMP_CHOICES)}")
 

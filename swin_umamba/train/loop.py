@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swin_umamba.data import Case, PatchSampler
+from swin_umamba.data import CachedCases, Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
-from swin_umamba.metrics import dice
 from swin_umamba.models import SegmentationModel, create_model
-from swin_umamba.predict import pick_device, predict
+from swin_umamba.predict import pick_device
 from swin_umamba.train.config import TrainConfig
-from swin_umamba.train.run_folder import Record, RunFolder
+from swin_umamba.train.guard import not_finite
+from swin_umamba.train.run_folder import BEST, Record, RunFolder
+from swin_umamba.train.stopping import stop_requests
+from swin_umamba.train.validation import validate
+
+MAX_RETURNS = 3  # to the last checkpoint, each with half the rate, before a run is given up
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Progress:
     iteration: int  # counted from 1
     done: float  # 0..1, of iterations or of minutes, whichever is further
     seconds_left: float  # estimated
-    loss: float
+    loss: float | None  # None if the step was skipped
     dsc: float | None  # of the last validation
 
 
@@ -40,8 +44,10 @@ class TrainResult:
     model: SegmentationModel
     device: torch.device
     records: list[Record]
-    dsc: float | None  # as `validate`, after the last iteration
+    dsc: float | None  # as `validate`, the last one
+    best_dsc: float | None
     seconds: float
+    stopped: bool  # asked to end before its time: `resume` goes on
 
 
 def train(
@@ -50,98 +56,249 @@ def train(
     val_cases: Sequence[Case],
     folder: Path,
     *,
+    resume: bool = False,
+    files: Mapping[str, str] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
-    """Train a new model; leave config.json, log.jsonl and model.safetensors in `folder`.
+    """Train a model; leave config, log, checkpoint and weights (last and best) in `folder`.
 
-    folder: missing or empty. on_progress is called after every iteration. Seeds torch's global
-    generator; on a CPU the same config and cases give the same weights, unless `minutes` ends the
-    run. Raises UserError if the cases do not fit the config, the folder is taken or cannot be
-    written to, or the loss is not finite.
+    folder: missing or empty; with `resume`, that of a run of the same config, which goes on from
+    its last checkpoint as if it had never stopped (on a CPU, unless `minutes` ends it, with the
+    same weights bit by bit). files: further text files for the folder, by name. on_progress is called after every iteration. SIGINT or SIGTERM ends a
+    run after the iteration, with a checkpoint.
+
+    A step whose loss or gradient is not finite is skipped, and the log says why. After
+    `max_skipped` in a row the last checkpoint comes back with half the learning rate; after three
+    returns the run ends.
+
+    Seeds torch's global generator. Raises UserError if the cases do not fit the config, the folder
+    is taken or cannot be written to, or losses stay without a finite value.
     """
-    _check_cases(config, [*train_cases, *val_cases])
-    device = pick_device(config.device)
-    clock = _Clock(config)
-    torch.manual_seed(config.seed)
-    model = create_model(
-        config.model,
-        in_channels=config.in_channels,
-        out_channels=config.num_classes,
-        deep_supervision=config.deep_supervision,
-        **config.model_options,
-    ).to(device)
-    weights = scale_weights(len(model.scales) if config.deep_supervision else 1)
-    loss_of = DeepSupervisionLoss(weights, config.batch_dice)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.lr,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-    )
-    half = _half_precision(config.amp, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=half == torch.float16)
-    sampler = PatchSampler(
-        train_cases,
-        patch_size=config.patch_size,
-        batch_size=config.batch_size,
-        foreground=config.foreground,
-        augment=config.augment,
-        seed=config.seed,
-    )
-
-    dsc: float | None = None
-    with RunFolder(folder, config.to_json()) as run:
-        for iteration in range(1, config.iterations + 1):
-            lr = learning_rate(config, clock.done(iteration - 1))
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            images, masks = (part.to(device) for part in sampler.batch(iteration - 1))
-
-            model.train()
-            with torch.autocast(device.type, half, enabled=half is not None):
-                outputs = model(images)
-            loss = loss_of(outputs, masks)
-            _require_finite(loss, iteration, config)
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            scaler.step(optimizer)
-            scaler.update()
-
-            record: Record = {"iteration": iteration, "loss": loss.item(), "lr": lr}
-            done = clock.done(iteration)
-            if done >= 1 or iteration % config.validate_every == 0:
-                began = clock.seconds()
-                record["dsc"] = dsc = validate(model, val_cases, config)
-                clock.reserve = clock.seconds() - began
-            record["seconds"] = round(clock.seconds(), 3)
-            run.log(record)
-            if on_progress is not None:
-                left = clock.seconds() * (1 - done) / done
-                on_progress(Progress(iteration, done, left, loss.item(), dsc))
-            if done >= 1:
-                break
-        run.save(model)
-    return TrainResult(model.eval(), device, run.records, dsc, clock.seconds())
+    _check_cases(config, train_cases, val_cases)
+    with RunFolder(folder, config.to_json(), files, resume=resume) as run, stop_requests() as asked:
+        return _Run(config, train_cases, val_cases, run).go(resume, asked, on_progress)
 
 
-def validate(model: SegmentationModel, cases: Sequence[Case], config: TrainConfig) -> float | None:
-    """Mean DSC over the classes and cases where it is defined; None if there are none."""
-    scores = [
-        dice(
-            predict(model, case.image, patch_size=config.patch_size, overlap=config.overlap).argmax(
-                0
-            ),
-            case.mask,
-            config.num_classes,
+class _Run:
+    """All that a run's iterations change."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train_cases: Sequence[Case],
+        val_cases: Sequence[Case],
+        folder: RunFolder,
+    ) -> None:
+        self.config, self.val_cases, self.folder = config, val_cases, folder
+        self.device = pick_device(config.device)
+        torch.manual_seed(config.seed)
+        self.model = create_model(
+            config.model,
+            in_channels=config.in_channels,
+            out_channels=config.num_classes,
+            deep_supervision=config.deep_supervision,
+            pretrained=config.pretrained,
+            **config.model_options,
+        ).to(self.device)
+        weights = scale_weights(len(self.model.scales) if config.deep_supervision else 1)
+        self.loss_of = DeepSupervisionLoss(weights, config.batch_dice)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.lr,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=self.device.type == "cuda",
         )
-        for case in cases
-    ]
-    defined = np.concatenate([np.empty(0), *scores])
-    defined = defined[~np.isnan(defined)]
-    return float(defined.mean()) if defined.size else None
+        self.half = half_precision(config.amp, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
+        self.sampler = PatchSampler(
+            train_cases,
+            patch_size=config.patch_size,
+            batch_size=config.batch_size,
+            foreground=config.foreground,
+            augment=config.augment,
+            seed=config.seed,
+        )
+        self.clock = _Clock(config)
+        self.iteration = 0
+        self.dsc: float | None = None
+        self.best: float | None = None
+        self.since_best = 0  # validations
+        self.skipped = 0  # in a row
+        self.returns = 0
+        self.frozen = False
+
+    def go(
+        self,
+        resume: bool,
+        asked: Callable[[], bool],
+        on_progress: Callable[[Progress], None] | None,
+    ) -> TrainResult:
+        state = self.folder.load_state() if resume else None
+        if state is not None:
+            self.restore(state)
+        elif resume:
+            self.folder.keep_log(0)
+        config, stopped = self.config, False
+        while not self.finished() and not stopped:
+            with PatchLoader(
+                self.sampler,
+                workers=config.workers,
+                start=self.iteration,
+                stop=config.iterations,
+                pin_memory=self.device.type == "cuda",
+            ) as batches:
+                while not self.finished() and not stopped:
+                    waited = time.perf_counter()
+                    images, masks = next(batches)
+                    waited = time.perf_counter() - waited
+                    record = self.step(images, masks)
+                    record["waited"] = round(waited, 4)
+                    self.after_step(record)
+                    if on_progress is not None:
+                        done = self.clock.done(self.iteration)
+                        left = self.clock.seconds() * (1 - done) / done
+                        on_progress(Progress(self.iteration, done, left, record["loss"], self.dsc))
+                    stopped = asked() and not self.finished()
+                    if self.skipped >= config.max_skipped:
+                        self.go_back()
+                        break  # to the batches from there
+        self.checkpoint()
+        self.folder.save(self.model)
+        return TrainResult(
+            self.model.eval(),
+            self.device,
+            self.folder.records,
+            self.dsc,
+            self.best,
+            self.clock.seconds(),
+            stopped,
+        )
+
+    def finished(self) -> bool:
+        patience = self.config.patience
+        return self.iteration > 0 and (
+            self.clock.done(self.iteration) >= 1
+            or (patience is not None and self.since_best >= patience)
+        )
+
+    def step(self, images: Tensor, masks: Tensor) -> Record:
+        """One iteration on a batch. Returns its line of the log."""
+        config, model = self.config, self.model
+        self.freeze()
+        lr = learning_rate(config, self.clock.done(self.iteration)) * 0.5**self.returns
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        images = images.to(self.device, non_blocking=True)
+        masks = masks.to(self.device, non_blocking=True)
+        model.train()
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+            outputs = model(images)
+        loss = self.loss_of(outputs, masks)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        value = loss.item()
+        problem = not_finite(model, value, norm)
+        if problem is None:
+            self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.iteration += 1
+        record: Record = {
+            "iteration": self.iteration,
+            "loss": None if problem == "the loss" else value,
+            "lr": lr,
+        }
+        if problem is not None:
+            record["skipped"] = problem
+            # Half precision's scale is meant to overflow now and then: that is no failure.
+            overflow = self.scaler.is_enabled() and problem != "the loss"
+            self.skipped += 0 if overflow else 1
+        else:
+            self.skipped = 0
+        return record
+
+    def after_step(self, record: Record) -> None:
+        """Validate, log and save where it is time."""
+        config = self.config
+        over = self.clock.done(self.iteration) >= 1
+        if over or self.iteration % config.validate_every == 0:
+            began = self.clock.seconds()
+            record["dsc"] = self.dsc = validate(self.model, self.val_cases, config)
+            self.clock.reserve = self.clock.seconds() - began
+            if self.dsc is not None and (self.best is None or self.dsc > self.best):
+                self.best, self.since_best = self.dsc, 0
+                self.folder.save(self.model, BEST)
+            else:
+                self.since_best += 1
+        record["seconds"] = round(self.clock.seconds(), 3)
+        self.folder.log(record)
+        if self.iteration % config.checkpoint_every == 0 and self.skipped == 0:
+            self.checkpoint()
+
+    def freeze(self) -> None:
+        """Hold a pretrained encoder still at the start of a run."""
+        wanted = (
+            self.config.pretrained is not None and self.iteration < self.config.freeze_iterations
+        )
+        if wanted != self.frozen:
+            (self.model.freeze_encoder if wanted else self.model.unfreeze_encoder)()
+            self.frozen = wanted
+
+    def checkpoint(self) -> None:
+        generators = [torch.get_rng_state()]
+        if self.device.type == "cuda":
+            generators.append(torch.cuda.get_rng_state(self.device))
+        self.folder.save_state(
+            {
+                "iteration": self.iteration,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "generators": generators,
+                "seconds": self.clock.seconds(),
+                "dsc": self.dsc,
+                "best": self.best,
+                "since_best": self.since_best,
+                "returns": self.returns,
+            }
+        )
+
+    def restore(self, state: dict[str, Any]) -> None:
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.iteration, self.dsc = state["iteration"], state["dsc"]
+            self.best, self.since_best = state["best"], state["since_best"]
+            self.returns = state["returns"]
+            self.clock.go_on_from(state["seconds"])
+            first, *others = state["generators"]
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"the checkpoint in {self.folder.path} does not fit this run: {reason}"
+            ) from error
+        torch.set_rng_state(first)
+        if others and self.device.type == "cuda":
+            torch.cuda.set_rng_state(others[0], self.device)
+        self.skipped = 0
+        self.folder.keep_log(self.iteration)
+
+    def go_back(self) -> None:
+        """Return to the last checkpoint, with half the learning rate."""
+        where = self.folder.records[-1]
+        state, returns = self.folder.load_state(), self.returns + 1
+        if state is None or returns > MAX_RETURNS:
+            raise UserError(
+                f"{where['skipped']} is not finite at iteration {where['iteration']}, for the"
+                f" {self.skipped}th time in a row: lower lr ({self.config.lr:g}), or switch amp"
+                f" ({self.config.amp}) off"
+            )
+        self.restore(state)
+        self.returns = returns
 
 
 def learning_rate(config: TrainConfig, done: float) -> float:
@@ -150,6 +307,15 @@ def learning_rate(config: TrainConfig, done: float) -> float:
         return config.lr * done / config.warmup
     over = (done - config.warmup) / (1 - config.warmup)
     return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * over)) / 2
+
+
+def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """The dtype for autocast, or None to stay in float32."""
+    if amp == "off" or device.type != "cuda":
+        return None
+    if amp == "auto":
+        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
 
 
 class _Clock:
@@ -161,6 +327,9 @@ class _Clock:
         self.started = time.perf_counter()
         self.reserve = 0.0  # seconds that the last validation will take
 
+    def go_on_from(self, seconds: float) -> None:
+        self.started = time.perf_counter() - seconds
+
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
@@ -170,30 +339,20 @@ class _Clock:
         return min(max(iteration / self.iterations, by_time), 1.0)
 
 
-def _check_cases(config: TrainConfig, cases: Sequence[Case]) -> None:
-    for case in cases:
-        channels, highest = case.image.shape[0], int(case.mask.max())
-        if channels != config.in_channels:
-            raise UserError(f"{case.name} has {channels} channels, expected {config.in_channels}")
-        if highest >= config.num_classes or case.mask.min() < 0:
-            raise UserError(
-                f"the mask of {case.name} holds the labels {int(case.mask.min())} to {highest},"
-                f" expected 0 to {config.num_classes - 1}"
-            )
-
-
-def _require_finite(loss: Tensor, iteration: int, config: TrainConfig) -> None:
-    if not math.isfinite(loss.item()):
-        raise UserError(
-            f"the loss is {loss.item()} at iteration {iteration}: lower lr ({config.lr:g}), or"
-            f" switch amp ({config.amp}) off"
-        )
-
-
-def _half_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype for autocast, or None to stay in float32."""
-    if amp == "off" or device.type != "cuda":
-        return None
-    if amp == "auto":
-        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+def _check_cases(
+    config: TrainConfig, train_cases: Sequence[Case], val_cases: Sequence[Case]
+) -> None:
+    for cases in (train_cases, val_cases):
+        if isinstance(cases, CachedCases):
+            continue  # checked as they were preprocessed
+        for case in cases:
+            channels, highest = case.image.shape[0], int(case.mask.max())
+            if channels != config.in_channels:
+                raise UserError(
+                    f"{case.name} has {channels} channels, expected {config.in_channels}"
+                )
+            if highest >= config.num_classes or case.mask.min() < -1:
+                raise UserError(
+                    f"the mask of {case.name} holds the labels {int(case.mask.min())} to {highest},"
+                    f" expected 0 to {config.num_classes - 1}, or -1 where ignored"
+                )

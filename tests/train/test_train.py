@@ -140,9 +140,12 @@ def test_run_folder_holds_config_log_and_weights(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "run"
     result = _train(folder)
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
+        "best.safetensors",
         "config.json",
         "log.jsonl",
         "model.safetensors",
+        "state.pt",
     ]
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     text = (folder / "config.json").read_text()

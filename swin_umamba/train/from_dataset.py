@@ -1,0 +1,106 @@
+"""From a folder of images and masks to a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from swin_umamba.data import (
+    CachedCases,
+    Plan,
+    Split,
+    make_plan,
+    make_splits,
+    open_dataset,
+    pick_split,
+    preprocess,
+    read_splits,
+)
+from swin_umamba.data.splits import splits_json
+from swin_umamba.errors import UserError
+from swin_umamba.train.config import TrainConfig
+from swin_umamba.train.loop import Progress, TrainResult, train
+from swin_umamba.train.run_folder import CONFIG, PLAN, SPLITS
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What `train` takes, ready on disk."""
+
+    config: TrainConfig
+    plan: Plan
+    split: Split
+    train_cases: CachedCases
+    val_cases: CachedCases
+
+
+def prepare(
+    dataset_folder: Path,
+    config: TrainConfig,
+    *,
+    splits_file: Path | None = None,
+    patch_size: tuple[int, int] | None = None,
+    axis: int | None = None,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Read a dataset, plan, split and preprocess it.
+
+    config: its fold, model and numbers are kept; dataset, channels, classes and patch_size are
+    filled in from the dataset (patch_size: by the plan unless given). splits_file: in nnU-Net's
+    form; five folds by a fixed seed otherwise. axis: of volumes, see `make_plan`. Raises UserError
+    for what is missing, damaged or does not fit.
+    """
+    dataset = open_dataset(dataset_folder)
+    labelled = [case.name for case in dataset.cases if case.mask is not None]
+    splits = read_splits(splits_file) if splits_file else make_splits(labelled)
+    split = pick_split(splits, config.fold, labelled)
+    plan = make_plan(dataset, patch_size=patch_size, axis=axis)
+    config = dataclasses.replace(
+        config,
+        dataset=str(dataset_folder),
+        in_channels=plan.in_channels,
+        num_classes=plan.num_classes,
+        patch_size=plan.patch_size,
+    )
+    names = sorted({*split.train, *split.val})
+    preprocess(dataset, plan, names, threads=threads, on_progress=on_progress)
+    return Prepared(
+        config,
+        plan,
+        split,
+        preprocess(dataset, plan, split.train),
+        preprocess(dataset, plan, split.val),
+    )
+
+
+def train_prepared(
+    prepared: Prepared,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainResult:
+    """`train`, with the plan and the split beside the run's other files."""
+    files = {
+        PLAN: prepared.plan.to_json(),
+        SPLITS: splits_json([prepared.split]),
+    }
+    return train(
+        prepared.config,
+        prepared.train_cases,
+        prepared.val_cases,
+        folder,
+        resume=resume,
+        files=files,
+        on_progress=on_progress,
+    )
+
+
+def read_run(folder: Path) -> TrainConfig:
+    """The config of a run. Raises UserError if the folder holds none."""
+    try:
+        return TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is no training run: {error}") from error
