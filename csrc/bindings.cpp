@@ -48,7 +48,7 @@ void bind_cuda(py::module_ m) {
 #define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
 #define ADDRESS(name) def_address(c, #name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
-  FIELD(dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
+  FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
   FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(a_is_log); FIELD(softplus);
   FIELD(accumulate);
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);

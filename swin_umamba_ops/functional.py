@@ -27,8 +27,8 @@ _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype to which autocast wants x, or None outside of autocast."""
     device_type = x.device.type
-    if not torch.amp.is_autocast_available(device_type):
-        return None  # "meta" is such a device
+    if device_type not in ("cpu", "cuda"):
+        return None  # torch refuses to be asked of "meta", and the compiler to ask which it has
     if not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)

@@ -80,7 +80,7 @@ struct GivenSource {
       if (step < count && c < w.channel_end) {
         const int64_t kc = static_cast<int64_t>(w.k) * p.D + c;
         dt = load_as_float(p.delta, w.b * p.delta_b + w.k * p.delta_k + pos * p.delta_l + c * p.delta_d,
-                           p.dtype);
+                           p.delta_dtype);
         if (p.bias) dt += p.bias[kc];
         if (p.softplus) dt = softplus(dt);
         x = load_as_float(p.x, w.b * p.x_b + pos * p.x_l + c * p.x_d, p.dtype);
@@ -149,8 +149,8 @@ struct GivenSource {
           store_from_float(p.dx, xi, p.dtype, dx);
         }
         store_from_float(p.ddelta,
-                         w.b * p.delta_b + w.k * p.delta_k + pos * p.delta_l + c * p.delta_d, p.dtype,
-                         ddelta);
+                         w.b * p.delta_b + w.k * p.delta_k + pos * p.delta_l + c * p.delta_d,
+                         p.delta_dtype, ddelta);
       }
       *at_step = make_float2(ddelta, dyx);
     }

@@ -12,7 +12,8 @@ enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 struct ScanParams {
   // Sizes.
   int32_t B = 0, K = 1, D = 0, H = 1, W = 0, N = 0, G = 1, R = 0;
-  int32_t dtype = kFloat32;  // of x, delta, Bs, Cs, dt_weight, dx and ddelta
+  int32_t dtype = kFloat32;  // of x, Bs, Cs, dt_weight and dx
+  int32_t delta_dtype = kFloat32;  // of delta and ddelta
   int32_t out_dtype = kFloat32;
 
   // The part of the grid that this launch covers (all of it, unless determinism asks for an order).

@@ -155,6 +155,7 @@ def _ss2d_plan(which: str, x: Tensor, A_logs: Tensor, dt_projs_weight: Tensor) -
     L, width = H * W, R + 2 * N
     plan = _plan(
         which, x.device, image=int(image), B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R, dtype=dtype,
+        delta_dtype=_DTYPES[torch.float32],
         a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
@@ -173,7 +174,8 @@ def _projected(
     """The addresses of what the projection made, and delta, which must outlive the launch."""
     if image:
         return _addresses(proj=proj, dt_weight=dt_projs_weight), None
-    delta = _low_rank(proj, plan.R) @ dt_projs_weight.transpose(1, 2)  # (4, B * L, D)
+    # (4, B * L, D) in float32: float16 would lose small steps, and more so their gradients.
+    delta = _low_rank(proj, plan.R).float() @ dt_projs_weight.float().transpose(1, 2)
     return {"delta": delta.data_ptr(), **_maps("Bs", "Cs", proj, plan)}, delta
 
 
@@ -228,8 +230,9 @@ def ss2d_backward(
     if ddelta is None:
         dweight = sums["ddt_weight"].view_as(dt_projs_weight).to(dt_projs_weight.dtype)
     else:
-        _low_rank(dproj, plan.R).copy_(ddelta @ dt_projs_weight)
-        dweight = ddelta.transpose(1, 2) @ _low_rank(proj, plan.R)
+        _low_rank(dproj, plan.R).copy_(ddelta @ dt_projs_weight.float())
+        dweight = ddelta.transpose(1, 2) @ _low_rank(proj, plan.R).float()
+        dweight = dweight.to(dt_projs_weight.dtype)
     dbias = sums["dbias"].view_as(dt_projs_bias)
     return dx.to(x.dtype), dproj, dweight, dbias, sums["dA"], sums["dDs"]
 
@@ -243,7 +246,7 @@ def _sequence_plan(
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
     return _plan(
-        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=_DTYPES[u.dtype],
+        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=_DTYPES[u.dtype], delta_dtype=_DTYPES[u.dtype],
         out_dtype=_DTYPES[out_dtype], softplus=int(delta_softplus), x_b=D * L, x_d=L, x_l=1,
         delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
         out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
