@@ -69,15 +69,22 @@ class Predictor:
         self.overlap = overlap
 
     @classmethod
-    def from_run(cls, folder: str | os.PathLike[str], *, device: str = "auto") -> Predictor:
+    def from_run(
+        cls, folder: str | os.PathLike[str], *, checkpoint: str = "best", device: str = "auto"
+    ) -> Predictor:
         """The model that a training run left in its folder.
 
-        Raises UserError if the folder is no run's or does not hold its weights whole.
+        checkpoint: "best", by validation (the last where none was validated), or "last". Raises
+        UserError if the folder is no run's or does not hold its weights whole.
         """
         from swin_umamba.train.config import TrainConfig
-        from swin_umamba.train.run_folder import CONFIG, WEIGHTS
+        from swin_umamba.train.run_folder import BEST, CONFIG, WEIGHTS
 
+        if checkpoint not in ("best", "last"):
+            raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")
         weights, config_file = Path(folder) / WEIGHTS, Path(folder) / CONFIG
+        if checkpoint == "best" and (Path(folder) / BEST).is_file():
+            weights = Path(folder) / BEST
         try:
             config = TrainConfig.from_json(config_file.read_text(encoding="utf-8"))
             model = create_model(**read_config(weights))

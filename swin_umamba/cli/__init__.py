@@ -9,6 +9,7 @@ from swin_umamba.cli.demo import demo
 from swin_umamba.cli.doctor import doctor
 from swin_umamba.cli.evaluate import evaluate
 from swin_umamba.cli.export import export
+from swin_umamba.cli.predict import predict
 from swin_umamba.cli.summary import summary
 from swin_umamba.cli.train import train
 
@@ -32,5 +33,6 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(evaluate)
 app.command()(export)
+app.command()(predict)
 app.command()(summary)
 app.command()(train)

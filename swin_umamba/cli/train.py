@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -56,7 +56,7 @@ def train(
     does after a crash. The release's protocol is the default, every number of it an option here or
     a field of --config.
     """
-    options = {
+    options: dict[str, Any] = {
         "model": model,
         "fold": fold,
         "pretrained": str(pretrained) if pretrained else None,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -48,6 +49,8 @@ class PatchLoader:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             pin_memory=pin_memory,
+            # Of its own, so that making one draws nothing from the generator that training uses.
+            generator=torch.Generator(),
         )
         self._iterator: Iterator[tuple[Tensor, Tensor] | str] | None
         with _same_handler():

@@ -18,7 +18,7 @@ from swin_umamba.metrics.surface import Convention
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One case: a value a class (NaN where neither mask holds it), objects where they were asked."""
+    """One case: a value a class, NaN where neither mask holds it; objects where asked for."""
 
     case: str
     dsc: tuple[float, ...]

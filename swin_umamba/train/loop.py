@@ -64,8 +64,9 @@ def train(
 
     folder: missing or empty; with `resume`, that of a run of the same config, which goes on from
     its last checkpoint as if it had never stopped (on a CPU, unless `minutes` ends it, with the
-    same weights bit by bit). files: further text files for the folder, by name. on_progress is called after every iteration. SIGINT or SIGTERM ends a
-    run after the iteration, with a checkpoint.
+    same weights bit by bit). files: further text files for the folder, by name. on_progress is
+    called after every iteration. SIGINT or SIGTERM ends a run after the iteration, with a
+    checkpoint.
 
     A step whose loss or gradient is not finite is skipped, and the log says why. After
     `max_skipped` in a row the last checkpoint comes back with half the learning rate; after three
@@ -75,8 +76,12 @@ def train(
     is taken or cannot be written to, or losses stay without a finite value.
     """
     _check_cases(config, train_cases, val_cases)
-    with RunFolder(folder, config.to_json(), files, resume=resume) as run, stop_requests() as asked:
-        return _Run(config, train_cases, val_cases, run).go(resume, asked, on_progress)
+    run = _Run(config, train_cases, val_cases)
+    with (
+        RunFolder(folder, config.to_json(), files, resume=resume) as run.folder,
+        stop_requests() as asked,
+    ):
+        return run.go(resume, asked, on_progress)
 
 
 class _Run:
@@ -87,9 +92,9 @@ class _Run:
         config: TrainConfig,
         train_cases: Sequence[Case],
         val_cases: Sequence[Case],
-        folder: RunFolder,
     ) -> None:
-        self.config, self.val_cases, self.folder = config, val_cases, folder
+        self.config, self.val_cases = config, val_cases
+        self.folder: RunFolder
         self.device = pick_device(config.device)
         torch.manual_seed(config.seed)
         self.model = create_model(
@@ -293,9 +298,9 @@ class _Run:
         state, returns = self.folder.load_state(), self.returns + 1
         if state is None or returns > MAX_RETURNS:
             raise UserError(
-                f"{where['skipped']} is not finite at iteration {where['iteration']}, for the"
-                f" {self.skipped}th time in a row: lower lr ({self.config.lr:g}), or switch amp"
-                f" ({self.config.amp}) off"
+                f"{where['skipped']} is not finite at iteration {where['iteration']}, the"
+                f" {self.skipped} steps up to it were skipped: lower lr ({self.config.lr:g}), or"
+                f" switch amp ({self.config.amp}) off"
             )
         self.restore(state)
         self.returns = returns

@@ -47,7 +47,8 @@ class RunFolder:
     lock goes with the process. Every file but the log is written whole or not at all; the log is
     written line by line, each a JSON object. state.pt alone decides where a run goes on: what else
     a killed run left is written anew. resume: go on in a folder that holds a run of the same
-    config. files: further text files, by name. Raises UserError if the folder is taken, in use, or cannot be written to.
+    config. files: further text files, by name. Raises UserError if the folder is taken, in use, or
+    cannot be written to.
     """
 
     def __init__(

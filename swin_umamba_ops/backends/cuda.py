@@ -246,8 +246,9 @@ def _sequence_plan(
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
     return _plan(
-        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=_DTYPES[u.dtype], delta_dtype=_DTYPES[u.dtype],
-        out_dtype=_DTYPES[out_dtype], softplus=int(delta_softplus), x_b=D * L, x_d=L, x_l=1,
+        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=_DTYPES[u.dtype],
+        delta_dtype=_DTYPES[u.dtype], out_dtype=_DTYPES[out_dtype],
+        softplus=int(delta_softplus), x_b=D * L, x_d=L, x_l=1,
         delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
         out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
     )  # fmt: skip

@@ -1,0 +1,53 @@
+"""`swin-umamba predict`: segment images with a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import Progress
+
+from swin_umamba.cli.console import err, out, told
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of them.")],
+    output: Annotated[Path, typer.Argument(help="Folder for the masks.")],
+    last: Annotated[bool, typer.Option("--last", help="The last weights, not the best.")] = False,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Of all classes, in .npz files.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Masks that are there already, too.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Segment images: masks in the images' own format, geometry and labels.
+
+    Masks that are there already are left, so a broken-off job goes on where it was. Images that
+    cannot be read are named at the end, and the exit status is then 1.
+    """
+    with told():
+        from swin_umamba.predict_files import predict_files
+
+        with Progress(console=out) as bar:
+            task = bar.add_task("Predicting", total=None)
+            outcome = predict_files(
+                run,
+                images,
+                output,
+                checkpoint="last" if last else "best",
+                device=device,
+                probabilities=save_probabilities,
+                overwrite=overwrite,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    already = f", {len(outcome.skipped)} were there already" if outcome.skipped else ""
+    out.print(f"{len(outcome.done)} masks in {escape(str(output))}{already}", soft_wrap=True)
+    for name, reason in outcome.failed.items():
+        err.print(f"[bold red]{escape(name)}:[/] {escape(reason)}", soft_wrap=True)
+    if outcome.failed:
+        raise typer.Exit(1)

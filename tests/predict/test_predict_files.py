@@ -1,0 +1,103 @@
+"""From a dataset to scores by the command line alone, and folders with broken files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from swin_umamba.cli import app
+
+MODEL = '{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}'
+
+
+def _invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset of bright squares with masks of 0 and 255, and a short run on it."""
+    root = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (root / "set" / kind).mkdir(parents=True)
+    for i in range(6):
+        mask = np.zeros((40, 52), np.uint8)
+        mask[8 + i : 24 + i, 10:34] = 255
+        image = (40 + 0.6 * mask + rng.normal(0, 8, mask.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(image).save(root / "set" / "images" / f"case{i}.png")
+        Image.fromarray(mask).save(root / "set" / "masks" / f"case{i}.png")
+    (root / "model.json").write_text(MODEL)
+    result = _invoke(
+        *("train", root / "set", root / "run", "--config", root / "model.json"),
+        *("--iterations", 12, "--batch-size", 2, "--patch-size", 32, 32, "--lr", 0.01),
+        *("--validate-every", 6, "--device", "cpu"),
+    )
+    assert result.exit_code == 0, result.output
+    return root / "set", root / "run"
+
+
+def test_train_predict_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    dataset, run = trained
+    result = _invoke("predict", run, dataset / "images", tmp_path / "out", "--save-probabilities")
+    assert result.exit_code == 0, result.output
+    mask = np.array(Image.open(tmp_path / "out" / "case0.png"))
+    assert mask.shape == (40, 52)
+    assert set(np.unique(mask)) <= {0, 255}  # the dataset's own numbers
+    found = np.load(tmp_path / "out" / "case0.npz")["probabilities"]
+    assert found.shape == (2, 1, 40, 52)
+    np.testing.assert_array_equal(255 * found.argmax(0)[0], mask)
+    result = _invoke("evaluate", tmp_path / "out", dataset)
+    assert result.exit_code == 0, result.output
+
+
+def test_finished_masks_are_left_and_overwritten_on_request(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset, run = trained
+    one = dataset / "images" / "case1.png"
+    assert _invoke("predict", run, one, tmp_path).exit_code == 0
+    (tmp_path / "case1.png").write_bytes(b"mine")
+    assert "1 were there already" in _invoke("predict", run, one, tmp_path).output
+    assert (tmp_path / "case1.png").read_bytes() == b"mine"
+    assert _invoke("predict", run, one, tmp_path, "--overwrite").exit_code == 0
+    assert (tmp_path / "case1.png").read_bytes() != b"mine"
+
+
+def test_a_broken_image_is_named_and_the_others_are_done(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset, run = trained
+    images = tmp_path / "images"
+    images.mkdir()
+    whole = (dataset / "images" / "case2.png").read_bytes()
+    (images / "good.png").write_bytes(whole)
+    (images / "torn.png").write_bytes(whole[:200])
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(images / "colour.png")
+    result = _invoke("predict", run, images, tmp_path / "out")
+    assert result.exit_code == 1
+    assert "torn.png" in result.output
+    assert "colour.png" in result.output
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "plan.json", "config.json"])
+def test_a_damaged_run_is_refused_by_name(
+    trained: tuple[Path, Path], tmp_path: Path, name: str
+) -> None:
+    dataset, run = trained
+    broken = tmp_path / "run"
+    broken.mkdir()
+    for path in run.iterdir():
+        content = path.read_bytes()
+        (broken / path.name).write_bytes(
+            content[: len(content) // 2] if path.name == name else content
+        )
+    result = _invoke("predict", broken, dataset / "images", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "error" in result.output
+    assert not (tmp_path / "out").exists()
