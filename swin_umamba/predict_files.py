@@ -44,11 +44,11 @@ def predict_files(
 ) -> Outcome:
     """Write a mask for every image, in the image's format (PNG for lossy ones) and geometry.
 
-    run: a training run's folder with its plan. inputs: a folder, or one image of one
-    file; images of several files are named as nnU-Net does (_0000, _0001, ...). probabilities: write (K, Z, H, W) beside each as
-    .npz. What `output` holds already is left as it is unless `overwrite`, so that a broken-off job
-    goes on. A file that cannot be read is told in the outcome and does not end the job. Raises
-    UserError if the run or the inputs cannot be read, or the output not be written.
+    run: a training run's folder with its plan. inputs: a folder, or one image of one file; images
+    of several files are named as nnU-Net does (_0000, _0001, ...). probabilities: write (K, Z, H,
+    W) beside each as .npz. What `output` holds already is left as it is unless `overwrite`, so that
+    a broken-off job goes on. A file that cannot be read is told in the outcome and does not end the
+    job. Raises UserError if the run or the inputs cannot be read, or the output not be written.
     """
     predictor = Predictor.from_run(run, checkpoint=checkpoint, device=device)
     plan = Plan.load(run / "plan.json")
