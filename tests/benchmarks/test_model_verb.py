@@ -1,0 +1,91 @@
+"""`python -m benchmarks model` and `profile` on tiny models: gate, JSON, report, plots."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import cases, models, report, results
+from benchmarks.results import FAILED, OK, WRONG
+
+CPU = torch.device("cpu")
+TINY = ["model", "--tiny", "--device", "cpu", "--models", "swin_umamba_d"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.json"
+    arguments = ["--competitors", "ours", "ours, graph", "release", "--out", str(path)]
+    assert command.main([*TINY, *arguments]) == 0
+    return path
+
+
+def test_every_mode_and_case_is_timed(measured):
+    rows = results.load(measured).rows
+    found = {(row.mode, row.case) for row in rows if row.status == OK and row.times is not None}
+    tiny = cases.MODEL_GROUPS["tiny"]
+    assert found == {(mode, case) for mode in ("training", "inference") for case in tiny}
+
+
+def test_what_cannot_run_here_is_told(measured):
+    missing = results.load(measured).missing
+    assert "CUDA device" in missing["ours, graph, swin_umamba_d"]
+    assert "SWIN_UMAMBA_PEER_RELEASE" in missing["release, swin_umamba_d"]
+
+
+def test_report_and_plots_are_made_of_the_file(measured, tmp_path, capsys):
+    text = report.markdown(results.load(measured))
+    assert "Swin-UMamba†, training step" in text
+    assert "| 2, 32x32 |" in text
+    assert command.main(["plot", str(measured), "--to", str(tmp_path)]) == 0
+    assert (tmp_path / "swin_umamba_d_training_tiny_float32.png").stat().st_size > 0
+
+
+def test_a_slower_run_fails_against_an_earlier_one(measured, tmp_path):
+    faster = results.load(measured)
+    for row in faster.rows:
+        times = row.times
+        row.times = dataclasses.replace(times, median=times.median / 100, p80=times.p20 / 100)
+    faster.save(tmp_path / "faster.json")
+    arguments = ["--competitors", "ours", "--modes", "inference", "--shapes", "1x40x24"]
+    against = ["--against", str(tmp_path / "faster.json")]
+    assert command.main([*TINY, *arguments, *against]) == 1
+
+
+def _competitor(build):
+    (ours,) = (c for c in models.competitors(CPU) if c.name == "ours")
+    return dataclasses.replace(ours, build=build)
+
+
+@pytest.mark.parametrize("status", [WRONG, FAILED])
+def test_what_is_wrong_is_not_timed(status, monkeypatch, tmp_path):
+    def build(model, tiny, state):
+        if status == FAILED:
+            raise AssertionError("no such model")
+        built = models.build_ours(model, tiny, state)
+        with torch.no_grad():
+            next(built.parameters()).mul_(1.01)
+        return built
+
+    entered = [_competitor(build)]
+    monkeypatch.setattr(models, "competitors", lambda device: entered)
+    path = tmp_path / "out.json"
+    assert command.main([*TINY, "--out", str(path)]) == 1
+    rows = results.load(path).rows
+    assert rows
+    assert all(row.status == status and row.times is None for row in rows)
+
+
+def test_profile_lists_where_time_goes(capsys):
+    arguments = ["profile", "--tiny", "--device", "cpu", "--models", "swin_umamba_d"]
+    assert command.main([*arguments, "--shapes", "1x32x32", "--competitors", "ours"]) == 0
+    assert "swin_umamba::ss2d_scan_backward" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["30x320", "0x3x3", "1x2x3x4", "a"])
+def test_shapes_are_read_strictly(text, capsys):
+    assert command.main([*TINY, "--shapes", text]) == 2
+    assert "expected BxHxW" in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""CUDA graphs of a model: what they refuse anywhere, and on a GPU that they agree with eager."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from swin_umamba import model_names
+from swin_umamba.graphs import GraphedInference, GraphedStep
+from swin_umamba.losses import DeepSupervisionLoss, scale_weights
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
+
+def test_an_image_on_the_cpu_is_refused(small, image):
+    with pytest.raises(ValueError, match="image: got a tensor on cpu"):
+        GraphedInference(small("swin_umamba_d"), image(1, 2, 32, 32))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", model_names())
+def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image):
+    model = small(name, drop_path_rate=0.0).cuda().train()
+
+    def loss(outputs, target):
+        return DeepSupervisionLoss(scale_weights(len(outputs)))(outputs, target)
+
+    def batch(seed):
+        g = torch.Generator().manual_seed(seed)
+        target = torch.randint(3, (2, 64, 64), generator=g)
+        return torch.randn(2, 2, 64, 64, generator=g).cuda(), target.cuda()
+
+    step = GraphedStep(model, loss, *batch(0))
+    x, target = batch(1)
+    step(*batch(2))
+    value = step(x, target).clone()
+    graphed = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    expected = loss(model(x), target)
+    expected.backward()
+    torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5)
+    eager = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert graphed.keys() == eager.keys()
+    norm = torch.linalg.vector_norm
+    for n, gradient in eager.items():
+        assert norm(graphed[n] - gradient) <= 1e-3 * norm(gradient) + 1e-5, n
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("name", model_names())
+def test_a_graphed_inference_is_the_eager_one_and_checks_its_image(name, small):
+    model = small(name, deep_supervision=False).cuda().eval()
+    graph = GraphedInference(model, torch.randn(1, 2, 64, 64, device="cuda"))
+    x = torch.randn(1, 2, 64, 64, device="cuda")
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), model(x), rtol=1e-3, atol=1e-4)
+    with pytest.raises(ValueError, match="image: got"):
+        graph(x[:, :, :32])
