@@ -24,7 +24,16 @@ from swin_umamba.errors import UserError
 from swin_umamba.metrics import dice
 from swin_umamba.plots import save_picture
 
-RUN_FILES = ["config.json", "curves.png", "log.jsonl", "model.safetensors", "picture.png"]
+RUN_FILES = [
+    ".lock",
+    "best.safetensors",
+    "config.json",
+    "curves.png",
+    "log.jsonl",
+    "model.safetensors",
+    "picture.png",
+    "state.pt",
+]
 
 
 def _run(*words: str | Path) -> Result:
@@ -68,7 +77,9 @@ def test_dsc_told_is_that_of_the_saved_weights(
     result = demo.run_demo(pair, tmp_path / "run", iterations=25, device="cpu")
     held_out = demo.quadrants(pair)[3]
     np.testing.assert_array_equal(held_out.mask, (pair.mask > 0)[48:, 48:])
-    labels = Predictor.from_run(tmp_path / "run", device="cpu")(pair.image[:, 48:, 48:])
+    labels = Predictor.from_run(tmp_path / "run", checkpoint="last", device="cpu")(
+        pair.image[:, 48:, 48:]
+    )
     assert result.train.dsc == pytest.approx(dice(labels, held_out.mask, 2)[0])
 
 
