@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 from swin_umamba.cli.console import err, out, told
@@ -16,45 +18,79 @@ from swin_umamba.files import write_text
 
 if TYPE_CHECKING:
     from swin_umamba.evaluate import Difference, Scores
-    from swin_umamba.metrics.surface import Convention
 
 
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
-    dataset: Annotated[Path, typer.Argument(help="The dataset with the true masks.")],
+    truth: Annotated[Path, typer.Argument(help="The dataset, or a folder of true masks.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="Whose classes the masks of such a folder have.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Only the cases that this training run validated on.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="A second folder of predictions, compared case by case.")
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Of NSD, in the unit of the spacing.")] = 2.0,
     release_nsd: Annotated[
-        bool, typer.Option("--release-nsd", help="NSD as the release measures it, which is higher.")
+        bool,
+        typer.Option("--release-nsd", help="NSD as the release measures it, too; it is higher."),
     ] = False,
+    instances: Annotated[
+        Path | None, typer.Option(help="Folder of maps of instances, where the dataset has none.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Score the cases that have predictions.")
+    ] = False,
+    allow_extra: Annotated[
+        bool, typer.Option("--allow-extra", help="Pass over predictions of no case.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
     csv: Annotated[Path | None, typer.Option(help="File for all scores, a row each.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="File for all scores.")] = None,
 ) -> None:
-    """Score masks by DSC, NSD and, where the dataset has instance maps, F1 of objects.
+    """Score masks by DSC, NSD and, where there are maps of instances, F1 of objects.
 
     Scores are means over the cases that hold the class, in truth or prediction; the others are
     counted beside them.
     """
     with told():
-        from swin_umamba.data import open_dataset
-        from swin_umamba.evaluate import compare, evaluate_folder
+        from swin_umamba.data import open_dataset, read_splits
+        from swin_umamba.evaluate import compare, evaluate_folder, open_truth, with_instances
+        from swin_umamba.train.run_folder import SPLITS
 
         if not (tolerance >= 0 and math.isfinite(tolerance)):
             raise UserError(f"--tolerance: got {tolerance}, expected 0 or above")
-        truth = open_dataset(dataset)
-        convention: Convention = "release" if release_nsd else "contour"
+        true = open_truth(truth, None if dataset is None else open_dataset(dataset))
+        if instances is not None:
+            true = with_instances(true, instances)
+        names = None if run is None else read_splits(run / SPLITS)[0].val
 
         def scored(folder: Path) -> Scores:
-            with err.status(f"Scoring {folder.name}"):
-                return evaluate_folder(folder, truth, tolerance=tolerance, convention=convention)
+            with Progress(console=err, transient=True) as bar:
+                task = bar.add_task(f"Scoring {escape(folder.name)}", total=None)
+                return evaluate_folder(
+                    folder,
+                    true,
+                    names=names,
+                    tolerance=tolerance,
+                    release_nsd=release_nsd,
+                    instances=True if instances is not None else None,
+                    allow_missing=allow_missing,
+                    allow_extra=allow_extra,
+                    on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
 
         scores = scored(predictions)
+        differences = None if against is None else compare(scores, scored(against), seed=seed)
         out.print(_table(scores))
+        objects = scores.objects()
+        if objects is not None:
+            counts = f"{objects.tp} found, {objects.fn} missed, {objects.fp} not there"
+            out.print(f"Objects of all cases: {counts}; F1 {objects.f1:.4f}")
         facts = scores.to_json()
-        if against is not None:
-            differences = compare(scores, scored(against))
+        if differences is not None and against is not None:
             out.print(_differences(differences, predictions, against))
             facts["against"] = [{**vars(d), "clear": d.clear} for d in differences]
         if json_file is not None:
@@ -64,27 +100,34 @@ def evaluate(
 
 
 def _table(scores: Scores) -> Table:
+    from swin_umamba.evaluate import METRICS
+
     table = Table(title=f"{len(scores.cases)} cases")
     for column in ("metric", "class", "mean", "cases", "empty in both"):
         table.add_column(column, justify="left" if column in ("metric", "class") else "right")
     for metric in scores.metrics():
         for name, mean, count in scores.means(metric):
             shown = "-" if math.isnan(mean) else f"{mean:.4f}"
-            table.add_row(metric.upper(), name, shown, str(count), str(len(scores.cases) - count))
+            empty = str(len(scores.cases) - count)
+            table.add_row(METRICS[metric], escape(name), shown, str(count), empty)
     return table
 
 
 def _differences(differences: list[Difference], first: Path, second: Path) -> Table:
-    table = Table(title=f"{first.name} minus {second.name}")
+    from swin_umamba.evaluate import METRICS
+
+    names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    table = Table(title=escape(" minus ".join(names)))
     for column in ("metric", "class", "difference", "95 % interval", "cases"):
         table.add_column(column, justify="left" if column in ("metric", "class") else "right")
     for d in differences:
         mark = " *" if d.clear else ""
         table.add_row(
-            d.metric.upper(),
-            d.name,
+            METRICS[d.metric],
+            escape(d.name),
             f"{d.mean:+.4f}{mark}",
             f"{d.low:+.4f} to {d.high:+.4f}",
             str(d.cases),
         )
+    table.caption = "* the interval leaves out 0"
     return table

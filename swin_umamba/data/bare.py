@@ -38,14 +38,14 @@ def open_bare(folder: Path) -> Dataset:
         if mask not in used:
             raise UserError(f"{mask} has no image in {folder / IMAGES}")
     channels = read_raw(cases[0].images).pixels.shape[0]
-    values = _values(cases)
+    values = class_values([case.mask for case in cases if case.mask is not None])
     first = cases[0].mask
     assert first is not None  # every case was given one above
     return Dataset(
         name=folder.resolve().name,
         folder=folder,
         channel_names=_channel_names(channels),
-        labels=_label_names(values),
+        labels=label_names(values),
         values=values,
         ignore_label=None,
         file_ending=ending_of(first) or "",
@@ -66,20 +66,19 @@ def _files_per_image(folder: Path, masks: dict[str, Path]) -> int:
     return max(channels.values(), default=1)
 
 
-def _values(cases: list[CaseFiles]) -> tuple[int, ...]:
+def class_values(masks: list[Path]) -> tuple[int, ...]:
     """The distinct numbers in all masks, ascending, with 0."""
     values = {0}
-    for case in cases:
-        assert case.mask is not None  # every case was given one
-        found = np.unique(read_labels(case.mask).labels)
+    for mask in masks:
+        found = np.unique(read_labels(mask).labels)
         values.update(found[: MAX_CLASSES + 1].tolist())
         if len(values) > MAX_CLASSES:
             raise UserError(
-                f"{case.mask}: with it the masks hold more than {MAX_CLASSES} distinct numbers,"
+                f"{mask}: with it the masks hold more than {MAX_CLASSES} distinct numbers,"
                 " expected one for each class (no JPEG, no instances)"
             )
     if len(values) < 2:
-        raise UserError(f"{cases[0].mask} and all other masks are 0 everywhere")
+        raise UserError(f"{masks[0]} and all other masks are 0 everywhere")
     return tuple(sorted(values))
 
 
@@ -88,7 +87,8 @@ def _channel_names(channels: int) -> tuple[str, ...]:
     return known.get(channels, tuple(f"channel_{i}" for i in range(channels)))
 
 
-def _label_names(values: tuple[int, ...]) -> dict[str, int]:
+def label_names(values: tuple[int, ...]) -> dict[str, int]:
+    """Names for classes that have none."""
     if len(values) == 2:
         return {"background": 0, "foreground": 1}
     return {"background": 0, **{f"label_{v}": i for i, v in enumerate(values) if i > 0}}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swin_umamba.errors import UserError
+from swin_umamba.evaluate.folders import some
 from swin_umamba.evaluate.scores import Scores
 
 RESAMPLES = 10_000
@@ -32,18 +33,22 @@ class Difference:
 def compare(first: Scores, second: Scores, *, seed: int = 0) -> list[Difference]:
     """Paired differences of every metric and class, with percentile bootstrap over cases.
 
+    A case counts where both scores are defined.
+
     Both of the same cases and classes, else UserError. One generator of `seed` draws the cases.
     """
-    if [c.case for c in first.cases] != [c.case for c in second.cases]:
-        raise UserError("the two folders hold predictions of different cases")
+    cases = {c.case for c in first.cases} ^ {c.case for c in second.cases}
+    if cases:
+        raise UserError(f"only one of the two folders holds predictions of {some(sorted(cases))}")
     if first.classes != second.classes:
         raise UserError("the two sets of scores are of different classes")
+    if first.tolerance != second.tolerance:
+        raise ValueError(f"second: got a tolerance of {second.tolerance}, not {first.tolerance}")
     rng = np.random.default_rng(seed)
     found = []
     for metric in first.metrics():
-        names = ("objects",) if metric == "f1" else first.classes
         delta = first.values(metric) - second.values(metric)
-        for name, column in zip(names, delta.T, strict=True):
+        for name, column in zip(first.names(metric), delta.T, strict=True):
             paired = column[~np.isnan(column)]
             if not paired.size:
                 continue

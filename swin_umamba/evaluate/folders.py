@@ -2,80 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from swin_umamba.data import Dataset, classes_of, read_labels, read_raw
-from swin_umamba.data.formats import ending_of
+from swin_umamba.data import CaseFiles, Dataset, RawImage, classes_of, read_labels, read_raw
+from swin_umamba.data.grouping import files_by_stem
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.scores import CaseScores, Scores, score_case
-from swin_umamba.metrics.surface import Convention
+from swin_umamba.evaluate.truth import open_truth
 
 SHOWN = 5  # names listed of cases that lack something
+TOLERANCE = 2.0
 
 
 def evaluate_folder(
-    predictions: Path,
-    dataset: Dataset,
+    predictions: str | Path,
+    truth: Dataset | str | Path,
     *,
     names: Iterable[str] | None = None,
-    tolerance: float = 2.0,
-    convention: Convention = "contour",
+    tolerance: float = TOLERANCE,
+    release_nsd: bool = False,
+    instances: bool | None = None,
+    allow_missing: bool = False,
+    allow_extra: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Score files named like the cases, with the dataset's numbers for classes.
+
+    truth: a dataset, or a folder of one or of masks, see `open_truth`. names: of the cases, by
+    default all that have a mask. allow_missing: score those that `predictions` holds files of.
+    allow_extra: pass over files of no case. The rest as `evaluate_cases`. Raises UserError, naming
+    the file or case, for missing, unknown or unreadable predictions, other shapes and unknown
+    labels.
+    """
+    folder = Path(predictions)
+    dataset = truth if isinstance(truth, Dataset) else open_truth(truth)
+    if not folder.is_dir():
+        raise UserError(f"no folder of predictions at {folder}")
+    files = files_by_stem(folder)
+    if not files:
+        raise UserError(f"{folder} holds no predictions")
+    known = [case.name for case in dataset.cases if case.mask is not None]
+    strangers = sorted(set(files) - set(known))
+    if strangers and not allow_extra:
+        raise UserError(
+            f"{folder} holds predictions of no case of {dataset.name}: {some(strangers)}"
+        )
+    wanted = sorted(known if names is None else set(names))
+    missing = [name for name in wanted if name not in files]
+    if missing and (not allow_missing or len(missing) == len(wanted)):
+        raise UserError(f"{folder} lacks predictions of {some(missing)}")
+    return evaluate_cases(
+        {name: files[name] for name in wanted if name in files},
+        dataset,
+        tolerance=tolerance,
+        release_nsd=release_nsd,
+        instances=instances,
+        on_progress=on_progress,
+    )
+
+
+def evaluate_cases(
+    files: Mapping[str, Path],
+    dataset: Dataset,
+    *,
+    tolerance: float = TOLERANCE,
+    release_nsd: bool = False,
     instances: bool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Score files named like the dataset's cases, with the dataset's numbers for classes.
+    """Score predicted masks by the names of their cases, with the dataset's numbers for classes.
 
-    names: of the cases; by default those that `predictions` holds files of. tolerance: of NSD, in
-    the unit of the images' spacing (pixels where files have none). instances: whether to match
-    objects of class 1 with the dataset's instance maps, by default if every case has one.
-    on_progress: called with (done, all). Raises UserError, naming the file or case, for missing,
-    unknown or unreadable predictions, other shapes and unknown labels.
+    tolerance: of NSD, in the unit of the images' spacing (pixels where files have none).
+    release_nsd: measure NSD as the release does too; UserError for volumes. instances: whether to
+    match objects of class 1 with the maps of instances, by default if every case has one.
+    on_progress: called with (done, all).
     """
-    files = _prediction_files(predictions)
-    known = {case.name for case in dataset.cases if case.mask is not None}
-    strangers = sorted(set(files) - known)
-    if strangers:
-        raise UserError(
-            f"{predictions} holds predictions of no case of {dataset.name}: {_some(strangers)}"
-        )
-    wanted = sorted(files if names is None else set(names))
-    missing = [name for name in wanted if name not in files]
-    if missing:
-        raise UserError(f"{predictions} lacks predictions of {_some(missing)}")
     if instances is None:
-        instances = all(dataset.case(name).instances is not None for name in wanted)
+        instances = all(dataset.case(name).instances is not None for name in files)
     scores = []
-    for done, name in enumerate(wanted, 1):
-        scores.append(_score(dataset, name, files[name], tolerance, convention, instances))
+    for done, (name, file) in enumerate(files.items(), 1):
+        scores.append(_score(dataset, name, file, tolerance, release_nsd, instances))
         if on_progress is not None:
-            on_progress(done, len(wanted))
-    return Scores(tuple(dataset.labels)[1:], tolerance, convention, tuple(scores))
+            on_progress(done, len(files))
+    return Scores(tuple(dataset.labels)[1:], tolerance, tuple(scores))
 
 
 def _score(
-    dataset: Dataset,
-    name: str,
-    file: Path,
-    tolerance: float,
-    convention: Convention,
-    instances: bool,
+    dataset: Dataset, name: str, file: Path, tolerance: float, release_nsd: bool, instances: bool
 ) -> CaseScores:
     case = dataset.case(name)
-    if case.mask is None:
-        raise UserError(f"{name} has no mask in {dataset.folder}")
-    raw = read_raw(case.images)
-    target = classes_of(read_labels(case.mask, raw), dataset.values, dataset.ignore_label)
+    raw, mask = grid_of(case, dataset)
+    target = classes_of(read_labels(mask, raw), dataset.values, dataset.ignore_label)
     pred = classes_of(read_labels(file, raw), dataset.values)
     objects = None
     if instances:
         if case.instances is None:
             raise UserError(f"{name} has no map of instances in {dataset.folder}")
         objects = read_labels(case.instances, raw).labels
-    if convention == "release" and target.shape[0] > 1:
-        raise UserError("the release's convention for NSD is for pictures, not for volumes")
+    if release_nsd and target.shape[0] > 1:
+        raise UserError(
+            f"{mask} is a volume: the release's convention for NSD is for pictures alone"
+        )
     return score_case(
         name,
         pred,
@@ -83,28 +111,22 @@ def _score(
         len(dataset.values),
         tolerance=tolerance,
         spacing=raw.spacing,
-        convention=convention,
-        instances=None if objects is None else objects.astype(np.int64),
+        release_nsd=release_nsd,
+        instances=objects,
     )
 
 
-def _prediction_files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise UserError(f"no folder of predictions at {folder}")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        ending = ending_of(path)
-        if ending is None or path.name.startswith("."):
-            continue
-        name = path.name[: -len(ending)]
-        if name in files:
-            raise UserError(f"{folder} holds {files[name].name} and {path.name} for one case")
-        files[name] = path
-    if not files:
-        raise UserError(f"{folder} holds no predictions")
-    return files
+def grid_of(case: CaseFiles, dataset: Dataset) -> tuple[RawImage, Path]:
+    """The image of a case, or the mask itself where there is none, and the mask's path."""
+    if case.mask is None:
+        raise UserError(f"{case.name} has no mask in {dataset.folder}")
+    if case.images:
+        return read_raw(case.images), case.mask
+    own = read_labels(case.mask)
+    return RawImage(own.labels[None], own.spacing, (case.mask,), own.geometry), case.mask
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first of the names."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more

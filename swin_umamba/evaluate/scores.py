@@ -15,15 +15,38 @@ import numpy.typing as npt
 from swin_umamba.metrics import InstanceScores, dice, instance_f1, normalized_surface_dice
 from swin_umamba.metrics.surface import Convention
 
+# All there are, with their names for people.
+METRICS = {
+    "dsc": "DSC",
+    "dsc_merged": "DSC",
+    "nsd": "NSD",
+    "nsd_release": "NSD (release)",
+    "f1": "F1",
+}
+MERGED, OBJECTS = "all merged", "objects"  # what stands in the place of a class
+
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One case: a value a class, NaN where neither mask holds it; objects where asked for."""
+    """One case: a value a class, NaN where neither mask holds it.
+
+    nsd is of the contour; nsd_release, as the release measures it, and instances are there where
+    they were asked for. dsc_merged: DSC of all classes taken for one, () if there is only one.
+    """
 
     case: str
     dsc: tuple[float, ...]
     nsd: tuple[float, ...]
+    nsd_release: tuple[float, ...] = ()
     instances: InstanceScores | None = None
+    dsc_merged: tuple[float, ...] = ()
+
+    def values(self, metric: str) -> tuple[float, ...]:
+        """Of one of METRICS: a value a class, or one alone, or none where it was not measured."""
+        if metric == "f1":
+            return () if self.instances is None else (self.instances.f1,)
+        found: tuple[float, ...] = getattr(self, metric)
+        return found
 
 
 @dataclass(frozen=True)
@@ -33,34 +56,37 @@ class Scores:
 
     classes: tuple[str, ...]
     tolerance: float
-    convention: str
     cases: tuple[CaseScores, ...]
 
-    def values(self, metric: str) -> npt.NDArray[np.float64]:
-        """(cases, classes) of "dsc" or "nsd"; (cases, 1) of "f1"."""
-        if metric == "f1":
-            return np.array([[c.instances.f1 if c.instances else math.nan] for c in self.cases])
-        return np.array([getattr(case, metric) for case in self.cases], np.float64)
-
     def metrics(self) -> tuple[str, ...]:
-        with_objects = any(case.instances for case in self.cases)
-        return ("dsc", "nsd", "f1") if with_objects else ("dsc", "nsd")
+        """Those of METRICS that were measured."""
+        return tuple(m for m in METRICS if any(case.values(m) for case in self.cases))
+
+    def names(self, metric: str) -> tuple[str, ...]:
+        """What the columns of `values` are of."""
+        return {"f1": (OBJECTS,), "dsc_merged": (MERGED,)}.get(metric, self.classes)
+
+    def values(self, metric: str) -> npt.NDArray[np.float64]:
+        """(cases, names), NaN where a score is not defined."""
+        missing = (math.nan,) * len(self.names(metric))
+        return np.array([case.values(metric) or missing for case in self.cases], np.float64)
 
     def means(self, metric: str) -> list[tuple[str, float, int]]:
         """Name, mean over the cases where it is defined, and how many those are; NaN for none."""
-        names = ("objects",) if metric == "f1" else self.classes
-        rows = []
-        for name, column in zip(names, self.values(metric).T, strict=True):
-            defined = column[~np.isnan(column)]
-            rows.append((name, float(defined.mean()) if defined.size else math.nan, defined.size))
-        return rows
+        columns = zip(self.names(metric), self.values(metric).T, strict=True)
+        return [(name, mean_of_defined(c), int((~np.isnan(c)).sum())) for name, c in columns]
+
+    def objects(self) -> InstanceScores | None:
+        """The objects of all cases together."""
+        found = [case.instances for case in self.cases if case.instances is not None]
+        return summed(found) if found else None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, with null where a score is not defined."""
+        objects = self.objects()
         return {
             "classes": list(self.classes),
             "tolerance": self.tolerance,
-            "convention": self.convention,
             "means": {
                 metric: {
                     name: {"mean": _plain(mean), "cases": count, "empty": len(self.cases) - count}
@@ -68,11 +94,15 @@ class Scores:
                 }
                 for metric in self.metrics()
             },
+            **({"objects": _objects(objects)} if objects else {}),
             "cases": [
                 {
                     "case": case.case,
-                    "dsc": [_plain(v) for v in case.dsc],
-                    "nsd": [_plain(v) for v in case.nsd],
+                    **{
+                        metric: [_plain(value) for value in case.values(metric)]
+                        for metric in self.metrics()
+                        if metric != "f1"
+                    },
                     **({"instances": _objects(case.instances)} if case.instances else {}),
                 }
                 for case in self.cases
@@ -85,9 +115,8 @@ class Scores:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["case", "class", "metric", "value"])
         for metric in self.metrics():
-            names = ("objects",) if metric == "f1" else self.classes
             for case, row in zip(self.cases, self.values(metric), strict=True):
-                for name, value in zip(names, row, strict=True):
+                for name, value in zip(self.names(metric), row, strict=True):
                     shown = "" if math.isnan(value) else f"{value:.6f}"
                     writer.writerow([case.case, name, metric, shown])
         return text.getvalue()
@@ -101,31 +130,56 @@ def score_case(
     *,
     tolerance: float,
     spacing: Sequence[float],
-    convention: Convention = "contour",
+    release_nsd: bool = False,
     instances: npt.NDArray[np.int64] | None = None,
 ) -> CaseScores:
     """Score one case.
 
     pred, target: class indices (Z, H, W), spacing to match; Z = 1 for pictures. Where target is -1
-    (ignored) both count as background. instances: true objects (Z, H, W), against class 1.
+    (ignored) both count as background. release_nsd: measure NSD in the release's convention too,
+    of pictures alone. instances: true objects (Z, H, W), against class 1 slice by slice.
     """
     ignored = target < 0
     pred, target = np.where(ignored, 0, pred), np.where(ignored, 0, target)
     flat = target.shape[0] == 1
-    nsd = normalized_surface_dice(
-        pred[0] if flat else pred,
-        target[0] if flat else target,
-        num_classes,
-        tolerance,
-        spacing=spacing[1:] if flat else spacing,
-        convention=convention,
-    )
+    if release_nsd and not flat:
+        raise ValueError(f"release_nsd: for pictures alone, got {name} of {target.shape[0]} slices")
+
+    def nsd(convention: Convention) -> tuple[float, ...]:
+        found = normalized_surface_dice(
+            pred[0] if flat else pred,
+            target[0] if flat else target,
+            num_classes,
+            tolerance,
+            spacing=spacing[1:] if flat else spacing,
+            convention=convention,
+        )
+        return tuple(found.tolist())
+
     objects = None
     if instances is not None:
-        found = [instance_f1(p == 1, t) for p, t in zip(pred, instances, strict=True)]
-        objects = InstanceScores(*(sum(getattr(f, n) for f in found) for n in ("tp", "fp", "fn")))
-    scores = dice(pred, target, num_classes)
-    return CaseScores(name, tuple(scores.tolist()), tuple(nsd.tolist()), objects)
+        slices = zip(pred, np.where(ignored, 0, instances), strict=True)
+        objects = summed([instance_f1(p == 1, t) for p, t in slices])
+    merged = dice((pred > 0).astype(np.int64), (target > 0).astype(np.int64), 2)
+    return CaseScores(
+        name,
+        tuple(dice(pred, target, num_classes).tolist()),
+        nsd("contour"),
+        nsd("release") if release_nsd else (),
+        objects,
+        tuple(merged.tolist()) if num_classes > 2 else (),
+    )
+
+
+def summed(found: Sequence[InstanceScores]) -> InstanceScores:
+    """The objects of several images together."""
+    return InstanceScores(*(sum(getattr(f, n) for f in found) for n in ("tp", "fp", "fn")))
+
+
+def mean_of_defined(values: npt.NDArray[np.float64]) -> float:
+    """The mean of what is not NaN; NaN if nothing is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else math.nan
 
 
 def _plain(value: float) -> float | None:

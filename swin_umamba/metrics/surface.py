@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal, get_args
 
@@ -69,12 +70,15 @@ def _of_class(pred: Labels, target: Labels, tolerance: float, spacing: list[floa
     near_pred, near_target = (
         torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (pred, target)
     )
-    score = compute_surface_dice(
-        near_pred,
-        near_target,
-        class_thresholds=[tolerance],
-        include_background=True,
-        spacing=spacing,
-        use_subvoxels=True,
-    )
+    with warnings.catch_warnings():
+        # MONAI warns of an argument that it gives to itself.
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        score = compute_surface_dice(
+            near_pred,
+            near_target,
+            class_thresholds=[tolerance],
+            include_background=True,
+            spacing=spacing,
+            use_subvoxels=True,
+        )
     return float(score.item())

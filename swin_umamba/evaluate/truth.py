@@ -1,0 +1,52 @@
+"""What predictions are held to."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from swin_umamba.data import CaseFiles, Dataset, open_dataset
+from swin_umamba.data.bare import class_values, label_names
+from swin_umamba.data.formats import ending_of
+from swin_umamba.data.grouping import files_by_stem
+from swin_umamba.errors import UserError
+
+
+def open_truth(path: str | Path, dataset: Dataset | None = None) -> Dataset:
+    """A dataset, or a folder that holds nothing but masks, as a dataset.
+
+    dataset: whose classes, names of classes and ignored label the masks of such a folder have;
+    without, the distinct numbers of all the masks are the classes. Raises UserError for what is
+    neither, or for a dataset with `dataset` beside it.
+    """
+    folder = Path(path)
+    masks = files_by_stem(folder)
+    if not masks:
+        if dataset is not None:
+            raise UserError(f"{folder} holds no masks itself, but {dataset.folder} is given too")
+        return open_dataset(folder)
+    cases = tuple(CaseFiles(name, (), mask) for name, mask in masks.items())
+    if dataset is not None:
+        return dataclasses.replace(dataset, folder=folder, cases=cases)
+    values = class_values(list(masks.values()))
+    return Dataset(
+        name=folder.resolve().name,
+        folder=folder,
+        channel_names=(),
+        labels=label_names(values),
+        values=values,
+        ignore_label=None,
+        file_ending=ending_of(next(iter(masks.values()))) or "",
+        cases=cases,
+    )
+
+
+def with_instances(dataset: Dataset, folder: Path) -> Dataset:
+    """The dataset with the maps of instances of another folder, by the cases' names."""
+    maps = files_by_stem(folder)
+    cases = tuple(
+        dataclasses.replace(case, instances=maps.get(case.name)) for case in dataset.cases
+    )
+    if not any(case.instances for case in cases):
+        raise UserError(f"{folder} holds no map of instances named as a case of {dataset.folder}")
+    return dataclasses.replace(dataset, cases=cases)
