@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 WEIGHTS = (4 / 7, 2 / 7, 1 / 7, 0.0)
 SMOOTH = 1e-5
+IGNORED = -1  # in targets: no truth there
 
 
 def scale_weights(scales: int) -> tuple[float, ...]:
@@ -31,19 +33,28 @@ class DeepSupervisionLoss(nn.Module):
     weights: one per output, finest first. An output of weight 0 is not evaluated, and still
     stays in the graph with zero gradients, so that its head trains under DDP.
     batch_dice: sum a class over the whole batch before taking its Dice, not per image.
+    across_ranks: the batch is that of all processes of torch.distributed's default group; each
+    gets the loss of the whole, and DDP's mean of the gradients is that loss's gradient.
 
     outputs: list of logits (B, C, h, w), finest first, or the finest alone, whose weight is then 1.
     targets: class indices (B, H, W) or (B, 1, H, W) of any integer dtype, taken to each output's
-    size by nearest neighbour; or a list of them, one per output and of its size.
+    size by nearest neighbour; or a list of them, one per output and of its size. -1 is ignored.
     Half-precision logits are taken to float32. Returns a scalar.
     """
 
-    def __init__(self, weights: Sequence[float] = WEIGHTS, batch_dice: bool = True) -> None:
+    def __init__(
+        self,
+        weights: Sequence[float] = WEIGHTS,
+        batch_dice: bool = True,
+        *,
+        across_ranks: bool = False,
+    ) -> None:
         super().__init__()
         if not weights or min(weights) < 0 or max(weights) == 0:
             raise ValueError(f"weights: got {tuple(weights)}, expected some above 0, none below")
         self.weights = tuple(weights)
         self.batch_dice = batch_dice
+        self.across_ranks = across_ranks
 
     def forward(
         self, outputs: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor
@@ -61,18 +72,23 @@ class DeepSupervisionLoss(nn.Module):
         loss = outputs[0].new_zeros((), dtype=_accurate(outputs[0].dtype))
         for weight, logits, target in zip(weights, outputs, targets, strict=True):
             if weight > 0:
-                loss = loss + weight * dice_cross_entropy(logits, target, self.batch_dice)
+                loss = loss + weight * dice_cross_entropy(
+                    logits, target, self.batch_dice, across_ranks=self.across_ranks
+                )
             else:
                 # The sum of no elements: 0 whatever the logits hold, where 0 * NaN would be NaN.
                 loss = loss + logits.reshape(-1)[:0].sum()
         return loss
 
 
-def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = True) -> Tensor:
+def dice_cross_entropy(
+    logits: Tensor, target: Tensor, batch_dice: bool = True, *, across_ranks: bool = False
+) -> Tensor:
     """Cross-entropy minus soft Dice, which is smoothed by 1e-5 and leaves out the background.
 
-    logits: (B, C, H, W), C at least 2. target: (B, H, W) or (B, 1, H, W), integers below C; pixels
-    below 0 are ignored by both.
+    logits: (B, C, H, W), C at least 2. target: (B, H, W) or (B, 1, H, W), integers below C; -1
+    where there is no truth, which both leave out. Without any truth the cross-entropy is 0.
+    across_ranks: as in DeepSupervisionLoss.
     """
     target = _without_channel(target)
     if logits.ndim != 4 or logits.shape[1] < 2:
@@ -84,19 +100,55 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, batch_dice: bool = True) 
         )
     logits = logits.to(_accurate(logits.dtype))
     target = target.long()
-    valid = (target >= 0)[:, None]
-    # A batch without any valid pixel has a loss of 0, not of NaN.
-    cross_entropy = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
-    cross_entropy = cross_entropy / valid.sum().clamp(min=1)
+    known = (target != IGNORED)[:, None]
+    cross_entropy = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+    pixels = known.sum().to(logits.dtype)
 
     over = (0, 2, 3) if batch_dice else (2, 3)
-    foreground = logits.softmax(1)[:, 1:] * valid
+    foreground = logits.softmax(1)[:, 1:] * known
     classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
     truth = (target[:, None] == classes).to(foreground.dtype)
     overlap = (foreground * truth).sum(over)
     total = foreground.sum(over) + truth.sum(over)
-    dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
-    return cross_entropy - dice.mean()
+    if batch_dice:
+        sums = torch.cat((torch.stack((cross_entropy, pixels)), overlap, total))
+        if across_ranks:
+            sums = _sum_over_ranks(sums)
+        cross_entropy, pixels = sums[:2]
+        overlap, total = sums[2:].chunk(2)
+        dice = ((2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+    else:
+        each = (2 * overlap + SMOOTH) / (total + SMOOTH)
+        sums = torch.stack((cross_entropy, pixels, each.sum(), each.new_tensor(each.numel())))
+        if across_ranks:
+            sums = _sum_over_ranks(sums)
+        cross_entropy, pixels = sums[:2]
+        dice = sums[2] / sums[3]
+    loss: Tensor = cross_entropy / pixels.clamp(min=1) - dice
+    return loss
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all processes.
+
+    Every process goes on to compute the same loss from it, and DDP takes the mean of what they
+    get for its gradient. Handing on the gradient times their number makes that mean the sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * torch.distributed.get_world_size()
+
+
+def _sum_over_ranks(value: Tensor) -> Tensor:
+    total: Tensor = _SumOverRanks.apply(value)  # type: ignore[no-untyped-call]
+    return total
 
 
 def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:

@@ -21,8 +21,10 @@ class PatchSampler:
     patch_size: (height, width); smaller images are padded with 0. foreground: share of each batch
     whose patches are centred on a pixel of a random class of their volume other than 0, where it
     has any; the others lie anywhere. Volumes are drawn with even odds, whatever their number of
-    slices. augment: True for nnU-Net's augmentation, False for none, or one's own numbers. seed,
-    rank, world_size: together they, with the index, decide every batch; each rank draws its own.
+    slices. augment: True for nnU-Net's augmentation, False for none, or one's own numbers. seed:
+    decides, with the index, every batch. rank, world_size: of so many processes that share each
+    batch, the one that makes this part of it; batch_size is that of the whole, a multiple of
+    world_size.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class PatchSampler:
             raise ValueError(f"seed: got {seed}, expected 0 or above")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank: got {rank}, expected 0 to {world_size - 1}")
+        if batch_size % world_size:
+            raise ValueError(f"batch_size: got {batch_size}, expected a multiple of {world_size}")
         self.volumes: Sequence[Volume] = (
             cases.volumes if isinstance(cases, CachedCases) else volumes_of(cases)
         )
@@ -55,18 +59,22 @@ class PatchSampler:
         self.centred = max(round(batch_size * foreground), 1) if foreground > 0 else 0
         default = Augmentation() if augment else None
         self.augmentation = augment if isinstance(augment, Augmentation) else default
-        self.key = (seed, rank, world_size)
+        self.seed = seed
+        share = batch_size // world_size
+        self.part = range(rank * share, (rank + 1) * share)
 
     def batch(self, index: int) -> tuple[Tensor, Tensor]:
         """Images (B, C, h, w) float32 and class indices (B, h, w) int64, -1 where ignored.
 
-        index: 0 or above, as the iteration. Depends on nothing but it, the arguments and the
-        cases: the order of calls, and the process, make no difference.
+        B: batch_size / world_size. index: 0 or above, as the iteration. Depends on nothing but it,
+        the arguments and the cases: the order of calls, and the process, make no difference.
         """
-        rng = np.random.default_rng((*self.key, index))
         patches = [
-            self._patch(rng, on_foreground=i >= self.batch_size - self.centred)
-            for i in range(self.batch_size)
+            self._patch(
+                np.random.default_rng((self.seed, index, i)),
+                on_foreground=i >= self.batch_size - self.centred,
+            )
+            for i in self.part
         ]
         images, masks = zip(*patches, strict=True)
         return torch.stack(images), torch.stack(masks)

@@ -8,6 +8,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from swin_umamba.data import Case, PatchSampler, normalize, read_image, read_mask
@@ -194,3 +195,15 @@ def test_cases_of_unlike_channels_are_refused() -> None:
         PatchSampler([_case(), _case(channels=3)], patch_size=(8, 8), batch_size=2)
     with pytest.raises(ValueError, match="cases"):
         PatchSampler([], patch_size=(8, 8), batch_size=2)
+
+
+def test_processes_share_the_batch_that_one_makes() -> None:
+    def part(**options: int) -> tuple[torch.Tensor, torch.Tensor]:
+        sampler = PatchSampler([_case()], patch_size=(8, 8), batch_size=6, seed=3, **options)
+        return sampler.batch(5)
+
+    parts = [part(rank=rank, world_size=3) for rank in range(3)]
+    for whole, *shares in zip(part(), *parts, strict=True):
+        assert torch.equal(whole, torch.cat(shares))
+    with pytest.raises(ValueError, match="batch_size: got 6, expected a multiple of 4"):
+        part(world_size=4)

@@ -151,6 +151,35 @@ def test_class_that_is_nowhere_is_finite_and_perfect() -> None:
     assert loss.item() == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_pixels_without_truth_are_left_out(batch_dice: bool) -> None:
+    """As if the images were cut to the rest; in the gradient too."""
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 9, dtype=torch.float64, requires_grad=True)
+    target = torch.randint(0, 3, (2, 8, 9))
+    target[:, :, 6:] = -1
+    loss = dice_cross_entropy(logits, target, batch_dice)
+    loss.backward()
+    gradient = logits.grad
+    assert gradient is not None
+    assert (gradient[..., 6:] == 0).all()
+    cut = logits.detach()[..., :6].requires_grad_()
+    expected = dice_cross_entropy(cut, target[..., :6], batch_dice)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(gradient[..., :6], cut.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_a_batch_without_any_truth_has_no_gradient() -> None:
+    logits = [torch.randn(1, 2, n, n, requires_grad=True) for n in (4, 2)]
+    loss = DeepSupervisionLoss((0.5, 0.5))(logits, torch.full((1, 4, 4), -1))
+    loss.backward()
+    assert torch.isfinite(loss)
+    for x in logits:
+        assert x.grad is not None
+        assert x.grad.abs().max() == 0
+
+
 @pytest.mark.parametrize(
     ("call", "error", "names"),
     [
