@@ -90,8 +90,8 @@ def save_picture(
 
 
 def _draw_loss(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
-    iterations = np.array([r["iteration"] for r in records])
-    losses = np.array([r["loss"] for r in records])
+    finite = [(r["iteration"], r["loss"]) for r in records if r["loss"] is not None]
+    iterations, losses = np.array(finite, dtype=np.float64).reshape(-1, 2).T
     _style(axes, "Training loss (Dice + cross-entropy)", records)
     axes.plot(iterations, losses, color=LOSS, alpha=0.25, linewidth=1.2)
     axes.plot(iterations, _smooth(losses), color=LOSS, linewidth=2.6)

@@ -14,7 +14,7 @@ from rich.markup import escape
 from swin_umamba.errors import UserError
 
 # What the extra `train` brings, by the names that are imported.
-TRAIN_PACKAGES = ("imageio", "matplotlib", "monai", "nibabel", "scipy", "tifffile")
+TRAIN_PACKAGES = ("accelerate", "imageio", "matplotlib", "monai", "nibabel", "scipy", "tifffile")
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

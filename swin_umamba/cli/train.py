@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,22 +17,32 @@ if TYPE_CHECKING:
     from swin_umamba.train import Progress as TrainProgress
     from swin_umamba.train import TrainConfig
 
+RECENT = 0.95  # weight of what was shown before in the shown speed
+
 
 def train(
     dataset: Annotated[
         Path, typer.Argument(help="nnU-Net v2 raw dataset, or a folder with images/ and masks/.")
     ],
     run: Annotated[Path, typer.Argument(help="Folder for the run: missing or empty.")],
-    model: Annotated[str, typer.Option(help="See `swin-umamba summary`.")] = "swin_umamba_d",
-    fold: Annotated[str, typer.Option(help="0 to 4, or all.")] = "0",
+    model: Annotated[
+        str | None, typer.Option(help="See swin-umamba summary; swin_umamba_d by default.")
+    ] = None,
+    fold: Annotated[str | None, typer.Option(help="0 to 4, or all; 0 by default.")] = None,
     splits: Annotated[Path | None, typer.Option(help="Splits in nnU-Net's form.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="JSON file of further numbers, as config.json of a run.")
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="One field of the config, such as ema=0.999."
+        ),
+    ] = None,
     pretrained: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
     iterations: Annotated[int | None, typer.Option(help="25,000 by default.")] = None,
     minutes: Annotated[float | None, typer.Option(help="End after this long.")] = None,
-    batch_size: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
     patch_size: Annotated[
         tuple[int, int] | None, typer.Option(help="Height and width; by the images otherwise.")
     ] = None,
@@ -42,19 +52,23 @@ def train(
     lr: Annotated[float | None, typer.Option(help="1e-4 by default.")] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the run; 0 by default.")] = None,
     validate_every: Annotated[int | None, typer.Option(help="Iterations.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many validations without a better one.")
+    ] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that cut patches.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, as it was started.")
+        bool,
+        typer.Option("--resume", help="Go on with the run in the folder, if there is one."),
     ] = False,
 ) -> None:
     """Train a model on your images.
 
     Ctrl-C ends a run after the iteration, with a checkpoint; --resume goes on from there, as it
     does after a crash. The release's protocol is the default, every number of it an option here or
-    a field of --config.
+    a field of --config and --set. Several GPUs: accelerate launch -m swin_umamba.cli train ...
     """
     options: dict[str, Any] = {
         "model": model,
@@ -66,6 +80,7 @@ def train(
         "lr": lr,
         "warmup": warmup,
         "validate_every": validate_every,
+        "patience": patience,
         "amp": amp,
         "workers": workers,
         "seed": seed,
@@ -74,54 +89,92 @@ def train(
     with told():
         from swin_umamba.plots import save_curves
         from swin_umamba.train import TrainConfig, prepare, read_run, train_prepared
-        from swin_umamba.train.run_folder import CURVES, require_free
+        from swin_umamba.train.run_folder import CURVES, holds_run, require_free
+        from swin_umamba.train.world import World
 
+        given = {name: value for name, value in options.items() if value is not None}
+        resume = resume and holds_run(run)
         if resume:
             settings = read_run(run)
-            patch_size = settings.patch_size
+            for name, value in (
+                ("--splits", splits),
+                ("--patch-size", patch_size),
+                ("--axis", axis),
+            ):
+                if value is not None:
+                    raise UserError(f"{name} is that of the run that --resume goes on with")
         else:
+            settings = TrainConfig()
+        try:
+            if config is not None:
+                settings = settings.changed(_object(config))
+            settings = settings.changed({**_settings(setting or []), **given})
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        world = World(settings.device)
+        out.quiet = not world.main
+        if world.main and not resume:
             require_free(run)
-            given = {name: value for name, value in options.items() if value is not None}
-            try:
-                base = TrainConfig.from_json(config.read_text()) if config else TrainConfig()
-                settings = dataclasses.replace(base, **given)
-            except (OSError, ValueError) as error:
-                raise UserError(str(error)) from error
         with err.status("Reading and preprocessing"):
             prepared = prepare(
-                dataset, settings, splits_file=splits, patch_size=patch_size, axis=axis, threads=4
+                dataset,
+                settings,
+                run=run if resume else None,
+                splits_file=splits,
+                patch_size=patch_size,
+                axis=axis,
+                threads=4,
             )
-        _say_what(prepared.config, len(prepared.split.train), len(prepared.split.val))
+        _say_what(prepared.config, len(prepared.train_cases.volumes), prepared.val_cases.volumes)
         with _bar() as bar:
-            task = bar.add_task("Training", total=1.0, loss="-", dsc="-", speed="-", left="-")
-
-            def show(progress: TrainProgress) -> None:
-                loss = "skipped" if progress.loss is None else f"{progress.loss:.3f}"
-                dsc = "-" if progress.dsc is None else f"{progress.dsc:.3f}"
-                seconds = progress.seconds_left * progress.done / max(1 - progress.done, 1e-9)
-                images = progress.iteration * prepared.config.batch_size
-                speed = f"{images / seconds:.1f}" if seconds and progress.done < 1 else "-"
-                left = _clock(progress.seconds_left)
-                bar.update(
-                    task, completed=progress.done, loss=loss, dsc=dsc, speed=speed, left=left
-                )
-
-            result = train_prepared(prepared, run, resume=resume, on_progress=show)
+            result = train_prepared(prepared, run, resume=resume, on_progress=_Shown(bar))
+        if not world.main:
+            return
         save_curves(run / CURVES, result.records)
     best = "no case to score" if result.best_dsc is None else f"best DSC {result.best_dsc:.4f}"
+    steps = sum(record["step"] for record in result.records)
+    waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
+    out.print(
+        f"{best} after {len(result.records)} iterations, {_clock(result.seconds)};"
+        f" {waited:.1%} of the steps' time went by waiting for data"
+    )
     skipped = sum("skipped" in record for record in result.records)
-    out.print(f"{best} after {len(result.records)} iterations, {_clock(result.seconds)}")
     if skipped:
         out.print(f"{skipped} steps were skipped: log.jsonl says why")
     if result.stopped:
-        out.print(f"Stopped as asked. Go on: swin-umamba train {dataset} {run} --resume")
+        command = f"swin-umamba train {dataset} {run} --resume"
+        out.print(f"Stopped as asked. Go on: {escape(command)}", soft_wrap=True)
     out.print(f"Run: {escape(str(run))}", soft_wrap=True)
 
 
-def _say_what(config: TrainConfig, train_cases: int, val_cases: int) -> None:
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds {type(values).__name__}, expected a JSON object")
+    return values
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Fields from NAME=VALUE; a value that is no JSON is a string."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set: got {pair!r}, expected NAME=VALUE")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def _say_what(config: TrainConfig, train_cases: int, val_cases: list[Any]) -> None:
     height, width = config.patch_size
     out.print(
-        f"{config.model}: {train_cases} cases to train on, {val_cases} to validate, patches"
+        f"{config.model}: {train_cases} cases to train on, {len(val_cases)} to validate, patches"
         f" {height}x{width}, batches of {config.batch_size}, {config.num_classes} classes"
     )
 
@@ -138,6 +191,27 @@ def _bar() -> Progress:
         TextColumn("{task.fields[left]} left"),
         console=out,
     )
+
+
+class _Shown:
+    """Shows each progress in a bar, its speed smoothed."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+        self.task = bar.add_task("Training", total=1.0, loss="-", dsc="-", speed="-", left="-")
+        self.speed: float | None = None
+
+    def __call__(self, progress: TrainProgress) -> None:
+        before = progress.images_per_second if self.speed is None else self.speed
+        self.speed = RECENT * before + (1 - RECENT) * progress.images_per_second
+        self.bar.update(
+            self.task,
+            completed=progress.done,
+            loss="skipped" if progress.loss is None else f"{progress.loss:.3f}",
+            dsc="-" if progress.dsc is None else f"{progress.dsc:.3f}",
+            speed=f"{self.speed:.1f}",
+            left=_clock(progress.seconds_left),
+        )
 
 
 def _clock(seconds: float) -> str:

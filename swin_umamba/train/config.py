@@ -7,7 +7,27 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+from swin_umamba.data import Augmentation
+
 AMP_CHOICES = ("auto", "bf16", "fp16", "off")
+# What may differ when a run goes on: how long, how often, and where; not what is learned.
+CHANGEABLE = frozenset(
+    {
+        "dataset",
+        "iterations",
+        "minutes",
+        "validate_every",
+        "checkpoint_every",
+        "patience",
+        "max_skipped",
+        "max_returns",
+        "workers",
+        "device",
+        "compile",
+        "checkpoint_activations",
+        "tensorboard",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +48,11 @@ class TrainConfig:
     freeze_iterations: int = 2_500  # the encoder's, but for its patch embedding, if pretrained
 
     patch_size: tuple[int, int] = (320, 320)  # height, width
-    batch_size: int = 2
+    batch_size: int = 2  # of all processes together
+    accumulate: int = 1  # batches whose gradients make one step
     foreground: float = 1 / 3  # share of each batch centred on foreground
     augment: bool = True
+    augmentation: dict[str, Any] = field(default_factory=dict)  # fields of data.Augmentation
     batch_dice: bool = True
 
     iterations: int = 25_000  # the release: 250 an epoch
@@ -42,27 +64,35 @@ class TrainConfig:
     eps: float = 1e-5
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 12.0  # of the whole gradient
+    ema: float | None = None  # decay of a moving average of the weights, which is then validated
 
     validate_every: int = 250  # iterations
     checkpoint_every: int = 250  # iterations
     patience: int | None = None  # validations without a better DSC before training ends early
-    max_skipped: int = 20  # steps in a row without a finite loss and gradient; then see `loop`
-    workers: int = 0  # processes that cut patches
+    max_skipped: int = 20  # steps in a row without a finite loss and gradient; see `train`
+    max_returns: int = 3  # to the last checkpoint, each with half the rate, before the run fails
     overlap: float = 0.5  # of neighbouring windows in validation
     seed: int = 0
     device: str = "auto"  # "auto" takes a CUDA device if there is one, else the CPU
     amp: str = "auto"  # on CUDA devices; "auto" takes bf16 where it is supported, else fp16
+    workers: int | None = None  # processes that cut patches; None: up to 8 for a GPU, 0 for a CPU
+    compile: bool = False  # torch.compile
+    checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory
+    tensorboard: bool = True  # where it is installed
 
     def __post_init__(self) -> None:
         for name in (
             "in_channels",
             "batch_size",
+            "accumulate",
             "iterations",
             "validate_every",
             "checkpoint_every",
             "max_skipped",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("freeze_iterations", "max_returns", "seed"):
+            self._require(name, getattr(self, name) >= 0, "0 or above")
         self._require("num_classes", self.num_classes >= 2, "at least 2")
         self._require(
             "patch_size", len(self.patch_size) == 2 and min(self.patch_size) >= 1, "two sizes"
@@ -78,15 +108,31 @@ class TrainConfig:
             "betas", len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "two in [0, 1)"
         )
         self._require("clip_norm", self.clip_norm > 0, "above 0")
-        self._require("freeze_iterations", self.freeze_iterations >= 0, "0 or above")
-        self._require("workers", self.workers >= 0, "0 or above")
+        self._require("ema", self.ema is None or 0 < self.ema < 1, "None or between 0 and 1")
+        self._require("workers", self.workers is None or self.workers >= 0, "None or 0 and above")
         self._require("patience", self.patience is None or self.patience >= 1, "None or above 0")
         self._require("overlap", 0 <= self.overlap < 1, "at least 0 and below 1")
         self._require("amp", self.amp in AMP_CHOICES, f"one of {', '.join(AMP_CHOICES)}")
+        self.augmentation_numbers()
 
     def _require(self, name: str, good: bool, expected: str) -> None:
         if not good:
             raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
+
+    def augmentation_numbers(self) -> bool | Augmentation:
+        """What PatchSampler takes as `augment`."""
+        known = {f.name for f in dataclasses.fields(Augmentation)}
+        unknown = sorted(self.augmentation.keys() - known)
+        if unknown:
+            raise ValueError(
+                f"augmentation: got {', '.join(unknown)}, expected some of"
+                f" {', '.join(sorted(known))}"
+            )
+        numbers: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.augmentation.items()
+        }
+        return self.augment and Augmentation(**numbers)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -100,13 +146,30 @@ class TrainConfig:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError(f"config: got {type(values).__name__}, expected a JSON object")
-        unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(cls)})
+        return cls().changed(values)
+
+    def changed(self, values: dict[str, Any]) -> TrainConfig:
+        """A copy with some fields set, from values as JSON has them.
+
+        "model_options.x" and "augmentation.x" set single entries. Raises ValueError, naming the
+        field, if it is unknown or the value cannot work.
+        """
+        values = dict(values)
+        for name in [name for name in values if "." in name]:
+            outer, inner = name.split(".", 1)
+            if outer not in ("model_options", "augmentation"):
+                raise ValueError(f"config: unknown field {name}")
+            values[outer] = {
+                **values.get(outer, getattr(self, outer)),
+                inner: values.pop(name),
+            }
+        unknown = sorted(values.keys() - {f.name for f in dataclasses.fields(self)})
         if unknown:
             raise ValueError(f"config: unknown fields {', '.join(unknown)}")
         try:
             for name in ("patch_size", "betas"):
                 if name in values:
                     values[name] = tuple(values[name])
-            return cls(**values)
-        except TypeError as error:
+            return dataclasses.replace(self, **values)
+        except (TypeError, AttributeError) as error:
             raise ValueError(f"config: a value is of the wrong type: {error}") from error

@@ -22,6 +22,7 @@ from swin_umamba.errors import UserError
 from swin_umamba.train.config import TrainConfig
 from swin_umamba.train.loop import Progress, TrainResult, train
 from swin_umamba.train.run_folder import CONFIG, PLAN, SPLITS
+from swin_umamba.train.world import World
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ def prepare(
     dataset_folder: Path,
     config: TrainConfig,
     *,
+    run: Path | None = None,
     splits_file: Path | None = None,
     patch_size: tuple[int, int] | None = None,
     axis: int | None = None,
@@ -48,15 +50,22 @@ def prepare(
     """Read a dataset, plan, split and preprocess it.
 
     config: its fold, model and numbers are kept; dataset, channels, classes and patch_size are
-    filled in from the dataset (patch_size: by the plan unless given). splits_file: in nnU-Net's
-    form; five folds by a fixed seed otherwise. axis: of volumes, see `make_plan`. Raises UserError
-    for what is missing, damaged or does not fit.
+    filled in from the dataset (patch_size: by the plan unless given). run: a run to go on with,
+    whose plan and split are kept. splits_file: in nnU-Net's form; five folds by a fixed seed
+    otherwise. axis: of volumes, see `make_plan`. Raises UserError for what is missing, damaged or
+    does not fit. Of several processes the first preprocesses, and the others find it done.
     """
     dataset = open_dataset(dataset_folder)
     labelled = [case.name for case in dataset.cases if case.mask is not None]
-    splits = read_splits(splits_file) if splits_file else make_splits(labelled)
-    split = pick_split(splits, config.fold, labelled)
-    plan = make_plan(dataset, patch_size=patch_size, axis=axis)
+    if run is not None:
+        plan = Plan.load(run / PLAN)
+        if plan.dataset != dataset.name:
+            raise UserError(f"{run} was trained on {plan.dataset}, not on {dataset.name}")
+        split = pick_split(read_splits(run / SPLITS), 0, labelled)
+    else:
+        splits = read_splits(splits_file) if splits_file else make_splits(labelled)
+        split = pick_split(splits, config.fold, labelled)
+        plan = make_plan(dataset, patch_size=patch_size, axis=axis)
     config = dataclasses.replace(
         config,
         dataset=str(dataset_folder),
@@ -64,14 +73,16 @@ def prepare(
         num_classes=plan.num_classes,
         patch_size=plan.patch_size,
     )
-    names = sorted({*split.train, *split.val})
-    preprocess(dataset, plan, names, threads=threads, on_progress=on_progress)
+    names = list(dict.fromkeys((*split.train, *split.val)))
+    with World(config.device).main_first():
+        cases = preprocess(dataset, plan, names, threads=threads, on_progress=on_progress)
+    volumes = dict(zip(names, cases.volumes, strict=True))
     return Prepared(
         config,
         plan,
         split,
-        preprocess(dataset, plan, split.train),
-        preprocess(dataset, plan, split.val),
+        CachedCases([volumes[name] for name in split.train]),
+        CachedCases([volumes[name] for name in split.val]),
     )
 
 
@@ -83,17 +94,13 @@ def train_prepared(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """`train`, with the plan and the split beside the run's other files."""
-    files = {
-        PLAN: prepared.plan.to_json(),
-        SPLITS: splits_json([prepared.split]),
-    }
     return train(
         prepared.config,
         prepared.train_cases,
         prepared.val_cases,
         folder,
         resume=resume,
-        files=files,
+        files={PLAN: prepared.plan.to_json(), SPLITS: splits_json([prepared.split])},
         on_progress=on_progress,
     )
 

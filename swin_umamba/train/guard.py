@@ -1,22 +1,62 @@
-"""Steps whose loss or gradient is not finite."""
+"""Steps whose loss or gradient is not finite, and where that began."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
-def not_finite(model: nn.Module, loss: float, norm: Tensor | None) -> str | None:
-    """What is not finite: "the loss", or the first parameter whose gradient is not; None if all is.
+def culprit_of_gradient(model: nn.Module) -> str:
+    """The parameter nearest to the loss whose gradient is not finite, in words.
 
-    norm: of the whole gradient, None before it exists.
+    What is behind it in the backward pass is spoilt by it, as a rule. Parameters come in the
+    order in which they were registered, which is about that of the forward pass.
     """
-    if not math.isfinite(loss):
-        return "the loss"
-    if norm is None or bool(norm.isfinite()):
-        return None
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
-            return f"the gradient of {name}"
-    return "the norm of the gradient"
+    spoilt = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+    ]
+    if not spoilt:
+        return "the norm of the gradient"
+    others = f" and of {len(spoilt) - 1} parameters before it" if len(spoilt) > 1 else ""
+    return f"the gradient of {spoilt[-1]}{others}"
+
+
+def culprit_of_loss(model: nn.Module, forward: Callable[[], Any]) -> str:
+    """The first module whose output is not finite in a forward pass, in words.
+
+    forward: runs the model again on the same input. Neither gradients nor random numbers change.
+    """
+    found: list[str] = []
+    handles = [
+        module.register_forward_hook(_telling(name, found))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return f"the output of {found[0]}" if found else "the loss"
+
+
+def _telling(name: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:
+    def tell(module: nn.Module, inputs: Any, output: Any) -> None:
+        if not found and not all(bool(part.isfinite().all()) for part in _tensors(output)):
+            found.append(name)
+
+    return tell
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, list | tuple):
+        return [tensor for part in output for tensor in _tensors(part)]
+    return []

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from swin_umamba.data import CachedCases, Case, PatchLoader, PatchSampler
+from swin_umamba.data import CachedCases, Case
 from swin_umamba.errors import UserError
-from swin_umamba.losses import DeepSupervisionLoss, scale_weights
-from swin_umamba.models import SegmentationModel, create_model
-from swin_umamba.predict import pick_device
+from swin_umamba.models import SegmentationModel
+from swin_umamba.train.board import Board
+from swin_umamba.train.checkpoint import Checkpoints, State
 from swin_umamba.train.config import TrainConfig
-from swin_umamba.train.guard import not_finite
-from swin_umamba.train.run_folder import BEST, Record, RunFolder
+from swin_umamba.train.run_folder import BEST, WEIGHTS, Record, RunFolder, read_log
+from swin_umamba.train.schedule import Clock
+from swin_umamba.train.stepping import Stepper
 from swin_umamba.train.stopping import stop_requests
-from swin_umamba.train.validation import validate
-
-MAX_RETURNS = 3  # to the last checkpoint, each with half the rate, before a run is given up
+from swin_umamba.train.validation import Validation
+from swin_umamba.train.world import World
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,10 @@ class Progress:
     iteration: int  # counted from 1
     done: float  # 0..1, of iterations or of minutes, whichever is further
     seconds_left: float  # estimated
-    loss: float | None  # None if the step was skipped
+    loss: float | None  # None if it was not finite
     dsc: float | None  # of the last validation
+    images_per_second: float  # of the last step
+    waited: float  # share of the last step, 0..1, spent waiting for data
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class TrainResult:
     model: SegmentationModel
     device: torch.device
     records: list[Record]
-    dsc: float | None  # as `validate`, the last one
+    dsc: float | None  # as `Validation`, the last one
     best_dsc: float | None
     seconds: float
     stopped: bool  # asked to end before its time: `resume` goes on
@@ -62,77 +61,72 @@ def train(
 ) -> TrainResult:
     """Train a model; leave config, log, checkpoint and weights (last and best) in `folder`.
 
-    folder: missing or empty; with `resume`, that of a run of the same config, which goes on from
-    its last checkpoint as if it had never stopped (on a CPU, unless `minutes` ends it, with the
-    same weights bit by bit). files: further text files for the folder, by name. on_progress is
-    called after every iteration. SIGINT or SIGTERM ends a run after the iteration, with a
-    checkpoint.
+    folder: missing or empty; with `resume`, that of a run of the same config but for CHANGEABLE
+    fields, which goes on from its last checkpoint as if it had never stopped: on a CPU, unless
+    `minutes` decides, with the same weights bit by bit. files: further text files for a new
+    folder, by name. on_progress is called after every iteration. SIGINT or SIGTERM ends a run
+    after the iteration, with a checkpoint.
 
-    A step whose loss or gradient is not finite is skipped, and the log says why. After
-    `max_skipped` in a row the last checkpoint comes back with half the learning rate; after three
-    returns the run ends.
+    Under `accelerate launch` or torchrun the processes share every batch, which is the same for
+    any number of them, and the validation cases; the first one writes. The others read the folder
+    when a run goes on.
 
-    Seeds torch's global generator. Raises UserError if the cases do not fit the config, the folder
-    is taken or cannot be written to, or losses stay without a finite value.
+    A step whose loss or gradient is not finite is skipped, and the log says where that began.
+    After `max_skipped` in a row the last checkpoint comes back with half the learning rate, which
+    the log says too, up to `max_returns` times. Overflows that fp16's scaling meets by lowering its
+    scale are skipped and logged, but not counted.
+
+    Reseeds torch's global generator in every iteration. Raises UserError if the cases do not fit
+    the config, the folder is taken or cannot be written to, a checkpoint is damaged or of another
+    model, or losses stay without a finite value.
     """
     _check_cases(config, train_cases, val_cases)
-    run = _Run(config, train_cases, val_cases)
-    with (
-        RunFolder(folder, config.to_json(), files, resume=resume) as run.folder,
-        stop_requests() as asked,
-    ):
+    world = World(config.device)
+    if config.batch_size % world.size:
+        raise UserError(
+            f"batch_size: got {config.batch_size}, expected a multiple of the {world.size}"
+            " processes"
+        )
+    with ExitStack() as stack:
+        asked = stack.enter_context(stop_requests())
+        # What cannot be built is told before anything is written.
+        stepper = stack.enter_context(
+            Stepper(config, train_cases, world, asked, pretrained=not resume)
+        )
+        run_folder = None
+        if world.main:
+            run_folder = stack.enter_context(
+                RunFolder(folder, config.to_json(), files, resume=resume)
+            )
+        run = _Run(config, Validation(val_cases, config, world), stepper, world, folder, run_folder)
         return run.go(resume, asked, on_progress)
 
 
 class _Run:
-    """All that a run's iterations change."""
+    """All around the steps: validations, the log, checkpoints, and the end."""
 
     def __init__(
         self,
         config: TrainConfig,
-        train_cases: Sequence[Case],
-        val_cases: Sequence[Case],
+        validation: Validation,
+        stepper: Stepper,
+        world: World,
+        path: Path,
+        folder: RunFolder | None,
     ) -> None:
-        self.config, self.val_cases = config, val_cases
-        self.folder: RunFolder
-        self.device = pick_device(config.device)
-        torch.manual_seed(config.seed)
-        self.model = create_model(
-            config.model,
-            in_channels=config.in_channels,
-            out_channels=config.num_classes,
-            deep_supervision=config.deep_supervision,
-            pretrained=config.pretrained,
-            **config.model_options,
-        ).to(self.device)
-        weights = scale_weights(len(self.model.scales) if config.deep_supervision else 1)
-        self.loss_of = DeepSupervisionLoss(weights, config.batch_dice)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.lr,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=self.device.type == "cuda",
-        )
-        self.half = half_precision(config.amp, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.half == torch.float16)
-        self.sampler = PatchSampler(
-            train_cases,
-            patch_size=config.patch_size,
-            batch_size=config.batch_size,
-            foreground=config.foreground,
-            augment=config.augment,
-            seed=config.seed,
-        )
-        self.clock = _Clock(config)
+        self.config, self.validation, self.stepper, self.world = config, validation, stepper, world
+        self.path, self.folder = path, folder  # the latter only in the process that writes
+        self.checkpoints = Checkpoints(path)
+        self.clock = Clock(config)
+        self.records: list[Record] = []
         self.iteration = 0
+        self.done = 0.0
         self.dsc: float | None = None
         self.best: float | None = None
         self.since_best = 0  # validations
         self.skipped = 0  # in a row
         self.returns = 0
-        self.frozen = False
+        self.returned: str | None = None  # why, for the next record
 
     def go(
         self,
@@ -140,213 +134,172 @@ class _Run:
         asked: Callable[[], bool],
         on_progress: Callable[[Progress], None] | None,
     ) -> TrainResult:
-        state = self.folder.load_state() if resume else None
+        config = self.config
+        if resume:
+            if self.folder is not None:
+                self.checkpoints.settle()
+            self.world.wait()
+        state = self.checkpoints.load() if resume else None
         if state is not None:
             self.restore(state)
-        elif resume:
-            self.folder.keep_log(0)
-        config, stopped = self.config, False
-        while not self.finished() and not stopped:
-            with PatchLoader(
-                self.sampler,
-                workers=config.workers,
-                start=self.iteration,
-                stop=config.iterations,
-                pin_memory=self.device.type == "cuda",
-            ) as batches:
-                while not self.finished() and not stopped:
-                    waited = time.perf_counter()
-                    images, masks = next(batches)
-                    waited = time.perf_counter() - waited
-                    record = self.step(images, masks)
-                    record["waited"] = round(waited, 4)
-                    self.after_step(record)
-                    if on_progress is not None:
-                        done = self.clock.done(self.iteration)
-                        left = self.clock.seconds() * (1 - done) / done
-                        on_progress(Progress(self.iteration, done, left, record["loss"], self.dsc))
-                    stopped = asked() and not self.finished()
-                    if self.skipped >= config.max_skipped:
-                        self.go_back()
-                        break  # to the batches from there
-        self.checkpoint()
-        self.folder.save(self.model)
+        else:
+            if resume:
+                # It died before its first checkpoint.
+                self.cut_log(0)
+                self.stepper.load_pretrained()
+            self.save()
+        board = Board(self.path, self.iteration) if self.folder and config.tensorboard else None
+        stopped = False
+        while not (stopped or self.finished):
+            record = self.stepper.step(self.iteration, self.done, 0.5**self.returns)
+            self.iteration += 1
+            (self.done,) = self.world.highest(self.clock.done(self.iteration))
+            self.after_step(record)
+            if board is not None:
+                board.add(record)
+            if on_progress is not None:
+                on_progress(self.progress(record))
+            if self.skipped >= config.max_skipped:
+                self.go_back(record)
+            (asked_anywhere,) = self.world.highest(float(asked()))
+            stopped = bool(asked_anywhere) and not self.finished
+        if stopped:
+            self.save()
+        if board is not None:
+            board.close()
         return TrainResult(
-            self.model.eval(),
-            self.device,
-            self.folder.records,
+            self.stepper.trained.eval(),
+            self.world.device,
+            self.records,
             self.dsc,
             self.best,
             self.clock.seconds(),
             stopped,
         )
 
+    @property
     def finished(self) -> bool:
         patience = self.config.patience
-        return self.iteration > 0 and (
-            self.clock.done(self.iteration) >= 1
-            or (patience is not None and self.since_best >= patience)
-        )
-
-    def step(self, images: Tensor, masks: Tensor) -> Record:
-        """One iteration on a batch. Returns its line of the log."""
-        config, model = self.config, self.model
-        self.freeze()
-        lr = learning_rate(config, self.clock.done(self.iteration)) * 0.5**self.returns
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        images = images.to(self.device, non_blocking=True)
-        masks = masks.to(self.device, non_blocking=True)
-        model.train()
-        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
-            outputs = model(images)
-        loss = self.loss_of(outputs, masks)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-        value = loss.item()
-        problem = not_finite(model, value, norm)
-        if problem is None:
-            self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.iteration += 1
-        record: Record = {
-            "iteration": self.iteration,
-            "loss": None if problem == "the loss" else value,
-            "lr": lr,
-        }
-        if problem is not None:
-            record["skipped"] = problem
-            # Half precision's scale is meant to overflow now and then: that is no failure.
-            overflow = self.scaler.is_enabled() and problem != "the loss"
-            self.skipped += 0 if overflow else 1
-        else:
-            self.skipped = 0
-        return record
+        return self.done >= 1 or (patience is not None and self.since_best >= patience)
 
     def after_step(self, record: Record) -> None:
         """Validate, log and save where it is time."""
         config = self.config
-        over = self.clock.done(self.iteration) >= 1
-        if over or self.iteration % config.validate_every == 0:
-            began = self.clock.seconds()
-            record["dsc"] = self.dsc = validate(self.model, self.val_cases, config)
-            self.clock.reserve = self.clock.seconds() - began
-            if self.dsc is not None and (self.best is None or self.dsc > self.best):
-                self.best, self.since_best = self.dsc, 0
-                self.folder.save(self.model, BEST)
-            else:
-                self.since_best += 1
+        if self.returned is not None:
+            record["returned"], self.returned = self.returned, None
+        overflow = record.pop("overflow", False)
+        if "skipped" not in record:
+            self.skipped = 0
+        elif not overflow:
+            self.skipped += 1
+        better = False
+        if self.done >= 1 or self.iteration % config.validate_every == 0:
+            better = self.validate(record)
         record["seconds"] = round(self.clock.seconds(), 3)
-        self.folder.log(record)
-        if self.iteration % config.checkpoint_every == 0 and self.skipped == 0:
-            self.checkpoint()
+        self.records.append(record)
+        if self.folder is not None:
+            self.folder.log(record)
+        due = better or self.iteration % config.checkpoint_every == 0
+        if (due and self.skipped == 0) or self.finished:
+            self.save(better)
 
-    def freeze(self) -> None:
-        """Hold a pretrained encoder still at the start of a run."""
-        wanted = (
-            self.config.pretrained is not None and self.iteration < self.config.freeze_iterations
+    def validate(self, record: Record) -> bool:
+        """Add the scores to the record. Returns whether they are the best so far."""
+        began = self.clock.seconds()
+        score = self.validation(self.stepper.trained)
+        self.clock.reserve = self.clock.seconds() - began
+        record["dsc"] = self.dsc = score.dsc
+        record["dsc_of_classes"] = list(score.classes)
+        if self.world.device.type == "cuda":
+            record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.world.device) / 1e6)
+        # While steps are being skipped there is no checkpoint that the weights could belong to.
+        better = score.dsc is not None and (self.best is None or score.dsc > self.best)
+        if better and self.skipped == 0:
+            self.best, self.since_best = score.dsc, 0
+            return True
+        self.since_best += 1
+        return False
+
+    def progress(self, record: Record) -> Progress:
+        seconds = max(record["step"], 1e-9)
+        return Progress(
+            self.iteration,
+            self.done,
+            self.clock.seconds() * (1 - self.done) / self.done,
+            record["loss"],
+            self.dsc,
+            self.config.batch_size * self.config.accumulate / seconds,
+            record["waited"] / seconds,
         )
-        if wanted != self.frozen:
-            (self.model.freeze_encoder if wanted else self.model.unfreeze_encoder)()
-            self.frozen = wanted
 
-    def checkpoint(self) -> None:
-        generators = [torch.get_rng_state()]
-        if self.device.type == "cuda":
-            generators.append(torch.cuda.get_rng_state(self.device))
-        self.folder.save_state(
-            {
-                "iteration": self.iteration,
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "generators": generators,
-                "seconds": self.clock.seconds(),
-                "dsc": self.dsc,
-                "best": self.best,
-                "since_best": self.since_best,
-                "returns": self.returns,
-            }
-        )
+    def save(self, better: bool = False) -> None:
+        """Write a checkpoint, with the weights as the best ones if they are."""
+        if self.folder is None:
+            return
+        state = {
+            "iteration": self.iteration,
+            "seconds": self.clock.seconds(),
+            "reserve": self.clock.reserve,
+            "dsc": self.dsc,
+            "best": self.best,
+            "since_best": self.since_best,
+            "skipped": self.skipped,
+            "returns": self.returns,
+            "returned": self.returned,
+            **self.stepper.state(),
+        }
+        names = (WEIGHTS, BEST) if better else (WEIGHTS,)
+        self.checkpoints.save(state, dict.fromkeys(names, self.stepper.trained))
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
+        self.checkpoints.load_weights(WEIGHTS, self.stepper.trained)
         try:
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.iteration, self.dsc = state["iteration"], state["dsc"]
-            self.best, self.since_best = state["best"], state["since_best"]
-            self.returns = state["returns"]
+            self.stepper.restore(state)
+            self.iteration = state["iteration"]
+            self.dsc, self.best = state["dsc"], state["best"]
+            self.since_best, self.skipped = state["since_best"], state["skipped"]
+            self.returns, self.returned = state["returns"], state["returned"]
             self.clock.go_on_from(state["seconds"])
-            first, *others = state["generators"]
+            self.clock.reserve = state["reserve"]
         except (KeyError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
-            raise UserError(
-                f"the checkpoint in {self.folder.path} does not fit this run: {reason}"
-            ) from error
-        torch.set_rng_state(first)
-        if others and self.device.type == "cuda":
-            torch.cuda.set_rng_state(others[0], self.device)
-        self.skipped = 0
-        self.folder.keep_log(self.iteration)
+            raise UserError(f"the checkpoint in {self.path} does not fit: {reason}") from error
+        (self.done,) = self.world.highest(self.clock.done(self.iteration))
+        self.cut_log(self.iteration)
 
-    def go_back(self) -> None:
+    def cut_log(self, iteration: int) -> None:
+        if self.folder is not None:
+            self.records = self.folder.cut_log(iteration)
+        else:
+            self.records = read_log(self.path, iteration)
+
+    def go_back(self, record: Record) -> None:
         """Return to the last checkpoint, with half the learning rate."""
-        where = self.folder.records[-1]
-        state, returns = self.folder.load_state(), self.returns + 1
-        if state is None or returns > MAX_RETURNS:
+        why = (
+            f"{record['skipped']} was not finite at iteration {self.iteration}, for the"
+            f" {self.skipped}th time in a row"
+        )
+        if self.returns >= self.config.max_returns:
             raise UserError(
-                f"{where['skipped']} is not finite at iteration {where['iteration']}, the"
-                f" {self.skipped} steps up to it were skipped: lower lr ({self.config.lr:g}), or"
-                f" switch amp ({self.config.amp}) off"
+                f"{why}, after {self.returns} returns to the last checkpoint: lower lr"
+                f" ({self.config.lr:g}), or switch amp ({self.config.amp}) off"
             )
-        self.restore(state)
-        self.returns = returns
-
-
-def learning_rate(config: TrainConfig, done: float) -> float:
-    """The rate when a share `done`, 0..1, of the run is over: a linear rise, then half a cosine."""
-    if done < config.warmup:
-        return config.lr * done / config.warmup
-    over = (done - config.warmup) / (1 - config.warmup)
-    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * over)) / 2
-
-
-def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype for autocast, or None to stay in float32."""
-    if amp == "off" or device.type != "cuda":
-        return None
-    if amp == "auto":
-        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-
-
-class _Clock:
-    """How far a run is: by iterations, or by time if that is limited and further."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.iterations = config.iterations
-        self.limit = math.inf if config.minutes is None else 60 * config.minutes
-        self.started = time.perf_counter()
-        self.reserve = 0.0  # seconds that the last validation will take
-
-    def go_on_from(self, seconds: float) -> None:
-        self.started = time.perf_counter() - seconds
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    def done(self, iteration: int) -> float:
-        """0..1, after that many iterations."""
-        by_time = (self.seconds() + self.reserve) / self.limit
-        return min(max(iteration / self.iterations, by_time), 1.0)
+        returns, seconds = self.returns + 1, self.clock.seconds()
+        self.world.wait()  # all processes read what the first one has written
+        state = self.checkpoints.load()
+        assert state is not None  # every run begins with one
+        self.restore({**state, "seconds": seconds, "skipped": 0})
+        self.returns, self.returned = returns, why
+        self.world.wait()
+        # Lest a process that dies now goes back to the full rate.
+        self.save()
 
 
 def _check_cases(
     config: TrainConfig, train_cases: Sequence[Case], val_cases: Sequence[Case]
 ) -> None:
+    if not len(train_cases):
+        raise UserError("there are no cases to train on")
     for cases in (train_cases, val_cases):
         if isinstance(cases, CachedCases):
             continue  # checked as they were preprocessed

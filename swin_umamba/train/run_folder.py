@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from types import TracebackType
 from typing import Any, TextIO
 
-import torch
-from safetensors import SafetensorError
-
 from swin_umamba.errors import UserError
-from swin_umamba.files import replacing, write_text
-from swin_umamba.models import SegmentationModel
-from swin_umamba.weights import save_weights
+from swin_umamba.files import write_text
+from swin_umamba.train.config import CHANGEABLE
 
 CONFIG = "config.json"
 PLAN = "plan.json"
@@ -32,23 +28,33 @@ PICTURE = "picture.png"
 Record = dict[str, Any]
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started here; its config is written last of the files of a start."""
+    return (folder / CONFIG).is_file()
+
+
 def require_free(folder: Path) -> None:
-    """Raise UserError unless `folder` is missing or empty."""
+    """Raise UserError unless `folder` is missing or empty, but for a start that was cut short."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, expected a folder for the run")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} already holds files; name another folder for the run")
+    if folder.is_dir():
+        found = {path.name for path in folder.iterdir() if ".partial." not in path.name}
+        if CONFIG in found and LOG in found:
+            raise UserError(
+                f"{folder} already holds files of a run; name another folder, or resume it"
+            )
+        if found - {LOCK, PLAN, SPLITS}:
+            raise UserError(f"{folder} already holds files; name another folder for the run")
 
 
 class RunFolder:
-    """A run's files: config, a log that grows, checkpoints, weights.
+    """A run's files but for its checkpoints: config, plan, splits, and a log that grows.
 
-    A context manager that keeps the log open and the folder locked against other processes; the
-    lock goes with the process. Every file but the log is written whole or not at all; the log is
-    written line by line, each a JSON object. state.pt alone decides where a run goes on: what else
-    a killed run left is written anew. resume: go on in a folder that holds a run of the same
-    config. files: further text files, by name. Raises UserError if the folder is taken, in use, or
-    cannot be written to.
+    A context manager that keeps the folder locked against other processes; the lock goes with the
+    process. Every file but the log is written whole or not at all; the log is written line by
+    line, each a JSON object. resume: go on in a folder that holds a run, of a config that differs
+    in CHANGEABLE fields alone, which are then written. files: further text files of a new run, by
+    name. Raises UserError if the folder is taken, in use, or cannot be written to.
     """
 
     def __init__(
@@ -59,24 +65,27 @@ class RunFolder:
         *,
         resume: bool = False,
     ) -> None:
-        if resume:
-            _require_same(path / CONFIG, config_json)
-        else:
+        if not resume:
             require_free(path)
+        elif not holds_run(path):
+            raise UserError(f"cannot resume: {path} holds no {CONFIG}")
         self.path = path
         self._lock = _locked(path)
-        if not resume:
-            for name, text in (files or {}).items():
-                write_text(path / name, text)
+        self._log = -1
+        try:
+            if resume:
+                _require_same(path / CONFIG, config_json)
+            else:
+                require_free(path)  # another process may have used it until a moment ago
+                for name, text in (files or {}).items():
+                    write_text(path / name, text)
             write_text(path / CONFIG, config_json)
-        self.records: list[Record] = []
-        self._log: TextIO | None = None
+            self._open_log()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> RunFolder:
-        try:
-            self._log = (self.path / LOG).open("a", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot write {self.path / LOG}: {error.strerror}") from error
         return self
 
     def __exit__(
@@ -85,61 +94,62 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        self.close()
+
+    def close(self) -> None:
+        if self._log >= 0:
+            os.close(self._log)
+            self._log = -1
         self._lock.close()
 
     def log(self, record: Record) -> None:
-        """Add a line; it is on disk when this returns."""
-        if self._log is None:
-            raise RuntimeError("the run folder is used outside of its with block")
+        """Add a line; the system has it when this returns."""
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
         try:
-            self._log.write(json.dumps(record, allow_nan=False) + "\n")
-            self._log.flush()
+            while line:
+                line = line[os.write(self._log, line) :]
         except OSError as error:
             raise UserError(f"cannot write {self.path / LOG}: {error.strerror}") from error
-        self.records.append(record)
 
-    def keep_log(self, iterations: int) -> None:
-        """Drop the lines after that many iterations, half a line of a killed run among them."""
-        assert self._log is not None
-        self.records = []
-        for line in (self.path / LOG).read_text(encoding="utf-8").splitlines():
-            if len(self.records) == iterations:
+    def cut_log(self, iteration: int) -> list[Record]:
+        """Drop the lines after an iteration, half a line of a killed run too. Returns the rest."""
+        records = read_log(self.path, iteration)
+        write_text(self.path / LOG, "".join(json.dumps(record) + "\n" for record in records))
+        self._open_log()
+        return records
+
+    def _open_log(self) -> None:
+        if self._log >= 0:
+            os.close(self._log)
+        try:
+            self._log = os.open(self.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            self._log = -1
+            raise UserError(f"cannot write {self.path / LOG}: {error.strerror}") from error
+
+
+def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
+    """A run's records up to an iteration, in their order; half a line at the end does not count.
+
+    Raises UserError, naming the file, if it cannot be read or an earlier line is damaged.
+    """
+    path = folder / LOG
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            record = json.loads(line)
+            if iteration is not None and record["iteration"] > iteration:
                 break
-            self.records.append(json.loads(line))
-        self._log.close()
-        write_text(self.path / LOG, "".join(json.dumps(r) + "\n" for r in self.records))
-        self._log = (self.path / LOG).open("a", encoding="utf-8")
-
-    def save(self, model: SegmentationModel, name: str = WEIGHTS) -> None:
-        """Write the weights."""
-        try:
-            save_weights(model, self.path / name)
-        except SafetensorError as error:
-            raise UserError(f"cannot write {self.path / name}: {error}") from error
-
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint: all that the next iteration depends on, in one file."""
-        try:
-            with replacing(self.path / STATE) as partial:
-                torch.save(state, partial)
-        except RuntimeError as error:  # torch's word for a full disk
-            raise UserError(f"cannot write {self.path / STATE}: {error}") from error
-
-    def load_state(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU; None if the run had none yet."""
-        path = self.path / STATE
-        if not path.exists():
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-            raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-        if not isinstance(state, dict) or "iteration" not in state:
-            raise UserError(f"{path} is no checkpoint of a run")
-        return state
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{path} is damaged in line {number}: {error}") from error
+        records.append(record)
+    return records
 
 
 def _require_same(path: Path, config_json: str) -> None:
@@ -148,9 +158,14 @@ def _require_same(path: Path, config_json: str) -> None:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot resume: {path} cannot be read: {error}") from error
     wanted = json.loads(config_json)
-    changed = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    changed = sorted(
+        name
+        for name in wanted.keys() | found.keys()
+        if wanted.get(name) != found.get(name) and name not in CHANGEABLE
+    )
     if changed:
-        raise UserError(f"cannot resume: {path} differs in {', '.join(changed)}")
+        told = ", ".join(f"{n} is {found.get(n)!r}, not {wanted.get(n)!r}" for n in changed)
+        raise UserError(f"cannot resume: in {path} {told}")
 
 
 def _locked(folder: Path) -> TextIO:
@@ -164,5 +179,7 @@ def _locked(folder: Path) -> TextIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise UserError(f"{folder} is in use by another training run") from error
+        if isinstance(error, BlockingIOError):
+            raise UserError(f"{folder} is in use by another training run") from error
+        raise UserError(f"cannot lock {folder / LOCK}: {error.strerror}") from error
     return file

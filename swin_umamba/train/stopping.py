@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# A launcher passes on a signal that the terminal has already sent to all processes.
+SAME_REQUEST = 1.0  # seconds
+
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGINT or SIGTERM came; a second one acts as without us.
+    """A function that tells whether SIGINT or SIGTERM came; a later second one acts as without us.
 
     Outside of the main thread, where Python takes no signals, it always tells no.
     """
-    asked = False
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    asked: float | None = None
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
     def ask(kind: int, frame: FrameType | None) -> None:
         nonlocal asked
-        asked = True
-        restore()
+        now = time.monotonic()
+        if asked is None:
+            asked = now
+        elif now - asked > SAME_REQUEST:
+            restore()
+            signal.raise_signal(kind)
+
+    def restore() -> None:
+        for kind, handler in before.items():
+            # None stands for a handler that Python did not set, and cannot set again.
+            signal.signal(kind, signal.SIG_DFL if handler is None else handler)
 
     for kind in before:
         signal.signal(kind, ask)
     try:
-        yield lambda: asked
+        yield lambda: asked is not None
     finally:
         restore()

@@ -1,0 +1,30 @@
+"""A moving average of the weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from swin_umamba.models import SegmentationModel
+
+
+class MovingAverage:
+    """A model whose weights follow another's: at each update, `1 - decay` of the way.
+
+    The first updates go further, by (1 + n) / (10 + n) in place of a higher decay, so that a short
+    run does not end near its random start. `model` is in eval mode and needs no gradients.
+    """
+
+    def __init__(self, model: SegmentationModel, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: SegmentationModel) -> None:
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        averages = list(self.model.state_dict().values())
+        values = list(model.state_dict().values())
+        torch._foreach_lerp_(averages, values, 1 - decay)

@@ -1,0 +1,64 @@
+"""The model of a run, its optimizer, and its precision."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from swin_umamba.errors import UserError
+from swin_umamba.layers import VSSBlock
+from swin_umamba.models import SegmentationModel, create_model
+from swin_umamba.train.config import TrainConfig
+
+
+def build_model(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
+    """The model on the CPU, its random weights by the config's seed.
+
+    pretrained: load the config's weights, if it names some. Raises UserError for a model or
+    options that do not exist, and for weights that are missing, damaged, or of another model.
+    """
+    torch.manual_seed(config.seed)
+    try:
+        return create_model(
+            config.model,
+            in_channels=config.in_channels,
+            out_channels=config.num_classes,
+            deep_supervision=config.deep_supervision,
+            pretrained=config.pretrained if pretrained else None,
+            **config.model_options,
+        )
+    except (ValueError, TypeError, OSError) as error:
+        raise UserError(f"cannot build the model: {error}") from error
+
+
+def build_optimizer(
+    model: SegmentationModel, config: TrainConfig, device: torch.device
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
+    )
+
+
+def checkpoint_activations(model: SegmentationModel) -> None:
+    """Have every VSS block keep its input alone and run again in the backward pass."""
+    for module in model.modules():
+        if isinstance(module, VSSBlock):
+            module.forward = partial(  # type: ignore[method-assign]
+                checkpoint, module.forward, use_reentrant=False
+            )
+
+
+def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """The dtype for autocast, or None to stay in float32."""
+    if amp == "off" or device.type != "cuda":
+        return None
+    if amp == "auto":
+        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]

@@ -1,0 +1,37 @@
+"""How far a run is, and the learning rate there."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from swin_umamba.train.config import TrainConfig
+
+
+def learning_rate(config: TrainConfig, done: float) -> float:
+    """The rate when a share `done`, 0..1, of the run is over: a linear rise, then half a cosine."""
+    if done < config.warmup:
+        return config.lr * done / config.warmup
+    over = (done - config.warmup) / (1 - config.warmup)
+    return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * over)) / 2
+
+
+class Clock:
+    """How far a run is: by iterations, or by time if that is limited and further."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.iterations = config.iterations
+        self.limit = math.inf if config.minutes is None else 60 * config.minutes
+        self.started = time.perf_counter()
+        self.reserve = 0.0  # seconds that the last validation will take
+
+    def go_on_from(self, seconds: float) -> None:
+        self.started = time.perf_counter() - seconds
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def done(self, iteration: int) -> float:
+        """0..1, after that many iterations."""
+        by_time = (self.seconds() + self.reserve) / self.limit
+        return min(max(iteration / self.iterations, by_time), 1.0)

@@ -1,0 +1,241 @@
+"""One step of training after another."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swin_umamba.data import Case, PatchLoader, PatchSampler
+from swin_umamba.errors import UserError
+from swin_umamba.losses import DeepSupervisionLoss, scale_weights
+from swin_umamba.models import SegmentationModel
+from swin_umamba.train.checkpoint import State
+from swin_umamba.train.config import TrainConfig
+from swin_umamba.train.ema import MovingAverage
+from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
+from swin_umamba.train.network import (
+    build_model,
+    build_optimizer,
+    checkpoint_activations,
+    half_precision,
+)
+from swin_umamba.train.run_folder import Record
+from swin_umamba.train.schedule import learning_rate
+from swin_umamba.train.world import World
+
+MAX_WORKERS = 8
+
+
+class Stepper:
+    """Model, optimizer and batches: what an iteration reads and changes.
+
+    A context manager that ends the workers. asked: whether the run was asked to stop. pretrained:
+    load the config's weights now.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        cases: Sequence[Case],
+        world: World,
+        asked: Callable[[], bool],
+        *,
+        pretrained: bool,
+    ) -> None:
+        self.config, self.world, self.asked = config, world, asked
+        self.model = build_model(config, pretrained=pretrained).to(world.device)
+        self.optimizer = build_optimizer(self.model, config, world.device)
+        self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
+        if config.checkpoint_activations:
+            checkpoint_activations(self.model)
+        weights = scale_weights(len(self.model.scales) if config.deep_supervision else 1)
+        self.loss_of = DeepSupervisionLoss(weights, config.batch_dice, across_ranks=world.size > 1)
+        self.half = half_precision(config.amp, world.device)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)
+        self.sampler = PatchSampler(
+            cases,
+            patch_size=config.patch_size,
+            batch_size=config.batch_size,
+            foreground=config.foreground,
+            augment=config.augmentation_numbers(),
+            seed=config.seed,
+            rank=world.rank,
+            world_size=world.size,
+        )
+        self._batches: PatchLoader | None = None
+        self._next = -1  # the iteration that the loader's next batch is of
+        self._net: nn.Module | None = None
+        self._frozen = False
+
+    @property
+    def trained(self) -> SegmentationModel:
+        """The model to validate and to keep."""
+        return self.model if self.average is None else self.average.model
+
+    def load_pretrained(self) -> None:
+        """Start from the config's weights, if it names some."""
+        if self.config.pretrained is None:
+            return
+        self.model.load_state_dict(build_model(self.config, pretrained=True).state_dict())
+        if self.average is not None:
+            self.average = MovingAverage(self.model, self.average.decay)
+
+    def step(self, iteration: int, done: float, factor: float) -> Record:
+        """Iteration number `iteration`, from 0, when a share `done` of the run is over.
+
+        factor: of the learning rate. Returns the record of the log: a step with a loss or gradient
+        that is not finite changes nothing, and has "skipped" in its record; "overflow" too, if
+        lowering fp16's scale will help.
+        """
+        config, began = self.config, time.perf_counter()
+        net = self._wrapped(iteration)
+        lr = factor * learning_rate(config, done)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # What is random in an iteration depends on its number alone, whenever a run resumes.
+        seeds = np.random.SeedSequence((config.seed, iteration, self.world.rank))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        net.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        batches, waited = self._read(iteration)
+        losses = []
+        for i, (images, masks) in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else self.world.unsynced(net):
+                loss = self.loss_of(self._forward(net, images), masks) / len(batches)
+                self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # One look at the device for all.
+        value, size = torch.stack((sum(losses, torch.zeros_like(norm)), norm)).tolist()
+        record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
+        if np.isfinite((value, size)).all():
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
+            self.scaler.step(self.optimizer)
+            if self.average is not None:
+                self.average.update(self.model)
+        else:
+            self._tell(record, batches)
+        self.scaler.update()
+        record["waited"] = round(waited, 4)
+        record["step"] = round(time.perf_counter() - began, 4)
+        return record
+
+    def _forward(self, net: nn.Module, images: Tensor) -> Any:
+        with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):
+            return net(images)
+
+    def _tell(self, record: Record, batches: list[tuple[Tensor, Tensor]]) -> None:
+        """Say in the record where values that are not finite began."""
+        if np.isfinite(record["loss"]):
+            record["skipped"] = culprit_of_gradient(self.model)
+            record["overflow"] = self.scaler.is_enabled() and self.scaler.get_scale() > 1
+            record["gradient"] = None
+            return
+
+        def forward() -> None:
+            for images, _ in batches:
+                self._forward(self.model, images)
+
+        record["skipped"] = culprit_of_loss(self.model, forward)
+        record["loss"] = record["gradient"] = None
+
+    def _read(self, iteration: int) -> tuple[list[tuple[Tensor, Tensor]], float]:
+        """The iteration's batches on the device, and the seconds of waiting for them."""
+        config, device = self.config, self.world.device
+        began = time.perf_counter()
+        if self._batches is None or self._next != iteration:
+            self._close()
+            self._batches = PatchLoader(
+                self.sampler,
+                workers=workers_of(config, self.world),
+                start=iteration * config.accumulate,
+                stop=config.iterations * config.accumulate,
+                pin_memory=device.type == "cuda",
+            )
+        first = iteration * config.accumulate
+        read = [self._batch(index) for index in range(first, first + config.accumulate)]
+        self._next = iteration + 1
+        waited = time.perf_counter() - began
+        moved = [
+            (images.to(device, non_blocking=True), masks.to(device, non_blocking=True))
+            for images, masks in read
+        ]
+        return moved, waited
+
+    def _batch(self, index: int) -> tuple[Tensor, Tensor]:
+        if self._batches is not None:
+            try:
+                return next(self._batches)
+            except UserError:
+                # A terminal or scheduler asks the workers too, and they may be gone before us.
+                if not self.asked():
+                    raise
+                self._close()
+        return self.sampler.batch(index)
+
+    def _wrapped(self, iteration: int) -> nn.Module:
+        """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
+        frozen = self.config.pretrained is not None and iteration < self.config.freeze_iterations
+        if self._net is None or frozen != self._frozen:
+            if frozen:
+                self.model.freeze_encoder()
+            elif self._frozen:
+                self.model.unfreeze_encoder()
+            self._frozen = frozen
+            net: Any = torch.compile(self.model) if self.config.compile else self.model
+            self._net = self.world.wrapped(net)
+        return self._net
+
+    def state(self) -> State:
+        """What a checkpoint needs beside the weights of `trained`."""
+        average = self.average
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "model": None if average is None else self.model.state_dict(),
+            "updates": 0 if average is None else average.updates,
+        }
+
+    def restore(self, state: State) -> None:
+        """Go on from a `state()`, when the weights of `trained` are in place."""
+        if self.average is not None:
+            self.model.load_state_dict(state["model"])
+            self.average.updates = state["updates"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+
+def workers_of(config: TrainConfig, world: World) -> int:
+    """Processes that cut patches for this one."""
+    if config.workers is not None:
+        return config.workers
+    if world.device.type != "cuda":
+        return 0
+    return max(min(len(os.sched_getaffinity(0)) // world.size - 1, MAX_WORKERS), 1)

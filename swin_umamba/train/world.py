@@ -1,0 +1,88 @@
+"""The processes that train together: one, or those of `accelerate launch` and torchrun."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, gather_object
+from torch import nn
+
+from swin_umamba.errors import UserError
+from swin_umamba.predict import pick_device
+
+
+class World:
+    """This process among those that train together.
+
+    device: as TrainConfig.device; with several processes on GPUs each takes its own. Raises
+    UserError for devices that this machine lacks, and for other ways of distributing than DDP.
+    """
+
+    def __init__(self, device: str) -> None:
+        launched = "LOCAL_RANK" in os.environ
+        if launched and device not in ("auto", "cuda", "cpu"):
+            raise UserError(f"device {device!r}: expected auto, cuda or cpu under a launcher")
+        cuda = torch.cuda.is_available()
+        # Not before a launcher's process has its own GPU: this takes memory on the first.
+        picked = None if launched and cuda else pick_device(device)
+        self._accelerator = Accelerator(
+            cpu=not cuda or (launched and device == "cpu"),
+            mixed_precision="no",  # the loop's own autocast decides
+            device_placement=False,
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        )
+        kind = self._accelerator.distributed_type
+        if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
+            raise UserError(f"training under {kind.value} is not supported, only DDP is")
+        self.rank: int = self._accelerator.process_index
+        self.size: int = self._accelerator.num_processes
+        self.device: torch.device = self._accelerator.device if picked is None else picked
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def wrapped(self, model: nn.Module) -> nn.Module:
+        """The model to train by: with several processes, in DDP.
+
+        To be called again whenever other parameters require gradients than before.
+        """
+        self._accelerator.free_memory()
+        wrapped: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
+        return wrapped
+
+    def unsynced(self, model: nn.Module) -> AbstractContextManager[Any]:
+        """Within it, gradients stay this process's own."""
+        alone: AbstractContextManager[Any] = (
+            self._accelerator.no_sync(model) if self.size > 1 else nullcontext()
+        )
+        return alone
+
+    def highest(self, *values: float) -> list[float]:
+        """Each value's maximum over the processes."""
+        if self.size == 1:
+            return list(values)
+        shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return shared.tolist()
+
+    def gathered(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes, one after another, in every process."""
+        if self.size == 1:
+            return values
+        everyone: list[Any] = gather_object(values)
+        return everyone
+
+    def main_first(self) -> AbstractContextManager[Any]:
+        """Within it, the process that writes goes first and the others after it."""
+        first: AbstractContextManager[Any] = self._accelerator.main_process_first()
+        return first
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self._accelerator.wait_for_everyone()
