@@ -21,8 +21,8 @@ from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.metrics import dice
 from swin_umamba.train import Progress, TrainConfig, TrainResult, train
-from swin_umamba.train import loop as loop_module
-from swin_umamba.train.loop import learning_rate
+from swin_umamba.train import stepping as stepping_module
+from swin_umamba.train.schedule import learning_rate
 from swin_umamba.weights import load_weights, read_config
 
 
@@ -247,10 +247,10 @@ def test_loss_that_is_not_finite_ends_the_run(
         def forward(self, *args: Any) -> torch.Tensor:
             return super().forward(*args) * torch.nan
 
-    monkeypatch.setattr(loop_module, "DeepSupervisionLoss", Broken)
-    with pytest.raises(UserError, match="the loss is not finite at iteration 3, the 3 steps"):
-        _train(tmp_path / "run", max_skipped=3)
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+    monkeypatch.setattr(stepping_module, "DeepSupervisionLoss", Broken)
+    told = "the loss was not finite at iteration 3, for the 3th time in a row, after 1 returns"
+    with pytest.raises(UserError, match=told):
+        _train(tmp_path / "run", max_skipped=3, max_returns=1)
 
 
 @pytest.mark.parametrize("name", model_names())

@@ -1,0 +1,132 @@
+"""`swin-umamba train` from a dataset to a run that predicts."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import write_nnunet, write_pixels
+from run_helpers import signalled_at
+from train_helpers import discs
+from typer.testing import CliRunner, Result
+
+from swin_umamba import Predictor
+from swin_umamba.cli import app
+from swin_umamba.data import read_splits
+from swin_umamba.data.plan import Plan
+from swin_umamba.train.run_folder import read_log
+
+SHORT = (
+    *("--set", 'model_options={"dims": [4, 8], "depths": [1, 1], "decoder_depths": [1]}'),
+    *("--device", "cpu", "--iterations", "4", "--patch-size", "32", "32"),
+    *("--validate-every", "2", "--lr", "0.003"),
+)
+RUN_FILES = {
+    *("config.json", "plan.json", "splits.json", "log.jsonl", "curves.png"),
+    *("model.safetensors", "best.safetensors", "state.pt", ".lock"),
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Three images with discs, some of whose pixels are to be ignored."""
+    labels = {"background": 0, "disc": 1, "ignore": 2}
+    folder = write_nnunet(tmp_path / "discs", cases=3, shape=(48, 48), labels=labels)
+    for i in range(3):
+        image, mask = discs(48, seed=i)
+        mask = (mask > 0).astype(np.uint8)
+        mask[:, :6] = 2
+        write_pixels(folder / "imagesTr" / f"case_{i}_0000.png", image.astype(np.uint8))
+        write_pixels(folder / "labelsTr" / f"case_{i}.png", mask)
+    return folder
+
+
+def _run(*words: str | Path) -> Result:
+    return CliRunner().invoke(app, ["train", *(str(word) for word in words)])
+
+
+def _error(*words: str | Path) -> str:
+    result = _run(*words)
+    assert result.exit_code == 1, result.output
+    (line,) = [x for x in result.stderr.splitlines() if x.startswith("error: ")]
+    return line
+
+
+def test_from_a_dataset_to_a_prediction(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = _run(dataset, run, *SHORT, "--set", "ema=0.5", "--fold", "1")
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in run.iterdir()} == RUN_FILES
+    assert "2 cases to train on, 1 to validate" in result.output
+    assert "best DSC" in result.output
+    assert "waiting for data" in result.output
+    config = json.loads((run / "config.json").read_text())
+    assert (config["fold"], config["ema"], config["iterations"]) == ("1", 0.5, 4)
+    (split,) = read_splits(run / "splits.json")
+    assert (len(split.train), len(split.val)) == (2, 1)
+    assert Plan.load(run / "plan.json").ignore_label == 2
+    image, _ = discs(40, seed=9)
+    labels = Predictor.from_run(run, device="cpu")(image[None])
+    assert labels.shape == (40, 40)
+
+
+def test_stopping_and_going_on(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    assert _run(dataset, tmp_path / "whole", *SHORT).exit_code == 0
+    shown = importlib.import_module("swin_umamba.cli.train")._Shown
+    monkeypatch.setattr(shown, "__call__", lambda self, progress: signalled_at(2, 2)(progress))
+    # --resume starts a run where there is none, so that a scheduler needs one command.
+    result = _run(dataset, run, *SHORT, "--resume")
+    assert result.exit_code == 0, result.output
+    assert f"swin-umamba train {dataset} {run} --resume" in result.output.replace("\n", "")
+    assert len(read_log(run)) == 2
+    assert "lr is 0.003, not 0.5" in _error(dataset, run, "--resume", "--lr", "0.5")
+    assert "--axis is that of the run" in _error(dataset, run, "--resume", "--axis", "0")
+    assert len(read_log(run)) == 2
+    monkeypatch.undo()
+    monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
+    result = _run(dataset, run, "--resume", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    losses = [[r["loss"] for r in read_log(f)] for f in (run, tmp_path / "whole")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 4
+
+
+def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = tmp_path / "config.json"
+    config.write_text('{"learning_rate": 1}')
+    for words, message in (
+        (("--config", config), "unknown fields learning_rate"),
+        (("--config", tmp_path / "none.json"), "none.json cannot be read"),
+        (("--set", "lr"), "--set: got 'lr', expected NAME=VALUE"),
+        (("--set", "eps=-1"), "eps: got -1, expected above 0"),
+        (("--set", "model_options.width=1"), "cannot build the model"),
+        (("--model", "unet"), "got 'unet', expected one of swin_umamba"),
+        (("--pretrained", tmp_path / "none.pth"), "none.pth"),
+        (("--fold", "7"), "fold: got '7'"),
+        (("--device", "nonsense"), "device 'nonsense'"),
+    ):
+        assert message in _error(dataset, run, *SHORT, *words)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "mine.txt").touch()
+    assert "already holds files" in _error(dataset, tmp_path / "taken", *SHORT)
+    assert "no folder at" in _error(tmp_path / "nowhere", run, *SHORT)
+    assert not list((tmp_path / "taken").glob("*.json"))
+    assert not run.exists()
+
+
+def test_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
+    assert _run(dataset, tmp_path / "run", *SHORT).exit_code == 0
+    other = dataset.rename(tmp_path / "others")
+    assert "was trained on discs, not on others" in _error(other, tmp_path / "run", "--resume")

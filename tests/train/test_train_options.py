@@ -1,0 +1,193 @@
+"""What a run can be told to do besides: averaging, accumulating, freezing, recomputing."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from run_helpers import assert_same_weights, disc_case, go, signalled_at, tiny_config
+from safetensors.torch import load_file
+
+from swin_umamba import create_model
+from swin_umamba.data import Augmentation
+from swin_umamba.errors import UserError
+from swin_umamba.train import TrainConfig, stepping
+from swin_umamba.train import board as board_module
+from swin_umamba.train.ema import MovingAverage
+from swin_umamba.train.stepping import Stepper, workers_of
+from swin_umamba.train.world import World
+from swin_umamba.weights import save_weights
+
+
+def _model(seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    options = tiny_config().model_options
+    return create_model("swin_umamba_d", in_channels=1, out_channels=2, **options)
+
+
+def test_moving_average_follows_slowly() -> None:
+    model, target = _model(), _model(1)
+    average = MovingAverage(model, 0.5)
+    start = [p.clone() for p in average.model.parameters()]
+    factors = (1 - 1 / 10, 1 - 2 / 11, 1 - 3 / 12)  # lower decays than 0.5 at first
+    for factor in factors:
+        average.update(target)
+        for value, p, goal in zip(
+            start, average.model.parameters(), target.parameters(), strict=True
+        ):
+            value.lerp_(goal.detach(), factor)
+            torch.testing.assert_close(p, value)
+    late = MovingAverage(model, 0.5)
+    late.updates = 1000
+    late.update(target)
+    for p, a, b in zip(
+        late.model.parameters(), model.parameters(), target.parameters(), strict=True
+    ):
+        torch.testing.assert_close(p, (a + b) / 2)
+    assert not late.model.training
+    assert not any(p.requires_grad for p in late.model.parameters())
+
+
+def test_the_average_is_what_is_validated_and_kept(tmp_path: Path) -> None:
+    result = go(tmp_path / "run", tiny_config(ema=0.9))
+    kept = load_file(tmp_path / "run" / "model.safetensors")
+    raw = torch.load(tmp_path / "run" / "state.pt", weights_only=True)["model"]
+    assert not all(torch.equal(kept[name], raw[name]) for name in raw)
+    assert all(torch.equal(t, kept[name]) for name, t in result.model.state_dict().items())
+
+
+def test_accumulated_batches_are_as_one_large_batch() -> None:
+    """Their cross-entropies are, and per-image Dice: each batch is a mean over as many pixels."""
+    config = tiny_config(batch_dice=False, augment=False, foreground=0.0)
+
+    def gradients(accumulate: int) -> list[torch.Tensor]:
+        cases, world = [disc_case(0, side=16)], World("cpu")
+        few = config.changed({"accumulate": accumulate, "model_options.drop_path_rate": 0.0})
+        with Stepper(few, cases, world, lambda: False, pretrained=False) as stepper:
+            stepper.step(0, 0.0, 1.0)
+            return [p.grad for p in stepper.model.parameters() if p.grad is not None]
+
+    # One image of the patch's size: every batch is the same.
+    for one, three in zip(gradients(1), gradients(3), strict=True):
+        torch.testing.assert_close(one, three, rtol=1e-4, atol=1e-6)
+
+
+def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
+    go(tmp_path / "plain", tiny_config())
+    go(tmp_path / "again", tiny_config(checkpoint_activations=True))
+    assert_same_weights(tmp_path / "plain", tmp_path / "again")
+
+
+def test_pretrained_encoder_is_frozen_at_first(tmp_path: Path) -> None:
+    save_weights(_model(5), tmp_path / "weights.safetensors")
+    config = tiny_config(
+        pretrained=str(tmp_path / "weights.safetensors"), freeze_iterations=4, weight_decay=0.1
+    )
+    before = load_file(tmp_path / "weights.safetensors")
+
+    def moved(folder: Path) -> set[str]:
+        after = load_file(folder / "model.safetensors")
+        return {name for name in before if not torch.equal(before[name], after[name])}
+
+    go(tmp_path / "run", config, on_progress=signalled_at(4, 15))
+    encoder = {name for name in before if name.startswith("vssm_encoder.")}
+    embedding = {name for name in encoder if name.startswith("vssm_encoder.patch_embed.")}
+    first = moved(tmp_path / "run")
+    assert first & encoder == embedding
+    assert len(first - encoder) > 10
+    # The weights are in the checkpoint by now: what they came from is not read again.
+    (tmp_path / "weights.safetensors").rename(tmp_path / "gone")
+    go(tmp_path / "run", config, resume=True)
+    assert moved(tmp_path / "run") & encoder > embedding
+    (tmp_path / "gone").rename(tmp_path / "weights.safetensors")
+    go(tmp_path / "straight", config)
+    assert_same_weights(tmp_path / "straight", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pretrained": "none.safetensors"}, "no weights file at none.safetensors"),
+        ({"model": "unet"}, "cannot build the model: name: got 'unet'"),
+        ({"model_options": {"width": 3}}, "cannot build the model: .*width"),
+        ({"model_options": {"dims": (4,), "depths": (1,)}}, "cannot build the model: dims"),
+    ],
+)
+def test_models_that_cannot_be_built_are_told(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        go(tmp_path / "run", tiny_config(**changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_config_takes_single_entries() -> None:
+    config = TrainConfig().changed(
+        {"augmentation.p_noise": 0.5, "augmentation.blur": [1, 2], "model_options.d_state": 4}
+    )
+    assert config.model_options == {"d_state": 4}
+    numbers = config.augmentation_numbers()
+    assert numbers == Augmentation(p_noise=0.5, blur=(1, 2))
+    assert config.changed({"augment": False}).augmentation_numbers() is False
+    assert TrainConfig.from_json(config.to_json()) == config
+    for values, message in (
+        ({"augmentation.p_nose": 1}, "augmentation: got p_nose"),
+        ({"lr.x": 1}, r"unknown field lr\.x"),
+        ({"rate": 1}, "unknown fields rate"),
+        ({"lr": "high"}, "wrong type"),
+        ({"ema": 1.0}, "ema: got 1.0, expected None or between 0 and 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config.changed(values)
+
+
+def test_workers_by_default() -> None:
+    world = World("cpu")
+    assert workers_of(TrainConfig(), world) == 0
+    assert workers_of(TrainConfig(workers=3), world) == 3
+    world.device = torch.device("cuda")
+    assert 1 <= workers_of(TrainConfig(), world) <= 8
+
+
+def test_tensorboard_is_written_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: Path, purge_step: int) -> None:
+            assert folder == tmp_path / "run" / "tensorboard"
+            assert purge_step == 1
+
+        def add_scalar(self, name: str, value: float, iteration: int) -> None:
+            written.append((name, value, iteration))
+
+        def close(self) -> None:
+            written.append(("closed", 0, 0))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    monkeypatch.setattr(board_module.importlib.util, "find_spec", lambda name: object())
+    result = go(tmp_path / "run", tiny_config())
+    assert ("loss", result.records[2]["loss"], 3) in written
+    assert ("dsc", result.records[3]["dsc"], 4) in written
+    assert written[-1][0] == "closed"
+    assert {name for name, _, _ in written} >= {"lr", "gradient", "waited", "step"}
+    written.clear()
+    go(tmp_path / "without", tiny_config(tensorboard=False))
+    assert not written
+
+
+def test_compiled_models_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced, but not compiled to machine code, which would take minutes."""
+    traced = partial(torch.compile, backend="eager")
+    monkeypatch.setattr(stepping.torch, "compile", traced)
+    go(tmp_path / "plain", tiny_config(iterations=2))
+    go(tmp_path / "compiled", tiny_config(iterations=2, compile=True))
+    assert_same_weights(tmp_path / "plain", tmp_path / "compiled")
