@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from swin_umamba.files import replacing
+from swin_umamba.overlays import ADDED, CORRECT, MISSED, displayable
 
 DPI = 100
 WIDTH = 1600  # pixels
 INK, FAINT = "#1f2430", "#8a93a3"
-# Told apart by all common kinds of colour blindness, on dark and on bright images.
-TRUTH, CORRECT, ADDED, MISSED = "#4cc9f0", "#2ec4a6", "#ff9f1c", "#e5399e"
-LOSS, SCORE = "#5b6ee1", "#e07a1f"
+TRUTH = "#4cc9f0"
+LOSS, SCORE, RATE = "#5b6ee1", "#e07a1f", "#2a9d8f"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of what is no curve. paper: None leaves the picture transparent."""
+
+    ink: str = INK
+    faint: str = FAINT
+    grid: str = "#e6e9ef"
+    axis: str = "#c9cfd9"
+    paper: str | None = "white"
+
+
+PLAIN, ON_LIGHT = Theme(), Theme(paper=None)
+ON_DARK = Theme(ink="#e8ebf2", faint="#9aa3b5", grid="#2b303b", axis="#4a5162", paper=None)
 
 
 def save_curves(path: Path, records: Sequence[dict[str, Any]]) -> None:
@@ -31,6 +48,19 @@ def save_curves(path: Path, records: Sequence[dict[str, Any]]) -> None:
     _draw_score(right, records)
     figure.tight_layout(pad=2.0, w_pad=4.0)
     _save(figure, path)
+
+
+def curves_png(records: Sequence[dict[str, Any]], theme: Theme) -> bytes:
+    """Loss, DSC and learning rate over the iterations of a run's log, as a PNG of 1600x430."""
+    figure = _figure(430, theme)
+    loss, score, rate = figure.subplots(1, 3)
+    _draw_loss(loss, records, theme)
+    _draw_score(score, records, theme)
+    _draw_rate(rate, records, theme)
+    figure.tight_layout(pad=1.0, w_pad=3.0)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def save_picture(
@@ -56,7 +86,7 @@ def save_picture(
     figure.text(24 / WIDTH, 1 - 40 / total, title, fontsize=21, weight="bold", color=INK)
 
     bottom = (rows[3] + rows[4] + rows[5]) / total
-    grey = _displayable(image)
+    grey = displayable(image)
     titles = ("Input, held out from training", "Truth", prediction_title)
     for i, name in enumerate(titles):
         left = (24 + i * (panel + 16)) / WIDTH
@@ -89,17 +119,17 @@ def save_picture(
     _save(figure, path)
 
 
-def _draw_loss(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
+def _draw_loss(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme = PLAIN) -> None:
     finite = [(r["iteration"], r["loss"]) for r in records if r["loss"] is not None]
     iterations, losses = np.array(finite, dtype=np.float64).reshape(-1, 2).T
-    _style(axes, "Training loss (Dice + cross-entropy)", records)
+    _style(axes, "Training loss (Dice + cross-entropy)", records, theme)
     axes.plot(iterations, losses, color=LOSS, alpha=0.25, linewidth=1.2)
     axes.plot(iterations, _smooth(losses), color=LOSS, linewidth=2.6)
 
 
-def _draw_score(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
+def _draw_score(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme = PLAIN) -> None:
     scored = [(r["iteration"], r["dsc"]) for r in records if r.get("dsc") is not None]
-    _style(axes, "DSC on held-out data", records)
+    _style(axes, "DSC on held-out data", records, theme)
     axes.set_ylim(0, 1.02)
     if not scored:
         return
@@ -118,16 +148,25 @@ def _draw_score(axes: Axes, records: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _style(axes: Axes, title: str, records: Sequence[dict[str, Any]]) -> None:
-    axes.set_title(title, loc="left", fontsize=17, pad=10, color=INK)
-    axes.set_xlabel("iteration", fontsize=13, color=FAINT, loc="right", labelpad=2)
-    axes.tick_params(labelsize=13, color=FAINT, labelcolor=FAINT, length=0)
-    axes.grid(axis="y", color="#e6e9ef", linewidth=1.0)
+def _draw_rate(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme) -> None:
+    _style(axes, "Learning rate", records, theme)
+    axes.plot([r["iteration"] for r in records], [r["lr"] for r in records], color=RATE, lw=2.6)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.yaxis.get_offset_text().set(color=theme.faint, fontsize=13)
+
+
+def _style(axes: Axes, title: str, records: Sequence[dict[str, Any]], theme: Theme) -> None:
+    axes.set_facecolor("none")
+    axes.set_title(title, loc="left", fontsize=17, pad=10, color=theme.ink)
+    axes.set_xlabel("iteration", fontsize=13, color=theme.faint, loc="right", labelpad=2)
+    axes.tick_params(labelsize=13, color=theme.faint, labelcolor=theme.faint, length=0)
+    axes.grid(axis="y", color=theme.grid, linewidth=1.0)
     axes.set_axisbelow(True)
     axes.set_xlim(0, records[-1]["iteration"] * 1.015)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color("#c9cfd9")
+    axes.spines["bottom"].set_color(theme.axis)
 
 
 def _draw_agreement(
@@ -151,16 +190,6 @@ def _outline(axes: Axes, pixels: npt.NDArray[np.bool_], colour: str) -> None:
         axes.contour(pixels.astype(float), levels=[0.5], colors=colour, linewidths=2.2)
 
 
-def _displayable(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """(H, W) grey, or (H, W, 3) of images with 3 channels or more, stretched to 0..1."""
-    channels = image[:3] if image.shape[0] >= 3 else image[:1]
-    low, high = np.percentile(channels, (0.5, 99.0))
-    stretched = np.clip((channels - low) / max(high - low, 1e-6), 0, 1).astype(np.float64)
-    shown: npt.NDArray[np.float64]
-    shown = stretched.transpose(1, 2, 0) if len(stretched) == 3 else stretched[0]
-    return shown
-
-
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The mean of each value and its neighbours, over a twentieth of them all."""
     reach = max(len(values) // 40, 1)
@@ -171,8 +200,9 @@ def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return smooth
 
 
-def _figure(height: int) -> Figure:
-    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
+def _figure(height: int, theme: Theme = PLAIN) -> Figure:
+    paper = theme.paper or "none"
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor=paper)
     FigureCanvasAgg(figure)
     return figure
 

@@ -56,6 +56,28 @@ def predict_files(
         cases = [CaseFiles(inputs.name.removesuffix(ending_of(inputs) or ""), (inputs,))]
     else:
         cases = group_images(inputs, files=plan.files_per_image)
+    return predict_cases(
+        predictor,
+        plan,
+        cases,
+        output,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        on_progress=on_progress,
+    )
+
+
+def predict_cases(
+    predictor: Predictor,
+    plan: Plan,
+    cases: Sequence[CaseFiles],
+    output: Path,
+    *,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """`predict_files` of cases whose files are known, with a model that is loaded."""
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, str] = {}

@@ -10,6 +10,7 @@ from swin_umamba.cli.doctor import doctor
 from swin_umamba.cli.evaluate import evaluate
 from swin_umamba.cli.export import export
 from swin_umamba.cli.predict import predict
+from swin_umamba.cli.report import report
 from swin_umamba.cli.summary import summary
 from swin_umamba.cli.train import train
 
@@ -34,5 +35,6 @@ app.command()(doctor)
 app.command()(evaluate)
 app.command()(export)
 app.command()(predict)
+app.command()(report)
 app.command()(summary)
 app.command()(train)

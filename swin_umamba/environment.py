@@ -1,0 +1,53 @@
+"""With what and on what something was made: versions, devices, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+from datetime import datetime, timezone
+from pathlib import Path
+
+from swin_umamba_ops import __main__ as ops
+
+PACKAGES = ("monai", "numpy", "scipy", "safetensors")
+
+
+def describe() -> dict[str, str]:
+    """Facts by their names, ready to be shown; the time is UTC."""
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **dict(ops.versions()),
+        **{name: _version(name) for name in PACKAGES},
+        "commit": commit(),
+        **dict(ops.devices()),
+    }
+
+
+def describe_json() -> str:
+    """`describe` as a JSON object."""
+    return json.dumps(describe(), indent=2) + "\n"
+
+
+def commit(folder: Path = Path(__file__).parents[1]) -> str:
+    """The commit of a clone, marked if files differ from it; "unknown" where there is no clone."""
+    git = shutil.which("git")
+    if git is None or not (folder / ".git").exists():
+        return "unknown"
+
+    def said(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([git, *words], cwd=folder, capture_output=True, text=True)
+
+    head = said("rev-parse", "HEAD")
+    if head.returncode != 0:
+        return "unknown"
+    changed = said("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    return head.stdout.strip() + (" with changes" if changed else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

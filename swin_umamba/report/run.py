@@ -1,0 +1,112 @@
+"""What a training run left in its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swin_umamba.data import Plan, Split, read_splits
+from swin_umamba.environment import describe
+from swin_umamba.errors import UserError
+from swin_umamba.overlays import FOLDER as OVERLAYS
+from swin_umamba.train import TrainConfig, read_run
+from swin_umamba.train.run_folder import LOG, PLAN, SPLITS
+
+ENVIRONMENT = "environment.json"
+TIMES = 6  # overlays of a case, evenly spread over the run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read. plan and split are None if it was not trained from a dataset."""
+
+    folder: Path
+    config: TrainConfig
+    records: list[dict[str, Any]]  # the log, at least one
+    plan: Plan | None
+    split: Split | None
+    environment: dict[str, str]
+    trained_there: bool  # whether that is the environment of the training, or of now
+    overlays: dict[str, list[tuple[int, Path]]]  # of each case, by iteration
+
+    @property
+    def best_dsc(self) -> float | None:
+        """The best of its validations, by which best.safetensors was chosen."""
+        return max((r["dsc"] for r in self.records if r.get("dsc") is not None), default=None)
+
+    @property
+    def seconds(self) -> float:
+        return float(self.records[-1].get("seconds", 0.0))
+
+    @property
+    def skipped(self) -> int:
+        """Steps without a finite loss and gradient."""
+        return sum("skipped" in record for record in self.records)
+
+    @property
+    def waited(self) -> float | None:
+        """The share of the time that went by waiting for data."""
+        waits = [r["waited"] for r in self.records if "waited" in r]
+        return sum(waits) / self.seconds if waits and self.seconds else None
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run, finished or not. Raises UserError, naming the file, for what is damaged."""
+    config = read_run(folder)
+    environment, trained_there = _environment(folder / ENVIRONMENT)
+    planned = (folder / PLAN).is_file()
+    return Run(
+        folder,
+        config,
+        _records(folder / LOG),
+        Plan.load(folder / PLAN) if planned else None,
+        read_splits(folder / SPLITS)[0] if planned else None,
+        environment,
+        trained_there,
+        _overlays(folder / OVERLAYS),
+    )
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict) or not {"iteration", "loss", "lr"} <= record.keys():
+                raise ValueError("no record of an iteration")
+        except ValueError as error:
+            if number == len(lines) and records:
+                break  # a run is being written, or was killed
+            raise UserError(f"{path}, line {number}: {error}") from error
+        records.append(record)
+    if not records:
+        raise UserError(f"{path} is empty: the run has not made an iteration yet")
+    return records
+
+
+def _environment(path: Path) -> tuple[dict[str, str], bool]:
+    if not path.is_file():
+        return describe(), False
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} holds {type(facts).__name__}, expected a JSON object")
+    return {str(name): str(value) for name, value in facts.items()}, True
+
+
+def _overlays(folder: Path) -> dict[str, list[tuple[int, Path]]]:
+    found = {}
+    for case in sorted(folder.iterdir()) if folder.is_dir() else []:
+        times = [(int(path.stem), path) for path in sorted(case.glob("*.png"))]
+        last = len(times) - 1
+        chosen = sorted({round(i * last / (TIMES - 1)) for i in range(TIMES)}) if times else []
+        found[case.name] = [times[i] for i in chosen]
+    return found

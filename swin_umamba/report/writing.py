@@ -1,0 +1,87 @@
+"""Make a run's report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swin_umamba.data import open_dataset
+from swin_umamba.errors import UserError
+from swin_umamba.files import write_text
+from swin_umamba.report.cases import OnProgress, draw, predicted_files, ranked, score
+from swin_umamba.report.page import Cases, page
+from swin_umamba.report.run import Run, load_run
+
+PAGE = "report.html"
+SHOWN = 3  # cases of the best, and of the worst
+
+
+def write_report(
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    dataset: str | Path | None = None,
+    predictions: str | Path | None = None,
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Write one HTML page that needs no other file; return its path.
+
+    run: a run's folder, finished or not. output: the page, by default report.html in it. dataset:
+    where the run's own lies now, if it moved. predictions: a folder with masks of the cases that
+    the run validated on; by default the best weights predict them, into the run's folder. device:
+    for that. on_progress: called with (what, done, all). A run that was not trained from a dataset
+    gets a page without cases.
+
+    Raises UserError, naming the file, for what is missing, damaged or cannot be written.
+    """
+    loaded = load_run(Path(run))
+    target = loaded.folder / PAGE if output is None else Path(output)
+    if target.is_dir():
+        raise UserError(f"{target} is a folder, expected a file for the page")
+    cases = _cases(
+        loaded,
+        None if dataset is None else Path(dataset),
+        None if predictions is None else Path(predictions),
+        device,
+        on_progress or (lambda what, done, total: None),
+    )
+    write_text(target, page(loaded, cases))
+    return target
+
+
+def _cases(
+    run: Run,
+    dataset_folder: Path | None,
+    predictions: Path | None,
+    device: str,
+    on_progress: OnProgress,
+) -> Cases | None:
+    plan, split = run.plan, run.split
+    if plan is None or split is None or run.config.dataset is None:
+        return None
+    if dataset_folder is None:
+        dataset_folder = Path(run.config.dataset)
+        if not dataset_folder.is_dir():
+            raise UserError(
+                f"the run's dataset is no longer at {dataset_folder}; name its folder (dataset)"
+            )
+    dataset = open_dataset(dataset_folder)
+    if not split.val:
+        return None
+    files = predicted_files(
+        run,
+        dataset,
+        split.val,
+        predictions=predictions,
+        device=device,
+        on_progress=on_progress,
+    )
+    scores = score(files, dataset, on_progress)
+    order = ranked(scores)
+    few = len(order) <= 2 * SHOWN
+    worst = order if few else order[:SHOWN]
+    best = [] if few else order[: -SHOWN - 1 : -1]
+    pictures = [
+        [draw(case, files[case.case], dataset, plan) for case in group] for group in (worst, best)
+    ]
+    return Cases(scores, order, worst=pictures[0], best=pictures[1])
