@@ -39,10 +39,33 @@ def predict(
         raise ValueError(
             f"image: got shape {image.shape}, expected ({model.in_channels}, height, width)"
         )
+    stack = predict_stack(
+        model, image[None], patch_size=patch_size, overlap=overlap, batch_size=batch_size
+    )
+    return stack.squeeze(0)
+
+
+def predict_stack(
+    model: SegmentationModel,
+    images: npt.NDArray[np.float32],
+    *,
+    patch_size: tuple[int, int],
+    overlap: float = 0.5,
+    batch_size: int = 4,
+) -> npt.NDArray[np.float32]:
+    """`predict` for several images of one size, whose windows share batches.
+
+    images: (N, C, H, W) float32. Returns (N, out_channels, H, W) float32, all of which the device
+    holds at once.
+    """
+    if images.ndim != 4 or images.shape[1] != model.in_channels:
+        raise ValueError(
+            f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
+        )
     device = next(model.parameters()).device
     with _finest_only(model), torch.no_grad():
         logits = sliding_window_inference(
-            torch.from_numpy(image)[None].to(device),
+            torch.from_numpy(images).to(device),
             roi_size=patch_size,
             sw_batch_size=batch_size,
             predictor=model,
@@ -50,7 +73,7 @@ def predict(
             mode="gaussian",
         )
     assert isinstance(logits, Tensor)  # one output, so no tuple or dict of them
-    probabilities: npt.NDArray[np.float32] = logits[0].float().softmax(0).cpu().numpy()
+    probabilities: npt.NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
     return probabilities
 
 

@@ -12,9 +12,12 @@ import numpy.typing as npt
 from swin_umamba.data import Case
 from swin_umamba.metrics import dice
 from swin_umamba.models import SegmentationModel
-from swin_umamba.predict import predict
+from swin_umamba.predict import predict_stack
 from swin_umamba.train.config import TrainConfig
 from swin_umamba.train.world import World
+
+SLICES = 16  # of a volume at a time
+PIXELS = 8 * 320 * 320  # of all windows at a time
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,23 @@ class Validation:
 
     def _scores(self, model: SegmentationModel, volume: list[int]) -> list[float]:
         config = self.config
+        height, width = config.patch_size
         predicted, true = [], []
-        for index in volume:
-            case = self.cases[index]
-            probabilities = predict(
-                model, case.image, patch_size=config.patch_size, overlap=config.overlap
+        for first in range(0, len(volume), SLICES):
+            cases = [self.cases[index] for index in volume[first : first + SLICES]]
+            masks = np.stack([case.mask for case in cases])
+            probabilities = predict_stack(
+                model,
+                np.stack([case.image for case in cases]),
+                patch_size=config.patch_size,
+                overlap=config.overlap,
+                batch_size=max(PIXELS // (height * width), 1),
             )
-            predicted.append(np.where(case.mask < 0, 0, probabilities.argmax(0)))
-            true.append(np.maximum(case.mask, 0))
-        values: list[float] = dice(np.stack(predicted), np.stack(true), config.num_classes).tolist()
+            predicted.append(np.where(masks < 0, 0, probabilities.argmax(1)))
+            true.append(np.maximum(masks, 0))
+        values: list[float] = dice(
+            np.concatenate(predicted), np.concatenate(true), config.num_classes
+        ).tolist()
         return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -24,6 +25,10 @@ class World:
 
     def __init__(self, device: str) -> None:
         launched = "LOCAL_RANK" in os.environ
+        if launched:
+            # Said of convolutions' gradients, which are channels last; nothing is to be done.
+            message = "Grad strides do not match bucket view strides"
+            warnings.filterwarnings("ignore", message=message)
         if launched and device not in ("auto", "cuda", "cpu"):
             raise UserError(f"device {device!r}: expected auto, cuda or cpu under a launcher")
         cuda = torch.cuda.is_available()

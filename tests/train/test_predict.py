@@ -13,7 +13,7 @@ from swin_umamba import Predictor, create_model
 from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
-from swin_umamba.predict import pick_device, predict
+from swin_umamba.predict import pick_device, predict, predict_stack
 from swin_umamba.train import TrainConfig, train
 
 
@@ -58,6 +58,17 @@ def test_windows_far_from_a_change_do_not_see_it(model: SegmentationModel) -> No
 def test_the_batch_of_windows_changes_nothing(model: SegmentationModel) -> None:
     one, many = (predict(model, _image(50, 60), patch_size=(32, 32), batch_size=n) for n in (1, 5))
     np.testing.assert_allclose(one, many, rtol=1e-4, atol=1e-6)
+
+
+def test_several_images_are_as_each_alone(model: SegmentationModel) -> None:
+    images = np.stack([_image(40, 50), -_image(40, 50), 2 * _image(40, 50)])
+    found = predict_stack(model, images, patch_size=(32, 32), batch_size=5)
+    assert found.shape == (3, 3, 40, 50)
+    for image, probabilities in zip(images, found, strict=True):
+        alone = predict(model, image, patch_size=(32, 32))
+        np.testing.assert_allclose(probabilities, alone, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="images: got shape"):
+        predict_stack(model, images[0], patch_size=(32, 32))
 
 
 @pytest.mark.parametrize("training", [True, False])
