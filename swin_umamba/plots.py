@@ -152,8 +152,7 @@ def _draw_rate(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme) -> N
     _style(axes, "Learning rate", records, theme)
     axes.plot([r["iteration"] for r in records], [r["lr"] for r in records], color=RATE, lw=2.6)
     axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    axes.yaxis.get_offset_text().set(color=theme.faint, fontsize=13)
+    axes.yaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
 
 
 def _style(axes: Axes, title: str, records: Sequence[dict[str, Any]], theme: Theme) -> None:
@@ -161,6 +160,7 @@ def _style(axes: Axes, title: str, records: Sequence[dict[str, Any]], theme: The
     axes.set_title(title, loc="left", fontsize=17, pad=10, color=theme.ink)
     axes.set_xlabel("iteration", fontsize=13, color=theme.faint, loc="right", labelpad=2)
     axes.tick_params(labelsize=13, color=theme.faint, labelcolor=theme.faint, length=0)
+    axes.tick_params(axis="x", pad=8)
     axes.grid(axis="y", color=theme.grid, linewidth=1.0)
     axes.set_axisbelow(True)
     axes.set_xlim(0, records[-1]["iteration"] * 1.015)

@@ -87,7 +87,7 @@ def evaluate(
         out.print(_table(scores))
         objects = scores.objects()
         if objects is not None:
-            counts = f"{objects.tp} found, {objects.fn} missed, {objects.fp} not there"
+            counts = f"{objects.tp} found, {objects.fn} missed, {objects.fp} not in the truth"
             out.print(f"Objects of all cases: {counts}; F1 {objects.f1:.4f}")
         facts = scores.to_json()
         if differences is not None and against is not None:

@@ -78,10 +78,12 @@ def _tiles(run: Run, cases: Cases | None) -> str:
             tiles.append((METRICS[metric], _number(value), what))
     if run.best_dsc is not None:
         tiles.append(("Best validation", _number(run.best_dsc), "DSC while training"))
-    skipped = f", {run.skipped} of them skipped" if run.skipped else ""
-    tiles.append(
-        ("Training", _duration(run.seconds), f"{run.records[-1]['iteration']:,} steps{skipped}")
-    )
+    steps = f"{run.records[-1]['iteration']:,} steps"
+    if run.skipped:
+        steps += f", {run.skipped} skipped"
+    if run.waited is not None:
+        steps += f", {run.waited:.1%} of it waiting for data"
+    tiles.append(("Training", _duration(run.seconds), steps))
     if run.split is not None:
         tiles.append(
             ("Cases", f"{len(run.split.train)} + {len(run.split.val)}", "to train + to validate on")
@@ -134,7 +136,7 @@ def _scores(run: Run, cases: Cases) -> str:
     if objects is not None:
         told = (
             f"<p class=small>Objects of all cases together: {objects.tp} found,"
-            f" {objects.fn} missed, {objects.fp} not there; precision"
+            f" {objects.fn} missed, {objects.fp} not in the truth; precision"
             f" {_number(objects.precision)}, recall {_number(objects.recall)}, F1"
             f" {_number(objects.f1)}.</p>"
         )
@@ -243,8 +245,7 @@ def _setting(run: Run) -> str:
     else:
         head = "Environment of this report"
         note = "<p class='faint small'>The run did not record what it was trained with.</p>"
-    timing = {} if run.waited is None else {"waiting for data": f"{run.waited:.1%} of the time"}
-    cards.append(f"<h3>{head}</h3>{note}{_facts({**run.environment, **timing})}")
+    cards.append(f"<h3>{head}</h3>{note}{_facts(run.environment)}")
     return (
         "<h2>Setting</h2><div class=columns>"
         + "".join(f"<div class=card>{card}</div>" for card in cards)
@@ -299,8 +300,10 @@ def _number(value: float) -> str:
 def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"
+    minutes = seconds / 60
+    if minutes < 10:
+        return f"{minutes:.1f} min"
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _told(value: object) -> str:

@@ -12,9 +12,8 @@ from swin_umamba.environment import describe
 from swin_umamba.errors import UserError
 from swin_umamba.overlays import FOLDER as OVERLAYS
 from swin_umamba.train import TrainConfig, read_run
-from swin_umamba.train.run_folder import LOG, PLAN, SPLITS
+from swin_umamba.train.run_folder import ENVIRONMENT, LOG, PLAN, SPLITS
 
-ENVIRONMENT = "environment.json"
 TIMES = 6  # overlays of a case, evenly spread over the run
 
 

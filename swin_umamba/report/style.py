@@ -33,11 +33,12 @@ p { margin: 6px 0; max-width: 75ch; }
 }
 .tiles {
   display: grid; gap: 12px; margin-top: 24px;
-  grid-template-columns: repeat(auto-fit, minmax(165px, 1fr));
+  grid-template-columns: repeat(auto-fit, minmax(140px, 1fr));
 }
 .tile { padding: 14px 16px; }
 .tile b {
-  display: block; font-size: 27px; line-height: 1.25; font-variant-numeric: tabular-nums;
+  display: block; font-size: 26px; line-height: 1.25; white-space: nowrap;
+  font-variant-numeric: tabular-nums;
 }
 .tile span { color: var(--faint); font-size: 13.5px; display: block; line-height: 1.35; }
 .tile span:first-child { color: var(--ink); font-weight: 600; }

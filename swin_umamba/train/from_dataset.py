@@ -18,11 +18,14 @@ from swin_umamba.data import (
     read_splits,
 )
 from swin_umamba.data.splits import splits_json
+from swin_umamba.environment import describe_json
 from swin_umamba.errors import UserError
 from swin_umamba.train.config import TrainConfig
 from swin_umamba.train.loop import Progress, TrainResult, train
-from swin_umamba.train.run_folder import CONFIG, PLAN, SPLITS
+from swin_umamba.train.run_folder import CONFIG, ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.train.world import World
+
+OVERLAYS = 3  # validation cases that are drawn as training goes on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +96,19 @@ def train_prepared(
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
-    """`train`, with the plan and the split beside the run's other files."""
+    """`train`, with plan, split and environment beside the run's other files, and overlays."""
     return train(
         prepared.config,
         prepared.train_cases,
         prepared.val_cases,
         folder,
         resume=resume,
-        files={PLAN: prepared.plan.to_json(), SPLITS: splits_json([prepared.split])},
+        files={
+            PLAN: prepared.plan.to_json(),
+            SPLITS: splits_json([prepared.split]),
+            ENVIRONMENT: describe_json(),
+        },
+        overlays=OVERLAYS,
         on_progress=on_progress,
     )
 

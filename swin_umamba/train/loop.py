@@ -57,6 +57,7 @@ def train(
     *,
     resume: bool = False,
     files: Mapping[str, str] | None = None,
+    overlays: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
     """Train a model; leave config, log, checkpoint and weights (last and best) in `folder`.
@@ -64,8 +65,9 @@ def train(
     folder: missing or empty; with `resume`, that of a run of the same config but for CHANGEABLE
     fields, which goes on from its last checkpoint as if it had never stopped: on a CPU, unless
     `minutes` decides, with the same weights bit by bit. files: further text files for a new
-    folder, by name. on_progress is called after every iteration. SIGINT or SIGTERM ends a run
-    after the iteration, with a checkpoint.
+    folder, by name. overlays: validation cases, named as files may be, whose predictions are drawn
+    into the folder at every validation. on_progress is called after every iteration. SIGINT or
+    SIGTERM ends a run after the iteration, with a checkpoint.
 
     Under `accelerate launch` or torchrun the processes share every batch, which is the same for
     any number of them, and the validation cases; the first one writes. The others read the folder
@@ -98,7 +100,10 @@ def train(
             run_folder = stack.enter_context(
                 RunFolder(folder, config.to_json(), files, resume=resume)
             )
-        run = _Run(config, Validation(val_cases, config, world), stepper, world, folder, run_folder)
+        validation = Validation(
+            val_cases, config, world, folder=folder, overlays=overlays if world.main else 0
+        )
+        run = _Run(config, validation, stepper, world, folder, run_folder)
         return run.go(resume, asked, on_progress)
 
 
@@ -206,7 +211,7 @@ class _Run:
     def validate(self, record: Record) -> bool:
         """Add the scores to the record. Returns whether they are the best so far."""
         began = self.clock.seconds()
-        score = self.validation(self.stepper.trained)
+        score = self.validation(self.stepper.trained, self.iteration)
         self.clock.reserve = self.clock.seconds() - began
         record["dsc"] = self.dsc = score.dsc
         record["dsc_of_classes"] = list(score.classes)

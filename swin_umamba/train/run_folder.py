@@ -17,6 +17,7 @@ from swin_umamba.train.config import CHANGEABLE
 CONFIG = "config.json"
 PLAN = "plan.json"
 SPLITS = "splits.json"
+ENVIRONMENT = "environment.json"
 LOG = "log.jsonl"
 WEIGHTS = "model.safetensors"  # the last
 BEST = "best.safetensors"
@@ -43,7 +44,7 @@ def require_free(folder: Path) -> None:
             raise UserError(
                 f"{folder} already holds files of a run; name another folder, or resume it"
             )
-        if found - {LOCK, PLAN, SPLITS}:
+        if found - {LOCK, PLAN, SPLITS, ENVIRONMENT}:
             raise UserError(f"{folder} already holds files; name another folder for the run")
 
 
