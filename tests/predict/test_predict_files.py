@@ -92,7 +92,7 @@ def test_a_damaged_run_is_refused_by_name(
     dataset, run = trained
     broken = tmp_path / "run"
     broken.mkdir()
-    for path in run.iterdir():
+    for path in filter(Path.is_file, run.iterdir()):
         content = path.read_bytes()
         (broken / path.name).write_bytes(
             content[: len(content) // 2] if path.name == name else content

@@ -27,6 +27,7 @@ SHORT = (
 RUN_FILES = {
     *("config.json", "plan.json", "splits.json", "log.jsonl", "curves.png"),
     *("model.safetensors", "best.safetensors", "state.pt", ".lock"),
+    *("environment.json", "overlays"),
 }
 
 
