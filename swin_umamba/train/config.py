@@ -24,6 +24,7 @@ CHANGEABLE = frozenset(
         "workers",
         "device",
         "compile",
+        "cuda_graph",
         "checkpoint_activations",
         "tensorboard",
     }
@@ -77,6 +78,7 @@ class TrainConfig:
     amp: str = "auto"  # on CUDA devices; "auto" takes bf16 where it is supported, else fp16
     workers: int | None = None  # processes that cut patches; None: up to 8 for a GPU, 0 for a CPU
     compile: bool = False  # torch.compile
+    cuda_graph: bool = False  # a step's kernels in one launch: up to 10x faster for small batches
     checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory
     tensorboard: bool = True  # where it is installed
 
@@ -113,6 +115,12 @@ class TrainConfig:
         self._require("patience", self.patience is None or self.patience >= 1, "None or above 0")
         self._require("overlap", 0 <= self.overlap < 1, "at least 0 and below 1")
         self._require("amp", self.amp in AMP_CHOICES, f"one of {', '.join(AMP_CHOICES)}")
+        alone = self.accumulate == 1 and not (self.compile or self.checkpoint_activations)
+        self._require(
+            "cuda_graph",
+            alone or not self.cuda_graph,
+            "false with accumulate, compile or checkpoint_activations",
+        )
         self.augmentation_numbers()
 
     def _require(self, name: str, good: bool, expected: str) -> None:

@@ -38,7 +38,8 @@ def culprit_of_loss(model: nn.Module, forward: Callable[[], Any]) -> str:
         if name
     ]
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices), torch.no_grad():
             forward()
     finally:
         for handle in handles:

@@ -89,6 +89,8 @@ def train(
             f"batch_size: got {config.batch_size}, expected a multiple of the {world.size}"
             " processes"
         )
+    if config.cuda_graph and (world.size > 1 or world.device.type != "cuda"):
+        raise UserError("cuda_graph: true, expected false but on a single CUDA device")
     with ExitStack() as stack:
         asked = stack.enter_context(stop_requests())
         # What cannot be built is told before anything is written.

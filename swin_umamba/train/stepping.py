@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from swin_umamba.data import Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
+from swin_umamba.graphs import GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.train.checkpoint import State
@@ -74,6 +75,7 @@ class Stepper:
         self._next = -1  # the iteration that the loader's next batch is of
         self._net: nn.Module | None = None
         self._frozen = False
+        self._graph: GraphedStep | None = None
 
     @property
     def trained(self) -> SegmentationModel:
@@ -100,24 +102,18 @@ class Stepper:
         lr = factor * learning_rate(config, done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        # What is random in an iteration depends on its number alone, whenever a run resumes.
-        seeds = np.random.SeedSequence((config.seed, iteration, self.world.rank))
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        self._seed(iteration)
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
         batches, waited = self._read(iteration)
-        losses = []
-        for i, (images, masks) in enumerate(batches):
-            last = i == len(batches) - 1
-            with nullcontext() if last else self.world.unsynced(net):
-                loss = self.loss_of(self._forward(net, images), masks) / len(batches)
-                self.scaler.scale(loss).backward()
-            losses.append(loss.detach())
+        loss = (
+            self._replay(iteration, batches) if config.cuda_graph else self._backward(net, batches)
+        )
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # One look at the device for all.
-        value, size = torch.stack((sum(losses, torch.zeros_like(norm)), norm)).tolist()
+        value, size = torch.stack((loss, norm)).tolist()
         record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
         if np.isfinite((value, size)).all():
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
@@ -130,6 +126,33 @@ class Stepper:
         record["waited"] = round(waited, 4)
         record["step"] = round(time.perf_counter() - began, 4)
         return record
+
+    def _seed(self, iteration: int) -> None:
+        """Let what is random in an iteration depend on its number, whenever a run resumes."""
+        seeds = np.random.SeedSequence((self.config.seed, iteration, self.world.rank))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def _backward(self, net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Leave the gradient of the batches' mean loss, and return that."""
+        total = torch.zeros((), device=self.world.device)
+        for i, (images, masks) in enumerate(batches):
+            last = i == len(batches) - 1
+            with nullcontext() if last else self.world.unsynced(net):
+                loss = self.loss_of(self._forward(net, images), masks) / len(batches)
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        return total
+
+    def _replay(self, iteration: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """`_backward` of a single batch as one CUDA graph, captured at the first call."""
+        ((images, masks),) = batches
+        if self._graph is None:
+            scaler = self.scaler if self.scaler.is_enabled() else None
+            self._graph = GraphedStep(
+                self.model, self.loss_of, images, masks, dtype=self.half, scaler=scaler
+            )
+            self._seed(iteration)  # capturing has drawn numbers
+        return self._graph(images, masks)
 
     def _forward(self, net: nn.Module, images: Tensor) -> Any:
         with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):
@@ -193,6 +216,7 @@ class Stepper:
             elif self._frozen:
                 self.model.unfreeze_encoder()
             self._frozen = frozen
+            self._graph = None
             net: Any = torch.compile(self.model) if self.config.compile else self.model
             self._net = self.world.wrapped(net)
         return self._net

@@ -184,6 +184,34 @@ def test_tensorboard_is_written_where_it_is(
     assert not written
 
 
+def test_graphs_are_refused_where_there_are_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cuda_graph: true, expected false but on a single CUDA"):
+        go(tmp_path / "run", tiny_config(cuda_graph=True))
+    with pytest.raises(ValueError, match="cuda_graph: got True, expected false with accumulate"):
+        tiny_config(cuda_graph=True, accumulate=2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("amp", ["off", "fp16", "bf16"])
+def test_graphs_train_as_single_launches_do(tmp_path: Path, amp: str) -> None:
+    """With an encoder that is frozen at first, drop path, and a return to the run later."""
+    save_weights(_model(5), tmp_path / "weights.safetensors")
+    config = tiny_config(
+        pretrained=str(tmp_path / "weights.safetensors"),
+        freeze_iterations=3,
+        device="cuda",
+        amp=amp,
+        workers=0,
+    )
+    plain = go(tmp_path / "plain", config)
+    graphed = config.changed({"cuda_graph": True})
+    assert go(tmp_path / "graphed", graphed, on_progress=signalled_at(5, 15)).stopped
+    result = go(tmp_path / "graphed", graphed, resume=True)
+    tolerance = {"off": 1e-3, "fp16": 0.03, "bf16": 0.1}[amp]
+    for ours, theirs in zip(result.records, plain.records, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance, abs=tolerance)
+
+
 def test_compiled_models_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced, but not compiled to machine code, which would take minutes."""
     traced = partial(torch.compile, backend="eager")
