@@ -112,8 +112,8 @@ def _curves(run: Run) -> str:
 
 def _scores(run: Run, cases: Cases) -> str:
     scores, config = cases.scores, run.config
-    if config.fold == "all":
-        honest = "These are the cases that the run was trained on: they say nothing of new ones."
+    if run.split is not None and set(run.split.train) & set(run.split.val):
+        honest = "These are cases that the run was trained on: they say nothing of new ones."
     else:
         honest = (
             f"Cases of fold {config.fold}, none of which was trained on. The best weights were"
