@@ -22,7 +22,10 @@ OPS_LAYERS = [
     {"backends"},
     {"checks", "flops", "graph", "numerics", "reference", "scan_order", "_version"},
 ]
-TRAINING = {"train", "predict", "losses", "metrics", "data", "cli", "demo", "plots"}
+TRAINING = {
+    *("train", "predict", "predict_files", "losses", "metrics", "evaluate", "data", "report"),
+    *("cli", "demo", "plots", "overlays"),
+}
 MODEL = {"models", "ss2d", "layers", "encoder", "decoder", "drop_path", "weights"}
 
 
