@@ -8,34 +8,44 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object
 from torch import nn
 
 from swin_umamba.errors import UserError
 from swin_umamba.predict import pick_device
 
+LAUNCHED = "LOCAL_RANK"  # a variable that launchers set
+
 
 class World:
-    """This process among those that train together.
+    """This process among those that train together, which accelerate finds and joins.
 
-    device: as TrainConfig.device; with several processes on GPUs each takes its own. Raises
-    UserError for devices that this machine lacks, and for other ways of distributing than DDP.
+    device: as TrainConfig.device; with several processes on GPUs each takes its own. Without a
+    launcher accelerate is not needed. Raises UserError for devices that this machine lacks, and for
+    other ways of distributing than DDP.
     """
 
     def __init__(self, device: str) -> None:
-        launched = "LOCAL_RANK" in os.environ
-        if launched:
-            # Said of convolutions' gradients, which are channels last; nothing is to be done.
-            message = "Grad strides do not match bucket view strides"
-            warnings.filterwarnings("ignore", message=message)
-        if launched and device not in ("auto", "cuda", "cpu"):
+        self.rank, self.size = 0, 1
+        self._accelerator: Any = None
+        if LAUNCHED in os.environ:
+            self._join(device)
+        else:
+            self.device = pick_device(device)
+
+    def _join(self, device: str) -> None:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate.utils import DistributedType
+
+        if device not in ("auto", "cuda", "cpu"):
             raise UserError(f"device {device!r}: expected auto, cuda or cpu under a launcher")
+        # Said of convolutions' gradients, which are channels last; nothing is to be done.
+        message = "Grad strides do not match bucket view strides"
+        warnings.filterwarnings("ignore", message=message)
         cuda = torch.cuda.is_available()
-        # Not before a launcher's process has its own GPU: this takes memory on the first.
-        picked = None if launched and cuda else pick_device(device)
+        if not cuda:
+            pick_device(device)
         self._accelerator = Accelerator(
-            cpu=not cuda or (launched and device == "cpu"),
+            cpu=not cuda or device == "cpu",
             mixed_precision="no",  # the loop's own autocast decides
             device_placement=False,
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
@@ -43,9 +53,9 @@ class World:
         kind = self._accelerator.distributed_type
         if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
             raise UserError(f"training under {kind.value} is not supported, only DDP is")
-        self.rank: int = self._accelerator.process_index
-        self.size: int = self._accelerator.num_processes
-        self.device: torch.device = self._accelerator.device if picked is None else picked
+        self.rank = self._accelerator.process_index
+        self.size = self._accelerator.num_processes
+        self.device = self._accelerator.device
 
     @property
     def main(self) -> bool:
@@ -57,6 +67,8 @@ class World:
 
         To be called again whenever other parameters require gradients than before.
         """
+        if self.size == 1:
+            return model
         self._accelerator.free_memory()
         wrapped: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
         return wrapped
@@ -80,14 +92,19 @@ class World:
         """The lists of all processes, one after another, in every process."""
         if self.size == 1:
             return values
+        from accelerate.utils import gather_object
+
         everyone: list[Any] = gather_object(values)
         return everyone
 
     def main_first(self) -> AbstractContextManager[Any]:
         """Within it, the process that writes goes first and the others after it."""
-        first: AbstractContextManager[Any] = self._accelerator.main_process_first()
+        first: AbstractContextManager[Any] = (
+            self._accelerator.main_process_first() if self.size > 1 else nullcontext()
+        )
         return first
 
     def wait(self) -> None:
         """Until every process is here."""
-        self._accelerator.wait_for_everyone()
+        if self.size > 1:
+            self._accelerator.wait_for_everyone()
