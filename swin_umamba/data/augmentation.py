@@ -183,7 +183,7 @@ def _window(
     """A copy of a window of the last two axes, 0 outside."""
     found = np.zeros((*values.shape[:-2], *size), values.dtype)
     start = [max(at, 0) for at in corner]
-    stop = [at + n for at, n in zip(corner, size, strict=True)]
+    stop = [max(at + n, s) for at, n, s in zip(corner, size, start, strict=True)]
     inside = values[..., start[0] : stop[0], start[1] : stop[1]]
     rows, columns = (s - at for s, at in zip(start, corner, strict=True))
     found[..., rows : rows + inside.shape[-2], columns : columns + inside.shape[-1]] = inside
