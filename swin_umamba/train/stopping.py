@@ -17,13 +17,15 @@ SAME_REQUEST = 1.0  # seconds
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """A function that tells whether SIGINT or SIGTERM came; a later second one acts as without us.
 
-    Outside of the main thread, where Python takes no signals, it always tells no.
+    Outside of the main thread, where Python takes no signals, it always tells no. A signal that
+    the process was started to ignore, as shells have background jobs ignore SIGINT, stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     asked: float | None = None
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    before = {kind: handler for kind, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def ask(kind: int, frame: FrameType | None) -> None:
         nonlocal asked

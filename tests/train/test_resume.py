@@ -37,6 +37,14 @@ from swin_umamba.train.world import World
 from swin_umamba.weights import save_weights
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT as in a foreground process: a background job's shell may have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("changes", [{}, {"workers": 1, "ema": 0.9, "accumulate": 2}])
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_to_the_same_weights_and_log(
@@ -73,6 +81,13 @@ def test_a_second_signal_ends_a_run_at_once(tmp_path: Path) -> None:
         on_progress=lambda progress: [os.kill(os.getpid(), kind) for kind in both],
     )
     assert result.stopped
+
+
+def test_a_signal_ignored_from_the_start_stays_ignored(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    result = go(tmp_path / "run", tiny_config(), on_progress=signalled_at(1, signal.SIGINT))
+    assert not result.stopped
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_workers_that_the_signal_ended_first_are_done_without(tmp_path: Path) -> None:
