@@ -21,15 +21,8 @@ struct ImageSource {
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
 
-  // Two ones.
-  static __device__ uint32_t ones() {
-    T2 v;
-    from_float2(make_float2(1.0f, 1.0f), v);
-    return *reinterpret_cast<uint32_t*>(&v);
-  }
-
-  // Rank padded to the matrix instructions' 8, with a column more for the bias; words of a staged row of proj, four banks apart.
-  static __host__ __device__ int padded_rank(int R) { return (R + 8) / 8 * 8; }
+  // Rank padded to the matrix instructions' 8; words of a staged row of proj, four banks apart.
+  static __host__ __device__ int padded_rank(int R) { return (R + 7) / 8 * 8; }
   static __host__ __device__ int proj_words(const ScanParams& p) {
     const int words = (p.R + 2 * M::N > padded_rank(p.R) ? p.R + 2 * M::N : padded_rank(p.R)) / 2;
     return (words + 3) / 8 * 8 + 4;
@@ -37,7 +30,7 @@ struct ImageSource {
   static __host__ __device__ int shared_bytes(const ScanParams& p) {
     const int rank = padded_rank(p.R);
     const int tiles = kTile * (kXTiles * (kXRow * 2 + 4) + kProjTiles * proj_words(p) * 4);
-    const int backward = (kTile * kDyRow + M::kChannels * rank + M::kThreads * 2 * kColumns) * 4;
+    const int backward = (kTile * kDyRow + M::kChannels * (rank + 2)) * 4;
     return tiles + M::kChannels * rank * 2 + (kBackward ? backward : 0);
   }
 
@@ -48,7 +41,7 @@ struct ImageSource {
   T* x_tiles;         // (kXTiles, kTile, kXRow); later holds ddelta
   int* places;        // (kXTiles, kTile): where the steps of a tile lie in the image
   float* dy;          // (kTile, kDyRow), backward only
-  float* dDs;         // (lanes, 2 * kColumns), of the channels a lane stages; backward only
+  float* dDs;         // (channels), then dbias (channels); backward only
   uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj; then weight and dweight
   __device__ int rank() const { return padded_rank(p.R); }
   __device__ int words() const { return proj_words(p); }
@@ -65,7 +58,7 @@ struct ImageSource {
     places = reinterpret_cast<int*>(x_tiles + kXTiles * kTile * kXRow);
     dy = reinterpret_cast<float*>(places + kXTiles * kTile);
     dDs = dy + (kBackward ? kTile * kDyRow : 0);
-    p_tiles = reinterpret_cast<uint32_t*>(dDs + (kBackward ? M::kThreads * 2 * kColumns : 0));
+    p_tiles = reinterpret_cast<uint32_t*>(dDs + (kBackward ? 2 * M::kChannels : 0));
   }
 
   __device__ int buffer(int tile) const { return (tile - w.first_tile) % kXTiles; }
@@ -93,7 +86,7 @@ struct ImageSource {
       if constexpr (kBackward) dweight[i] = 0.0f;
     }
     if constexpr (kBackward) {
-      for (int i = 0; i < 2 * kColumns; ++i) dDs[t.thread() * 2 * kColumns + i] = 0.0f;
+      for (int i = t.thread(); i < 2 * M::kChannels; i += M::kThreads) dDs[i] = 0.0f;
     }
     load(kBackward ? w.last_tile - 1 : w.first_tile);
     load_dout(w.last_tile - 1);
@@ -269,21 +262,19 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     float* dx = static_cast<float*>(p.dx) + static_cast<int64_t>(w.b) * w.length * p.D + w.channel;
-    float2 D[kColumns];
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) D[j] = parameter(p.Ds, t, j);
-    float dD[2 * kColumns];
-    load_vector(dDs + t.thread() * 2 * kColumns, dD);
-#pragma unroll
-    for (int first = 0; first < kTile; first += 8) {
-      const int step = first + t.lane / 4;
-      const int64_t pos = places_of(tile)[step];
-#pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        const int channel = lane_channel(t, j), own = channel - t.warp * M::WC;
+#pragma unroll 1
+    for (int j = 0; j < kColumns; ++j) {
+      const int channel = lane_channel(t, j), own = channel - t.warp * M::WC;
+      const float2 D = parameter(p.Ds, t, j);
+      // dDs, then dbias: float16 would lose the small ddelta of which dbias is the sum.
+      float totals[4] = {};
+#pragma unroll 2
+      for (int first = 0; first < kTile; first += 8) {
+        const int step = first + t.lane / 4;
         T2* xs = reinterpret_cast<T2*>(x_of(tile) + step * kXRow + channel);
         float2 ddelta = make_float2(0.0f, 0.0f);
         if (step < count && w.channel + channel < w.channel_end) {
+          const int64_t pos = places_of(tile)[step];
           const float4 v = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * own);
           const float2 x = to_float2(*xs);
           const float2 g = *reinterpret_cast<const float2*>(dy + step * kDyRow + channel);
@@ -291,14 +282,20 @@ struct ImageSource {
           ddelta.x = fmaf(x.x, sum.y, kLn2 * sum.x) * softplus_slope(v.x);
           ddelta.y = fmaf(x.y, sum.w, kLn2 * sum.z) * softplus_slope(v.z);
           add_to(dx + pos * p.D + channel,
-                 make_float2(fmaf(D[j].x, g.x, v.x * sum.y), fmaf(D[j].y, g.y, v.z * sum.w)));
-          dD[2 * j] = fmaf(g.x, x.x, dD[2 * j]);
-          dD[2 * j + 1] = fmaf(g.y, x.y, dD[2 * j + 1]);
+                 make_float2(fmaf(D.x, g.x, v.x * sum.y), fmaf(D.y, g.y, v.z * sum.w)));
+          totals[0] = fmaf(g.x, x.x, totals[0]);
+          totals[1] = fmaf(g.y, x.y, totals[1]);
+          totals[2] += ddelta.x;
+          totals[3] += ddelta.y;
         }
         from_float2(ddelta, *xs);
       }
+      // Over the lanes that stage other steps of the same channels.
+      using Sum = LaneSum<4, 8, 4>;
+      Sum::run(totals, t.lane);
+      const int i = Sum::first(t.lane);
+      if (Sum::owner(t.lane)) dDs[i / 2 * M::kChannels + channel + i % 2] += totals[0];
     }
-    store_vector(dDs + t.thread() * 2 * kColumns, dD);
   }
 
   // After a barrier: products with ddelta, and sums over the warps. `sums` is the first warp's tile.
@@ -335,7 +332,7 @@ struct ImageSource {
       }
     }
 
-    // ddelta^T @ (the rank's part of proj, then a column of ones for the bias), a warp its channels.
+    // ddelta^T @ the rank's part of proj, a warp its channels.
 #pragma unroll 1
     for (int r = 0; r < rank; r += 8) {
       uint32_t b[kTile / 8][1];
@@ -343,7 +340,7 @@ struct ImageSource {
       for (int s = 0; s < kTile / 8; ++s) {
         load_blocks<true>(b[s],
                           reinterpret_cast<const T*>(p_tile + (8 * s + t.lane % 8) * words) + r);
-        if (r + t.lane / 4 >= p.R) b[s][0] = r + t.lane / 4 == p.R ? ones() : 0;
+        if (r + t.lane / 4 >= p.R) b[s][0] = 0;  // Bs lies behind the rank
       }
 #pragma unroll
       for (int c = 0; c < M::WC; c += 16) {
@@ -392,30 +389,21 @@ struct ImageSource {
 
   __device__ void finish() {
     const int64_t o = (w.partial(p) * p.K + w.k) * p.D;
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float dD = dDs[t.thread() * 2 * kColumns + 2 * j + e];
-#pragma unroll
-        for (int stride = 4; stride < 32; stride *= 2) dD += __shfl_xor_sync(~0u, dD, stride);
-        const int c = w.channel + lane_channel(t, j) + e;
-        if (t.lane < 4 && c < w.channel_end) {
-          p.dDs[o + c] = dD;
-        }
+    __syncwarp();
+    if (t.lane < M::WC) {
+      const int channel = t.warp * M::WC + t.lane, c = w.channel + channel;
+      if (c < w.channel_end) {
+        p.dDs[o + c] = dDs[channel];
+        p.dbias[o + c] = dDs[M::kChannels + channel];
       }
     }
-    __syncwarp();
     const int rank = this->rank();
     const float* dweight = dweights();
     for (int i = t.lane; i < M::WC * rank; i += 32) {
       const int channel = t.warp * M::WC + i / rank, r = i % rank;
       const int64_t c = o + w.channel + channel;
-      if (w.channel + channel >= w.channel_end || r > p.R) continue;
-      if (r < p.R) {
+      if (w.channel + channel < w.channel_end && r < p.R) {
         p.ddt_weight[c * p.R + r] = dweight[channel * rank + r];
-      } else {
-        p.dbias[c] = dweight[channel * rank + r];
       }
     }
   }
