@@ -37,8 +37,8 @@ class ResidualBlock(nn.Module):
             self.conv3 = get_conv_layer(2, in_channels, out_channels, 1, 1, act=None, norm=None)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = ops.instance_norm_act(self.conv1(x), slope=_SLOPE)
-        out = self.conv2(out)
+        out = ops.conv3x3(x, self.conv1.conv.weight)
+        out = ops.norm_act_conv3x3(out, self.conv2.conv.weight, slope=_SLOPE)
         short = x if self.conv3 is None else self.conv3(x)
         return ops.instance_norm_act(
             out,

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from swin_umamba.blocks import ResidualBlock
 from swin_umamba.ss2d import DIRECTIONS, SS2D
 
 
@@ -48,7 +49,7 @@ def count_flops(model: nn.Module) -> Iterator[dict[nn.Module, Flops]]:
 
     Holds the latest pass of each module; a model that runs a module twice in one pass is
     undercounted, which none of ours does. SS2D counts for its parts except its output projection,
-    which is counted on its own.
+    a residual block for its 3x3 convolutions; what else they hold is counted on its own.
     """
     counts: dict[nn.Module, Flops] = {}
 
@@ -83,6 +84,11 @@ def _linear(module: Any, x: Tensor, out: Tensor) -> Flops:
     return Flops(out.numel() * module.in_features)
 
 
+def _residual_block(module: Any, x: Tensor, out: Tensor) -> Flops:
+    pixels = out[:, 0].numel()
+    return Flops(pixels * sum(c.conv.weight.numel() for c in (module.conv1, module.conv2)))
+
+
 def _ss2d(module: Any, x: Tensor, out: Tensor) -> Flops:
     pixels = x[..., 0].numel()
     in_proj = pixels * module.in_proj.weight.numel()
@@ -97,5 +103,6 @@ _RULES: dict[type[nn.Module], _Rule] = {
     nn.Conv2d: _conv,
     nn.ConvTranspose2d: _transposed_conv,
     nn.Linear: _linear,
+    ResidualBlock: _residual_block,
     SS2D: _ss2d,
 }

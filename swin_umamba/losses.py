@@ -101,15 +101,17 @@ def dice_cross_entropy(
     logits = logits.to(_accurate(logits.dtype))
     target = target.long()
     known = (target != IGNORED)[:, None]
-    cross_entropy = F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+    # What the backward pass keeps is two maps like the logits, and masks.
+    log_probabilities = logits.log_softmax(1)
+    cross_entropy = F.nll_loss(log_probabilities, target, ignore_index=IGNORED, reduction="sum")
     pixels = known.sum().to(logits.dtype)
 
     over = (0, 2, 3) if batch_dice else (2, 3)
-    foreground = logits.softmax(1)[:, 1:] * known
+    foreground = log_probabilities.exp()[:, 1:]
     classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-    truth = (target[:, None] == classes).to(foreground.dtype)
-    overlap = (foreground * truth).sum(over)
-    total = foreground.sum(over) + truth.sum(over)
+    truth = target[:, None] == classes
+    overlap = torch.where(truth, foreground, 0).sum(over)
+    total = torch.where(known, foreground, 0).sum(over) + truth.sum(over)
     if batch_dice:
         sums = torch.cat((torch.stack((cross_entropy, pixels)), overlap, total))
         if across_ranks:

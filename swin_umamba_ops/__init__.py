@@ -8,7 +8,13 @@
 from swin_umamba_ops._version import __version__
 from swin_umamba_ops.backends import available_backends
 from swin_umamba_ops.functional import selective_scan, ss2d
-from swin_umamba_ops.fused import depthwise_conv_silu, instance_norm_act, layer_norm
+from swin_umamba_ops.fused import (
+    conv3x3,
+    depthwise_conv_silu,
+    instance_norm_act,
+    layer_norm,
+    norm_act_conv3x3,
+)
 from swin_umamba_ops.scan_order import cross_merge, cross_scan
 
 selective_scan_fn = selective_scan
@@ -17,11 +23,13 @@ selective_scan_fn = selective_scan
 __all__ = [
     "__version__",
     "available_backends",
+    "conv3x3",
     "cross_merge",
     "cross_scan",
     "depthwise_conv_silu",
     "instance_norm_act",
     "layer_norm",
+    "norm_act_conv3x3",
     "selective_scan",
     "selective_scan_fn",
     "ss2d",

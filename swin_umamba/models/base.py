@@ -57,6 +57,9 @@ class SegmentationModel(nn.Module, ABC):
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
+        if self.in_channels == 1:
+            # Its layout is open, and convolutions would take it for channels first.
+            x = x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
         logits = self.logits(x)
         if bottom or right:
             logits = [

@@ -77,6 +77,18 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous()
 
 
+def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
+    """dy (B, H, W, C) with its positions evenly apart, and how far.
+
+    The gradient of one part of a concatenation is so as it is, and need not be copied.
+    """
+    _, H, W, _ = dy.shape
+    stride = dy.stride(2)
+    if dy.stride() == (H * W * stride, W * stride, stride, 1):
+        return dy, stride
+    return dy.contiguous(), dy.shape[3]
+
+
 @functools.cache
 def _kernels() -> Any:
     from swin_umamba_ops.fused import instance_norm_kernels
@@ -142,7 +154,8 @@ def _forward_fake(
     eps: float,
     slope: float,
 ) -> tuple[Tensor, Tensor]:
-    stats = x.new_empty((4, x.shape[0], x.shape[3]), dtype=torch.float32)
+    rows = 4 if kind == _NORMALISED else 2
+    stats = x.new_empty((rows, x.shape[0], x.shape[3]), dtype=torch.float32)
     return torch.empty_like(x), stats
 
 
@@ -161,14 +174,16 @@ def _backward(
     )
     if x.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_(), dresidual
+    dy, dy_stride = _in_rows(dy)
     cut, kernels = _Cut(x), _kernels()
     sums = cut.sums(x, 3)
     options = {"AFFINE": weight is not None, "RESIDUAL": kind}
     kernels.gradient_sums[cut.grid](
-        dy, x, weight, bias, residual, stats, sums, *cut.sizes, slope, **options, **cut.tile
-    )
+        dy, dy_stride, x, weight, bias, residual, stats, sums, *cut.sizes, slope,
+        **options, **cut.tile,
+    )  # fmt: skip
     kernels.gradient[cut.grid](
-        dy, x, weight, bias, residual, stats, sums, dx, dresidual, *cut.sizes, slope,
+        dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual, *cut.sizes, slope,
         **options, **cut.whole,
     )  # fmt: skip
     if weight is not None and bias is not None:
@@ -213,7 +228,7 @@ class _InstanceNormAct(torch.autograd.Function):
             return (None,) * 7
         x, weight, bias, residual, stats = ctx.saved_tensors
         dx, dweight, dbias, dresidual = torch.ops.swin_umamba.instance_norm_act_backward.default(
-            dy.contiguous(), x, weight, bias, residual, stats, ctx.kind, ctx.slope
+            dy, x, weight, bias, residual, stats, ctx.kind, ctx.slope
         )
         given = [None if t is None else d for t, d in ((weight, dweight), (bias, dbias))]
         return (dx, *given, None if residual is None else dresidual, None, None, None)

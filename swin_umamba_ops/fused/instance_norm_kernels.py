@@ -12,12 +12,14 @@ _SIZES = ("L", "chunks", "length", "sums_stride")
 
 
 @triton.jit
-def _rows(x, image, first, end, channels, L, C, ROWS: tl.constexpr):
-    """Values (ROWS, DEEP) of positions from `first` on, their place, and what is inside."""
+def _rows(x, stride, image, first, end, channels, L, C, ROWS: tl.constexpr):
+    """Values (ROWS, DEEP) of positions from `first` on, which lie `stride` apart; their place were
+    they C apart; and what is inside."""
     positions = first + tl.arange(0, ROWS)
     inside = (positions < end)[:, None] & (channels < C)[None, :]
-    where = (image.to(tl.int64) * L + positions)[:, None] * C + channels[None, :]
-    return tl.load(x + where, mask=inside, other=0.0).to(tl.float32), where, inside
+    rows = (image.to(tl.int64) * L + positions)[:, None]
+    values = tl.load(x + rows * stride + channels[None, :], mask=inside, other=0.0)
+    return values.to(tl.float32), rows * C + channels[None, :], inside
 
 
 @triton.jit
@@ -54,7 +56,7 @@ def moments(
     second = tl.zeros((ROWS, DEEP), tl.float32)
     end = tl.minimum((chunk + 1) * length, L)
     for start in range(chunk * length, end, ROWS):
-        values, _, inside = _rows(x, image, start, end, channels, L, C, ROWS)
+        values, _, inside = _rows(x, C, image, start, end, channels, L, C, ROWS)
         values = tl.where(inside, values - origin[None, :], 0.0)
         first += values
         second += values * values
@@ -79,8 +81,8 @@ def apply(
 ):  # fmt: skip
     """y = leaky_relu(normalised(x) * weight + bias + residual, slope).
 
-    RESIDUAL: 0 none, 1 as it is, 2 normalised too. stats (4, B, C): mean and one over the
-    deviation of x, and of the residual, for the backward pass.
+    RESIDUAL: 0 none, 1 as it is, 2 normalised too. stats (2 or 4, B, C): mean and one over
+    the deviation of x, and of a normalised residual, for the backward pass.
     """
     chunk, image = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
@@ -102,7 +104,7 @@ def apply(
     b = _optional(bias, channels, C, 0.0, AFFINE) - mean * w
     end = tl.minimum((chunk + 1) * length, L)
     for start in range(chunk * length, end, ROWS):
-        values, where, inside = _rows(x, image, start, end, channels, L, C, ROWS)
+        values, where, inside = _rows(x, C, image, start, end, channels, L, C, ROWS)
         out = values * w[None, :] + b[None, :]
         if RESIDUAL > 0:
             more = tl.load(residual + where, mask=inside, other=0.0).to(tl.float32)
@@ -114,11 +116,11 @@ def apply(
 
 @triton.jit
 def _gradient(
-    dy, x, residual, image, start, end, channels, L, C, slope, mean, scale, r_mean, r_scale, w, b,
-    RESIDUAL: tl.constexpr, ROWS: tl.constexpr,
+    dy, dy_stride, x, residual, image, start, end, channels, L, C, slope,
+    mean, scale, r_mean, r_scale, w, b, RESIDUAL: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """The gradient before the leaky ReLU, and x and the residual, normalised."""
-    g, where, inside = _rows(dy, image, start, end, channels, L, C, ROWS)
+    g, where, inside = _rows(dy, dy_stride, image, start, end, channels, L, C, ROWS)
     normal = tl.load(x + where, mask=inside, other=0.0).to(tl.float32)
     normal = tl.where(inside, (normal - mean[None, :]) * scale[None, :], 0.0)
     out = normal * w[None, :] + b[None, :]
@@ -133,10 +135,14 @@ def _gradient(
 
 @triton.jit(do_not_specialize=_SIZES)
 def gradient_sums(
-    dy, x, weight, bias, residual, stats, sums, L, C, chunks, length, sums_stride, slope,
+    dy, dy_stride, x, weight, bias, residual, stats, sums,
+    L, C, chunks, length, sums_stride, slope,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, DEEP: tl.constexpr,
 ):  # fmt: skip
-    """sums (3, B, chunks, C): of the gradient, of it times normalised x, times the residual's."""
+    """sums (3, B, chunks, C): of the gradient, of it times normalised x, times the residual's.
+
+    Positions of dy lie dy_stride apart: it may be some channels of a larger map.
+    """
     chunk, image = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
     deep = channels < C
@@ -157,7 +163,7 @@ def gradient_sums(
     end = tl.minimum((chunk + 1) * length, L)
     for start in range(chunk * length, end, ROWS):
         g, normal, other, _, _ = _gradient(
-            dy, x, residual, image, start, end, channels, L, C, slope,
+            dy, dy_stride, x, residual, image, start, end, channels, L, C, slope,
             mean, scale, r_mean, r_scale, w, b, RESIDUAL, ROWS,
         )  # fmt: skip
         plain += g
@@ -173,12 +179,12 @@ def gradient_sums(
 
 @triton.jit(do_not_specialize=_SIZES)
 def gradient(
-    dy, x, weight, bias, residual, stats, sums, dx, dresidual,
+    dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual,
     L, C, chunks, length, sums_stride, slope,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr,
     ROWS: tl.constexpr, DEEP: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """dx and dresidual, like x."""
+    """dx and dresidual, like x; dy as in `gradient_sums`."""
     chunk, image = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
     deep = channels < C
@@ -200,7 +206,7 @@ def gradient(
     end = tl.minimum((chunk + 1) * length, L)
     for start in range(chunk * length, end, ROWS):
         g, normal, other, where, inside = _gradient(
-            dy, x, residual, image, start, end, channels, L, C, slope,
+            dy, dy_stride, x, residual, image, start, end, channels, L, C, slope,
             mean, scale, r_mean, r_scale, w, b, RESIDUAL, ROWS,
         )  # fmt: skip
         out = (g - plain[None, :] - normal * along[None, :]) * (w * scale)[None, :]

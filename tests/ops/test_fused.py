@@ -55,7 +55,7 @@ def check(op: Op, inputs: dict[str, Tensor], plain: Op, monkeypatch: pytest.Monk
     on_device = [t.to(DEVICE) for t in tensors]
     truth = with_gradients(plain, [t.double() for t in tensors])
     eager = with_gradients(plain, tensors)
-    for name in ("depthwise", "instance_norm", "layer_norm"):
+    for name in ("convolution", "depthwise", "instance_norm", "layer_norm"):
         # By its full name: the package's own layer_norm is the function.
         module = import_module(f"swin_umamba_ops.fused.{name}")
         monkeypatch.setattr(module, "kernels_serve", lambda x: True)
@@ -204,6 +204,57 @@ def test_instance_norm_in_many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     check(ops.instance_norm_act, inputs, ops.instance_norm_act, monkeypatch)
 
 
+@needs_kernels
+def test_gradient_of_a_part_of_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes back through a concatenation is taken as it lies."""
+    inputs = rounded(torch.float32, x=noise(2, 12, 5, 7), other=noise(2, 4, 5, 7, seed=1))
+
+    def op(x: Tensor, other: Tensor) -> Tensor:
+        parts = torch.cat((other, ops.instance_norm_act(x, slope=0.01)), dim=1)
+        return parts.contiguous(memory_format=torch.channels_last)
+
+    check(op, inputs, op, monkeypatch)
+
+
+# ---- 3x3 convolutions
+
+
+@needs_kernels
+@DTYPES
+@pytest.mark.parametrize("E", [6, 70])
+@pytest.mark.parametrize("C", [1, 12, 17])
+def test_conv3x3(C: int, E: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few channels out take the mirrored way, many or few in the plain one."""
+    inputs = {name: t.to(dtype) for name, t in _convolution(C, E).items()}
+    check(ops.conv3x3, inputs, ops.conv3x3, monkeypatch)
+
+
+@needs_kernels
+@DTYPES
+def test_norm_act_conv3x3(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = {name: t.to(dtype) for name, t in _convolution(24, 10).items()}
+
+    def op(x: Tensor, weight: Tensor) -> Tensor:
+        return ops.norm_act_conv3x3(x, weight, slope=0.01)
+
+    check(op, inputs, op, monkeypatch)
+
+
+def _convolution(C: int, E: int) -> dict[str, Tensor]:
+    return {"x": noise(2, C, 9, 7), "weight": noise(E, C, 3, 3, seed=1) / (9 * C) ** 0.5}
+
+
+def test_convolution_is_pytorchs() -> None:
+    x, weight = (t.float() for t in _convolution(5, 8).values())
+    plain = torch.nn.functional.conv2d(x, weight, padding=1)
+    torch.testing.assert_close(ops.conv3x3(x, weight), plain, rtol=0, atol=0)
+    active = ops.instance_norm_act(x, slope=0.1)
+    plain = torch.nn.functional.conv2d(active, weight, padding=1)
+    torch.testing.assert_close(ops.norm_act_conv3x3(x, weight, slope=0.1), plain, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ops.conv3x3(x, weight).dtype == torch.bfloat16
+
+
 # ---- all of them
 
 
@@ -213,14 +264,23 @@ def _arguments(name: str) -> tuple[Any, ...]:
 
     x, gate = leaf(2, 3, 5, 8, seed=0), leaf(2, 3, 5, 8, seed=1)
     weight, bias, filters = leaf(8, seed=2), leaf(8, seed=3), leaf(8, 1, 3, 3, seed=4)
+    kernel = leaf(4, 8, 3, 3, seed=5)
     return {
         "layer_norm": (x, gate, weight, bias, 1e-5, torch.float16),
         "depthwise_conv_silu": (x, filters, bias),
         "instance_norm_act": (x, weight, bias, gate, 2, 1e-5, 0.01),
+        "conv3x3": (x, kernel),
+        "norm_act_conv3x3": (x, kernel, 1e-5, 0.01),
     }[name]
 
 
-NAMES = ("layer_norm", "depthwise_conv_silu", "instance_norm_act")
+NAMES = (
+    "layer_norm",
+    "depthwise_conv_silu",
+    "instance_norm_act",
+    "conv3x3",
+    "norm_act_conv3x3",
+)
 
 
 @needs_kernels
@@ -275,6 +335,17 @@ def test_empty_batches(name: str) -> None:
             "weight",
         ),
         (lambda: ops.instance_norm_act(torch.ones(1, 3, 1, 1)), "one position"),
+        (lambda: ops.conv3x3(torch.ones(3, 2, 2), torch.ones(2, 3, 3, 3)), "x has shape"),
+        (lambda: ops.conv3x3(torch.ones(1, 3, 2, 2), torch.ones(2, 2, 3, 3)), "weight has shape"),
+        (lambda: ops.conv3x3(torch.ones(1, 3, 2, 2), torch.ones(2, 3, 1, 1)), "weight has shape"),
+        (
+            lambda: ops.conv3x3(torch.ones(1, 3, 2, 2), torch.ones(2, 3, 3, 3).double()),
+            "weight has dtype",
+        ),
+        (
+            lambda: ops.norm_act_conv3x3(torch.ones(1, 3, 1, 1), torch.ones(2, 3, 3, 3)),
+            "one position",
+        ),
         (lambda: ops.instance_norm_act(torch.ones(1, 3, 2, 2), torch.ones(3)), "weight and bias"),
         (
             lambda: ops.instance_norm_act(torch.ones(1, 3, 2, 2), residual=torch.ones(1, 3, 2, 1)),

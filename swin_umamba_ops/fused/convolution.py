@@ -1,0 +1,193 @@
+"""3x3 convolutions of few channels, after an instance norm that is made again in the backward pass.
+
+cuDNN's forward kernels take two to three times as long as its gradient kernels where the result
+has few channels; the forward pass is then asked for as the gradient of the mirrored convolution,
+which is the same sum of products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from swin_umamba_ops.fused._registration import autocast_dtype, define, kernels_serve
+from swin_umamba_ops.fused.instance_norm import instance_norm_act
+
+_FEW = 64  # channels, as measured on an H100: benchmarks/NOTES.md
+_HALVES = (torch.float16, torch.bfloat16)
+_NORM = torch.ops.swin_umamba
+
+
+def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
+    """conv2d(x, weight, padding=1), whichever of cuDNN's kernels is the fastest.
+
+    x: (B, C, H, W), fastest in channels_last; weight: (E, C, 3, 3). The result (B, E, H, W) has
+    autocast's dtype under autocast, else x's.
+    """
+    _check(x, weight)
+    x, weight = _cast(x, weight)
+    if kernels_serve(x):
+        out: Tensor = _conv3x3(x.permute(0, 2, 3, 1).contiguous(), weight).permute(0, 3, 1, 2)
+        return out
+    return F.conv2d(x, weight, padding=1)
+
+
+def norm_act_conv3x3(x: Tensor, weight: Tensor, *, eps: float = 1e-5, slope: float = 1.0) -> Tensor:
+    """conv3x3(leaky_relu(InstanceNorm(x), slope), weight); keeps x alone for the backward pass.
+
+    Shapes and dtypes are those of `conv3x3`; the norm has no parameters. As in PyTorch one position
+    alone is an error: it has no variance.
+    """
+    _check(x, weight)
+    if x.shape[2] * x.shape[3] <= 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected more than one position")
+    x, weight = _cast(x, weight)
+    if kernels_serve(x):
+        y, _ = _norm_act_conv3x3(x.permute(0, 2, 3, 1).contiguous(), weight, eps, slope)
+        out: Tensor = y.permute(0, 3, 1, 2)
+        return out
+    return F.conv2d(instance_norm_act(x, eps=eps, slope=slope), weight, padding=1)
+
+
+def _check(x: Tensor, weight: Tensor) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected four axes (B, C, H, W)")
+    if weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}, expected (E, {x.shape[1]}, 3, 3)"
+        )
+
+
+def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    dtype = autocast_dtype(x)
+    if dtype is not None:
+        return x.to(dtype), weight.to(dtype)
+    if x.dtype != weight.dtype:
+        raise ValueError(f"weight has dtype {weight.dtype}, expected x's {x.dtype}")
+    return x, weight
+
+
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """x (B, H, W, C) to (B, H, W, E), both contiguous."""
+    image = x.permute(0, 3, 1, 2)
+    if weight.dtype in _HALVES and weight.shape[0] < _FEW <= 4 * weight.shape[1]:
+        mirrored = weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
+        out = F.conv_transpose2d(image, mirrored, padding=1)
+    else:
+        # Channels last also where a single channel leaves the layout open.
+        out = F.conv2d(image, weight.contiguous(memory_format=torch.channels_last), padding=1)
+    return out.permute(0, 2, 3, 1).contiguous()
+
+
+def _gradients(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """dx (B, H, W, C), contiguous, and dweight."""
+    dx, dweight, _ = torch.ops.aten.convolution_backward(
+        dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, None, [1, 1], [1, 1], [1, 1],
+        False, [0, 0], 1, [True, True, False],
+    )  # fmt: skip
+    if dweight.stride() != weight.stride():
+        dweight = torch.empty_like(weight).copy_(dweight)
+    return dx.permute(0, 2, 3, 1).contiguous(), dweight
+
+
+def _fake(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty((*x.shape[:3], weight.shape[0]))
+
+
+def _backward_fake(dy: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight)
+
+
+class _Conv3x3(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            y: Tensor = torch.ops.swin_umamba.conv3x3.default(x, weight)
+        ctx.save_for_backward(x, weight)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+        gradients: tuple[Tensor, Tensor] = torch.ops.swin_umamba.conv3x3_backward.default(
+            dy.contiguous(), *ctx.saved_tensors
+        )
+        return gradients
+
+
+def _norm_act_forward(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
+    active, stats = _NORM.instance_norm_act.default(x, None, None, None, 0, eps, slope)
+    return _convolve(active, weight), stats
+
+
+def _norm_act_fake(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
+    stats = x.new_empty((2, x.shape[0], x.shape[3]), dtype=torch.float32)
+    return _fake(x, weight), stats
+
+
+def _norm_act_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, stats: Tensor, eps: float, slope: float
+) -> tuple[Tensor, Tensor]:
+    active, _ = _NORM.instance_norm_act.default(x, None, None, None, 0, eps, slope)
+    dactive, dweight = _gradients(dy, active, weight)
+    del active
+    dx = _NORM.instance_norm_act_backward.default(dactive, x, None, None, None, stats, 0, slope)[0]
+    return dx, dweight
+
+
+def _norm_act_backward_fake(
+    dy: Tensor, x: Tensor, weight: Tensor, stats: Tensor, eps: float, slope: float
+) -> tuple[Tensor, Tensor]:
+    return _backward_fake(dy, x, weight)
+
+
+class _NormActConv3x3(torch.autograd.Function):
+    """Keeps the norm's input: the convolution's is made from it again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, eps: float, slope: float
+    ) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            y, stats = torch.ops.swin_umamba.norm_act_conv3x3.default(x, weight, eps, slope)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(stats)
+        ctx.save_for_backward(x, weight, stats)
+        ctx.eps, ctx.slope = eps, slope
+        return y, stats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        if dy is None:
+            return (None,) * 4
+        dx, dweight = torch.ops.swin_umamba.norm_act_conv3x3_backward.default(
+            dy.contiguous(), *ctx.saved_tensors, ctx.eps, ctx.slope
+        )
+        return dx, dweight, None, None
+
+
+define("conv3x3(Tensor x, Tensor weight) -> Tensor", _convolve, _fake, _Conv3x3.apply)
+define(
+    "conv3x3_backward(Tensor dy, Tensor x, Tensor weight) -> (Tensor, Tensor)",
+    _gradients,
+    _backward_fake,
+)
+define(
+    "norm_act_conv3x3(Tensor x, Tensor weight, float eps, float slope) -> (Tensor, Tensor)",
+    _norm_act_forward,
+    _norm_act_fake,
+    _NormActConv3x3.apply,
+)
+define(
+    "norm_act_conv3x3_backward(Tensor dy, Tensor x, Tensor weight, Tensor stats, float eps, "
+    "float slope) -> (Tensor, Tensor)",
+    _norm_act_backward,
+    _norm_act_backward_fake,
+)
+_conv3x3 = torch.ops.swin_umamba.conv3x3.default
+_norm_act_conv3x3 = torch.ops.swin_umamba.norm_act_conv3x3.default
