@@ -30,10 +30,11 @@ template <class T>
 struct Kernels {
   int64_t lanes;
   int64_t (*working_bytes)(int64_t N, int64_t R);
-  void (*ss2d_forward)(const SS2DForward<T>&, int64_t b, int64_t block, Arena);
+  void (*ss2d_forward)(
+      const SS2DForward<T>&, int64_t b, int64_t block, int64_t first_k, int64_t last_k, Arena);
   void (*ss2d_backward)(
-      const SS2DBackward<T>&, int64_t b, int64_t block, int64_t first_chunk, int64_t last_chunk,
-      T* g, T* dmaps, Arena);
+      const SS2DBackward<T>&, int64_t b, int64_t block, int64_t first_k, int64_t last_k,
+      int64_t first_chunk, int64_t last_chunk, T* g, T* dmaps, Arena);
   void (*scan_forward)(const ScanForward<T>&, int64_t b, int64_t group, int64_t block, Arena);
   void (*scan_backward)(
       const ScanBackward<T>&, int64_t b, int64_t group, int64_t block, int64_t first_chunk,

@@ -1,9 +1,11 @@
 // Whole ops: blocks of channels dealt to threads, and sums over channels in a fixed order.
 //
-// The forward needs no sums across blocks. In the backward every block has its own part of the
+// The forward needs no sums across blocks (and, where one task does all directions of a block, none
+// across directions). In the backward every block has its own part of the
 // gradients of the maps (Bs, Cs and, in ss2d, dt's first factor); the parts of all steps would take
 // many times the memory of the input, so the steps are gone through in rounds: all blocks, then the
 // sum over blocks, then the next round with the same memory.
+#include <algorithm>
 #include <cstring>
 
 #include "cpu.h"
@@ -29,14 +31,23 @@ struct Rounds {
         chunks(between(1, kPartsBytes / (chunk_bytes * images), C)) {}
 };
 
+// Whether each direction of a block becomes a task of its own, at the price of an output of its own
+// and a sum: where whole blocks would leave threads waiting for a tenth of the time or more.
+bool directions_apart(int64_t tasks, int threads) {
+  const int64_t turns = (tasks + threads - 1) / threads;
+  return 10 * tasks < 9 * turns * threads;
+}
+
+template <class T>
+void add(const T* from, int64_t count, T* to) {
+  for (int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
 // to[i] = the sum of `blocks` rows at `from`, `stride` apart, in their order.
 template <class T>
 void sum_rows(const T* from, int64_t stride, int64_t blocks, int64_t count, T* to) {
   std::memcpy(to, from, count * sizeof(T));
-  for (int64_t block = 1; block < blocks; ++block) {
-    const T* row = from + block * stride;
-    for (int64_t i = 0; i < count; ++i) to[i] += row[i];
-  }
+  for (int64_t block = 1; block < blocks; ++block) add(from + block * stride, count, to);
 }
 
 // Steps to positions, as in ss2d.h, one at a time.
@@ -62,10 +73,56 @@ Memory allocate(int64_t bytes) {
 template <class T>
 void ss2d_forward(const SS2DForward<T>& s, int threads) {
   const Kernels<T>& kernel = kernels<T>();
-  const int64_t blocks = blocks_of(s.D, kernel.lanes);
+  const int64_t blocks = blocks_of(s.D, kernel.lanes), tasks = s.B * blocks;
   const int64_t bytes = kernel.working_bytes(s.N, s.R);
-  for_each_task(s.B * blocks, threads, bytes, [&](int64_t task, char* memory) {
-    kernel.ss2d_forward(s, task / blocks, task % blocks, Arena(memory));
+  if (!directions_apart(tasks, threads)) {
+    for_each_task(tasks, threads, bytes, [&](int64_t task, char* memory) {
+      kernel.ss2d_forward(s, task / blocks, task % blocks, 0, kDirections, Arena(memory));
+    });
+    return;
+  }
+  const int64_t size = s.B * s.L() * s.D;
+  const Memory others = allocate((kDirections - 1) * size * sizeof(T));
+  T* const parts = reinterpret_cast<T*>(others.get());
+  for_each_task(tasks * kDirections, threads, bytes, [&](int64_t task, char* memory) {
+    const int64_t k = task % kDirections, block = task / kDirections % blocks;
+    SS2DForward<T> one = s;
+    if (k) one.y = parts + (k - 1) * size;
+    kernel.ss2d_forward(one, task / (kDirections * blocks), block, k, k + 1, Arena(memory));
+  });
+  const int64_t line = s.W * s.D;
+  for_each_task(s.B * s.H, threads, 0, [&](int64_t i, char*) {
+    for (int64_t k = 1; k < kDirections; ++k) {
+      add(parts + (k - 1) * size + i * line, line, s.y + i * line);
+    }
+  });
+}
+
+// Adds up the gradients of x that the directions left apart (the first one's in dx), each position's
+// in the order in which one task for all directions reaches it: by rounds from the last chunk on,
+// then by direction.
+template <class T>
+void merge_dx(const SS2DBackward<T>& s, const T* parts, int64_t chunks_a_round, int threads) {
+  const int64_t L = s.L(), size = s.B * L * s.D;
+  for_each_task(s.B * s.H, threads, s.D * sizeof(T), [&](int64_t task, char* memory) {
+    T* const sum = reinterpret_cast<T*>(memory);
+    const int64_t b = task / s.H, i = task % s.H;
+    for (int64_t j = 0; j < s.W; ++j) {
+      const int64_t rows = i * s.W + j, columns = j * s.H + i;
+      const int64_t steps[kDirections] = {rows, columns, L - 1 - rows, L - 1 - columns};
+      int64_t order[kDirections];
+      for (int64_t k = 0; k < kDirections; ++k) {
+        order[k] = (s.C() - 1 - steps[k] / kChunk) / chunks_a_round * kDirections + k;
+      }
+      std::sort(order, order + kDirections);
+      T* const dx = s.dx + (b * L + rows) * s.D;
+      std::memset(sum, 0, s.D * sizeof(T));
+      for (const int64_t place : order) {
+        const int64_t k = place % kDirections;
+        add(k ? parts + (k - 1) * size + (b * L + rows) * s.D : dx, s.D, sum);
+      }
+      std::memcpy(dx, sum, s.D * sizeof(T));
+    }
   });
 }
 
@@ -81,17 +138,24 @@ void ss2d_backward(const SS2DBackward<T>& s, int threads) {
   const Memory carry = zeroed(s.B * blocks * carried * sizeof(T));
   T* const dmaps = reinterpret_cast<T*>(parts.get());
   T* const g = reinterpret_cast<T*>(carry.get());
+  const bool apart = directions_apart(round.images * blocks, threads);
+  const int64_t groups = apart ? kDirections : 1, size = s.B * s.L() * s.D;
+  const Memory others = zeroed((groups - 1) * size * sizeof(T));
+  T* const other_dx = reinterpret_cast<T*>(others.get());
 
   for (int64_t b0 = 0; b0 < s.B; b0 += round.images) {
     const int64_t images = between(0, s.B - b0, round.images);
     for (int64_t last = C; last > 0; last -= round.chunks) {
       const int64_t first = between(0, last - round.chunks, last), steps = (last - first) * kChunk;
       const int64_t bytes = kernel.working_bytes(s.N, s.R);
-      for_each_task(images * blocks, threads, bytes, [&](int64_t task, char* memory) {
-        const int64_t b = b0 + task / blocks, block = task % blocks;
+      for_each_task(images * blocks * groups, threads, bytes, [&](int64_t task, char* memory) {
+        const int64_t group = task % groups, place = task / groups;
+        const int64_t b = b0 + place / blocks, block = place % blocks;
+        SS2DBackward<T> one = s;
+        if (group) one.dx = other_dx + (group - 1) * size;
         kernel.ss2d_backward(
-            s, b, block, first, last, g + (b * blocks + block) * carried, dmaps + task * per_block,
-            Arena(memory));
+            one, b, block, group, apart ? group + 1 : kDirections, first, last,
+            g + (b * blocks + block) * carried, dmaps + place * per_block, Arena(memory));
       });
       const int64_t chunks = last - first;
       for_each_task(images * kDirections * chunks, threads, 0, [&](int64_t task, char*) {
@@ -107,6 +171,7 @@ void ss2d_backward(const SS2DBackward<T>& s, int threads) {
       });
     }
   }
+  if (apart) merge_dx(s, other_dx, round.chunks, threads);
 }
 
 template <class T>
@@ -142,18 +207,19 @@ void scan_backward(const ScanBackward<T>& s, int threads) {
             g + all * carried, dmaps + task * per_block, Arena(memory));
       });
       const int64_t chunks = last - first;
-      const int64_t one_row = row * sizeof(T);
-      for_each_task(images * s.G * chunks, threads, one_row, [&](int64_t task, char* memory) {
-        T* const sum = reinterpret_cast<T*>(memory);
+      const int64_t tile = kChunk * row * sizeof(T);
+      for_each_task(images * s.G * chunks, threads, tile, [&](int64_t task, char* memory) {
+        T* const sums = reinterpret_cast<T*>(memory);
         const int64_t group = b0 * s.G + task / chunks, c = task % chunks;
+        const int64_t start = (first + c) * kChunk, count = between(0, s.L - start, kChunk);
         const T* from = dmaps + task / chunks * blocks * per_block + c * kChunk * row;
-        for (int64_t t = 0; t < kChunk; ++t) {
-          const int64_t step = (first + c) * kChunk + t;
-          if (step >= s.L) break;
-          sum_rows(from + t * row, per_block, blocks, row, sum);
-          for (int64_t n = 0; n < s.N; ++n) {
-            s.dBs[(group * s.N + n) * s.L + step] = sum[n];
-            s.dCs[(group * s.N + n) * s.L + step] = sum[s.N + n];
+        sum_rows(from, per_block, blocks, count * row, sums);
+        // One state after another: their rows in memory lie far apart.
+        for (int64_t n = 0; n < s.N; ++n) {
+          T *dBs = s.dBs + (group * s.N + n) * s.L + start, *dCs = s.dCs + (dBs - s.dBs);
+          for (int64_t t = 0; t < count; ++t) {
+            dBs[t] = sums[t * row + n];
+            dCs[t] = sums[t * row + s.N + n];
           }
         }
       });

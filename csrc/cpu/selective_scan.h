@@ -88,7 +88,7 @@ void scan_backward(
   const Vec<T> Ds = s.Ds ? load_part(s.Ds + block.d, block.lanes) : Vec<T>{};
   Vec<T> dDs = {}, dbias = {};
   read_A2(s.A + block.d * N, N, block.lanes, A2);
-  for (int64_t n = 0; n < N; ++n) dA2[n] = Vec<T>{};
+  for (int64_t n = 0; n < N; ++n) dA2[n] = entering[n] = Vec<T>{};  // entering: in absent lanes
   if (last_chunk == s.C() && s.dlast) {
     for (int64_t n = 0; n < N; ++n) g[n] = gather(s.dlast + row * N + n, N, block.lanes);
   }
@@ -96,9 +96,8 @@ void scan_backward(
   for (int64_t c = last_chunk - 1; c >= first_chunk; --c) {
     const int64_t first = c * kChunk, count = s.L - first < kChunk ? s.L - first : kChunk;
     fill_sequence<T, true>(s, b, group, block, first, count, maps, tile);
-    for (int64_t n = 0; n < N; ++n) {
-      entering[n] = gather(s.states + ((b * s.C() + c) * s.D + block.d) * N + n, N, block.lanes);
-    }
+    const T* from = s.states + ((b * s.C() + c) * s.D + block.d) * N;
+    transpose(from, N, (T*)entering, kLanes<T>, block.lanes, N);
     backward_tile<T>(
         tile, count, N, A2, entering, g, dA2, dmaps + (c - first_chunk) * kChunk * s.row(),
         s.row());

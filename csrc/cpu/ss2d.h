@@ -68,8 +68,11 @@ Vec<T> sum_of_Ds(const Params& s, int64_t d, int64_t lanes) {
   return sum;
 }
 
+// The directions first_k .. last_k - 1: the first of them writes y, the others add to it.
 template <class T>
-void ss2d_forward(const SS2DForward<T>& s, int64_t b, int64_t block, Arena arena) {
+void ss2d_forward(
+    const SS2DForward<T>& s, int64_t b, int64_t block, int64_t first_k, int64_t last_k,
+    Arena arena) {
   const int64_t d = block * kLanes<T>, L = s.L(), N = s.N;
   const int64_t lanes = s.D - d < kLanes<T> ? s.D - d : kLanes<T>;
   auto& tile = *arena.take<Tile<T>>(1);
@@ -78,7 +81,7 @@ void ss2d_forward(const SS2DForward<T>& s, int64_t b, int64_t block, Arena arena
   const Vec<T> Ds = sum_of_Ds<T>(s, d, lanes);
   int64_t positions[kChunk];
 
-  for (int64_t k = 0; k < kDirections; ++k) {
+  for (int64_t k = first_k; k < last_k; ++k) {
     direction.read(s, k, d, lanes);
     for (int64_t n = 0; n < N; ++n) h[n] = Vec<T>{};
     for (int64_t c = 0; c < s.C(); ++c) {
@@ -92,9 +95,10 @@ void ss2d_forward(const SS2DForward<T>& s, int64_t b, int64_t block, Arena arena
       forward_tile<T>(tile, count, N, direction.A2, h);
       for (int64_t t = 0; t < count; ++t) {
         T* y = s.y + (b * L + positions[t]) * s.D + d;
-        // The first direction visits every position, so it can write where the others add.
-        const Vec<T> before = k ? load_part(y, lanes) : Ds * tile.x[t];
-        store_part(y, before + tile.y[t], lanes);
+        Vec<T> sum = tile.y[t];
+        if (k == 0) sum = Ds * tile.x[t] + sum;
+        if (k > first_k) sum = load_part(y, lanes) + sum;
+        store_part(y, sum, lanes);
       }
     }
   }
@@ -140,7 +144,8 @@ struct DirectionGradients {
   }
 };
 
-// From the gradient of dt to those of what dt is made of, for one tile; dmaps (count, row).
+// From the gradient of dt to those of what dt is made of, for one tile; dmaps (count, row). ddtx
+// becomes this direction's part of the gradient of x.
 template <class T>
 SWIN_UMAMBA_INLINE void dt_gradients(
     const SS2DBackward<T>& s, GradientTile<T>& tile, int64_t count, int64_t lanes,
@@ -150,6 +155,9 @@ SWIN_UMAMBA_INLINE void dt_gradients(
     const Vec<T> ddt = tile.ddt[t] * Math<T>::kLn2 + tile.ddtx[t] * tile.x[t];
     tile.ddt[t] = ddt * tile.derivative[t];
     bias += tile.ddt[t];
+    // A loop before its use, where no compiler can fuse the product with that sum: the rounding must
+    // not depend on how many directions a task takes.
+    tile.ddtx[t] = tile.dt[t] * tile.ddtx[t];
   }
   gradients.bias += bias;
   for (int64_t r = 0; r < s.R; ++r) {
@@ -171,13 +179,13 @@ SWIN_UMAMBA_INLINE void dt_gradients(
   }
 }
 
-// Chunks last - 1 down to first of every direction. g (K, N) vectors: the gradient of the states
+// Chunks last - 1 down to first of the directions first_k .. last_k - 1, added to dx. g (K, N) vectors: the gradient of the states
 // that leave them, replaced by that of the states that enter. dmaps (K, (last - first) * kChunk,
 // row): this block's part of dproj, in visiting order.
 template <class T>
 void ss2d_backward(
-    const SS2DBackward<T>& s, int64_t b, int64_t block, int64_t first_chunk, int64_t last_chunk,
-    T* g, T* dmaps, Arena arena) {
+    const SS2DBackward<T>& s, int64_t b, int64_t block, int64_t first_k, int64_t last_k,
+    int64_t first_chunk, int64_t last_chunk, T* g, T* dmaps, Arena arena) {
   const int64_t d = block * kLanes<T>, L = s.L(), N = s.N;
   const int64_t lanes = s.D - d < kLanes<T> ? s.D - d : kLanes<T>;
   auto& tile = *arena.take<GradientTile<T>>(1);
@@ -189,7 +197,7 @@ void ss2d_backward(
   int64_t positions[kChunk];
   for (int64_t n = 0; n < N; ++n) entering[n] = Vec<T>{};  // for good in absent lanes
 
-  for (int64_t k = 0; k < kDirections; ++k) {
+  for (int64_t k = first_k; k < last_k; ++k) {
     direction.read(s, k, d, lanes);
     gradients.start(s, k, d, lanes);
     T* k_dmaps = dmaps + k * (last_chunk - first_chunk) * kChunk * s.row();
@@ -206,12 +214,12 @@ void ss2d_backward(
       dt_gradients<T>(s, tile, count, lanes, gradients, c_dmaps);
       for (int64_t t = 0; t < count; ++t) {
         T* dx = s.dx + (b * L + positions[t]) * s.D + d;
-        Vec<T> sum = tile.dt[t] * tile.ddtx[t] + load_part(dx, lanes);
+        Vec<T> part = tile.ddtx[t];
         if (k == 0) {
-          sum = Ds * tile.dy[t] + sum;
+          part = Ds * tile.dy[t] + part;
           gradients.Ds = tile.x[t] * tile.dy[t] + gradients.Ds;
         }
-        store_part(dx, sum, lanes);
+        store_part(dx, load_part(dx, lanes) + part, lanes);
       }
     }
     gradients.finish(s, direction, b, k, d, lanes);
