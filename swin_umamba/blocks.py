@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from monai.networks.blocks.dynunet_block import get_conv_layer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import swin_umamba_ops as ops
 
@@ -49,14 +50,22 @@ class ResidualBlock(nn.Module):
 
 
 class SkipBlock(nn.Module):
-    """A residual block on a skip connection; MONAI's UnetrBasicBlock."""
+    """A residual block on a skip connection; MONAI's UnetrBasicBlock.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    recompute: in training keep its input alone, and run the block again in the backward pass.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, recompute: bool = False) -> None:
         super().__init__()
         self.layer = ResidualBlock(in_channels, out_channels)
+        self.recompute = recompute
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)
+        if self.recompute and self.training and torch.is_grad_enabled():
+            # Nothing in the block is random.
+            out: Tensor = checkpoint(self.layer, x, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = self.layer(x)
         return out
 
 

@@ -98,20 +98,19 @@ def dice_cross_entropy(
             f"target: got shape {tuple(target.shape)}, expected"
             f" {(logits.shape[0], *logits.shape[2:])} as in logits"
         )
-    logits = logits.to(_accurate(logits.dtype))
     target = target.long()
     known = (target != IGNORED)[:, None]
     # What the backward pass keeps is two maps like the logits, and masks.
-    log_probabilities = logits.log_softmax(1)
+    log_probabilities = logits.log_softmax(1, dtype=_accurate(logits.dtype))
     cross_entropy = F.nll_loss(log_probabilities, target, ignore_index=IGNORED, reduction="sum")
-    pixels = known.sum().to(logits.dtype)
+    pixels = known.sum().to(log_probabilities.dtype)
 
     over = (0, 2, 3) if batch_dice else (2, 3)
     foreground = log_probabilities.exp()[:, 1:]
     classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
     truth = target[:, None] == classes
     overlap = torch.where(truth, foreground, 0).sum(over)
-    total = torch.where(known, foreground, 0).sum(over) + truth.sum(over)
+    total = torch.where(known, foreground, 0).sum(over) + truth.to(foreground.dtype).sum(over)
     if batch_dice:
         sums = torch.cat((torch.stack((cross_entropy, pixels)), overlap, total))
         if across_ranks:

@@ -69,7 +69,9 @@ class SwinUMamba(SegmentationModel):
         # i, decoder1 refines level 0. A skip is as wide as the level below it, so every level has
         # its own entry of widths, and the last encoder stage shares the last one.
         for i, source in enumerate((in_channels, *widths[:-1])):
-            self.add_module(f"encoder{i + 1}", SkipBlock(source, widths[i]))
+            # Maps as large as the image from few channels: cheap to make, a tenth of the memory.
+            skip = SkipBlock(source, widths[i], recompute=i == 0)
+            self.add_module(f"encoder{i + 1}", skip)
         for i in reversed(range(self.used_stages + 1)):
             below = widths[min(i + 1, len(dims))]
             self.add_module(f"decoder{i + 2}", UpBlock(below, widths[i]))

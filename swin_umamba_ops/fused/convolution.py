@@ -15,11 +15,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from swin_umamba_ops.fused._registration import autocast_dtype, define, kernels_serve
-from swin_umamba_ops.fused.instance_norm import instance_norm_act
+from swin_umamba_ops.fused.instance_norm import instance_norm_act, normalise
 
 _FEW = 64  # channels, as measured on an H100: benchmarks/NOTES.md
 _HALVES = (torch.float16, torch.bfloat16)
-_NORM = torch.ops.swin_umamba
 
 
 def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
@@ -120,7 +119,8 @@ class _Conv3x3(torch.autograd.Function):
 
 
 def _norm_act_forward(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
-    active, stats = _NORM.instance_norm_act.default(x, None, None, None, 0, eps, slope)
+    norm = torch.ops.swin_umamba.instance_norm_act.default
+    active, stats = norm(x, None, None, None, 0, eps, slope)
     return _convolve(active, weight), stats
 
 
@@ -130,17 +130,17 @@ def _norm_act_fake(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple
 
 
 def _norm_act_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, stats: Tensor, eps: float, slope: float
+    dy: Tensor, x: Tensor, weight: Tensor, stats: Tensor, slope: float
 ) -> tuple[Tensor, Tensor]:
-    active, _ = _NORM.instance_norm_act.default(x, None, None, None, 0, eps, slope)
+    active = normalise(x, stats, slope)
     dactive, dweight = _gradients(dy, active, weight)
     del active
-    dx = _NORM.instance_norm_act_backward.default(dactive, x, None, None, None, stats, 0, slope)[0]
-    return dx, dweight
+    backward = torch.ops.swin_umamba.instance_norm_act_backward.default
+    return backward(dactive, x, None, None, None, stats, 0, slope)[0], dweight
 
 
 def _norm_act_backward_fake(
-    dy: Tensor, x: Tensor, weight: Tensor, stats: Tensor, eps: float, slope: float
+    dy: Tensor, x: Tensor, weight: Tensor, stats: Tensor, slope: float
 ) -> tuple[Tensor, Tensor]:
     return _backward_fake(dy, x, weight)
 
@@ -157,7 +157,7 @@ class _NormActConv3x3(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(stats)
         ctx.save_for_backward(x, weight, stats)
-        ctx.eps, ctx.slope = eps, slope
+        ctx.slope = slope
         return y, stats
 
     @staticmethod
@@ -166,7 +166,7 @@ class _NormActConv3x3(torch.autograd.Function):
         if dy is None:
             return (None,) * 4
         dx, dweight = torch.ops.swin_umamba.norm_act_conv3x3_backward.default(
-            dy.contiguous(), *ctx.saved_tensors, ctx.eps, ctx.slope
+            dy.contiguous(), *ctx.saved_tensors, ctx.slope
         )
         return dx, dweight, None, None
 
@@ -184,7 +184,7 @@ define(
     _NormActConv3x3.apply,
 )
 define(
-    "norm_act_conv3x3_backward(Tensor dy, Tensor x, Tensor weight, Tensor stats, float eps, "
+    "norm_act_conv3x3_backward(Tensor dy, Tensor x, Tensor weight, Tensor stats, "
     "float slope) -> (Tensor, Tensor)",
     _norm_act_backward,
     _norm_act_backward_fake,

@@ -119,6 +119,18 @@ class _Cut:
         return x.new_empty((kinds, self.B, self.chunks, self.C), dtype=torch.float32)
 
 
+def normalise(x: Tensor, stats: Tensor, slope: float) -> Tensor:
+    """leaky_relu(InstanceNorm(x), slope) of x (B, H, W, C) once more, from its statistics."""
+    y = torch.empty_like(x)
+    if x.numel():
+        cut = _Cut(x)
+        _kernels().apply[cut.grid](
+            x, stats, None, None, None, stats, y, stats, *cut.sizes, 0.0, slope,
+            AFFINE=False, RESIDUAL=_NONE, KNOWN=True, **cut.whole,
+        )  # fmt: skip
+    return y
+
+
 def _forward(
     x: Tensor,
     weight: Tensor | None,
@@ -140,7 +152,7 @@ def _forward(
         kernels.moments[cut.grid](residual, residual_sums, *cut.sizes, **cut.tile)
     kernels.apply[cut.grid](
         x, sums, weight, bias, residual, residual_sums, y, stats, *cut.sizes, eps, slope,
-        AFFINE=weight is not None, RESIDUAL=kind, **cut.whole,
+        AFFINE=weight is not None, RESIDUAL=kind, KNOWN=False, **cut.whole,
     )  # fmt: skip
     return y, stats
 

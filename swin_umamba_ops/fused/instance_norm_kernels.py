@@ -76,23 +76,28 @@ def _optional(pointer, channels, C, default: tl.constexpr, PRESENT: tl.constexpr
 def apply(
     x, sums, weight, bias, residual, residual_sums, y, stats,
     L, C, chunks, length, sums_stride, eps, slope,
-    AFFINE: tl.constexpr, RESIDUAL: tl.constexpr,
+    AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, KNOWN: tl.constexpr,
     ROWS: tl.constexpr, DEEP: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """y = leaky_relu(normalised(x) * weight + bias + residual, slope).
 
     RESIDUAL: 0 none, 1 as it is, 2 normalised too. stats (2 or 4, B, C): mean and one over
-    the deviation of x, and of a normalised residual, for the backward pass.
+    the deviation of x, and of a normalised residual, for the backward pass. KNOWN: x's are there
+    already, and sums are not read.
     """
     chunk, image = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
     deep = channels < C
     images = sums_stride // chunks  # B * C
     keep = stats + image * C + channels
-    mean, scale = _moments(x, sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS)
-    if chunk == 0:
-        tl.store(keep, mean, mask=deep)
-        tl.store(keep + images, scale, mask=deep)
+    if KNOWN:
+        mean = tl.load(keep, mask=deep, other=0.0)
+        scale = tl.load(keep + images, mask=deep, other=0.0)
+    else:
+        mean, scale = _moments(x, sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS)
+        if chunk == 0:
+            tl.store(keep, mean, mask=deep)
+            tl.store(keep + images, scale, mask=deep)
     if RESIDUAL == 2:
         r_mean, r_scale = _moments(
             residual, residual_sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS

@@ -50,10 +50,12 @@ def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image):
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("name", model_names())
-def test_a_graphed_inference_is_the_eager_one_and_checks_its_image(name, small):
+def test_a_graphed_inference_is_the_eager_one_and_checks_its_image(name, small, image, monkeypatch):
+    # In TensorFloat-32 the last digit of a sum, which changes from run to run, becomes 5e-4.
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = small(name, deep_supervision=False).cuda().eval()
-    graph = GraphedInference(model, torch.randn(1, 2, 64, 64, device="cuda"))
-    x = torch.randn(1, 2, 64, 64, device="cuda")
+    x = image(1, 2, 64, 64).cuda()
+    graph = GraphedInference(model, torch.zeros_like(x))
     with torch.no_grad():
         torch.testing.assert_close(graph(x), model(x), rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="image: got"):
