@@ -12,14 +12,34 @@ struct ScanBlock {
   }
 };
 
+// Ask for the steps first .. first + kChunk of `rows` sequences, which lie too far apart for the
+// machine to foresee. Into the second level: in the first they might drive each other out.
+template <class T>
+void prefetch(const T* from, int64_t stride, int64_t rows) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t t = 0; t < kChunk; t += line) {
+      __builtin_prefetch(from + row * stride + t, 0, 2);
+    }
+  }
+}
+
 // A tile of steps first .. first + count. maps (kChunk, 2N) holds their Bs and Cs, steps outermost.
 template <class T, bool gradients, class Params, class AnyTile>
 void fill_sequence(
     const Params& s, int64_t b, int64_t group, const ScanBlock<T>& block, int64_t first,
-    int64_t count, T* maps, AnyTile& tile) {
+    int64_t count, int64_t next, T* maps, AnyTile& tile) {
   constexpr int64_t lanes = kLanes<T>;
   const int64_t start = (b * s.D + block.d) * s.L + first;
   const int64_t maps_start = (b * s.G + group) * s.N * s.L + first;
+  if (next >= 0 && next < s.L) {
+    const int64_t ahead = next - first;
+    prefetch(s.Bs + maps_start + ahead, s.L, s.N);
+    prefetch(s.Cs + maps_start + ahead, s.L, s.N);
+    prefetch(s.u + start + ahead, s.L, block.lanes);
+    prefetch(s.delta + start + ahead, s.L, block.lanes);
+    if constexpr (gradients) prefetch(s.dout + start + ahead, s.L, block.lanes);
+  }
   transpose(s.Bs + maps_start, s.L, maps, s.row(), s.N, count);
   transpose(s.Cs + maps_start, s.L, maps + s.N, s.row(), s.N, count);
   // The transposition leaves absent lanes as an earlier block left them.
@@ -59,7 +79,7 @@ void scan_forward(const ScanForward<T>& s, int64_t b, int64_t group, int64_t num
 
   for (int64_t c = 0; c < s.C(); ++c) {
     const int64_t first = c * kChunk, count = s.L - first < kChunk ? s.L - first : kChunk;
-    fill_sequence<T, false>(s, b, group, block, first, count, maps, tile);
+    fill_sequence<T, false>(s, b, group, block, first, count, first + kChunk, maps, tile);
     if (s.states) {
       T* to = s.states + ((b * s.C() + c) * s.D + block.d) * N;
       transpose((const T*)h, kLanes<T>, to, N, N, block.lanes);
@@ -95,7 +115,7 @@ void scan_backward(
 
   for (int64_t c = last_chunk - 1; c >= first_chunk; --c) {
     const int64_t first = c * kChunk, count = s.L - first < kChunk ? s.L - first : kChunk;
-    fill_sequence<T, true>(s, b, group, block, first, count, maps, tile);
+    fill_sequence<T, true>(s, b, group, block, first, count, first - kChunk, maps, tile);
     const T* from = s.states + ((b * s.C() + c) * s.D + block.d) * N;
     transpose(from, N, (T*)entering, kLanes<T>, block.lanes, N);
     backward_tile<T>(

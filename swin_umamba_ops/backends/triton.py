@@ -27,7 +27,7 @@ _LANES = 32
 _MAX_STATES = 256
 _MOST_REGISTERS = 128
 # Programs, of one warp each, that keep a multiprocessor busy.
-_PROGRAMS_PER_PROCESSOR = 8
+_PROGRAMS_PER_PROCESSOR = 16
 
 
 @functools.cache
