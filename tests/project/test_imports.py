@@ -24,7 +24,7 @@ OPS_LAYERS = [
 ]
 TRAINING = {
     *("train", "predict", "predict_files", "losses", "metrics", "evaluate", "data", "report"),
-    *("cli", "demo", "plots", "overlays"),
+    *("cli", "demo", "plots", "overlays", "nnunet"),
 }
 MODEL = {"models", "ss2d", "layers", "encoder", "decoder", "drop_path", "weights"}
 

@@ -1,0 +1,26 @@
+"""`swin-umamba nnunet-path`: what to export for nnU-Net to find our trainers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+
+from swin_umamba.cli.console import err, out
+from swin_umamba.nnunet import TRAINER_FOLDER
+
+VARIABLE = "nnUNet_extTrainer"
+
+
+def nnunet_path() -> None:
+    """Print the shell command after which nnU-Net finds the Swin-UMamba trainers.
+
+    Folders that nnUNet_extTrainer names already are kept. In a shell or its start file:
+    eval "$(swin-umamba nnunet-path)"
+    """
+    own = str(TRAINER_FOLDER)
+    others = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path.strip()]
+    paths = os.pathsep.join([*(path for path in others if path != own), own])
+    out.print(f"export {VARIABLE}={shlex.quote(paths)}", soft_wrap=True, markup=False)
+    if importlib.util.find_spec("nnunetv2") is None:
+        err.print("[yellow]warning:[/] nnunetv2 is not installed here: pip install nnunetv2")

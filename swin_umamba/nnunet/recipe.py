@@ -1,0 +1,124 @@
+"""What the nnU-Net trainers do differently from nnU-Net, without nnU-Net."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from swin_umamba.errors import UserError
+from swin_umamba.models import SegmentationModel, create_model
+
+PRETRAINED_VARIABLE = "SWIN_UMAMBA_PRETRAINED"
+"""Names the file of weights that the trainers without "Scratch" in their names start from."""
+
+# As released; the same as the defaults of swin_umamba.train.TrainConfig, which this does not
+# import, since that needs more packages.
+LR = 1e-4
+MIN_LR = 1e-6
+WEIGHT_DECAY = 0.05
+EPS = 1e-5
+BETAS = (0.9, 0.999)
+FROZEN_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one trainer trains, and how.
+
+    model: as in `create_model`. pretrained: start from the file that PRETRAINED_VARIABLE names,
+    with the encoder frozen for the first epochs. deep_supervision: train the logits of all scales.
+    """
+
+    model: str
+    pretrained: bool
+    deep_supervision: bool = True
+
+    @property
+    def frozen_epochs(self) -> int:
+        """Epochs in which the encoder does not train, but for its patch embedding."""
+        return FROZEN_EPOCHS if self.pretrained else 0
+
+    def build(
+        self,
+        patch_size: Sequence[int],
+        in_channels: int,
+        out_channels: int,
+        deep_supervision: bool,
+    ) -> SegmentationModel:
+        """The model with random weights, for patches of that size in pixels.
+
+        Raises UserError for patches that have not two dimensions.
+        """
+        if len(patch_size) != 2:
+            raise UserError(
+                f"configuration: its patches have {len(patch_size)} dimensions, expected 2:"
+                " train and predict with nnU-Net's configuration 2d"
+            )
+        return create_model(
+            self.model,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            deep_supervision=deep_supervision,
+        )
+
+
+def pretrained_file(trainer: str, environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that PRETRAINED_VARIABLE names. Raises UserError if it is not set or no file.
+
+    trainer: name of the trainer that asks.
+    """
+    value = environment.get(PRETRAINED_VARIABLE, "")
+    if not value:
+        raise UserError(
+            f"{trainer} starts from pretrained weights: set {PRETRAINED_VARIABLE} to their file,"
+            " or train from scratch with the trainer whose name ends in Scratch"
+        )
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise UserError(f"{PRETRAINED_VARIABLE}: got {value}, expected a file of weights")
+    return path
+
+
+def build_optimizer(model: nn.Module) -> torch.optim.AdamW:
+    """The release's optimizer, of all parameters, frozen ones too."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY
+    )
+
+
+class CosineSchedule:
+    """Half a cosine from LR to MIN_LR over so many epochs, stepped as nnU-Net steps its own."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
+        self.optimizer = optimizer
+        self.epochs = epochs
+
+    def step(self, epoch: int) -> None:
+        """Set the learning rate for that epoch, counted from 0."""
+        rate = MIN_LR + (LR - MIN_LR) * (1 + math.cos(math.pi * epoch / self.epochs)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+def supervision_scales(model: SegmentationModel, patch_size: Sequence[int]) -> list[list[float]]:
+    """Height and width of each scale's logits as a share of the patch's, finest first.
+
+    For a scale of 1/s these are 1/s, or a little more where s does not divide the patch: nnU-Net
+    rounds its targets to the nearest size, while the logits' is rounded up.
+    """
+    return [[-(-size // scale) / size for size in patch_size] for scale in model.scales]
+
+
+def inner_model(network: nn.Module) -> SegmentationModel:
+    """The model in what torch.compile and DistributedDataParallel made of it."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        network = network.module
+    network = getattr(network, "_orig_mod", network)
+    assert isinstance(network, SegmentationModel)
+    return network

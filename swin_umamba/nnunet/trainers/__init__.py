@@ -1,0 +1,1 @@
+"""Where nnU-Net looks for trainers: see `swin_umamba.nnunet.TRAINER_FOLDER`."""
