@@ -12,6 +12,7 @@ import torch
 from benchmarks import (
     cases,
     competitors,
+    cpu_run,
     model_run,
     models,
     peers,
@@ -84,6 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--modes", nargs="+", choices=model_run.MODES, default=model_run.MODES)
     _add_measuring(model, cell_seconds=1.0)
 
+    cpu = verbs.add_parser(
+        "cpu",
+        help="measure the CPU backend: goals, threads, sizes of images, training",
+        description=cpu_run.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = tuple(cpu_run.PARTS)
+    cpu.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    _add_measuring(cpu, cell_seconds=1.0, rounds=15)
+
     profiled = verbs.add_parser("profile", help="a model's time by kernel")
     _add_model_choice(profiled)
     profiled.add_argument("--mode", choices=model_run.MODES, default="training")
@@ -129,9 +140,11 @@ def _add_model_choice(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_measuring(parser: argparse.ArgumentParser, cell_seconds: float) -> None:
+def _add_measuring(parser: argparse.ArgumentParser, cell_seconds: float, rounds: int = 3) -> None:
     """Options that the measuring verbs share."""
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each competitor (3)")
+    parser.add_argument(
+        "--rounds", type=int, default=rounds, help=f"turns of each competitor ({rounds})"
+    )
     parser.add_argument(
         "--cell-seconds",
         type=float,
@@ -267,12 +280,17 @@ def _measured(args: argparse.Namespace) -> int:
         settings = _settings(args)
         entered = _entered(args, settings.device)
         found = running.run(settings, entered, tree=args.commit, out=args.out)
+    elif args.verb == "cpu":
+        cpu_settings = cpu_run.Settings(args.parts, args.rounds, args.cell_seconds, args.tiny)
+        found = cpu_run.run(cpu_settings, tree=args.commit, out=args.out)
     else:
         model_settings = _model_settings(args)
         model_entered = _entered_models(args, model_settings.device)
         found = model_run.run(model_settings, model_entered, tree=args.commit, out=args.out)
     print(report.markdown(found))
     failed = any(row.ours and row.status in (results.WRONG, results.FAILED) for row in found.rows)
+    if args.verb == "cpu" and not args.tiny:  # tiny cases are all overhead
+        failed = failed or bool(cpu_run.missed_goals(found))
     if old is None:
         return int(failed)
     both = results.changes(old, found)
@@ -286,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 1 if one of ours is wrong, fails or got slower."""
     args = _parser().parse_args(argv)
     try:
-        if args.verb in ("ops", "model"):
+        if args.verb in ("ops", "model", "cpu"):
             return _measured(args)
         if args.verb == "profile":
             return _profile(args)

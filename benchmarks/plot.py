@@ -67,17 +67,51 @@ def _tick(case: Case | ModelCase) -> str:
 
 
 def _growth(axes: Any, rows: Sequence[Row], title: str) -> None:
-    """Time over the side of the image, of each competitor."""
-    for name in dict.fromkeys(row.competitor for row in rows):
+    """Time over the side of the image, of each competitor, against growth with the pixels alone.
+
+    Where peak memory was measured, too, that is drawn on an axis of its own.
+    """
+    names = list(dict.fromkeys(row.competitor for row in rows))
+    for name in names:
         mine = [row for row in rows if row.competitor == name]
         sides = [4 * row.case.H for row in mine]
         axes.plot(sides, [_median(row) for row in mine], "o-", label=name)
+    if len(names) == 1:
+        last = _median(mine[-1])
+        pixels = [last * (side / sides[-1]) ** 2 for side in sides]
+        axes.plot(sides, pixels, ":", color="#868e96", label="in proportion to pixels")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("side of the image, pixels")
     axes.set_ylabel("milliseconds")
     axes.set_title(title, fontsize=10)
+    used = [(4 * r.case.H, r.extra_bytes / 1e6) for r in rows if r.extra_bytes]
+    if len(names) == 1 and used:
+        memory = axes.twinx()
+        memory.plot(*zip(*used, strict=True), "s--", color="#e8590c", label="peak memory")
+        memory.set_yscale("log")
+        memory.set_ylabel("extra memory, MB")
+        memory.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper left")
+
+
+def _scaling(axes: Any, rows: Sequence[Row], title: str) -> None:
+    """How many times faster than on one thread, of each case."""
+    for case in dict.fromkeys(row.case for row in rows):
+        times = {int(r.competitor.split()[0]): _median(r) for r in rows if r.case == case}
+        least = min(times)
+        points = [(n, least * times[least] / time) for n, time in sorted(times.items())]
+        axes.plot(*zip(*points, strict=True), "o-", label=case.label)
+    counts = sorted({int(row.competitor.split()[0]) for row in rows})
+    axes.plot(counts, counts, ":", color="#868e96", label="in proportion to threads")
+    axes.set_xticks(counts)
+    axes.set_xlabel("threads")
+    axes.set_ylabel("times as fast as one")
+    axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8)
+
+
+_DRAWN = {"sizes": _growth, "threads": _scaling}
 
 
 def plot(results: Results, folder: Path, prefix: str = "") -> list[Path]:
@@ -92,7 +126,7 @@ def plot(results: Results, folder: Path, prefix: str = "") -> list[Path]:
             figure, axes = pyplot.subplots(figsize=(max(5, 1.2 * len({r.case for r in rows})), 3.6))
             what = model_report.TITLES.get(op, op)
             title = f"{what}, {mode.replace('_', ' + ')}, {dtype}, {device}"
-            (_growth if group == "sizes" else _bars)(axes, rows, title)
+            _DRAWN.get(group, _bars)(axes, rows, title)
             figure.tight_layout()
             path = folder / f"{prefix}{op}_{mode}_{group}_{dtype}.png"
             figure.savefig(path, dpi=150)

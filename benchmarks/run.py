@@ -182,7 +182,7 @@ class Runner:
                     return WRONG, wrong
             for mode in MODES[op]:
                 if mode in self.settings.modes:
-                    _call(steps[0], mode)
+                    called(steps[0], mode)
             timing.synchronize(self.settings.device)
         except Exception as error:  # noqa: BLE001 - foreign code may fail in any way; it is told
             return FAILED, told(error)
@@ -200,7 +200,7 @@ class Runner:
         device = self.settings.device
         ours = {c.name: c.ours for c in self.competitors}
         calls = {
-            name: [functools.partial(_call, step, mode) for step in steps]
+            name: [functools.partial(called, step, mode) for step in steps]
             for name, steps in right.items()
         }
         times = timing.interleaved(calls, device, seconds=seconds, rounds=self.settings.rounds)
@@ -258,7 +258,8 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:300]}"
 
 
-def _call(step: Step, mode: str) -> object:
+def called(step: Step, mode: str) -> object:
+    """What a step returns in a mode of MODES."""
     if mode == "forward":
         return step.forward()
     if mode == "backward" and step.backward is not None:
@@ -266,12 +267,13 @@ def _call(step: Step, mode: str) -> object:
     return step.forward_backward()
 
 
-def _bytes(result: object) -> int:
+def result_bytes(result: object) -> int:
+    """Size of all tensors in what a step returned."""
     if isinstance(result, Tensor):
         return result.nbytes
     if isinstance(result, dict):
-        return sum(_bytes(value) for value in result.values())
-    return sum(_bytes(value) for value in result) if isinstance(result, (tuple, list)) else 0
+        return sum(result_bytes(value) for value in result.values())
+    return sum(result_bytes(value) for value in result) if isinstance(result, (tuple, list)) else 0
 
 
 def extra_memory(step: Step, mode: str, device: torch.device) -> int | None:
@@ -281,9 +283,9 @@ def extra_memory(step: Step, mode: str, device: torch.device) -> int | None:
     gc.collect()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    result = _call(step, mode)
+    result = called(step, mode)
     torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before - _bytes(result)
+    return torch.cuda.max_memory_allocated(device) - before - result_bytes(result)
 
 
 def run(
