@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from swin_umamba.models.base import SegmentationModel
-from swin_umamba.weights import load_weights
+from swin_umamba.weights.load import load_pretrained
 
 _MODELS: dict[str, type[SegmentationModel]] = {}
 _Model = TypeVar("_Model", bound=type[SegmentationModel])
@@ -43,8 +43,8 @@ def create_model(
 
     in_channels: channels of the image. out_channels: classes, background included.
     deep_supervision: return the logits of all scales, not of the finest alone; may be switched
-    later by the attribute of that name. pretrained: weights written by
-    `swin_umamba.weights.save_weights`; every tensor must match. kwargs: what the model's class
+    later by the attribute of that name. pretrained: a file of ours or an original checkpoint, as
+    `swin_umamba.weights.load_pretrained` takes it. kwargs: what the model's class
     takes besides, such as dims, depths, d_state, drop_path_rate and backend.
     """
     if name not in _MODELS:
@@ -57,5 +57,5 @@ def create_model(
         **kwargs,
     }
     if pretrained is not None:
-        load_weights(model, pretrained)
+        load_pretrained(model, pretrained)
     return model

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from swin_umamba import create_model, model_names, weights
+from swin_umamba import create_model, model_names
 from swin_umamba.errors import UserError
-from swin_umamba.weights import load_weights, read_config, save_weights
+from swin_umamba.weights import load_weights, read_config, save_weights, saved
 
 
 @pytest.mark.parametrize("name", model_names())
@@ -80,7 +80,7 @@ def test_damaged_file(kept, small, tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(small("swin_umamba_d"), path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"w\.safetensors is damaged or no safetensors file"):
+    with pytest.raises(ValueError, match=r"w\.safetensors is damaged or no weights file"):
         small("swin_umamba_d", pretrained=path)
 
 
@@ -98,7 +98,7 @@ def test_a_failed_write_leaves_the_old_file(small, tmp_path, monkeypatch):
         partial.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights, "save_file", fail)
+    monkeypatch.setattr(saved, "save_file", fail)
     with pytest.raises(UserError, match=r"cannot write .*w\.safetensors: disk full"):
         save_weights(small("swin_umamba_d"), path)
     assert path.read_bytes() == b"old"

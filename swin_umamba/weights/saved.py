@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
+from swin_umamba.errors import UserError
 from swin_umamba.files import replacing
 
 SHOWN = 5  # names listed of each kind of mismatch
@@ -23,13 +24,25 @@ def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     With a model of `create_model` the file holds the arguments that built it, too: `read_config`.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    metadata = {"format": "pt"}
-    config = getattr(model, "config", None)
+    save_tensors(model.state_dict(), path, {}, getattr(model, "config", None))
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str],
+    config: Mapping[str, Any] | None,
+) -> None:
+    """Write tensors by name, whole or not at all. config: the arguments that build their model."""
+    described = {"format": "pt", **metadata}
     if config is not None:
-        metadata["config"] = json.dumps(config)
+        described["config"] = json.dumps(config)
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(Path(path)) as partial:
-        save_file(tensors, partial, metadata)
+        try:
+            save_file(plain, partial, described)
+        except SafetensorError as error:
+            raise UserError(f"cannot write {path}: {error}") from error
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:

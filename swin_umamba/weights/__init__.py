@@ -1,0 +1,18 @@
+"""Weights on disk: our own files, and other people's checkpoints brought into their form."""
+
+from swin_umamba.weights.convert import convert, save_release_checkpoint
+from swin_umamba.weights.load import load_pretrained
+from swin_umamba.weights.reader import read_checkpoint
+from swin_umamba.weights.report import Report
+from swin_umamba.weights.saved import load_weights, read_config, save_weights
+
+__all__ = [
+    "Report",
+    "convert",
+    "load_pretrained",
+    "load_weights",
+    "read_checkpoint",
+    "read_config",
+    "save_release_checkpoint",
+    "save_weights",
+]

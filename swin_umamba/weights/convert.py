@@ -1,0 +1,194 @@
+"""Other people's checkpoints into our files, and a model into a checkpoint of the release."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from swin_umamba.errors import UserError
+from swin_umamba.files import replacing
+from swin_umamba.weights.first_layer import FirstLayer, check_way
+from swin_umamba.weights.formats import ENCODER, Checkpoint, recognise
+from swin_umamba.weights.load import match, problems_of
+from swin_umamba.weights.reader import read_checkpoint
+from swin_umamba.weights.report import Report
+from swin_umamba.weights.saved import save_tensors
+from swin_umamba_ops import __version__
+
+if TYPE_CHECKING:
+    from swin_umamba.models import SegmentationModel
+
+_RELEASE_SUFFIXES = (".pth", ".pt")
+_TRAINERS = {
+    "swin_umamba": "nnUNetTrainerSwinUMamba",
+    "swin_umamba_v1": "nnUNetTrainerSwinUMamba",
+    "swin_umamba_d": "nnUNetTrainerSwinUMambaD",
+}
+_FIRST_NORM = re.compile(rf"^{re.escape(ENCODER)}layers\.(\d+)\.blocks\.(\d+)\.ln_1\.weight$")
+_BLOCK = 1 << 20  # bytes
+
+
+def convert(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str | None = None,
+    in_channels: int | None = None,
+    first_layer: FirstLayer = "mean",
+    release_patch_norm: bool = False,
+    ema: bool = False,
+) -> Report:
+    """Write what a checkpoint holds under our names: an encoder from VMamba, a whole model from the
+    release.
+
+    source: see `load_pretrained`. out: a safetensors file, whose metadata tell the source's name
+    and SHA-256; or, where it ends in .pth or .pt, a checkpoint as the release writes it, for whole
+    models. model: what it must be or, of an encoder, be meant for; found out by default.
+    in_channels: of the image; those of the source by default. The other arguments are those of
+    `load_pretrained`.
+
+    Raises FileNotFoundError, ValueError for a file that is damaged, of another model or incomplete,
+    and UserError where `out` cannot be written; no file is then left behind.
+    """
+    check_way(first_layer)
+    try:
+        checkpoint = recognise(read_checkpoint(source), ema=ema)
+        config = describe(checkpoint, model, in_channels)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(str(source)) else f"{source}: {text}") from error
+    built = _build(config)
+    report, found = match(
+        checkpoint, built.state_dict(), os.fspath(source), first_layer, release_patch_norm
+    )
+    problems = problems_of(report, checkpoint, 1.0)
+    if problems:
+        raise ValueError(f"{source} is no whole {config['name']}: {'; '.join(problems)}")
+    if Path(out).suffix in _RELEASE_SUFFIXES:
+        if not checkpoint.whole:
+            raise ValueError(f"{source} holds an encoder alone: the release has no such checkpoint")
+        _write_release(found, config["name"], Path(out))
+        return report
+    metadata = {
+        "source": Path(source).name,
+        "source_sha256": sha256(source),
+        "source_kind": checkpoint.kind,
+        "written_by": f"swin-umamba {__version__}",
+    }
+    save_tensors(found, out, metadata, config if checkpoint.whole else None)
+    return report
+
+
+def save_release_checkpoint(model: SegmentationModel, path: str | os.PathLike[str]) -> None:
+    """Write a model of `create_model` as nnU-Net's trainers of the release do.
+
+    The file has the keys that nnU-Net's predictor reads. Raises UserError if it cannot be written.
+    """
+    if model.config is None:
+        raise ValueError("model: it was not made by create_model, and has no name")
+    tensors = {name: t.detach().cpu() for name, t in model.state_dict().items()}
+    _write_release(tensors, model.config["name"], Path(path))
+
+
+def _write_release(tensors: dict[str, Tensor], name: str, path: Path) -> None:
+    if name not in _TRAINERS:
+        raise ValueError(f"the release has no {name}; it has {', '.join(_TRAINERS)}")
+    content = {
+        "network_weights": tensors,
+        "optimizer_state": None,
+        "grad_scaler_state": None,
+        "logging": {},
+        "_best_ema": None,
+        "current_epoch": 0,
+        "init_args": {"configuration": "2d", "fold": 0},
+        "trainer_name": _TRAINERS[name],
+        "inference_allowed_mirroring_axes": None,
+    }
+    with replacing(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise UserError(f"cannot write {path}: {error}") from error
+
+
+def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None) -> dict[str, Any]:
+    """The arguments of `create_model` for a checkpoint, from its names and shapes."""
+    tensors = checkpoint.tensors
+    depths: dict[int, int] = {}
+    dims: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        if (found := _FIRST_NORM.match(name)) is not None:
+            stage, block = int(found[1]), int(found[2])
+            depths[stage] = max(depths.get(stage, 0), block + 1)
+            dims[stage] = tensor.shape[0]
+    if sorted(depths) != list(range(len(depths))) or len(depths) < 2:
+        raise ValueError(f"it has stages {sorted(depths)}, expected two or more from 0 on")
+    first_block = f"{ENCODER}layers.0.blocks.0.self_attention.A_logs"
+    config: dict[str, Any] = {
+        "dims": [dims[i] for i in range(len(dims))],
+        "depths": [depths[i] for i in range(len(depths))],
+        "d_state": _shape(tensors, first_block)[1],
+    }
+    if not checkpoint.whole:
+        patch = _shape(tensors, f"{ENCODER}patch_embed.proj.weight")
+        name = model or ("swin_umamba_d" if patch[2] == 4 else "swin_umamba")
+        return {
+            "name": _known(name),
+            "in_channels": in_channels or (patch[1] if patch[2] == 4 else 3),
+            "out_channels": 2,
+            **config,
+        }
+    if "decoder.seg_layers.0.weight" in tensors:
+        name, image, head = (
+            "swin_umamba_d",
+            f"{ENCODER}patch_embed.proj.weight",
+            "decoder.seg_layers.0.weight",
+        )
+    else:
+        last = f"decoder{len(depths) + 2}.transp_conv.conv.weight"
+        name = "swin_umamba" if last in tensors else "swin_umamba_v1"
+        image, head = "stem.0.weight", "out_layers.0.conv.conv.weight"
+        config["stem_dim"] = _shape(tensors, image)[0]
+    if model not in (None, name):
+        raise ValueError(f"it is of {name}, not of {model}")
+    return {
+        "name": name,
+        "in_channels": in_channels or _shape(tensors, image)[1],
+        "out_channels": _shape(tensors, head)[0],
+        **config,
+    }
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...]:
+    if name not in tensors or tensors[name].ndim < 2:
+        raise ValueError(f"it lacks {name}, or holds something else under that name")
+    return tuple(tensors[name].shape)
+
+
+def _known(name: str) -> str:
+    from swin_umamba.models import model_names
+
+    if name not in model_names():
+        raise ValueError(f"model: got {name!r}, expected one of {', '.join(model_names())}")
+    return name
+
+
+def _build(config: dict[str, Any]) -> SegmentationModel:
+    from swin_umamba.models import create_model
+
+    return create_model(**config)
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

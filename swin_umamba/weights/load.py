@@ -1,0 +1,163 @@
+"""Pretrained weights into a model, with an account of every tensor."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from torch import Tensor, nn
+
+from swin_umamba.weights.first_layer import FirstLayer, adapted, check_way
+from swin_umamba.weights.formats import ENCODER, Checkpoint, recognise
+from swin_umamba.weights.reader import read_checkpoint
+from swin_umamba.weights.report import (
+    ADAPTED,
+    LOADED,
+    MISMATCHED,
+    MISSING,
+    RENAMED,
+    SKIPPED,
+    UNEXPECTED,
+    Entry,
+    Report,
+)
+
+PATCH_NORM = f"{ENCODER}patch_embed.norm.weight"
+_PATCH = f"{ENCODER}patch_embed.proj."
+# Convolutions that see the image: the stem or patch embedding, and the skip block of its own size.
+_FIRST = (
+    "stem.0.weight",
+    f"{_PATCH}weight",
+    "encoder1.layer.conv1.conv.weight",
+    "encoder1.layer.conv3.conv.weight",
+)
+_CLASSES = re.compile(r"^(out_layers|decoder\.seg_layers)\.\d+\.")
+_SHOWN = 4
+
+
+def load_pretrained(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    first_layer: FirstLayer = "mean",
+    min_coverage: float = 1.0,
+    release_patch_norm: bool = False,
+    ema: bool = False,
+) -> Report:
+    """Load a checkpoint into one of our models: what `swin-umamba convert` writes, or originals.
+
+    Originals are VMamba's first ImageNet checkpoints (the encoder alone), the release's nnU-Net
+    checkpoints and plain state dicts, recognised by their tensors' names and shapes. A whole model
+    must give every tensor, an encoder every one of the encoder's, except: the layers that see the
+    image, where their number of channels differs (first_layer: see `first_layer.WAYS`, or dropped);
+    the heads, where the number of classes differs; and, from VMamba to Swin-UMamba, the patch
+    embedding's convolution, which there follows a stem.
+
+    min_coverage: the least share, in tensors, of what has a place in the model that must fit.
+    release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias. The
+    release's loader does so by a slip (its list of exceptions names the weight twice and the bias
+    never). Off by default: half a norm is nothing that anyone trained, and training goes on from
+    either. ema: VMamba's averaged weights.
+
+    Values take the model's dtype and device. Raises FileNotFoundError, or ValueError for a file
+    that is damaged, of another model, or covers too little; the model is then as before.
+    """
+    check_way(first_layer)
+    if not 0.0 <= min_coverage <= 1.0:
+        raise ValueError(f"min_coverage: got {min_coverage}, expected 0 to 1")
+    try:
+        checkpoint = recognise(read_checkpoint(path), ema=ema)
+    except ValueError as error:
+        raise ValueError(_named(path, error)) from error
+    places = model.state_dict()
+    report, found = match(checkpoint, places, os.fspath(path), first_layer, release_patch_norm)
+    problems = problems_of(report, checkpoint, min_coverage)
+    if problems:
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}")
+    model.load_state_dict({**places, **found})
+    return report
+
+
+def match(
+    checkpoint: Checkpoint,
+    places: dict[str, Any],
+    path: str,
+    first_layer: str,
+    release_patch_norm: bool,
+) -> tuple[Report, dict[str, Tensor]]:
+    """The account of a checkpoint against a model's state dict, and the tensors to load."""
+    report = Report(path, checkpoint.kind)
+    found: dict[str, Tensor] = {}
+    patches = checkpoint.tensors.get(f"{_PATCH}weight")
+    foreign_patches = (
+        not checkpoint.whole
+        and "stem.0.weight" in places
+        and patches is not None
+        and patches.shape != places[f"{_PATCH}weight"].shape
+    )
+    for source, why in checkpoint.skipped.items():
+        report.entries.append(Entry(source, "", checkpoint.shapes[source], SKIPPED, why))
+    for target, tensor in checkpoint.tensors.items():
+        source, shape = checkpoint.sources[target], tuple(tensor.shape)
+        place = tuple(places[target].shape) if target in places else None
+        status, note = LOADED if source == target else RENAMED, ""
+        if place is None:
+            status, note = UNEXPECTED, "the model has no such tensor"
+        elif release_patch_norm and target == PATCH_NORM:
+            status, note = SKIPPED, "the release leaves it out"
+        elif foreign_patches and target.startswith(_PATCH):
+            status, note = SKIPPED, "in this model the patch embedding follows a stem"
+        elif shape != place:
+            status, note = _other_shape(target, shape, place, first_layer)
+        if status == ADAPTED:
+            tensor = adapted(tensor, place[1], first_layer)  # type: ignore[index]
+        if status in (LOADED, RENAMED, ADAPTED):
+            found[target] = tensor
+        report.entries.append(Entry(source, "" if place is None else target, shape, status, note))
+    named = {entry.target for entry in report.entries}
+    for target, tensor in places.items():
+        if target not in named and (checkpoint.whole or target.startswith(ENCODER)):
+            report.entries.append(
+                Entry("", target, tuple(tensor.shape), MISSING, "the checkpoint lacks it")
+            )
+    return report, found
+
+
+def _other_shape(
+    target: str, shape: tuple[int, ...], place: tuple[int, ...], first_layer: str
+) -> tuple[str, str]:
+    rest_fits = len(shape) == len(place) and (shape[0], *shape[2:]) == (place[0], *place[2:])
+    if target in _FIRST and rest_fits:
+        note = f"{shape[1]} image channels to {place[1]}"
+        return (SKIPPED, note) if first_layer == "drop" else (ADAPTED, f"{note}: {first_layer}")
+    if _CLASSES.match(target) and shape[1:] == place[1:]:
+        return SKIPPED, f"{shape[0]} classes, the model has {place[0]}"
+    return MISMATCHED, f"of shape {shape}, the model's is {place}"
+
+
+def problems_of(report: Report, checkpoint: Checkpoint, min_coverage: float) -> list[str]:
+    """Why an account is no success; empty if it is one."""
+    problems = []
+    if report.coverage < min_coverage:
+        refused = report.of(MISMATCHED, UNEXPECTED)
+        names = [f"{e.source} ({e.note})" for e in refused[:_SHOWN]]
+        more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        problems.append(
+            f"{100 * report.coverage:.1f} % of its tensors with a place fit, expected "
+            f"{100 * min_coverage:g} %: {', '.join(names)}{more}"
+        )
+    missing = report.of(MISSING)
+    if missing:
+        names = [entry.target for entry in missing[:_SHOWN]]
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        problems.append(f"{len(missing)} missing: {', '.join(names)}{more}")
+    if not checkpoint.tensors:
+        problems.append("it holds no tensor of ours")
+    return problems
+
+
+def _named(path: str | os.PathLike[str], error: ValueError) -> str:
+    """The reader's errors name the file, the recognition's say what `it` is."""
+    text = str(error)
+    return text if text.startswith(str(path)) else f"{path}: {text}"

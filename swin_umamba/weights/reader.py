@@ -1,0 +1,155 @@
+"""The one reader of foreign checkpoints: tensors, containers and numbers load, nothing runs.
+
+A PyTorch checkpoint is a pickle, and a pickle may name any function to call. Here a name is either
+on a short list of what builds tensors, containers and numpy's scalars, or becomes a placeholder
+that takes whatever is done to it and does nothing.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import pickle
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+_NUMBERS = "biufc"  # kinds of numpy's dtypes
+_BROKEN = (
+    pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError,
+    TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, ImportError,
+    AssertionError,
+)  # fmt: skip
+"""What unpickling raises on files that are cut off, damaged or made to mislead."""
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
+    """What a checkpoint holds, on the CPU: safetensors, or PyTorch's format, new or legacy.
+
+    Anything in it but tensors, containers, numbers and strings has become a `Placeholder`. Raises
+    FileNotFoundError, or ValueError for a file that is damaged or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file at {path}")
+    with path.open("rb") as file:
+        start = file.read(9)
+    try:
+        if start[:2] == b"PK":
+            _refuse_programs(path)
+        elif start[8:] == b"{":
+            return load_file(path)
+        elif start[:1] != b"\x80":
+            raise ValueError("it starts like no format of weights")
+        # Torch's own reader of weights alone refuses a whole file for a single foreign name.
+        return torch.load(path, map_location="cpu", pickle_module=_Pickle, weights_only=False)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no weights file: {error}") from error
+    except _BROKEN as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is damaged or no weights file: {reason}") from error
+
+
+def _refuse_programs(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            raise ValueError("it is a TorchScript program, not weights")
+
+
+class Placeholder:
+    """Stands for an object of a class or function that is not loaded; swallows all it is given."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+    def __new__(cls, *args: object, **kwargs: object) -> Placeholder:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def __call__(self, *args: object, **kwargs: object) -> Placeholder:
+        return self
+
+    def append(self, item: object) -> None: ...
+
+    def extend(self, items: object) -> None: ...
+
+    def add(self, item: object) -> None: ...
+
+
+class _Dtype:
+    """numpy.dtype as a pickle builds it, of numbers alone."""
+
+    def __init__(self, spec: object, *flags: object) -> None:
+        self.spec, self.order = spec, "="
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
+            self.order = state[1]
+
+
+def _scalar(dtype: object, content: object = b"") -> Any:
+    """numpy's scalar from its bytes; numpy's own function would also unpickle objects."""
+    if not isinstance(dtype, _Dtype) or not isinstance(dtype.spec, str):
+        raise pickle.UnpicklingError("a numpy scalar without a dtype")
+    kind = np.dtype(dtype.spec)
+    if kind.kind not in _NUMBERS or not isinstance(content, bytes):
+        return Placeholder()
+    if dtype.order == ">":
+        kind = kind.newbyteorder(">")
+    return np.frombuffer(content, kind, count=1)[0]
+
+
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    """_codecs.encode, by which old pickles write bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+    return text.encode("latin1")
+
+
+_NAMES: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "complex"): complex,
+    ("_codecs", "encode"): _encode,
+    ("torch", "Size"): torch.Size,
+    ("torch", "device"): torch.device,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        module = "builtins" if module == "__builtin__" else module  # Python 2's name, in protocol 2
+        if (module, name) in _NAMES:
+            return _NAMES[module, name]
+        if module == "torch":
+            found = getattr(torch, name, None)
+            # torch's own reader takes storages by their class; a dtype is its own value.
+            if isinstance(found, torch.dtype) or (isinstance(found, type) and "Storage" in name):
+                return found
+        return type("Placeholder", (Placeholder,), {"__doc__": f"Stands for {module}.{name}."})
+
+
+class _Pickle:
+    """The part of the module `pickle` that torch.load asks for."""
+
+    Unpickler = _Unpickler
+    UnpicklingError = pickle.UnpicklingError
+
+    @staticmethod
+    def load(file: Any, **options: Any) -> Any:
+        return _Unpickler(file, **options).load()

@@ -1,0 +1,114 @@
+"""What became of every tensor of a checkpoint, and of the model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+LOADED, RENAMED, ADAPTED = "loaded", "renamed", "adapted"
+SKIPPED, MISMATCHED, UNEXPECTED, MISSING = "skipped", "mismatched", "unexpected", "missing"
+_ORDER = (LOADED, RENAMED, ADAPTED, SKIPPED, MISMATCHED, UNEXPECTED, MISSING)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor. source, target: its name in the checkpoint and in the model, "" where it has
+    none. status: one of the words above. note: why, where that is not plain."""
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    status: str
+    note: str = ""
+
+    @property
+    def parameters(self) -> int:
+        product = 1
+        for size in self.shape:
+            product *= size
+        return product
+
+
+@dataclass
+class Report:
+    """The whole account. kind: what the checkpoint was recognised as.
+
+    Every tensor of the checkpoint has one entry, and so has every tensor of the model that got
+    nothing: `missing`. Skipped ones have no place in the model; coverage counts those that have.
+    """
+
+    path: str
+    kind: str
+    entries: list[Entry] = field(default_factory=list)
+
+    def of(self, *statuses: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.status in statuses]
+
+    @property
+    def coverage(self) -> float:
+        """The share of the checkpoint's tensors with a place in the model that were taken."""
+        taken, refused = self._taken_and_refused()
+        return len(taken) / max(len(taken) + len(refused), 1)
+
+    @property
+    def parameter_coverage(self) -> float:
+        """The same, in parameters."""
+        taken, refused = (sum(e.parameters for e in group) for group in self._taken_and_refused())
+        return taken / max(taken + refused, 1)
+
+    def _taken_and_refused(self) -> tuple[list[Entry], list[Entry]]:
+        return self.of(LOADED, RENAMED, ADAPTED), self.of(MISMATCHED, UNEXPECTED)
+
+    def counts(self) -> dict[str, int]:
+        found = Counter(entry.status for entry in self.entries)
+        return {status: found[status] for status in _ORDER if found[status]}
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "path": self.path,
+                "kind": self.kind,
+                "counts": self.counts(),
+                "coverage": self.coverage,
+                "parameter_coverage": self.parameter_coverage,
+                "tensors": [asdict(entry) for entry in self.entries],
+            },
+            indent=1,
+        )
+
+    def summary(self) -> str:
+        """One line: 'VMamba ...: 198 renamed, 14 skipped; 100.0 % of tensors, ...'."""
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts().items())
+        return (
+            f"{self.kind}: {counts}; {100 * self.coverage:.1f} % of the tensors and "
+            f"{100 * self.parameter_coverage:.1f} % of the parameters that have a place"
+        )
+
+    def render(self, console: Console) -> None:
+        """A table: tensors that were taken as they are in one row, all others one by one."""
+        table = Table(title=f"{self.path}: {self.kind}")
+        for column in ("status", "tensors", "parameters", "name", "why"):
+            numbers = column in ("tensors", "parameters")
+            table.add_column(column, justify="right" if numbers else "left")
+        for status in _ORDER:
+            entries = self.of(status)
+            if status in (LOADED, RENAMED) and entries:
+                first, last = entries[0], entries[-1]
+                total = f"{sum(e.parameters for e in entries):,}"
+                names = f"{_name(first)} ... {_name(last)}"
+                table.add_row(status, str(len(entries)), total, names, "")
+                continue
+            for entry in entries:
+                table.add_row(status, "1", f"{entry.parameters:,}", _name(entry), entry.note)
+        console.print(table)
+        console.print(self.summary())
+
+
+def _name(entry: Entry) -> str:
+    if entry.source and entry.target and entry.source != entry.target:
+        return f"{entry.source} -> {entry.target}"
+    return entry.source or entry.target

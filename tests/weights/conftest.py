@@ -1,0 +1,45 @@
+"""Checkpoints of every format, generated from names and a rule."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def rule() -> Any:
+    """The rule by which the fixtures' weights are made: fixtures/weights.py."""
+    spec = importlib.util.spec_from_file_location("fixture_weights", FIXTURES / "weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def vmamba_names() -> dict[str, list[int]]:
+    """Names and shapes of VMamba-Tiny's first ImageNet checkpoint."""
+    names: dict[str, list[int]] = json.loads(
+        (FIXTURES / "vmamba_tiny_v0_state_dict.json").read_text()
+    )
+    return names
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[..., Path]:
+    """Write anything with torch.save, and say where."""
+
+    def save(content: Any, name: str = "checkpoint.pth", **options: Any) -> Path:
+        torch.save(content, tmp_path / name, **options)
+        return tmp_path / name
+
+    return save

@@ -1,0 +1,141 @@
+"""`swin-umamba convert`: files that anything of ours takes, and the release's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+from weights_cases import SMALL, later_names, small, vmamba
+
+from swin_umamba import create_model, model_names
+from swin_umamba.cli import app
+from swin_umamba.errors import UserError
+from swin_umamba.weights import (
+    convert,
+    load_weights,
+    read_checkpoint,
+    read_config,
+    save_release_checkpoint,
+    save_weights,
+)
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["convert", *map(str, arguments)], env={"COLUMNS": "200"})
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_an_encoder_from_vmamba(saved, tmp_path, later):
+    tensors = vmamba()
+    source = saved({"model": later_names(tensors) if later else tensors})
+    out, report = tmp_path / "encoder.safetensors", tmp_path / "report.json"
+    code, said = run(source, out, "--report", report)
+    assert code == 0, said
+    assert "VMamba's encoder" in said
+    assert "100.0 % of the tensors" in said
+    found = load_file(out)
+    assert len(found) == len(tensors) - 3
+    assert all(name.startswith("vssm_encoder.") for name in found)
+    with safe_open(out, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert metadata["source"] == source.name
+    assert json.loads(report.read_text())["counts"] == {"renamed": len(found), "skipped": 3}
+    for name in model_names():
+        model = create_model(name, in_channels=2, out_channels=2, pretrained=out, **SMALL)
+        key = "vssm_encoder.layers.2.blocks.1.self_attention.A_logs"
+        assert torch.equal(model.state_dict()[key], found[key])
+
+
+def test_for_a_given_number_of_channels(saved, tmp_path):
+    source, out = saved({"model": vmamba()}), tmp_path / "encoder.safetensors"
+    code, said = run(source, out, "--in-channels", 1, "--first-layer", "sum")
+    assert code == 0, said
+    weight = load_file(out)["vssm_encoder.patch_embed.proj.weight"]
+    assert torch.equal(weight, vmamba()["patch_embed.proj.weight"].sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_ours_to_the_releases_layout_and_back(tmp_path, name):
+    model = small(name, 7, in_channels=2)
+    ours, theirs, again = (tmp_path / n for n in ("a.safetensors", "b.pth", "c.safetensors"))
+    save_weights(model, ours)
+    for source, target in ((ours, theirs), (theirs, again)):
+        code, said = run(source, target)
+        assert code == 0, said
+    content = read_checkpoint(theirs)
+    # What nnU-Net's predictor reads.
+    assert set(content) >= {
+        "network_weights", "init_args", "trainer_name", "inference_allowed_mirroring_axes"
+    }  # fmt: skip
+    assert content["trainer_name"].startswith("nnUNetTrainerSwinUMamba")
+    assert content["init_args"]["configuration"] == "2d"
+    for path in (theirs, again):
+        found = read_checkpoint(path)
+        found = found.get("network_weights", found)
+        assert found.keys() == model.state_dict().keys()
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(found[key], tensor)
+    rebuilt = create_model(**read_config(again))
+    load_weights(rebuilt, again)
+    save_release_checkpoint(model, tmp_path / "d.pth")
+    assert torch.load(tmp_path / "d.pth", weights_only=True)["network_weights"].keys()
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_a_whole_model_says_how_to_build_it(saved, tmp_path, name):
+    source = saved({"network_weights": dict(small(name).state_dict())})
+    convert(source, tmp_path / "w.safetensors")
+    config = read_config(tmp_path / "w.safetensors")
+    assert config["name"] == name
+    assert (config["in_channels"], config["out_channels"]) == (3, 4)
+    assert tuple(config["dims"]) == SMALL["dims"]
+    assert tuple(config["depths"]) == SMALL["depths"]
+    assert config["d_state"] == SMALL["d_state"]
+
+
+def test_what_cannot_be_converted_leaves_nothing_behind(saved, tmp_path):
+    half = vmamba()
+    del half["layers.1.blocks.0.ln_1.bias"]
+    model = dict(small("swin_umamba_d").state_dict())
+    del model["decoder.seg_layers.3.bias"]
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"old")
+    cases = [
+        ({"model": half}, (), "1 missing"),
+        (model, (), "1 missing"),
+        (dict(small("swin_umamba").state_dict()), ("--model", "swin_umamba_d"), "not of"),
+        ({"conv.weight": torch.zeros(1)}, (), "another model"),
+        ({"model": vmamba()}, ("--model", "unet"), "expected one of"),
+        ({"model": vmamba()}, ("--first-layer", "magic"), "first_layer"),
+    ]
+    for content, options, message in cases:
+        code, said = run(saved(content), out, *options)
+        assert code == 1
+        assert message in said
+        assert "Traceback" not in said
+        assert out.read_bytes() == b"old"
+    code, said = run(saved({"model": vmamba()}), tmp_path / "out.pth")
+    assert code == 1
+    assert "an encoder alone" in said
+    code, said = run(tmp_path / "none.pth", out)
+    assert code == 1
+    assert "no weights file at" in said
+    assert {p.name for p in tmp_path.iterdir()} == {"checkpoint.pth", "out.safetensors"}
+
+
+def test_a_failed_write_is_told(saved, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(UserError, match="No space left on device"):
+        convert(saved({"model": vmamba()}), tmp_path / "w.safetensors")
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pth"]
