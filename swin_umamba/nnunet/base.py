@@ -20,7 +20,7 @@ from swin_umamba.nnunet.recipe import (
     pretrained_file,
     supervision_scales,
 )
-from swin_umamba.weights import load_weights
+from swin_umamba.weights import load_pretrained
 
 try:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -86,8 +86,8 @@ class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is unty
             path = pretrained_file(type(self).__name__)
         super().initialize()
         if path is not None:
-            self.print_to_log_file(f"Starting from the weights in {path}")
-            load_weights(inner_model(self.network), path)
+            report = load_pretrained(inner_model(self.network), path)
+            self.print_to_log_file(f"Starting from {path}: {report.summary()}")
 
     def load_checkpoint(self, filename_or_checkpoint: dict[str, Any] | str) -> None:
         self._restoring = True

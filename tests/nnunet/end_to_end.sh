@@ -89,29 +89,22 @@ if train nnUNetTrainerSwinUMamba >"$work/refused.log" 2>&1; then
 fi
 grep "set SWIN_UMAMBA_PRETRAINED" "$work/refused.log"
 
-python - "$work" <<'PYTHON'
+# In the form of VMamba's ImageNet checkpoints, but with random numbers.
+export SWIN_UMAMBA_PRETRAINED="$work/encoder.pth"
+python - "$SWIN_UMAMBA_PRETRAINED" <<'PYTHON'
 import sys
 
-from swin_umamba import create_model
-from swin_umamba.weights import save_weights
+import torch
 
-for name in ("swin_umamba", "swin_umamba_d"):
-    # Weights for the same channels and classes, as a whole model's file must have.
-    model = create_model(name, in_channels=1, out_channels=3)
-    save_weights(model, f"{sys.argv[1]}/{name}.safetensors")
+from swin_umamba import create_model
+
+encoder = create_model("swin_umamba_d", in_channels=3, out_channels=2).vssm_encoder
+torch.save({"model": encoder.state_dict()}, sys.argv[1])
 PYTHON
 
 for trainer in nnUNetTrainerSwinUMamba{,D}{,Scratch}; do
-  case "$trainer" in
-    *D | *DScratch) weights="$work/swin_umamba_d.safetensors" ;;
-    *) weights="$work/swin_umamba.safetensors" ;;
-  esac
   step "$trainer: train"
-  if [[ "$trainer" == *Scratch ]]; then
-    train "$trainer"
-  else
-    SWIN_UMAMBA_PRETRAINED="$weights" train "$trainer"
-  fi
+  train "$trainer"
 
   step "$trainer: predict, as the release's commands do"
   predictions="$work/predictions/$trainer"
@@ -133,6 +126,7 @@ PYTHON
 done
 
 step "Go on with a training, and score what was trained, without the pretrained weights at hand"
+unset SWIN_UMAMBA_PRETRAINED
 train nnUNetTrainerSwinUMambaD --c
 train nnUNetTrainerSwinUMambaD --val
 
