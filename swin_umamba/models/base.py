@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_umamba.checks import check_positive
 from swin_umamba.encoder import VSSMEncoder
+from swin_umamba.models.hub import HubModel
 
 
-class SegmentationModel(nn.Module, ABC):
+class SegmentationModel(nn.Module, HubModel, ABC):
     """Segment an image of any height and width.
 
     x: (B, in_channels, H, W), floating point. With deep_supervision the result is a list of
@@ -35,7 +35,7 @@ class SegmentationModel(nn.Module, ABC):
         self.out_channels = out_channels
         self.deep_supervision = deep_supervision
         # What `create_model` was called with; saved beside the weights.
-        self.config: dict[str, Any] | None = None
+        self.config = None
 
     @abstractmethod
     def logits(self, x: Tensor) -> list[Tensor]:

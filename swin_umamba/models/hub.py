@@ -1,0 +1,71 @@
+"""Models on the Hugging Face Hub: save_pretrained, from_pretrained, push_to_hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from typing_extensions import Self
+
+from swin_umamba.files import write_text
+from swin_umamba.weights.saved import read_config, save_weights
+
+WEIGHTS = "model.safetensors"
+_CARD = """\
+---
+{{ card_data }}
+---
+
+A Swin-UMamba model (arXiv:2402.03302) for 2-D medical image segmentation, written by
+[swin-umamba](https://pypi.org/project/swin-umamba/); config.json says which, and its channels.
+
+```python
+from swin_umamba.models import SegmentationModel
+
+model = SegmentationModel.from_pretrained({{ repo_id | default("this repository", true) | tojson }})
+```
+{% if model_description %}
+{{ model_description }}
+{% endif %}"""
+
+
+class HubModel(
+    PyTorchModelHubMixin,
+    library_name="swin-umamba",
+    tags=["image-segmentation", "medical-imaging", "mamba", "vmamba", "swin-umamba"],
+    model_card_template=_CARD,
+):
+    """What a model of `create_model` needs for the Hub; one safetensors file holds it all."""
+
+    config: dict[str, Any] | None
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        if self.config is None:
+            raise ValueError("the model was not made by create_model, and has no name to load by")
+        save_weights(self, save_directory / WEIGHTS)  # type: ignore[arg-type]
+        write_text(save_directory / "config.json", json.dumps(self.config, indent=2))
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any
+    ) -> Self:
+        """Any of our models by its file, on `map_location`; every tensor must fit."""
+        from swin_umamba.models.registry import create_model
+
+        if not strict:
+            raise ValueError("strict: got False, expected True: no tensor is left out in silence")
+        where = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        download = {name: options.pop(name) for name in where if name in options}
+        folder = Path(model_id)
+        path = folder / WEIGHTS
+        if not folder.is_dir():
+            path = Path(hf_hub_download(repo_id=model_id, filename=WEIGHTS, **download))
+        # What is left are the arguments in config.json, with the caller's own in place of them.
+        model = create_model(**{**read_config(path), **options}, pretrained=path)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"{model_id} holds a {type(model).__name__}, expected a {cls.__name__}"
+            )
+        return model.to(map_location).eval()
