@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba.nnunet.recipe import (
     LR,
@@ -19,6 +18,7 @@ from swin_umamba.nnunet.recipe import (
     inner_model,
     pretrained_file,
     supervision_scales,
+    with_encoder_frozen,
 )
 from swin_umamba.weights import load_pretrained
 
@@ -113,16 +113,7 @@ class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is unty
         if frozen == self._frozen:
             return
         self.print_to_log_file("Freezing the encoder" if frozen else "Training the encoder, too")
-        model = inner_model(self.network)
-        if frozen:
-            model.freeze_encoder()
-        else:
-            model.unfreeze_encoder()
-        if self.is_ddp:
-            # It awaits gradients of the parameters that required them when it was made.
-            self.network = DistributedDataParallel(
-                self.network.module, device_ids=[self.local_rank]
-            )
+        self.network = with_encoder_frozen(self.network, frozen)
         self._frozen = frozen
 
     def on_epoch_end(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model
@@ -117,8 +118,24 @@ def supervision_scales(model: SegmentationModel, patch_size: Sequence[int]) -> l
 
 def inner_model(network: nn.Module) -> SegmentationModel:
     """The model in what torch.compile and DistributedDataParallel made of it."""
-    if isinstance(network, nn.parallel.DistributedDataParallel):
+    if isinstance(network, DistributedDataParallel):
         network = network.module
     network = getattr(network, "_orig_mod", network)
     assert isinstance(network, SegmentationModel)
+    return network
+
+
+def with_encoder_frozen(network: nn.Module, frozen: bool) -> nn.Module:
+    """Keep the model's encoder from training, or let it train; what to train by from then on.
+
+    That is the network itself, but for DistributedDataParallel: it awaits gradients of those
+    parameters that required them when it was made, so it is made anew.
+    """
+    model = inner_model(network)
+    if frozen:
+        model.freeze_encoder()
+    else:
+        model.unfreeze_encoder()
+    if isinstance(network, DistributedDataParallel):
+        return DistributedDataParallel(network.module, device_ids=network.device_ids)
     return network

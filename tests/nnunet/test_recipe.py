@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from swin_umamba import create_model
 from swin_umamba.errors import UserError
@@ -108,6 +110,31 @@ def test_optimizer_and_schedule() -> None:
 def test_pretrained_encoder_is_frozen_at_first() -> None:
     assert Recipe("swin_umamba", pretrained=True).frozen_epochs == 10
     assert Recipe("swin_umamba", pretrained=False).frozen_epochs == 0
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_freezes_and_trains_the_encoder_under_ddp() -> None:
+    network: nn.Module = nn.parallel.DistributedDataParallel(_tiny())
+    images = torch.rand(2, 2, 32, 32)
+    for frozen in (True, True, False, False):
+        network = recipes.with_encoder_frozen(network, frozen)
+        for _ in range(2):  # DDP complains of a missing gradient in the step after it
+            network.zero_grad(set_to_none=True)
+            sum(output.square().mean() for output in network(images)).backward()
+        model = recipes.inner_model(network)
+        without = {name for name, p in model.named_parameters() if p.grad is None}
+        assert without == {n for n, p in model.named_parameters() if not p.requires_grad}
+        assert any(name.startswith("vssm_encoder.layers") for name in without) is frozen
 
 
 def test_finds_the_model_in_its_wrappers() -> None:
