@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba.checks import check_positive
 from swin_umamba.flops import Flops, count_flops
-from swin_umamba.models import create_model
+from swin_umamba.models import create_model, takes_patch_size
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,8 @@ def summarize(
     height, width = size
     check_positive(height=height, width=width, batch=batch)
     shape = (batch, in_channels, height, width)
+    if takes_patch_size(name):
+        kwargs.setdefault("patch_size", size)
     with FakeTensorMode(), torch.no_grad():
         model = create_model(
             name,
@@ -112,11 +114,13 @@ def summarize(
             deep_supervision=False,
             **kwargs,
         )
+        encoder = getattr(model, "vssm_encoder", nn.Identity())  # baselines have none
         encoder_inputs: list[Tensor] = []
-        model.vssm_encoder.register_forward_pre_hook(lambda _, args: encoder_inputs.append(args[0]))
+        encoder.register_forward_pre_hook(lambda _, args: encoder_inputs.append(args[0]))
         with count_flops(model) as counts:
             model(torch.empty(shape))
-            model.vssm_encoder(encoder_inputs[0])
+            for features in encoder_inputs[:1]:
+                encoder(features)
         rows = tuple(_row(stage, parts, counts) for stage, parts in model.stages().items())
     return Summary(name, shape, out_channels, rows)
 

@@ -12,7 +12,10 @@ from swin_umamba.errors import UserError
 
 def summary(
     model: Annotated[
-        str, typer.Argument(help="swin_umamba, swin_umamba_d (†) or swin_umamba_v1.")
+        str,
+        typer.Argument(
+            help="swin_umamba, swin_umamba_d (†), swin_umamba_v1, or a baseline: dynunet, ..."
+        ),
     ] = "swin_umamba",
     size: Annotated[tuple[int, int], typer.Option(help="Height and width of the image.", min=1)] = (
         320,
@@ -25,12 +28,13 @@ def summary(
     batch: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 1,
 ) -> None:
     """Show a model's parameters and FLOPs by stage."""
-    from swin_umamba.models import model_names
+    from swin_umamba.models import baseline_names, model_names
     from swin_umamba.summary import summarize
 
     with told():
-        if model not in model_names():
-            raise UserError(f"no model {model!r}; there are {', '.join(model_names())}")
+        names = (*model_names(), *baseline_names())
+        if model not in names:
+            raise UserError(f"no model {model!r}; there are {', '.join(names)}")
         found = summarize(
             model, in_channels=in_channels, out_channels=out_channels, size=size, batch=batch
         )

@@ -1,7 +1,14 @@
 """The models. Importing this package registers them."""
 
+from swin_umamba.models import baselines
 from swin_umamba.models.base import SegmentationModel
-from swin_umamba.models.registry import create_model, model_names, register_model
+from swin_umamba.models.registry import (
+    baseline_names,
+    create_model,
+    model_names,
+    register_model,
+    takes_patch_size,
+)
 from swin_umamba.models.swin_umamba import SwinUMamba
 from swin_umamba.models.swin_umamba_d import SwinUMambaD
 from swin_umamba.models.swin_umamba_v1 import SwinUMambaV1
@@ -11,7 +18,10 @@ __all__ = [
     "SwinUMamba",
     "SwinUMambaD",
     "SwinUMambaV1",
+    "baseline_names",
+    "baselines",
     "create_model",
     "model_names",
     "register_model",
+    "takes_patch_size",
 ]

@@ -4,30 +4,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeVar
 
 from swin_umamba.models.base import SegmentationModel
 from swin_umamba.weights.load import load_pretrained
 
 _MODELS: dict[str, type[SegmentationModel]] = {}
+_BASELINES: set[str] = set()
 _Model = TypeVar("_Model", bound=type[SegmentationModel])
 
 
-def register_model(name: str) -> Callable[[_Model], _Model]:
-    """Class decorator: make the model known to `create_model` as `name`."""
+def register_model(name: str, *, baseline: bool = False) -> Callable[[_Model], _Model]:
+    """Class decorator: make the model known to `create_model` as `name`.
+
+    baseline: it is none of ours, but there to compare with.
+    """
 
     def register(model: _Model) -> _Model:
         if name in _MODELS:
             raise ValueError(f"name: {name!r} is already {_MODELS[name].__name__}")
         _MODELS[name] = model
+        if baseline:
+            _BASELINES.add(name)
         return model
 
     return register
 
 
 def model_names() -> list[str]:
-    """Names that `create_model` knows, sorted."""
-    return sorted(_MODELS)
+    """Names of the Swin-UMamba models that `create_model` knows, sorted."""
+    return sorted(_MODELS.keys() - _BASELINES)
+
+
+def baseline_names() -> list[str]:
+    """Names of other networks that `create_model` knows, for comparison, sorted."""
+    return sorted(_BASELINES)
+
+
+def takes_patch_size(name: str) -> bool:
+    """Whether the model of that name is built for a `patch_size`; False if there is none."""
+    return name in _MODELS and "patch_size" in signature(_MODELS[name]).parameters
 
 
 def create_model(
@@ -39,7 +56,7 @@ def create_model(
     pretrained: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> SegmentationModel:
-    """Build a model by name: see `model_names()`.
+    """Build a model by name: see `model_names()` and `baseline_names()`.
 
     in_channels: channels of the image. out_channels: classes, background included.
     deep_supervision: return the logits of all scales, not of the finest alone; may be switched
@@ -48,7 +65,9 @@ def create_model(
     takes besides, such as dims, depths, d_state, drop_path_rate and backend.
     """
     if name not in _MODELS:
-        raise ValueError(f"name: got {name!r}, expected one of {', '.join(model_names())}")
+        raise ValueError(
+            f"name: got {name!r}, expected one of {', '.join((*model_names(), *baseline_names()))}"
+        )
     model = _MODELS[name](in_channels, out_channels, deep_supervision=deep_supervision, **kwargs)
     model.config = {
         "name": name,

@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swin_umamba.errors import UserError
 from swin_umamba.layers import VSSBlock
-from swin_umamba.models import SegmentationModel, create_model
+from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
 from swin_umamba.train.config import TrainConfig
 
 
@@ -20,6 +20,9 @@ def build_model(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
     options that do not exist, and for weights that are missing, damaged, or of another model.
     """
     torch.manual_seed(config.seed)
+    options = config.model_options
+    if takes_patch_size(config.model):
+        options = {"patch_size": config.patch_size, **options}
     try:
         return create_model(
             config.model,
@@ -27,7 +30,7 @@ def build_model(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
             out_channels=config.num_classes,
             deep_supervision=config.deep_supervision,
             pretrained=config.pretrained if pretrained else None,
-            **config.model_options,
+            **options,
         )
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"cannot build the model: {error}") from error
