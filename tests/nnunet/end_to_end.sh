@@ -58,12 +58,14 @@ PYTHON
 # reads their checkpoints with the real ones.
 mkdir -p "$work/short"
 cat >"$work/short/short_trainers.py" <<'PYTHON'
+import os
+
 from swin_umamba.nnunet.trainers import swin_umamba_trainers as real
 
 
 class Short:
     def initialize(self):
-        self.num_epochs = 2
+        self.num_epochs = int(os.environ["EPOCHS"])
         self.num_iterations_per_epoch = 3
         self.num_val_iterations_per_epoch = 1
         self.save_every = 1
@@ -78,7 +80,7 @@ real="$nnUNet_extTrainer"
 
 train() {
   # No processes that augment: on few cores they would take longer to start than to train.
-  nnUNet_n_proc_DA=0 nnUNet_extTrainer="$work/short:$real" \
+  EPOCHS="${EPOCHS:-2}" nnUNet_n_proc_DA=0 nnUNet_extTrainer="$work/short:$real" \
     nnUNetv2_train 901 2d 0 -tr "$1" -device cpu "${@:2}"
 }
 
@@ -125,9 +127,10 @@ assert len(summary["metric_per_case"]) == 3
 PYTHON
 done
 
-step "Go on with a training, and score what was trained, without the pretrained weights at hand"
+step "A third epoch, then scores alone, without the pretrained weights at hand"
 unset SWIN_UMAMBA_PRETRAINED
-train nnUNetTrainerSwinUMambaD --c
-train nnUNetTrainerSwinUMambaD --val
+EPOCHS=3 train nnUNetTrainerSwinUMambaD --c | tee "$work/third.log"
+grep "Epoch 2" "$work/third.log"
+EPOCHS=3 train nnUNetTrainerSwinUMambaD --val
 
 step "Done: four trainers, from raw data to scores, in $work"
