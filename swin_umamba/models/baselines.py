@@ -98,14 +98,14 @@ class DynUNet(Baseline):
         patch_size: Sequence[int] = (320, 320),
         widths: tuple[int, int] = WIDTHS,
     ) -> None:
-        from monai.networks import nets
+        from monai.networks.nets.dynunet import DynUNet
 
         strides = pooling(patch_size)
         scales = [(1, 1)]
         for down, across in strides[1:]:
             scales.append((scales[-1][0] * down, scales[-1][1] * across))
         super().__init__(in_channels, out_channels, deep_supervision, scales[-1], scales[:-1])
-        net = nets.DynUNet(
+        net = DynUNet(
             spatial_dims=2,
             in_channels=in_channels,
             out_channels=out_channels,
@@ -168,10 +168,10 @@ class SwinUNETR(_Single):
         feature_size: int = 48,
         depths: Sequence[int] = (2, 2, 2, 2),
     ) -> None:
-        from monai.networks import nets
+        from monai.networks.nets.swin_unetr import SwinUNETR
 
         super().__init__(in_channels, out_channels, deep_supervision, (32, 32))
-        self.net = nets.SwinUNETR(
+        self.net = SwinUNETR(
             in_channels, out_channels, feature_size=feature_size, depths=depths, spatial_dims=2
         )
 
@@ -196,12 +196,12 @@ class UNETR(_Single):
         mlp_dim: int = 3072,
         num_heads: int = 12,
     ) -> None:
-        from monai.networks import nets
+        from monai.networks.nets.unetr import UNETR
 
         height, width = (size + -size % 16 for size in patch_size)
         check_positive(height=height, width=width)
         super().__init__(in_channels, out_channels, deep_supervision, (height, width))
-        self.net = nets.UNETR(
+        self.net = UNETR(
             in_channels,
             out_channels,
             (height, width),
@@ -236,10 +236,10 @@ class SegResNet(_Single):
         deep_supervision: bool = True,
         init_filters: int = 32,
     ) -> None:
-        from monai.networks import nets
+        from monai.networks.nets.segresnet import SegResNet
 
         super().__init__(in_channels, out_channels, deep_supervision, (8, 8))
-        self.net = nets.SegResNet(
+        self.net = SegResNet(
             spatial_dims=2,
             in_channels=in_channels,
             out_channels=out_channels,
