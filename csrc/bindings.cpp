@@ -104,11 +104,11 @@ void on_cpu(
   }
 }
 
-cpu::SS2DSizes ss2d_sizes(const std::array<int64_t, 6>& n) {
-  return {n[0], n[1], n[2], n[3], n[4], n[5]};
+cpu::SS2DSizes ss2d_sizes(const std::array<int64_t, 7>& n) {
+  return {n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
 }
-cpu::ScanSizes scan_sizes(const std::array<int64_t, 5>& n, bool softplus) {
-  return {n[0], n[1], n[2], n[3], n[4], softplus};
+cpu::ScanSizes scan_sizes(const std::array<int64_t, 6>& n, bool softplus) {
+  return {n[0], n[1], n[2], n[3], n[4], n[5], softplus};
 }
 
 template <class T>
@@ -135,7 +135,7 @@ void bind_cpu(py::module_ m) {
   m.def("set_instruction_set", &cpu::set_instruction_set, py::arg("name"));
   m.def(
       "ss2d_forward",
-      [](bool float64, const std::array<int64_t, 6>& sizes,
+      [](bool float64, const std::array<int64_t, 7>& sizes,
          const std::array<uintptr_t, 8>& addresses, int threads) {
         on_cpu<cpu::SS2DForward>(
             cpu::ss2d_forward<float>, cpu::ss2d_forward<double>, float64, ss2d_sizes(sizes),
@@ -144,7 +144,7 @@ void bind_cpu(py::module_ m) {
       py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
   m.def(
       "ss2d_backward",
-      [](bool float64, const std::array<int64_t, 6>& sizes,
+      [](bool float64, const std::array<int64_t, 7>& sizes,
          const std::array<uintptr_t, 14>& addresses, int threads) {
         on_cpu<cpu::SS2DBackward>(
             cpu::ss2d_backward<float>, cpu::ss2d_backward<double>, float64, ss2d_sizes(sizes),
@@ -153,7 +153,7 @@ void bind_cpu(py::module_ m) {
       py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
   m.def(
       "scan_forward",
-      [](bool float64, const std::array<int64_t, 5>& sizes, bool softplus,
+      [](bool float64, const std::array<int64_t, 6>& sizes, bool softplus,
          const std::array<uintptr_t, 10>& addresses, int threads) {
         on_cpu<cpu::ScanForward>(
             cpu::scan_forward<float>, cpu::scan_forward<double>, float64,
@@ -163,7 +163,7 @@ void bind_cpu(py::module_ m) {
       py::arg("threads"));
   m.def(
       "scan_backward",
-      [](bool float64, const std::array<int64_t, 5>& sizes, bool softplus,
+      [](bool float64, const std::array<int64_t, 6>& sizes, bool softplus,
          const std::array<uintptr_t, 17>& addresses, int threads) {
         on_cpu<cpu::ScanBackward>(
             cpu::scan_backward<float>, cpu::scan_backward<double>, float64,

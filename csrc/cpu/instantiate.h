@@ -21,16 +21,10 @@ namespace swin_umamba::cpu::SWIN_UMAMBA_ISA {
 template <class T>
 int64_t working_bytes(int64_t N, int64_t R) {
   const int64_t padded_R = DirectionGradients<T>::padded(R);
-  const int64_t elements = 2 * kChunk * N + kLanes<T> * (4 * N + 2 * R + padded_R);
-  return int64_t(sizeof(GradientTile<T>)) + elements * int64_t(sizeof(T)) + 16 * 64;
-}
-
-// f on `count` numbers, which need not fill the last vector.
-template <class T, class F>
-void for_each_vector(int64_t count, F f) {
-  for (int64_t i = 0; i < count; i += kLanes<T>) {
-    f(i, count - i < kLanes<T> ? count - i : int64_t(kLanes<T>));
-  }
+  const int64_t forward = kForwardBlocks * kLanes<T> * (2 * N + R);
+  const int64_t backward = kLanes<T> * (4 * N + 2 * R + padded_R);
+  const int64_t elements = kChunk * (2 * N + R) + (forward > backward ? forward : backward);
+  return int64_t(sizeof(GradientTile<T>)) + elements * int64_t(sizeof(T)) + 32 * 64;
 }
 
 template <class T>

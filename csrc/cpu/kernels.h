@@ -24,6 +24,9 @@ class Arena {
   char* next_;
 };
 
+// The most blocks of channels that one call of ss2d_forward takes.
+constexpr int64_t kForwardBlocks = 6;
+
 // Functions on one block of `lanes` channels (block: its number among those of an image or, in the
 // one-dimensional scan, of a group of channels).
 template <class T>
@@ -31,7 +34,8 @@ struct Kernels {
   int64_t lanes;
   int64_t (*working_bytes)(int64_t N, int64_t R);
   void (*ss2d_forward)(
-      const SS2DForward<T>&, int64_t b, int64_t block, int64_t first_k, int64_t last_k, Arena);
+      const SS2DForward<T>&, int64_t b, int64_t block, int64_t blocks, int64_t first_k,
+      int64_t last_k, Arena);
   void (*ss2d_backward)(
       const SS2DBackward<T>&, int64_t b, int64_t block, int64_t first_k, int64_t last_k,
       int64_t first_chunk, int64_t last_chunk, T* g, T* dmaps, Arena);

@@ -17,6 +17,9 @@ namespace {
 // Small enough to stay near the cache; one chunk of one image may need more.
 constexpr int64_t kPartsBytes = int64_t(4) << 20;
 
+// What a core may hope to find again in its cache.
+constexpr int64_t kCacheBytes = int64_t(1) << 20;
+
 int64_t blocks_of(int64_t channels, int64_t lanes) { return (channels + lanes - 1) / lanes; }
 
 int64_t between(int64_t low, int64_t value, int64_t high) {
@@ -36,6 +39,18 @@ struct Rounds {
 bool directions_apart(int64_t tasks, int threads) {
   const int64_t turns = (tasks + threads - 1) / threads;
   return 10 * tasks < 9 * turns * threads;
+}
+
+// How many blocks of channels of an image one task of the forward takes: several where an image
+// exceeds the cache, as long as no thread waits for it.
+template <class T>
+int64_t blocks_together(const SS2DForward<T>& s, int64_t blocks, int threads) {
+  if (s.L() * (s.D + kDirections * s.row()) * int64_t(sizeof(T)) < kCacheBytes) return 1;
+  for (int64_t together = kForwardBlocks; together > 1; --together) {
+    const int64_t tasks = s.B * (blocks / together), turns = blocks_of(tasks, threads);
+    if (blocks % together == 0 && 10 * tasks >= 9 * turns * threads) return together;
+  }
+  return 1;
 }
 
 template <class T>
@@ -76,8 +91,13 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
   const int64_t blocks = blocks_of(s.D, kernel.lanes), tasks = s.B * blocks;
   const int64_t bytes = kernel.working_bytes(s.N, s.R);
   if (!directions_apart(tasks, threads)) {
-    for_each_task(tasks, threads, bytes, [&](int64_t task, char* memory) {
-      kernel.ss2d_forward(s, task / blocks, task % blocks, 0, kDirections, Arena(memory));
+    const int64_t together = blocks_together(s, blocks, threads);
+    const int64_t groups = blocks_of(blocks, together);
+    for_each_task(s.B * groups, threads, bytes, [&](int64_t task, char* memory) {
+      const int64_t first = task % groups * together;
+      kernel.ss2d_forward(
+          s, task / groups, first, between(0, blocks - first, together), 0, kDirections,
+          Arena(memory));
     });
     return;
   }
@@ -88,7 +108,7 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
     const int64_t k = task % kDirections, block = task / kDirections % blocks;
     SS2DForward<T> one = s;
     if (k) one.y = parts + (k - 1) * size;
-    kernel.ss2d_forward(one, task / (kDirections * blocks), block, k, k + 1, Arena(memory));
+    kernel.ss2d_forward(one, task / (kDirections * blocks), block, 1, k, k + 1, Arena(memory));
   });
   const int64_t line = s.W * s.D;
   for_each_task(s.B * s.H, threads, 0, [&](int64_t i, char*) {

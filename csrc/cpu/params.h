@@ -10,8 +10,12 @@ namespace swin_umamba::cpu {
 constexpr int64_t kDirections = 4;
 constexpr int64_t kChunk = 64;  // steps between two saved states
 
+// How the large inputs are stored where T is float: as T, or in half precision.
+enum Storage : int64_t { kSame = 0, kBFloat16 = 1, kFloat16 = 2 };
+
 struct SS2DSizes {
   int64_t B, D, H, W, N, R;
+  int64_t storage;  // of x and proj
   int64_t L() const { return H * W; }
   int64_t C() const { return (L() + kChunk - 1) / kChunk; }
   int64_t row() const { return R + 2 * N; }  // one position and direction of the projection
@@ -49,6 +53,7 @@ struct SS2DBackward : SS2DSizes {
 
 struct ScanSizes {
   int64_t B, G, D, L, N;
+  int64_t storage;  // of u, delta, Bs and Cs
   bool softplus;
   int64_t C() const { return (L + kChunk - 1) / kChunk; }
   int64_t row() const { return 2 * N; }

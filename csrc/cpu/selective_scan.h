@@ -15,11 +15,11 @@ struct ScanBlock {
 // Ask for the steps first .. first + kChunk of `rows` sequences, which lie too far apart for the
 // machine to foresee. Into the second level: in the first they might drive each other out.
 template <class T>
-void prefetch(const T* from, int64_t stride, int64_t rows) {
-  constexpr int64_t line = 64 / sizeof(T);
+void prefetch(const T* from, int64_t start, int64_t stride, int64_t rows, int64_t storage = kSame) {
+  const int64_t size = storage == kSame ? sizeof(T) : sizeof(uint16_t), line = 64 / size;
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t t = 0; t < kChunk; t += line) {
-      __builtin_prefetch(from + row * stride + t, 0, 2);
+      __builtin_prefetch((const char*)from + (start + row * stride + t) * size, 0, 2);
     }
   }
 }
@@ -34,18 +34,20 @@ void fill_sequence(
   const int64_t maps_start = (b * s.G + group) * s.N * s.L + first;
   if (next >= 0 && next < s.L) {
     const int64_t ahead = next - first;
-    prefetch(s.Bs + maps_start + ahead, s.L, s.N);
-    prefetch(s.Cs + maps_start + ahead, s.L, s.N);
-    prefetch(s.u + start + ahead, s.L, block.lanes);
-    prefetch(s.delta + start + ahead, s.L, block.lanes);
-    if constexpr (gradients) prefetch(s.dout + start + ahead, s.L, block.lanes);
+    prefetch(s.Bs, maps_start + ahead, s.L, s.N, s.storage);
+    prefetch(s.Cs, maps_start + ahead, s.L, s.N, s.storage);
+    prefetch(s.u, start + ahead, s.L, block.lanes, s.storage);
+    prefetch(s.delta, start + ahead, s.L, block.lanes, s.storage);
+    if constexpr (gradients) prefetch(s.dout, start + ahead, s.L, block.lanes);
   }
-  transpose(s.Bs + maps_start, s.L, maps, s.row(), s.N, count);
-  transpose(s.Cs + maps_start, s.L, maps + s.N, s.row(), s.N, count);
+  const T *Bs = stored_at(s.Bs, maps_start, s.storage), *Cs = stored_at(s.Cs, maps_start, s.storage);
+  transpose(Bs, s.L, maps, s.row(), s.N, count, s.storage);
+  transpose(Cs, s.L, maps + s.N, s.row(), s.N, count, s.storage);
   // The transposition leaves absent lanes as an earlier block left them.
   for (int64_t t = 0; t < count && block.lanes < lanes; ++t) tile.x[t] = tile.dt[t] = Vec<T>{};
-  transpose(s.u + start, s.L, (T*)tile.x, lanes, block.lanes, count);
-  transpose(s.delta + start, s.L, (T*)tile.dt, lanes, block.lanes, count);
+  const T *u = stored_at(s.u, start, s.storage), *delta = stored_at(s.delta, start, s.storage);
+  transpose(u, s.L, (T*)tile.x, lanes, block.lanes, count, s.storage);
+  transpose(delta, s.L, (T*)tile.dt, lanes, block.lanes, count, s.storage);
   if constexpr (gradients) {
     for (int64_t t = 0; t < count && block.lanes < lanes; ++t) tile.dy[t] = Vec<T>{};
     transpose(s.dout + start, s.L, (T*)tile.dy, lanes, block.lanes, count);

@@ -38,18 +38,31 @@ struct Direction {
   }
 };
 
-// Fill a tile with the steps at `positions` of direction k, image b, channels d ...
+// Copy the projection's rows of direction k at `positions` to rows (count, row), widened to T. Down a
+// column they lie so far apart, and often at such distances, that caches would not hold them all.
+template <class T, class Params>
+void read_rows(
+    const Params& s, int64_t b, int64_t k, const int64_t* positions, int64_t count, T* rows) {
+  for (int64_t t = 0; t < count; ++t) {
+    const int64_t from = ((b * s.L() + positions[t]) * kDirections + k) * s.row();
+    for_each_vector<T>(s.row(), [&](int64_t i, int64_t lanes) {
+      store_part(rows + t * s.row() + i, load_stored(s.proj, from + i, lanes, s.storage), lanes);
+    });
+  }
+}
+
+// Fill a tile with the steps at `positions`, whose projections are in `rows`; image b, channels d ...
 template <class T, bool gradients, class Params, class AnyTile>
 SWIN_UMAMBA_INLINE void fill(
-    const Params& s, const Direction<T>& direction, int64_t b, int64_t k, int64_t d, int64_t lanes,
-    const int64_t* positions, int64_t count, AnyTile& tile) {
+    const Params& s, const Direction<T>& direction, int64_t b, int64_t d, int64_t lanes,
+    const int64_t* positions, const T* rows, int64_t count, AnyTile& tile) {
   for (int64_t t = 0; t < count; ++t) {
     const int64_t p = b * s.L() + positions[t];
-    const T* row = s.proj + (p * kDirections + k) * s.row();
+    const T* row = rows + t * s.row();
     Vec<T> raw = direction.bias;
     for (int64_t r = 0; r < s.R; ++r) raw = direction.weight[r] * row[r] + raw;
     const Softplus<T> dt = softplus<T>(raw);
-    const Vec<T> x = load_part(s.x + p * s.D + d, lanes);
+    const Vec<T> x = load_stored(s.x, p * s.D + d, lanes, s.storage);
     tile.maps[t] = row + s.R;
     tile.x[t] = x;
     tile.dt[t] = dt.value;
@@ -68,37 +81,53 @@ Vec<T> sum_of_Ds(const Params& s, int64_t d, int64_t lanes) {
   return sum;
 }
 
-// The directions first_k .. last_k - 1: the first of them writes y, the others add to it.
+// `blocks` blocks of channels from `block` on, which take turns on every chunk: what it reads of the
+// projection, and its lines of x and y, are then still in cache. The directions first_k ..
+// last_k - 1: the first of them writes y, the others add to it.
 template <class T>
 void ss2d_forward(
-    const SS2DForward<T>& s, int64_t b, int64_t block, int64_t first_k, int64_t last_k,
-    Arena arena) {
-  const int64_t d = block * kLanes<T>, L = s.L(), N = s.N;
-  const int64_t lanes = s.D - d < kLanes<T> ? s.D - d : kLanes<T>;
+    const SS2DForward<T>& s, int64_t b, int64_t block, int64_t blocks, int64_t first_k,
+    int64_t last_k, Arena arena) {
+  constexpr int64_t width = kLanes<T>;
+  const int64_t L = s.L(), N = s.N;
   auto& tile = *arena.take<Tile<T>>(1);
-  Direction<T> direction{arena.take<Vec<T>>(s.R), arena.take<Vec<T>>(N), {}};
-  Vec<T>* h = arena.take<Vec<T>>(N);
-  const Vec<T> Ds = sum_of_Ds<T>(s, d, lanes);
+  Direction<T> directions[kForwardBlocks];
+  Vec<T>* states[kForwardBlocks];
+  for (int64_t i = 0; i < blocks; ++i) {
+    directions[i].weight = arena.take<Vec<T>>(s.R);
+    directions[i].A2 = arena.take<Vec<T>>(N);
+    states[i] = arena.take<Vec<T>>(N);
+  }
   int64_t positions[kChunk];
+  T* rows = arena.take<T>(kChunk * s.row());
 
   for (int64_t k = first_k; k < last_k; ++k) {
-    direction.read(s, k, d, lanes);
-    for (int64_t n = 0; n < N; ++n) h[n] = Vec<T>{};
+    for (int64_t i = 0; i < blocks; ++i) {
+      const int64_t d = (block + i) * width;
+      directions[i].read(s, k, d, s.D - d < width ? s.D - d : width);
+      for (int64_t n = 0; n < N; ++n) states[i][n] = Vec<T>{};
+    }
     for (int64_t c = 0; c < s.C(); ++c) {
       const int64_t first = c * kChunk, count = L - first < kChunk ? L - first : kChunk;
       visit(k, s.H, s.W, first, count, positions);
-      fill<T, false>(s, direction, b, k, d, lanes, positions, count, tile);
-      if (s.states) {
-        T* to = s.states + (((b * kDirections + k) * s.C() + c) * s.D + d) * N;
-        transpose((const T*)h, kLanes<T>, to, N, N, lanes);
-      }
-      forward_tile<T>(tile, count, N, direction.A2, h);
-      for (int64_t t = 0; t < count; ++t) {
-        T* y = s.y + (b * L + positions[t]) * s.D + d;
-        Vec<T> sum = tile.y[t];
-        if (k == 0) sum = Ds * tile.x[t] + sum;
-        if (k > first_k) sum = load_part(y, lanes) + sum;
-        store_part(y, sum, lanes);
+      read_rows(s, b, k, positions, count, rows);
+      for (int64_t i = 0; i < blocks; ++i) {
+        const int64_t d = (block + i) * width, lanes = s.D - d < width ? s.D - d : width;
+        Vec<T>* h = states[i];
+        fill<T, false>(s, directions[i], b, d, lanes, positions, rows, count, tile);
+        if (s.states) {
+          T* to = s.states + (((b * kDirections + k) * s.C() + c) * s.D + d) * N;
+          transpose((const T*)h, width, to, N, N, lanes);
+        }
+        forward_tile<T>(tile, count, N, directions[i].A2, h);
+        const Vec<T> Ds = k ? Vec<T>{} : sum_of_Ds<T>(s, d, lanes);
+        for (int64_t t = 0; t < count; ++t) {
+          T* y = s.y + (b * L + positions[t]) * s.D + d;
+          Vec<T> sum = tile.y[t];
+          if (k == 0) sum = Ds * tile.x[t] + sum;
+          if (k > first_k) sum = load_part(y, lanes) + sum;
+          store_part(y, sum, lanes);
+        }
       }
     }
   }
@@ -195,6 +224,7 @@ void ss2d_backward(
   Vec<T>* entering = arena.take<Vec<T>>(N);
   const Vec<T> Ds = sum_of_Ds<T>(s, d, lanes);
   int64_t positions[kChunk];
+  T* rows = arena.take<T>(kChunk * s.row());
   for (int64_t n = 0; n < N; ++n) entering[n] = Vec<T>{};  // for good in absent lanes
 
   for (int64_t k = first_k; k < last_k; ++k) {
@@ -204,7 +234,8 @@ void ss2d_backward(
     for (int64_t c = last_chunk - 1; c >= first_chunk; --c) {
       const int64_t first = c * kChunk, count = L - first < kChunk ? L - first : kChunk;
       visit(k, s.H, s.W, first, count, positions);
-      fill<T, true>(s, direction, b, k, d, lanes, positions, count, tile);
+      read_rows(s, b, k, positions, count, rows);
+      fill<T, true>(s, direction, b, d, lanes, positions, rows, count, tile);
       const T* from = s.states + (((b * kDirections + k) * s.C() + c) * s.D + d) * N;
       transpose(from, N, (T*)entering, kLanes<T>, lanes, N);
       T* c_dmaps = k_dmaps + (c - first_chunk) * kChunk * s.row();

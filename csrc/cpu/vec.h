@@ -51,6 +51,58 @@ SWIN_UMAMBA_INLINE void store_part(T* to, Vec<T> v, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = v[i];
 }
 
+// f(start, lanes) on `count` numbers, which need not fill the last vector.
+template <class T, class F>
+SWIN_UMAMBA_INLINE void for_each_vector(int64_t count, F f) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) {
+    f(i, count - i < kLanes<T> ? count - i : int64_t(kLanes<T>));
+  }
+}
+
+// kLanes float32 numbers from the bits of half ones, without subnormal numbers on the way, which
+// the kernels' threads take for zero.
+SWIN_UMAMBA_INLINE Vec<float> widen_bfloat16(Bits<float> bits) { return (Vec<float>)(bits << 16); }
+
+SWIN_UMAMBA_INLINE Vec<float> widen_float16(Bits<float> bits) {
+  constexpr int32_t exponent = 0x1f << 23;  // of float16, moved to where float32 has its own
+  const Bits<float> moved = (bits & 0x7fff) << 13, found = moved & exponent;
+  const Bits<float> normal = moved + ((127 - 15) << 23);
+  const Bits<float> special = normal + ((128 - 16) << 23);  // infinities and NaN
+  const Vec<float> least = 0x1p-14f + Vec<float>{};
+  const Bits<float> small = (Bits<float>)((Vec<float>)(normal + (1 << 23)) - least);
+  const Bits<float> is_special = found == exponent, is_small = found == 0;
+  const Bits<float> magnitude = (special & is_special) | (small & is_small) |
+                                (normal & ~is_special & ~is_small);
+  return (Vec<float>)(magnitude | (bits & 0x8000) << 16);
+}
+
+// Where from[index] lies, for load_stored and transpose.
+template <class T>
+SWIN_UMAMBA_INLINE const T* stored_at(const T* from, int64_t index, int64_t storage) {
+  return storage == kSame ? from + index : (const T*)((const uint16_t*)from + index);
+}
+
+// The lanes from[index] ..., where `from` holds numbers as `storage` says; zero in absent ones.
+template <class T>
+SWIN_UMAMBA_INLINE Vec<T> load_stored(
+    const T* from, int64_t index, int64_t count, int64_t storage) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (storage != kSame) {
+      typedef uint16_t Halves __attribute__((vector_size(SWIN_UMAMBA_VECTOR_BYTES / 2)));
+      Halves halves = {};
+      const uint16_t* start = (const uint16_t*)from + index;
+      if (count == kLanes<T>) {
+        __builtin_memcpy(&halves, start, sizeof(halves));
+      } else {
+        for (int64_t i = 0; i < count; ++i) halves[i] = start[i];
+      }
+      const Bits<T> bits = __builtin_convertvector(halves, Bits<T>);
+      return storage == kBFloat16 ? widen_bfloat16(bits) : widen_float16(bits);
+    }
+  }
+  return load_part(from + index, count);
+}
+
 // count lanes, `stride` elements apart; zero in the others.
 template <class T>
 SWIN_UMAMBA_INLINE Vec<T> gather(const T* from, int64_t stride, int64_t count) {
@@ -108,10 +160,12 @@ SWIN_UMAMBA_INLINE void transpose_square(Vec<T>* v) {
   }
 }
 
-// to[c * to_stride + r] = from[r * from_stride + c] for r < rows, c < columns.
+// to[c * to_stride + r] = from[r * from_stride + c] for r < rows, c < columns; from as load_stored
+// takes it.
 template <class T>
 static void transpose(
-    const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t columns) {
+    const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t columns,
+    int64_t storage = kSame) {
   constexpr int64_t lanes = kLanes<T>;
   for (int64_t r = 0; r < rows; r += lanes) {
     for (int64_t c = 0; c < columns; c += lanes) {
@@ -119,7 +173,7 @@ static void transpose(
       const int64_t column_count = columns - c < lanes ? columns - c : lanes;
       Vec<T> square[lanes] = {};
       for (int64_t i = 0; i < row_count; ++i) {
-        square[i] = load_part(from + (r + i) * from_stride + c, column_count);
+        square[i] = load_stored(from, (r + i) * from_stride + c, column_count, storage);
       }
       transpose_square<T>(square);
       for (int64_t i = 0; i < column_count; ++i) {

@@ -1,8 +1,8 @@
 """The CPU kernels of csrc/cpu: allocation, and sizes and addresses for the compiled module.
 
 Vectorised over channels for the fastest instruction set of the machine, and split over as many
-threads as torch uses. Half inputs are widened once; states, sums and gradients are float32 (float64
-for float64 inputs). Results repeat bitwise and do not depend on the number of threads.
+threads as torch uses. Half inputs are read as they are; states, sums and gradients are float32
+(float64 for float64 inputs). Results repeat bitwise and do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -38,6 +38,14 @@ def _cpu() -> Any:
     return _extension.module().cpu
 
 
+# Storage in csrc/cpu/params.h.
+_STORAGE = {torch.bfloat16: 1, torch.float16: 2}
+
+
+def _storage(dtype: torch.dtype) -> int:
+    return _STORAGE.get(dtype, 0)
+
+
 def _addresses(*tensors: Tensor | None) -> list[int]:
     return [0 if t is None else t.data_ptr() for t in tensors]
 
@@ -60,14 +68,14 @@ def ss2d_forward(
     B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     accumulate = state_dtype(x.dtype)
-    inputs = [t.to(accumulate) for t in (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)]
+    parameters = [t.to(accumulate) for t in (dt_projs_weight, dt_projs_bias, A_logs, Ds)]
     y = torch.empty_like(x, dtype=accumulate)
     chunks = -(-H * W // chunk_length)
     states = x.new_empty((B, DIRECTIONS, chunks, D, N) if save else (0,), dtype=accumulate)
     _cpu().ss2d_forward(
         accumulate == torch.float64,
-        (B, D, H, W, N, R),
-        _addresses(*inputs, y, states if save else None),
+        (B, D, H, W, N, R, _storage(x.dtype)),
+        _addresses(x, proj, *parameters, y, states if save else None),
         torch.get_num_threads(),
     )
     return y.to(out_dtype), states
@@ -88,14 +96,14 @@ def ss2d_backward(
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     accumulate = state_dtype(x.dtype)
     given = (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    inputs = [t.to(accumulate) for t in (dy, *given)]
+    dy, *parameters = (t.to(accumulate) for t in (dy, *given[2:]))
     dx, dproj = (torch.zeros_like(t, dtype=accumulate) for t in (x, proj))
     # One row for each image, summed here: images go to different threads.
     rows = [t.new_zeros((B, *t.shape), dtype=accumulate) for t in given[2:]]
     _cpu().ss2d_backward(
         accumulate == torch.float64,
-        (B, D, H, W, N, R),
-        _addresses(*inputs, states, dx, dproj, *rows),
+        (B, D, H, W, N, R, _storage(x.dtype)),
+        _addresses(dy, x, proj, *parameters, states, dx, dproj, *rows),
         torch.get_num_threads(),
     )
     gradients = (dx, dproj, *(t.sum(0) for t in rows))
@@ -119,16 +127,15 @@ def selective_scan_forward(
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
     accumulate = state_dtype(u.dtype)
-    inputs = [t.to(accumulate) for t in (u, delta, A, Bs, Cs)]
     out = torch.empty_like(u, dtype=accumulate)
     last = u.new_empty((B, D, N), dtype=accumulate)
     shape = (B, -(-L // chunk_length), D, N) if save else (0,)
     states = u.new_empty(shape, dtype=accumulate)
     _cpu().scan_forward(
         accumulate == torch.float64,
-        (B, G, D, L, N),
+        (B, G, D, L, N, _storage(u.dtype)),
         delta_softplus,
-        _addresses(*inputs, Ds, delta_bias, out, last, states if save else None),
+        _addresses(u, delta, A, Bs, Cs, Ds, delta_bias, out, last, states if save else None),
         torch.get_num_threads(),
     )
     return out.to(out_dtype), last, states
@@ -155,15 +162,15 @@ def selective_scan_backward(
     G, N = Bs.shape[1:3]
     accumulate = state_dtype(u.dtype)
     given = (u, delta, A, Bs, Cs)
-    inputs = [t.to(accumulate) for t in (dout, *given)]
+    dout = dout.to(accumulate)
     du, ddelta, dBs, dCs = (torch.empty_like(t, dtype=accumulate) for t in (u, delta, Bs, Cs))
     # One row for each image, summed below: images go to different threads.
     dA, dDs, dbias = (A.new_zeros(B, *shape) for shape in ((D, N), (D,), (D,)))
     _cpu().scan_backward(
         accumulate == torch.float64,
-        (B, G, D, L, N),
+        (B, G, D, L, N, _storage(u.dtype)),
         delta_softplus,
-        _addresses(inputs[0], dlast, *inputs[1:], Ds, delta_bias, states)
+        _addresses(dout, dlast, *given, Ds, delta_bias, states)
         + _addresses(du, ddelta, dA, dBs, dCs, dDs, dbias),
         torch.get_num_threads(),
     )
