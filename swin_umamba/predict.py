@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model
 from swin_umamba.weights import load_weights, read_config
 
+MOST_VALUES = 1 << 27
+"""Logits that are held at once: 0.5 GB of float32, and as much for their probabilities."""
+
 
 def predict(
     model: SegmentationModel,
@@ -27,22 +30,81 @@ def predict(
     patch_size: tuple[int, int],
     overlap: float = 0.5,
     batch_size: int = 4,
+    mirror: bool = False,
+    amp: str = "off",
 ) -> npt.NDArray[np.float32]:
     """Class probabilities of a normalised image, window by window.
 
     image: (C, H, W) float32. patch_size: height and width of a window; smaller images are padded
     with 0. overlap: share of a window that the next one covers again; where windows overlap, their
-    logits are averaged with Gaussian weights. batch_size: windows at a time. Runs on the model's
-    device in float32, and leaves the model as it was. Returns (out_channels, H, W) float32.
+    logits are averaged with Gaussian weights. batch_size: windows at a time. mirror: average the
+    logits of each window and of its three mirror images, as nnU-Net does. amp: "off" for float32,
+    "bf16" or "fp16" on a GPU. Runs on the model's device, and leaves the model as it was. Returns
+    (out_channels, H, W) float32.
     """
     if image.ndim != 3 or image.shape[0] != model.in_channels:
         raise ValueError(
             f"image: got shape {image.shape}, expected ({model.in_channels}, height, width)"
         )
     stack = predict_stack(
-        model, image[None], patch_size=patch_size, overlap=overlap, batch_size=batch_size
+        model,
+        image[None],
+        patch_size=patch_size,
+        overlap=overlap,
+        batch_size=batch_size,
+        mirror=mirror,
+        amp=amp,
     )
     return stack.squeeze(0)
+
+
+def predict_labels(
+    model: SegmentationModel,
+    image: npt.NDArray[np.float32],
+    *,
+    patch_size: tuple[int, int],
+    overlap: float = 0.5,
+    most_values: int = MOST_VALUES,
+    **options: Any,
+) -> npt.NDArray[np.int64]:
+    """The likeliest class of every pixel, (H, W); arguments as in `predict`.
+
+    An image of more than `most_values` logits is worked on in bands of rows, each with all windows
+    that reach into it: the result is that of the whole, and memory besides the image and its labels
+    is bounded by `most_values`, or by what the windows side by side in one row of them need.
+    """
+    height, width = image.shape[1:]
+    stride = max(int(patch_size[0] * (1 - overlap)), 1)
+    rows = max(most_values // (max(model.out_channels, 1) * width), 1)
+    # A band's windows reach one window beyond it on both sides.
+    rows = max((rows - 2 * patch_size[0]) // stride, 1) * stride
+    labels = np.empty((height, width), np.int64)
+    for start, end, top, bottom in _bands(height, rows, patch_size[0], stride):
+        found = predict(
+            model,
+            np.ascontiguousarray(image[:, top:bottom]),
+            patch_size=patch_size,
+            overlap=overlap,
+            **options,
+        )
+        labels[start:end] = found[:, start - top : end - top].argmax(0)
+    return labels
+
+
+def _bands(height: int, rows: int, patch: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
+    """Bands [start, end) of `rows` rows, and the rows [top, bottom) of all windows that reach in.
+
+    Windows start at multiples of `stride`, the last one where it ends with the image: cut at a
+    window's start and end, a part has the windows that the whole image has there.
+    """
+    for start in range(0, height, rows):
+        end = min(start + rows, height)
+        top = max(-(-(start - patch + 1) // stride), 0) * stride
+        bottom = (end - 1) // stride * stride + patch
+        # Where the image's last window is not on the grid, it belongs to all bands it reaches.
+        if bottom >= height or height - patch < end:
+            bottom = height
+        yield start, end, min(top, max(height - patch, 0)), bottom
 
 
 def predict_stack(
@@ -52,6 +114,8 @@ def predict_stack(
     patch_size: tuple[int, int],
     overlap: float = 0.5,
     batch_size: int = 4,
+    mirror: bool = False,
+    amp: str = "off",
 ) -> npt.NDArray[np.float32]:
     """`predict` for several images of one size, whose windows share batches.
 
@@ -63,12 +127,19 @@ def predict_stack(
             f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
         )
     device = next(model.parameters()).device
+    dtype = _half_precision(amp, device)
+
+    def network(windows: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            logits = mirrored(model, windows) if mirror else model(windows)
+        return logits.float()
+
     with _finest_only(model), torch.no_grad():
         logits = sliding_window_inference(
             torch.from_numpy(images).to(device),
             roi_size=patch_size,
             sw_batch_size=batch_size,
-            predictor=model,
+            predictor=network,
             overlap=overlap,
             mode="gaussian",
         )
@@ -77,23 +148,54 @@ def predict_stack(
     return probabilities
 
 
+def mirrored(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
+    """The mean of a network's logits over a window (B, C, H, W) and its three mirror images."""
+    total = network(windows)
+    for axes in ((2,), (3,), (2, 3)):
+        total = total + network(windows.flip(axes)).flip(axes)
+    return total / 4
+
+
+def _half_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if amp not in dtypes:
+        raise UserError(f"amp: got {amp!r}, expected one of {', '.join(dtypes)}")
+    if amp != "off" and device.type == "cpu":
+        raise UserError(f"amp: got {amp!r}, which needs a GPU; on a CPU it is 'off'")
+    return dtypes[amp]
+
+
 class Predictor:
-    """A trained model with the size of its windows: `labels = predictor(image)`.
+    """A trained model with the size of its windows: `labels = predictor(image)`; see `predict`.
 
     image: (C, H, W) of any real dtype, normalised here as in training. Returns (H, W) int64 class
     indices.
     """
 
     def __init__(
-        self, model: SegmentationModel, *, patch_size: tuple[int, int], overlap: float = 0.5
+        self,
+        model: SegmentationModel,
+        *,
+        patch_size: tuple[int, int],
+        overlap: float = 0.5,
+        mirror: bool = False,
+        amp: str = "off",
     ) -> None:
         self.model = model
         self.patch_size = patch_size
         self.overlap = overlap
+        self.mirror = mirror
+        self.amp = amp
 
     @classmethod
     def from_run(
-        cls, folder: str | os.PathLike[str], *, checkpoint: str = "best", device: str = "auto"
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        checkpoint: str = "best",
+        device: str = "auto",
+        mirror: bool = False,
+        amp: str = "off",
     ) -> Predictor:
         """The model that a training run left in its folder.
 
@@ -115,14 +217,29 @@ class Predictor:
         except (OSError, ValueError) as error:
             raise UserError(f"{folder} is no finished training run: {error}") from error
         model.to(pick_device(device))
-        return cls(model, patch_size=config.patch_size, overlap=config.overlap)
+        _half_precision(amp, next(model.parameters()).device)
+        return cls(
+            model, patch_size=config.patch_size, overlap=config.overlap, mirror=mirror, amp=amp
+        )
 
     def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        probabilities = predict(
-            self.model, normalize(image), patch_size=self.patch_size, overlap=self.overlap
-        )
-        labels: npt.NDArray[np.int64] = probabilities.argmax(0)
-        return labels
+        return self.labels(normalize(image))
+
+    def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """(H, W) class indices of an image (C, H, W) that is normalised already."""
+        return predict_labels(self.model, image, **self._options())
+
+    def probabilities(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(out_channels, H, W) of an image (C, H, W) that is normalised already."""
+        return predict(self.model, image, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "patch_size": self.patch_size,
+            "overlap": self.overlap,
+            "mirror": self.mirror,
+            "amp": self.amp,
+        }
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,13 +13,26 @@ from swin_umamba.cli.console import err, out, told
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a training run, or with --onnx an exported file.")
+    ],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of them.")],
     output: Annotated[Path, typer.Argument(help="Folder for the masks.")],
     last: Annotated[bool, typer.Option("--last", help="The last weights, not the best.")] = False,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Of all classes, in .npz files.")
     ] = False,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Number the objects of class 1, in a folder too.")
+    ] = False,
+    overlays: Annotated[
+        bool, typer.Option("--overlays", help="Draw the masks over the images, in a folder too.")
+    ] = False,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="Average over mirror images: four times the work.")
+    ] = False,
+    amp: Annotated[str, typer.Option(help="off, bf16 or fp16; the latter on GPUs.")] = "off",
+    onnx: Annotated[bool, typer.Option("--onnx", help="RUN is a file of `export`.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Masks that are there already, too.")
     ] = False,
@@ -31,7 +44,7 @@ def predict(
     cannot be read are named at the end, and the exit status is then 1.
     """
     with told():
-        from swin_umamba.predict_files import predict_files
+        from swin_umamba.predict_files import Extras, predict_files
 
         with Progress(console=out) as bar:
             task = bar.add_task("Predicting", total=None)
@@ -41,7 +54,10 @@ def predict(
                 output,
                 checkpoint="last" if last else "best",
                 device=device,
-                probabilities=save_probabilities,
+                mirror=mirror,
+                amp=amp,
+                onnx=onnx,
+                extras=Extras(save_probabilities, instances, overlays),
                 overwrite=overwrite,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )

@@ -40,9 +40,19 @@ class OnnxPredictor:
         """Class indices (Z, H, W) on the grid of the image's files."""
         slices = self.plan.preprocess(raw)
         # One slice at a time: the logits of a volume may not fit in memory.
-        labels = np.stack([self._logits(image).argmax(0).numpy() for image in slices])
+        labels = np.stack([self.labels(np.ascontiguousarray(image)) for image in slices])
         restored: npt.NDArray[np.int64] = self.plan.restore(labels, raw)
         return restored
+
+    def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """(H, W) class indices of an image (C, H, W) that is normalised already."""
+        labels: npt.NDArray[np.int64] = self._logits(image).argmax(0).numpy()
+        return labels
+
+    def probabilities(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(out_channels, H, W) of an image (C, H, W) that is normalised already."""
+        probabilities: npt.NDArray[np.float32] = self._logits(image).softmax(0).numpy()
+        return probabilities
 
     def _logits(self, image: npt.NDArray[np.float32]) -> Tensor:
         """(out_channels, H, W) of an image (C, H, W)."""

@@ -43,8 +43,6 @@ def instance_f1(
     object. iou: intersection over union from which a pair counts. border: objects with a pixel
     this near an edge of the image are left out of both, as cut off; 0 keeps all.
     """
-    from scipy import ndimage
-
     foreground, target = np.asarray(pred_foreground), np.asarray(target_instances)
     if foreground.ndim != 2 or foreground.shape != target.shape:
         raise ValueError(
@@ -57,10 +55,19 @@ def instance_f1(
         raise ValueError(f"iou: got {iou}, expected above 0 and at most 1")
     if border < 0:
         raise ValueError(f"border: got {border}, expected 0 or above")
-    objects, _ = ndimage.label(foreground != 0, structure=np.ones((3, 3)))
+    objects = instance_map(foreground)
     overlap = _overlaps(_without_border(objects, border), _without_border(target, border))
     tp = _matches(overlap, iou)
     return InstanceScores(tp, overlap.shape[0] - tp, overlap.shape[1] - tp)
+
+
+def instance_map(foreground: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """The 8-connected objects of what is not 0 in (H, W), numbered from 1; 0 is what is around."""
+    from scipy import ndimage
+
+    objects: npt.NDArray[np.int32]
+    objects, _ = ndimage.label(foreground != 0, structure=np.ones((3, 3)))
+    return objects
 
 
 def _without_border(objects: npt.NDArray[Any], border: int) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 from typer.testing import CliRunner, Result
 
 from swin_umamba.cli import app
@@ -83,6 +84,73 @@ def test_a_broken_image_is_named_and_the_others_are_done(
     assert "torn.png" in result.output
     assert "colour.png" in result.output
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
+
+
+def test_instances_overlays_and_mirroring(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    dataset, run = trained
+    # As wide as windows fill evenly, so that those of the mirrored image are the same, mirrored.
+    pixels = np.array(Image.open(dataset / "images" / "case3.png"))[:, :48]
+    for folder, content in (("plain", pixels), ("mirrored", pixels[:, ::-1])):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(content).save(tmp_path / folder / "case3.png")
+    one = tmp_path / "plain" / "case3.png"
+    options = ("--instances", "--overlays", "--mirror", "--save-probabilities")
+    result = _invoke("predict", run, one, tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    mask = np.array(Image.open(tmp_path / "out" / "case3.png"))
+    objects = np.array(Image.open(tmp_path / "out" / "instances" / "case3.png"))
+    expected, count = ndimage.label(mask > 0, np.ones((3, 3)))
+    np.testing.assert_array_equal(objects, expected)
+    assert count > 0
+    picture = np.array(Image.open(tmp_path / "out" / "overlays" / "case3.png"))
+    assert picture.shape[2] == 3
+    assert (picture.max(2) > picture.min(2)).any()  # colour over a grey image
+    # The prediction of the mirrored image is the mirrored prediction.
+    result = _invoke("predict", run, tmp_path / "mirrored", tmp_path / "flipped", *options)
+    assert result.exit_code == 0, result.output
+    probabilities = [
+        np.load(tmp_path / folder / "case3.npz")["probabilities"] for folder in ("out", "flipped")
+    ]
+    np.testing.assert_allclose(probabilities[1][..., ::-1], probabilities[0], atol=1e-4)
+    # Scores are of the masks alone: the folders beside them do not disturb.
+    result = _invoke("predict", run, dataset / "images", tmp_path / "all", "--instances")
+    assert result.exit_code == 0, result.output
+    result = _invoke("evaluate", tmp_path / "all", dataset)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_half_precision_that_the_device_lacks_is_refused(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    dataset, run = trained
+    for amp, message in (("fp16", "needs a GPU"), ("int8", "expected one of")):
+        result = _invoke(
+            "predict", run, dataset / "images", tmp_path / "out", "--amp", amp, "--device", "cpu"
+        )
+        assert result.exit_code == 1
+        assert message in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_onnx_file_predicts_as_the_run(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    dataset, run = trained
+    exported = tmp_path / "model.onnx"
+    result = _invoke("export", run, exported)
+    assert result.exit_code == 0, result.output
+    for kind, source in ((("--onnx",), exported), ((), run)):
+        folder = tmp_path / (kind[0][2:] if kind else "torch")
+        result = _invoke("predict", *kind, source, dataset / "images", folder, "--instances")
+        assert result.exit_code == 0, result.output
+    for path in sorted((tmp_path / "torch").glob("*.png")):
+        found, expected = (np.array(Image.open(p)) for p in (tmp_path / "onnx" / path.name, path))
+        assert (found == expected).mean() > 0.999
+    result = _invoke("predict", "--onnx", tmp_path / "none.onnx", dataset / "images", tmp_path)
+    assert result.exit_code == 1
+    assert "no ONNX file" in result.output
+    result = _invoke("predict", "--onnx", exported, dataset / "images", tmp_path, "--mirror")
+    assert result.exit_code == 1
+    assert "not for ONNX files" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "plan.json", "config.json"])
