@@ -118,9 +118,9 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
   });
 }
 
-// Adds up the gradients of x that the directions left apart (the first one's in dx), each position's
-// in the order in which one task for all directions reaches it: by rounds from the last chunk on,
-// then by direction.
+// Adds up the gradients of x that the directions left apart (the first one's in dx), each
+// position's in the order in which one task for all directions reaches it: by rounds from the last
+// chunk on, then by direction.
 template <class T>
 void merge_dx(const SS2DBackward<T>& s, const T* parts, int64_t chunks_a_round, int threads) {
   const int64_t L = s.L(), size = s.B * L * s.D;

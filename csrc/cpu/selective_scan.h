@@ -40,7 +40,8 @@ void fill_sequence(
     prefetch(s.delta, start + ahead, s.L, block.lanes, s.storage);
     if constexpr (gradients) prefetch(s.dout, start + ahead, s.L, block.lanes);
   }
-  const T *Bs = stored_at(s.Bs, maps_start, s.storage), *Cs = stored_at(s.Cs, maps_start, s.storage);
+  const T* Bs = stored_at(s.Bs, maps_start, s.storage);
+  const T* Cs = stored_at(s.Cs, maps_start, s.storage);
   transpose(Bs, s.L, maps, s.row(), s.N, count, s.storage);
   transpose(Cs, s.L, maps + s.N, s.row(), s.N, count, s.storage);
   // The transposition leaves absent lanes as an earlier block left them.

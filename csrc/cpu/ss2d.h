@@ -38,8 +38,8 @@ struct Direction {
   }
 };
 
-// Copy the projection's rows of direction k at `positions` to rows (count, row), widened to T. Down a
-// column they lie so far apart, and often at such distances, that caches would not hold them all.
+// Copy the projection's rows of direction k at `positions` to rows (count, row), widened to T. Down
+// a column they lie so far apart, and often at such distances, that caches would not hold them all.
 template <class T, class Params>
 void read_rows(
     const Params& s, int64_t b, int64_t k, const int64_t* positions, int64_t count, T* rows) {
@@ -51,7 +51,8 @@ void read_rows(
   }
 }
 
-// Fill a tile with the steps at `positions`, whose projections are in `rows`; image b, channels d ...
+// Fill a tile with the steps at `positions`, whose projections are in `rows`: image b, channels d
+// and on.
 template <class T, bool gradients, class Params, class AnyTile>
 SWIN_UMAMBA_INLINE void fill(
     const Params& s, const Direction<T>& direction, int64_t b, int64_t d, int64_t lanes,
@@ -81,8 +82,8 @@ Vec<T> sum_of_Ds(const Params& s, int64_t d, int64_t lanes) {
   return sum;
 }
 
-// `blocks` blocks of channels from `block` on, which take turns on every chunk: what it reads of the
-// projection, and its lines of x and y, are then still in cache. The directions first_k ..
+// `blocks` blocks of channels from `block` on, which take turns on every chunk: what they read of
+// the projection, and the lines of x and y, are then still in cache. The directions first_k ..
 // last_k - 1: the first of them writes y, the others add to it.
 template <class T>
 void ss2d_forward(
@@ -184,8 +185,8 @@ SWIN_UMAMBA_INLINE void dt_gradients(
     const Vec<T> ddt = tile.ddt[t] * Math<T>::kLn2 + tile.ddtx[t] * tile.x[t];
     tile.ddt[t] = ddt * tile.derivative[t];
     bias += tile.ddt[t];
-    // A loop before its use, where no compiler can fuse the product with that sum: the rounding must
-    // not depend on how many directions a task takes.
+    // A loop before its use, where no compiler can fuse the product with that sum: the rounding
+    // must not depend on how many directions a task takes.
     tile.ddtx[t] = tile.dt[t] * tile.ddtx[t];
   }
   gradients.bias += bias;
@@ -208,9 +209,9 @@ SWIN_UMAMBA_INLINE void dt_gradients(
   }
 }
 
-// Chunks last - 1 down to first of the directions first_k .. last_k - 1, added to dx. g (K, N) vectors: the gradient of the states
-// that leave them, replaced by that of the states that enter. dmaps (K, (last - first) * kChunk,
-// row): this block's part of dproj, in visiting order.
+// Chunks last - 1 down to first of the directions first_k .. last_k - 1, added to dx. g (K, N)
+// vectors: the gradient of the states that leave them, replaced by that of the states that enter.
+// dmaps (K, (last - first) * kChunk, row): this block's part of dproj, in visiting order.
 template <class T>
 void ss2d_backward(
     const SS2DBackward<T>& s, int64_t b, int64_t block, int64_t first_k, int64_t last_k,

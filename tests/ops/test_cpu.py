@@ -158,3 +158,99 @@ def test_the_number_of_threads_changes_nothing() -> None:
         torch.set_num_threads(before)
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+HALF = [torch.bfloat16, torch.float16]
+
+
+def _outputs(image: Tensors, sequence: Tensors, half: torch.dtype) -> list[torch.Tensor]:
+    """All that the backend returns for `half` inputs, each beside that for the same widened."""
+    backend = backends.load("cpu")
+    x = image["x"].permute(0, 2, 3, 1).contiguous().to(half)
+    N, R = image["A_logs"].shape[1], image["dt_projs_weight"].shape[2]
+    proj = noise_like(torch.empty(*x.shape[:3], 4, R + 2 * N)).to(half)
+    given = [x, proj, image["dt_projs_weight"].to(half)]
+    given += [image[name].float() for name in ("dt_projs_bias", "A_logs", "Ds")]
+    large = [sequence[name].to(half) for name in ("u", "delta", "B", "C")]
+    rest = [sequence[name].float() for name in ("A", "D", "delta_bias")]
+    found = []
+    for dtype in (half, torch.float32):
+        x, proj, weight = (t.to(dtype) for t in given[:3])
+        y, states = backend.ss2d_forward(x, proj, weight, *given[3:], torch.float32, True)
+        grads = backend.ss2d_backward(noise_like(y), x, proj, weight, *given[3:], states)
+        u, delta, B, C = (t.to(dtype) for t in large)
+        arguments = (u, delta, rest[0], B, C, *rest[1:], True)
+        out = backend.selective_scan_forward(*arguments, torch.float32, True)
+        more = backend.selective_scan_backward(
+            noise_like(out[0]), noise_like(out[1]), *arguments, out[2]
+        )
+        found.append([t.to(half) for t in (y, states, *grads, *out, *more)])
+    assert len(found[0]) == len(found[1])
+    return [torch.stack(pair) for pair in zip(*found, strict=True)]
+
+
+@pytest.mark.parametrize("half", HALF, ids=str)
+def test_half_inputs_are_read_exactly(kernels: Any, half: torch.dtype) -> None:
+    """As if they had been widened to float32 before: every state and sum is float32."""
+    image = make_ss2d(SS2DCase(1, 19, 7, 11, 5, 3))
+    sequence = make_scan(ScanCase(2, 34, 70, 5, 2))
+    for pair in _outputs(image, sequence, half):
+        assert pair.isfinite().all()
+        assert torch.equal(pair[0], pair[1])
+
+
+@pytest.mark.parametrize("half", HALF, ids=str)
+def test_every_half_number_is_read_exactly(kernels: Any, half: torch.dtype) -> None:
+    """All 2**16 of them as u, where C = 0 and D = 1 hand it on."""
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(half)
+    u = every.reshape(1, 16, 4096)
+    zero = torch.zeros(1, 1, 1, 4096, dtype=half)
+    out, _, _ = backends.load("cpu").selective_scan_forward(
+        u, torch.zeros_like(u), -torch.ones(16, 1), zero, zero, torch.ones(16), None, False,
+        torch.float32, False,
+    )  # fmt: skip
+    expected = u.float()
+    # Infinite ones make 0 * inf of the state; bfloat16's subnormal ones are float32's, taken for 0.
+    finite = expected.isfinite()
+    expected = expected.where(expected.abs() >= torch.finfo(torch.float32).tiny, 0.0)
+    assert torch.equal(out[finite], expected[finite])
+    assert not out[~finite].isfinite().any()
+
+
+def test_no_state_is_subnormal(kernels: Any) -> None:
+    """One bright pixel, then background: exact states sink through the subnormal numbers."""
+    N, steps = 4, 4096
+    u = torch.zeros(1, 16, steps)
+    u[..., 0] = 1
+    ones = torch.ones(1, 1, N, steps)
+    A = -torch.linspace(0.03, 0.2, N).expand(16, N).contiguous()
+    given = (u, torch.ones_like(u), A, ones, ones, None, None, False)
+    exact = torch.exp(A.double()[:, None] * torch.arange(-1, steps, 64)[1:, None])
+    tiny = torch.finfo(torch.float32).tiny
+    assert ((exact < tiny) & (exact > 1e-44)).any(), "the case does not reach them"
+    out, last, states = backends.load("cpu").selective_scan_forward(*given, torch.float32, True)
+    for found in (out, last, states):
+        assert ((found == 0) | (found.abs() >= tiny)).all()
+    # Only within the kernels: the caller's own arithmetic keeps its subnormal numbers.
+    assert (torch.tensor([tiny]) / 2 > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 96, 72, 80), (1, 208, 40, 64), (2, 64, 90, 50)])
+def test_blocks_that_take_turns_change_nothing(shape: tuple[int, int, int, int]) -> None:
+    """Images larger than the cache, whose tasks hold several blocks of channels."""
+    B, D, H, W = shape
+    inputs = cast_ss2d(make_ss2d(SS2DCase(B, D, H, W, 2, 3)), torch.float32)
+    before = torch.get_num_threads()
+    found = []
+    x = inputs["x"].permute(0, 2, 3, 1).contiguous()
+    proj = noise_like(torch.empty(B, H, W, 4, 7))
+    rest = [inputs[name] for name in ("dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")]
+    try:
+        for threads in (1, 2, 5, 16):
+            torch.set_num_threads(threads)
+            found.append(backends.load("cpu").ss2d_forward(x, proj, *rest, torch.float32, True))
+    finally:
+        torch.set_num_threads(before)
+    for y, states in found[1:]:
+        assert torch.equal(y, found[0][0])
+        assert torch.equal(states, found[0][1])
