@@ -26,7 +26,6 @@ from benchmarks.cases import Case, ModelCase
 from benchmarks.model_gate import batch
 from benchmarks.results import OK, WRONG, Results, Row
 from benchmarks.run import called, result_bytes
-from swin_umamba import demo
 
 GOAL = Case(1, 192, 64, 64, group="goal")
 AT_MOST = {"forward": 3.0, "forward_backward": 6.0}
@@ -146,6 +145,8 @@ class _Runner:
                 self._add(row)
 
     def training(self) -> None:
+        from swin_umamba import demo  # which brings matplotlib
+
         side = 32 if self.settings.tiny else demo.PATCH
         case = ModelCase(2, side, side, "demo")
         calls: dict[str, list[timing.Call]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba.checks import check_positive
 from swin_umamba.flops import Flops, count_flops
-from swin_umamba.models import create_model, takes_patch_size
+from swin_umamba.models import baseline_names, create_model, takes_patch_size
 
 
 @dataclass(frozen=True)
@@ -96,17 +97,19 @@ def summarize(
 ) -> Summary:
     """Count the parameters and FLOPs of `create_model(name, ...)` at `size` = (H, W).
 
-    kwargs: as in `create_model`. Nothing is computed or allocated: the model is built and run on
-    fake tensors. The FLOPs are those of one forward pass without deep supervision, at the padded
-    size if H or W is no multiple of the model's stride. Like the papers', they include the last
-    encoder stage of swin_umamba_v1, which is not run.
+    kwargs: as in `create_model`. Nothing is computed: the model is run on fake tensors. The FLOPs
+    are those of one forward pass without deep supervision, at the padded size if H or W is no
+    multiple of the model's stride. Like the papers', they include the last encoder stage of
+    swin_umamba_v1, which is not run.
     """
     height, width = size
     check_positive(height=height, width=width, batch=batch)
     shape = (batch, in_channels, height, width)
     if takes_patch_size(name):
         kwargs.setdefault("patch_size", size)
-    with FakeTensorMode(), torch.no_grad():
+    # MONAI computes some drop rates by tensors, so a baseline is built in earnest.
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    with contextlib.nullcontext() if name in baseline_names() else fake, torch.no_grad():
         model = create_model(
             name,
             in_channels=in_channels,
@@ -114,6 +117,7 @@ def summarize(
             deep_supervision=False,
             **kwargs,
         )
+    with fake, torch.no_grad():
         encoder = getattr(model, "vssm_encoder", nn.Identity())  # baselines have none
         encoder_inputs: list[Tensor] = []
         encoder.register_forward_pre_hook(lambda _, args: encoder_inputs.append(args[0]))

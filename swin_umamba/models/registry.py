@@ -43,8 +43,11 @@ def baseline_names() -> list[str]:
 
 
 def takes_patch_size(name: str) -> bool:
-    """Whether the model of that name is built for a `patch_size`; False if there is none."""
-    return name in _MODELS and "patch_size" in signature(_MODELS[name]).parameters
+    """Whether the baseline of that name is built for a `patch_size` (H, W) of images.
+
+    Swin-UMamba†'s argument of that name is another: the pixels of a patch of its embedding.
+    """
+    return name in _BASELINES and "patch_size" in signature(_MODELS[name]).parameters
 
 
 def create_model(
