@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
 from swin_umamba.ss2d import SS2D
 
@@ -58,6 +59,10 @@ def trace(
         )
 
 
+class DiffersError(UserError, RuntimeError):
+    """An exported network computes something else than its model."""
+
+
 def check(
     network: Callable[[Tensor], Tensor],
     model: SegmentationModel,
@@ -67,7 +72,7 @@ def check(
     """The largest difference of an exported network's logits from the model's, on noise.
 
     Compared on `device` at two sizes that `trace` did not see, relative to the largest logit where
-    that is above 1. Raises RuntimeError if it is above `TOLERANCE`: the export went wrong.
+    that is above 1. Raises DiffersError if it is above `TOLERANCE`: the export went wrong.
     """
     eager = _Exportable(model, "auto").to(device).model
     side = min_side(model)
@@ -81,7 +86,7 @@ def check(
             expected, found = eager(noise), network(noise).to(device)
         difference = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
         if not difference <= TOLERANCE:  # a NaN is a failure too
-            raise RuntimeError(
+            raise DiffersError(
                 f"the exported network differs from the model by {difference:.2g} at"
                 f" {height}x{width}, above {TOLERANCE:g}: nothing was written"
             )

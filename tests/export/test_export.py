@@ -16,11 +16,12 @@ from swin_umamba import create_model, model_names
 from swin_umamba.cli import app
 from swin_umamba.data import Intensity, Plan, read_raw
 from swin_umamba.errors import UserError
+from swin_umamba.export import program
 from swin_umamba.export.facts import KEY, Facts
 from swin_umamba.export.onnx_file import OPSET, export_onnx
 from swin_umamba.export.onnx_network import OnnxNetwork
 from swin_umamba.export.onnx_predictor import OnnxPredictor
-from swin_umamba.export.program import check, min_side
+from swin_umamba.export.program import DiffersError, check, min_side
 from swin_umamba.export.torch_file import export_aot, export_pt2
 from swin_umamba.models import SegmentationModel
 from swin_umamba.ss2d import SS2D
@@ -165,8 +166,21 @@ def test_a_wrong_network_is_refused() -> None:
     model = _model("swin_umamba_v1")
     assert check(model, model) == 0
     for wrong in (lambda x: model(x) + 1e-3 * model(x).abs().max(), lambda x: model(x) * np.nan):
-        with pytest.raises(RuntimeError, match="nothing was written"):
+        with pytest.raises(DiffersError, match="nothing was written"):
             check(wrong, model)
+
+
+def test_a_wrong_export_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "TOLERANCE", -1.0)
+    save_weights(_model("swin_umamba_d"), tmp_path / "weights.safetensors")
+    path = tmp_path / "model.pt2"
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "weights.safetensors"), str(path)])
+    assert done.exit_code == 1
+    assert "nothing was written" in " ".join(done.output.split())
+    assert isinstance(done.exception, SystemExit)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("backend", ["export", "pytorch"])
