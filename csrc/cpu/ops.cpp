@@ -93,7 +93,7 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
   if (!directions_apart(tasks, threads)) {
     const int64_t together = blocks_together(s, blocks, threads);
     const int64_t groups = blocks_of(blocks, together);
-    for_each_task(s.B * groups, threads, bytes, [&](int64_t task, char* memory) {
+    for_each_task<true>(s.B * groups, threads, bytes, [&](int64_t task, char* memory) {
       const int64_t first = task % groups * together;
       kernel.ss2d_forward(
           s, task / groups, first, between(0, blocks - first, together), 0, kDirections,
@@ -104,14 +104,14 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
   const int64_t size = s.B * s.L() * s.D;
   const Memory others = allocate((kDirections - 1) * size * sizeof(T));
   T* const parts = reinterpret_cast<T*>(others.get());
-  for_each_task(tasks * kDirections, threads, bytes, [&](int64_t task, char* memory) {
+  for_each_task<true>(tasks * kDirections, threads, bytes, [&](int64_t task, char* memory) {
     const int64_t k = task % kDirections, block = task / kDirections % blocks;
     SS2DForward<T> one = s;
     if (k) one.y = parts + (k - 1) * size;
     kernel.ss2d_forward(one, task / (kDirections * blocks), block, 1, k, k + 1, Arena(memory));
   });
   const int64_t line = s.W * s.D;
-  for_each_task(s.B * s.H, threads, 0, [&](int64_t i, char*) {
+  for_each_task<true>(s.B * s.H, threads, 0, [&](int64_t i, char*) {
     for (int64_t k = 1; k < kDirections; ++k) {
       add(parts + (k - 1) * size + i * line, line, s.y + i * line);
     }
@@ -124,7 +124,7 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
 template <class T>
 void merge_dx(const SS2DBackward<T>& s, const T* parts, int64_t chunks_a_round, int threads) {
   const int64_t L = s.L(), size = s.B * L * s.D;
-  for_each_task(s.B * s.H, threads, s.D * sizeof(T), [&](int64_t task, char* memory) {
+  for_each_task<false>(s.B * s.H, threads, s.D * sizeof(T), [&](int64_t task, char* memory) {
     T* const sum = reinterpret_cast<T*>(memory);
     const int64_t b = task / s.H, i = task % s.H;
     for (int64_t j = 0; j < s.W; ++j) {
@@ -168,7 +168,7 @@ void ss2d_backward(const SS2DBackward<T>& s, int threads) {
     for (int64_t last = C; last > 0; last -= round.chunks) {
       const int64_t first = between(0, last - round.chunks, last), steps = (last - first) * kChunk;
       const int64_t bytes = kernel.working_bytes(s.N, s.R);
-      for_each_task(images * blocks * groups, threads, bytes, [&](int64_t task, char* memory) {
+      for_each_task<false>(images * blocks * groups, threads, bytes, [&](int64_t task, char* memory) {
         const int64_t group = task % groups, place = task / groups;
         const int64_t b = b0 + place / blocks, block = place % blocks;
         SS2DBackward<T> one = s;
@@ -178,7 +178,7 @@ void ss2d_backward(const SS2DBackward<T>& s, int threads) {
             g + (b * blocks + block) * carried, dmaps + place * per_block, Arena(memory));
       });
       const int64_t chunks = last - first;
-      for_each_task(images * kDirections * chunks, threads, 0, [&](int64_t task, char*) {
+      for_each_task<false>(images * kDirections * chunks, threads, 0, [&](int64_t task, char*) {
         const int64_t image = task / (kDirections * chunks), k = task / chunks % kDirections;
         const int64_t c = task % chunks;
         const T* from = dmaps + image * blocks * per_block + (k * steps + c * kChunk) * row;
@@ -198,7 +198,7 @@ template <class T>
 void scan_forward(const ScanForward<T>& s, int threads) {
   const Kernels<T>& kernel = kernels<T>();
   const int64_t blocks = blocks_of(s.D / s.G, kernel.lanes), bytes = kernel.working_bytes(s.N, 0);
-  for_each_task(s.B * s.G * blocks, threads, bytes, [&](int64_t task, char* memory) {
+  for_each_task<true>(s.B * s.G * blocks, threads, bytes, [&](int64_t task, char* memory) {
     const int64_t group = task / blocks % s.G;
     kernel.scan_forward(s, task / (blocks * s.G), group, task % blocks, Arena(memory));
   });
@@ -220,7 +220,7 @@ void scan_backward(const ScanBackward<T>& s, int threads) {
     for (int64_t last = C; last > 0; last -= round.chunks) {
       const int64_t first = between(0, last - round.chunks, last);
       const int64_t bytes = kernel.working_bytes(s.N, 0);
-      for_each_task(images * s.G * blocks, threads, bytes, [&](int64_t task, char* memory) {
+      for_each_task<false>(images * s.G * blocks, threads, bytes, [&](int64_t task, char* memory) {
         const int64_t all = b0 * s.G * blocks + task;
         kernel.scan_backward(
             s, all / (blocks * s.G), task / blocks % s.G, task % blocks, first, last,
@@ -228,7 +228,7 @@ void scan_backward(const ScanBackward<T>& s, int threads) {
       });
       const int64_t chunks = last - first;
       const int64_t tile = kChunk * row * sizeof(T);
-      for_each_task(images * s.G * chunks, threads, tile, [&](int64_t task, char* memory) {
+      for_each_task<false>(images * s.G * chunks, threads, tile, [&](int64_t task, char* memory) {
         T* const sums = reinterpret_cast<T*>(memory);
         const int64_t group = b0 * s.G + task / chunks, c = task % chunks;
         const int64_t start = (first + c) * kChunk, count = between(0, s.L - start, kChunk);

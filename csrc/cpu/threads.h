@@ -28,7 +28,9 @@ Memory allocate(int64_t bytes);
 // rounds to itself), and would slow every later step down a hundredfold.
 class FlushSubnormals {
  public:
-  FlushSubnormals() : before_(control()) { set_control(before_ | kBits); }
+  explicit FlushSubnormals(bool on) : before_(control()) {
+    if (on) set_control(before_ | kBits);
+  }
   ~FlushSubnormals() { set_control(before_); }
   FlushSubnormals(const FlushSubnormals&) = delete;
   FlushSubnormals& operator=(const FlushSubnormals&) = delete;
@@ -55,8 +57,9 @@ class FlushSubnormals {
 };
 
 // f(task, arena memory) for every task below `tasks`; tasks are taken up as threads become free, so
-// f's effects must not depend on who runs it. `bytes` of memory for each thread.
-template <class F>
+// f's effects must not depend on who runs it. `bytes` of memory for each thread. kFlush: forwards
+// only, since gradients by A of steps near 0 are subnormal numbers themselves.
+template <bool kFlush, class F>
 void for_each_task(int64_t tasks, int threads, int64_t bytes, F f) {
   const int64_t stride = (bytes + 4095) / 4096 * 4096 + 64;  // not a power of two apart
   if (threads > tasks) threads = static_cast<int>(tasks);
@@ -64,11 +67,11 @@ void for_each_task(int64_t tasks, int threads, int64_t bytes, F f) {
 #if defined(SWIN_UMAMBA_OPENMP)
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
   for (int64_t task = 0; task < tasks; ++task) {
-    const FlushSubnormals flush;
+    const FlushSubnormals flush(kFlush);
     f(task, memory.get() + stride * omp_get_thread_num());
   }
 #else
-  const FlushSubnormals flush;
+  const FlushSubnormals flush(kFlush);
   for (int64_t task = 0; task < tasks; ++task) f(task, memory.get());
 #endif
 }
