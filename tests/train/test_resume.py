@@ -37,14 +37,6 @@ from swin_umamba.train.world import World
 from swin_umamba.weights import save_weights
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """SIGINT as in a foreground process: a background job's shell may have it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("changes", [{}, {"workers": 1, "ema": 0.9, "accumulate": 2}])
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_to_the_same_weights_and_log(
