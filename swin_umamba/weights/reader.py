@@ -2,7 +2,8 @@
 
 A PyTorch checkpoint is a pickle, and a pickle may name any function to call. Here a name is either
 on a short list of what builds tensors, containers and numpy's scalars, or becomes a placeholder
-that takes whatever is done to it and does nothing.
+that takes whatever is done to it and does nothing. A pickle may also set attributes of what it
+has named, so nothing that it can name can be changed.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import collections
 import os
 import pickle
 import struct
+import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+_ZIP = b"PK\x03\x04"
 _NUMBERS = "biufc"  # kinds of numpy's dtypes
 _BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError,
@@ -41,12 +45,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     with path.open("rb") as file:
         start = file.read(9)
     try:
-        if start[:2] == b"PK":
+        # Two bytes would not do: safetensors files start with the length of their header.
+        if start[:4] == _ZIP:
             _refuse_programs(path)
         elif start[8:] == b"{":
             return load_file(path)
         elif start[:1] != b"\x80":
             raise ValueError("it starts like no format of weights")
+        elif tarfile.is_tarfile(path):
+            raise ValueError("it is a tar archive, which torch unpacks; PyTorch 0.1 wrote those")
         # Torch's own reader of weights alone refuses a whole file for a single foreign name.
         return torch.load(path, map_location="cpu", pickle_module=_Pickle, weights_only=False)
     except SafetensorError as error:
@@ -57,9 +64,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
 
 
 def _refuse_programs(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("constants.pkl") for name in archive.namelist()):
-            raise ValueError("it is a TorchScript program, not weights")
+    # By torch's own list of names: it is torch that would run the program, and other readers of
+    # zip files may see other names in one.
+    if "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records():
+        raise ValueError("it is a TorchScript program, not weights")
 
 
 class Placeholder:
@@ -114,20 +122,36 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+class _Fixed:
+    """A function that a pickle may call but not change; functions themselves take attributes."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise pickle.UnpicklingError("it sets attributes of a function")
+
+
+# Types are those whose attributes Python lets nobody set.
 _NAMES: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
     ("builtins", "frozenset"): frozenset,
     ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _encode,
+    ("_codecs", "encode"): _Fixed(_encode),
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor"): _Fixed(torch._utils._rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Fixed(torch._utils._rebuild_tensor_v2),
+    ("torch._utils", "_rebuild_parameter"): _Fixed(torch._utils._rebuild_parameter),
     ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy.core.multiarray", "scalar"): _Fixed(_scalar),
+    ("numpy._core.multiarray", "scalar"): _Fixed(_scalar),
 }
 
 
@@ -138,8 +162,7 @@ class _Unpickler(pickle.Unpickler):
             return _NAMES[module, name]
         if module == "torch":
             found = getattr(torch, name, None)
-            # torch's own reader takes storages by their class; a dtype is its own value.
-            if isinstance(found, torch.dtype) or (isinstance(found, type) and "Storage" in name):
+            if isinstance(found, torch.dtype):  # storages' names are met by torch.load itself
                 return found
         return type("Placeholder", (Placeholder,), {"__doc__": f"Stands for {module}.{name}."})
 

@@ -6,6 +6,8 @@ import collections
 import io
 import os
 import pickle
+import struct
+import tarfile
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -122,6 +124,73 @@ def test_a_hostile_scalar_is_not_unpickled(tmp_path, saved):
     assert not mark.exists()
 
 
+def text(value: str) -> bytes:
+    """A string as a pickle holds it."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def legacy(path: Path, pickled: bytes) -> Path:
+    """A file of torch's old format with a pickle of one's own."""
+    torch.save({}, path, **OLD)  # type: ignore[arg-type]
+    with path.open("rb") as file:
+        for _ in range(3):  # magic number, version, system
+            pickle.load(file)
+        start = path.read_bytes()[: file.tell()]
+    path.write_bytes(start + pickled + pickle.dumps([], 2))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_codecs encode",
+        "torch._utils _rebuild_parameter",
+        "numpy.core.multiarray scalar",
+        "collections OrderedDict",
+        "torch Size",
+        "torch FloatStorage",
+        "numpy dtype",
+        "os system",
+    ],
+)
+def test_what_a_pickle_names_cannot_be_changed(tmp_path, name):
+    """Pickles set attributes; torch writes `<__name__>.patch` for a class with dump_patches."""
+    mark = tmp_path / "ran"
+    named = "c{}\n{}\n".format(*name.split()).encode()
+    attributes = text("dump_patches") + b"\x88" + text("__name__") + text(str(mark))
+    source = b"(" + text("module") + named + text("a") + text("b") + b"tQ"
+    path = legacy(
+        tmp_path / "w.pth", b"\x80\x02" + named + b"(N}(" + attributes + b"utb0" + source + b"."
+    )
+    message = ""
+    try:
+        read_checkpoint(path)
+    except ValueError as error:
+        message = str(error)
+    assert not message or "w.pth is damaged or no weights file" in message
+    assert {p.name for p in tmp_path.iterdir()} == {"w.pth"}
+    for found in (torch._utils._rebuild_parameter, collections.OrderedDict, torch.FloatStorage):
+        assert not hasattr(found, "dump_patches")
+        assert found.__name__ != str(mark)
+
+
+def test_archives_that_torch_would_unpack_are_refused(tmp_path):
+    path = tmp_path / "weights.pth"
+    parts = {
+        "\x80\x02": b"",
+        "storages": pickle.dumps(0, 2) + pickle.dumps([], 2),
+        "tensors": pickle.dumps(0, 2),
+        "pickle": pickle.dumps({"a": 1}, 2),
+    }
+    with tarfile.open(path, "w", encoding="latin1", format=tarfile.GNU_FORMAT) as archive:
+        for name, content in parts.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    with pytest.raises(ValueError, match="tar archive"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("options", [{}, OLD], ids=["zip", "legacy"])
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
 def test_truncated_files_are_named(saved, kept, options):
@@ -163,6 +232,17 @@ def test_programs_text_and_missing_files_are_refused(tmp_path, saved):
         read_checkpoint(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="no weights file at"):
         read_checkpoint(tmp_path / "nothing.pth")
+
+
+def test_a_header_whose_length_reads_as_zip_is_none(tmp_path):
+    """Safetensors start with the length of their header; 0x4B50 bytes read as `PK`."""
+    path = tmp_path / "weights.safetensors"
+    tensors = {"a": torch.ones(2)}
+    save_file(tensors, path, {"x": ""})
+    (least,) = struct.unpack("<Q", path.read_bytes()[:8])
+    save_file(tensors, path, {"x": "y" * (0x4B50 - least)})
+    assert path.read_bytes()[:2] == b"PK"
+    assert torch.equal(read_checkpoint(path)["a"], torch.ones(2))
 
 
 def test_safetensors_are_known_by_content(tmp_path):
