@@ -56,7 +56,15 @@ class HubModel(
 
         if not strict:
             raise ValueError("strict: got False, expected True: no tensor is left out in silence")
-        where = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        where = (
+            "revision",
+            "cache_dir",
+            "force_download",
+            "local_files_only",
+            "token",
+            "proxies",  # this and the next before huggingface_hub 1.0
+            "resume_download",
+        )
         download = {name: options.pop(name) for name in where if name in options}
         folder = Path(model_id)
         path = folder / WEIGHTS

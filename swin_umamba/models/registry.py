@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from swin_umamba.models.base import SegmentationModel
 from swin_umamba.weights.load import load_pretrained
+from swin_umamba.weights.saved import load_weights
 
 _MODELS: dict[str, type[SegmentationModel]] = {}
 _BASELINES: set[str] = set()
@@ -64,8 +65,9 @@ def create_model(
     in_channels: channels of the image. out_channels: classes, background included.
     deep_supervision: return the logits of all scales, not of the finest alone; may be switched
     later by the attribute of that name. pretrained: a file of ours or an original checkpoint, as
-    `swin_umamba.weights.load_pretrained` takes it. kwargs: what the model's class
-    takes besides, such as dims, depths, d_state, drop_path_rate and backend.
+    `swin_umamba.weights.load_pretrained` takes it; for a baseline, a file of ours alone.
+    kwargs: what the model's class takes besides, such as dims, depths, d_state, drop_path_rate and
+    backend.
     """
     if name not in _MODELS:
         raise ValueError(
@@ -79,5 +81,6 @@ def create_model(
         **kwargs,
     }
     if pretrained is not None:
-        load_pretrained(model, pretrained)
+        # Others' networks have no encoder of ours: only whole files of ours fit them.
+        (load_weights if name in _BASELINES else load_pretrained)(model, pretrained)
     return model

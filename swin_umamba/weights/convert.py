@@ -14,11 +14,10 @@ from torch import Tensor
 from swin_umamba.errors import UserError
 from swin_umamba.files import replacing
 from swin_umamba.weights.first_layer import FirstLayer, check_way
-from swin_umamba.weights.formats import ENCODER, Checkpoint, recognise
-from swin_umamba.weights.load import match, problems_of
-from swin_umamba.weights.reader import read_checkpoint
+from swin_umamba.weights.formats import ENCODER, Checkpoint
+from swin_umamba.weights.load import left_out_by_choice, match, open_checkpoint, problems_of
 from swin_umamba.weights.report import Report
-from swin_umamba.weights.saved import save_tensors
+from swin_umamba.weights.saved import LEFT_OUT, save_tensors
 from swin_umamba_ops import __version__
 
 if TYPE_CHECKING:
@@ -48,31 +47,34 @@ def convert(
     release.
 
     source: see `load_pretrained`. out: a safetensors file, whose metadata tell the source's name
-    and SHA-256; or, where it ends in .pth or .pt, a checkpoint as the release writes it, for whole
-    models. model: what it must be or, of an encoder, be meant for; found out by default.
-    in_channels: of the image; those of the source by default. The other arguments are those of
-    `load_pretrained`.
+    and SHA-256, and what was left out on request; or, where it ends in .pth or .pt, a checkpoint as
+    the release writes it, for whole models with nothing left out. model: what it must be or, of an
+    encoder, be meant for; found out by default. in_channels: of the image; those of the source by
+    default. The other arguments are those of `load_pretrained`.
 
     Raises FileNotFoundError, ValueError for a file that is damaged, of another model or incomplete,
     and UserError where `out` cannot be written; no file is then left behind.
     """
     check_way(first_layer)
+    checkpoint = open_checkpoint(source, ema=ema)
     try:
-        checkpoint = recognise(read_checkpoint(source), ema=ema)
         config = describe(checkpoint, model, in_channels)
     except ValueError as error:
-        text = str(error)
-        raise ValueError(text if text.startswith(str(source)) else f"{source}: {text}") from error
+        raise ValueError(f"{source}: {error}") from error
     built = _build(config)
-    report, found = match(
-        checkpoint, built.state_dict(), os.fspath(source), first_layer, release_patch_norm
-    )
+    places = built.state_dict()
+    report, found = match(checkpoint, places, os.fspath(source), first_layer, release_patch_norm)
+    left_out = left_out_by_choice(report, checkpoint, places)
     problems = problems_of(report, checkpoint, 1.0)
     if problems:
         raise ValueError(f"{source} is no whole {config['name']}: {'; '.join(problems)}")
     if Path(out).suffix in _RELEASE_SUFFIXES:
         if not checkpoint.whole:
             raise ValueError(f"{source} holds an encoder alone: the release has no such checkpoint")
+        if left_out:
+            raise ValueError(
+                f"the release's checkpoints are whole, and {', '.join(left_out)} would be left out"
+            )
         _write_release(found, config["name"], Path(out))
         return report
     metadata = {
@@ -81,6 +83,8 @@ def convert(
         "source_kind": checkpoint.kind,
         "written_by": f"swin-umamba {__version__}",
     }
+    if left_out:
+        metadata[LEFT_OUT] = " ".join(left_out)
     save_tensors(found, out, metadata, config if checkpoint.whole else None)
     return report
 

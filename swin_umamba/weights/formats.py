@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -39,7 +39,8 @@ class Checkpoint:
 
     kind: a word for people. whole: it holds a whole model, not an encoder alone. tensors: by our
     names. sources: the file's name of each of ours. skipped: names in the file of what has no
-    place in any of our models, and why.
+    place in any of our models, and why. left_out: our names of what a conversion was told to leave
+    out of the file.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Checkpoint:
     sources: dict[str, str]
     skipped: dict[str, str]
     shapes: dict[str, tuple[int, ...]]  # of what is skipped
+    left_out: frozenset[str] = field(default_factory=frozenset)
 
 
 def recognise(content: Any, *, ema: bool = False) -> Checkpoint:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,6 +25,7 @@ from swin_umamba.weights.report import (
     Entry,
     Report,
 )
+from swin_umamba.weights.saved import LEFT_OUT, read_metadata
 
 PATCH_NORM = f"{ENCODER}patch_embed.norm.weight"
 _PATCH = f"{ENCODER}patch_embed.proj."
@@ -33,6 +37,7 @@ _FIRST = (
     "encoder1.layer.conv3.conv.weight",
 )
 _CLASSES = re.compile(r"^(out_layers|decoder\.seg_layers)\.\d+\.")
+_STEM = "in this model the patch embedding follows a stem"
 _SHOWN = 4
 
 
@@ -52,7 +57,8 @@ def load_pretrained(
     must give every tensor, an encoder every one of the encoder's, except: the layers that see the
     image, where their number of channels differs (first_layer: see `first_layer.WAYS`, or dropped);
     the heads, where the number of classes differs; and, from VMamba to Swin-UMamba, the patch
-    embedding's convolution, which there follows a stem.
+    embedding's convolution, which there follows a stem. What `convert` was told to leave out may
+    be lacking, too.
 
     min_coverage: the least share, in tensors, of what has a place in the model that must fit.
     release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias. The
@@ -66,10 +72,7 @@ def load_pretrained(
     check_way(first_layer)
     if not 0.0 <= min_coverage <= 1.0:
         raise ValueError(f"min_coverage: got {min_coverage}, expected 0 to 1")
-    try:
-        checkpoint = recognise(read_checkpoint(path), ema=ema)
-    except ValueError as error:
-        raise ValueError(_named(path, error)) from error
+    checkpoint = open_checkpoint(path, ema=ema)
     places = model.state_dict()
     report, found = match(checkpoint, places, os.fspath(path), first_layer, release_patch_norm)
     problems = problems_of(report, checkpoint, min_coverage)
@@ -77,6 +80,35 @@ def load_pretrained(
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}")
     model.load_state_dict({**places, **found})
     return report
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = False) -> Checkpoint:
+    """Read and recognise a file. Errors, as those of `load_pretrained`, name it."""
+    try:
+        content = read_checkpoint(path)
+        checkpoint = recognise(content, ema=ema)
+    except ValueError as error:
+        raise ValueError(_named(path, error)) from error
+    with Path(path).open("rb") as file:
+        ours = file.read(9)[8:] == b"{"
+    left_out = read_metadata(path).get(LEFT_OUT, "").split() if ours else []
+    # Whatever a file says, nothing else may be lacking.
+    return replace(checkpoint, left_out=frozenset(left_out) & {PATCH_NORM, *_FIRST})
+
+
+def left_out_by_choice(report: Report, checkpoint: Checkpoint, places: Iterable[str]) -> list[str]:
+    """Our names of what `match` skipped because it was told to, and a model still needs."""
+    stem = _behind_stem(checkpoint, places)
+    return [
+        entry.target
+        for entry in report.of(SKIPPED)
+        if entry.target in (PATCH_NORM, *_FIRST) and not (stem and entry.target.startswith(_PATCH))
+    ]
+
+
+def _behind_stem(checkpoint: Checkpoint, places: Iterable[str]) -> bool:
+    """Whether an encoder is for a model whose patch embedding sees no image."""
+    return not checkpoint.whole and "stem.0.weight" in places
 
 
 def match(
@@ -90,11 +122,8 @@ def match(
     report = Report(path, checkpoint.kind)
     found: dict[str, Tensor] = {}
     patches = checkpoint.tensors.get(f"{_PATCH}weight")
-    foreign_patches = (
-        not checkpoint.whole
-        and "stem.0.weight" in places
-        and patches is not None
-        and patches.shape != places[f"{_PATCH}weight"].shape
+    foreign_patches = _behind_stem(checkpoint, places) and (
+        patches is None or patches.shape != places[f"{_PATCH}weight"].shape
     )
     for source, why in checkpoint.skipped.items():
         report.entries.append(Entry(source, "", checkpoint.shapes[source], SKIPPED, why))
@@ -107,7 +136,7 @@ def match(
         elif release_patch_norm and target == PATCH_NORM:
             status, note = SKIPPED, "the release leaves it out"
         elif foreign_patches and target.startswith(_PATCH):
-            status, note = SKIPPED, "in this model the patch embedding follows a stem"
+            status, note = SKIPPED, _STEM
         elif shape != place:
             status, note = _other_shape(target, shape, place, first_layer)
         if status == ADAPTED:
@@ -117,10 +146,14 @@ def match(
         report.entries.append(Entry(source, "" if place is None else target, shape, status, note))
     named = {entry.target for entry in report.entries}
     for target, tensor in places.items():
-        if target not in named and (checkpoint.whole or target.startswith(ENCODER)):
-            report.entries.append(
-                Entry("", target, tuple(tensor.shape), MISSING, "the checkpoint lacks it")
-            )
+        if target in named or not (checkpoint.whole or target.startswith(ENCODER)):
+            continue
+        status, note = MISSING, "the checkpoint lacks it"
+        if foreign_patches and target.startswith(_PATCH):
+            status, note = SKIPPED, _STEM
+        elif target in checkpoint.left_out:
+            status, note = SKIPPED, "left out when the file was converted"
+        report.entries.append(Entry("", target, tuple(tensor.shape), status, note))
     return report, found
 
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from swin_umamba.errors import UserError
 from swin_umamba.files import replacing
 
+LEFT_OUT = "left_out"
+"""The metadata that name, between spaces, what a conversion left out."""
 SHOWN = 5  # names listed of each kind of mismatch
 
 
@@ -73,12 +75,17 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The arguments of `create_model`, by name, that built the model whose weights `path` holds."""
-    with _open(path) as file:
-        metadata = file.metadata() or {}
+    metadata = read_metadata(path)
     if "config" not in metadata:
         raise ValueError(f"{path} does not say which model it belongs to")
     config: dict[str, Any] = json.loads(metadata["config"])
     return config
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata of a safetensors file; errors as those of `load_weights`."""
+    with _open(path) as file:
+        return dict(file.metadata() or {})
 
 
 @contextmanager

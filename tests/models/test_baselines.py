@@ -31,6 +31,19 @@ def _small(name: str, seed: int = 0, **options: Any) -> SegmentationModel:
     return create_model(name, in_channels=2, out_channels=3, **SMALL[name], **options)
 
 
+@each
+def test_own_weights_come_back(name: str, tmp_path: Path) -> None:
+    model = _small(name, 1)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    for again in (
+        create_model(**read_config(path), pretrained=path),
+        SegmentationModel.from_pretrained(tmp_path),
+    ):
+        for n, tensor in model.state_dict().items():
+            assert torch.equal(again.state_dict()[n], tensor)
+
+
 def test_all_are_here() -> None:
     assert baseline_names() == sorted(SMALL)
 

@@ -46,6 +46,15 @@ def test_a_file_from_the_hub_is_asked_for_by_name(small, tmp_path, monkeypatch):
     assert asked[-1] == ("somebody/nuclei", "model.safetensors", "v1")
 
 
+def test_arguments_of_older_hubs_are_no_models(small, tmp_path):
+    """huggingface_hub before 1.0 hands on two more of its own, unset."""
+    small("swin_umamba_d").save_pretrained(tmp_path)
+    model = SwinUMambaD._from_pretrained(
+        model_id=str(tmp_path), proxies=None, resume_download=None, token=None
+    )
+    assert model.in_channels == 2
+
+
 def test_other_channels_are_the_callers_choice(small, tmp_path):
     small("swin_umamba_d").save_pretrained(tmp_path)
     model = SwinUMambaD.from_pretrained(tmp_path, in_channels=4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 from weights_cases import SMALL, later_names, small, vmamba
 
@@ -18,12 +18,14 @@ from swin_umamba.cli import app
 from swin_umamba.errors import UserError
 from swin_umamba.weights import (
     convert,
+    load_pretrained,
     load_weights,
     read_checkpoint,
     read_config,
     save_release_checkpoint,
     save_weights,
 )
+from swin_umamba.weights.report import LOADED, SKIPPED
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -60,6 +62,63 @@ def test_for_a_given_number_of_channels(saved, tmp_path):
     assert code == 0, said
     weight = load_file(out)["vssm_encoder.patch_embed.proj.weight"]
     assert torch.equal(weight, vmamba()["patch_embed.proj.weight"].sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("name", ["swin_umamba", "swin_umamba_v1"])
+def test_an_encoder_meant_for_a_model_with_a_stem(saved, tmp_path, name):
+    source, out = saved({"model": vmamba()}), tmp_path / "encoder.safetensors"
+    code, said = run(source, out, "--model", name)
+    assert code == 0, said
+    report = load_pretrained(small(name, 2), out)
+    assert report.counts() == {LOADED: len(vmamba()) - 5, SKIPPED: 2}
+    with pytest.raises(ValueError, match=r"2 missing: vssm_encoder\.patch_embed\.proj\.weight"):
+        load_pretrained(small("swin_umamba_d"), out)
+
+
+LEFT = [("--release-patch-norm",), ("--in-channels", 1, "--first-layer", "drop")]
+
+
+@pytest.mark.parametrize("options", LEFT, ids=["norm", "drop"])
+@pytest.mark.parametrize("name", [None, *model_names()])
+def test_what_was_left_out_on_request_is_not_missed(saved, tmp_path, name, options):
+    """name: a whole model, or None, VMamba's encoder."""
+    content = vmamba() if name is None else dict(small(name).state_dict())
+    source, out = saved({"model": content}), tmp_path / "out.safetensors"
+    code, said = run(source, out, *options)
+    assert code == 0, said
+    files = [out]
+    code, said = run(out, tmp_path / "again.safetensors")
+    if "drop" in options:  # nothing is left that tells the image's channels
+        assert code == 1
+        assert "it lacks" in said
+    else:
+        assert code == 0, said
+        files.append(tmp_path / "again.safetensors")
+    for path in files:
+        model = small(name or "swin_umamba_d", 2, in_channels=1 if "drop" in options else 3)
+        before = {n: t.clone() for n, t in model.state_dict().items()}
+        report = load_pretrained(model, path)
+        left = {e.target for e in report.of(SKIPPED)}
+        assert left == before.keys() - load_file(path).keys() - (
+            {n for n in before if n.startswith("decoder.")} if name is None else set()
+        )
+        assert left
+        for n in left:
+            assert torch.equal(model.state_dict()[n], before[n])
+    if name is not None:
+        code, said = run(source, tmp_path / "out.pth", *options)
+        assert code == 1
+        assert "would be left out" in said
+        assert not (tmp_path / "out.pth").exists()
+
+
+def test_a_file_cannot_excuse_what_else_is_lacking(tmp_path):
+    tensors = dict(small("swin_umamba_d").state_dict())
+    lacking = "vssm_encoder.layers.0.blocks.0.ln_1.bias"
+    del tensors[lacking]
+    save_file(tensors, tmp_path / "w.safetensors", {"left_out": lacking})
+    with pytest.raises(ValueError, match="1 missing"):
+        load_pretrained(small("swin_umamba_d"), tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", model_names())

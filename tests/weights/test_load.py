@@ -11,10 +11,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 from weights_cases import SMALL, later_names, small, vmamba
 
 from swin_umamba import create_model, model_names
-from swin_umamba.weights import load_pretrained
+from swin_umamba.cli import app
+from swin_umamba.errors import UserError
+from swin_umamba.train import TrainConfig
+from swin_umamba.train.network import build_model
+from swin_umamba.weights import convert, load_pretrained
 from swin_umamba.weights.first_layer import adapted
 from swin_umamba.weights.load import PATCH_NORM
 from swin_umamba.weights.report import ADAPTED, LOADED, RENAMED, SKIPPED
@@ -221,6 +226,23 @@ def test_create_model_takes_originals(saved):
     assert_encoder(model, tensors, but=("patch_embed.proj.weight",))
 
 
+@pytest.mark.parametrize("converted", [False, True])
+def test_training_starts_from_originals_and_converted_files(saved, tmp_path, converted):
+    tensors = vmamba()
+    path = saved({"model": tensors})
+    if converted:
+        convert(path, tmp_path / "w.safetensors")
+        path = tmp_path / "w.safetensors"
+    config = TrainConfig(
+        model="swin_umamba_d", in_channels=3, num_classes=2, pretrained=str(path),
+        model_options=SMALL,
+    )  # fmt: skip
+    assert_encoder(build_model(config, pretrained=True), tensors)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged or no weights file"):
+        build_model(config, pretrained=True)
+
+
 def test_the_account_as_json(saved):
     report = load_pretrained(small("swin_umamba"), saved({"model": vmamba()}))
     found = json.loads(report.to_json())
@@ -230,18 +252,26 @@ def test_the_account_as_json(saved):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SwinUMamba", "SwinUMambaD"])
-def test_logits_after_loading_are_the_releases(name, rule, tmp_path):
-    """The release's checkpoint at full size, as nnU-Net writes it."""
+@pytest.mark.parametrize(
+    ("name", "converted"),
+    [("SwinUMamba", False), ("SwinUMamba_v1", True), ("SwinUMambaD", True)],
+)
+def test_logits_after_loading_are_the_releases(name, converted, rule, tmp_path):
+    """The release's checkpoint at full size, as nnU-Net writes it; as it is or converted."""
     with np.load(FIXTURES / f"{name}_1x1x64x64.npz") as golden:
         meta, expected = json.loads(str(golden["meta"])), golden["out0"]
     shapes = json.loads((FIXTURES / f"{name}_state_dict.json").read_text())
     state = rule.state({n: tuple(s) for n, s in shapes.items()}, meta["salt"])
     tensors = {f"module.{n}": torch.from_numpy(t) for n, t in state.items()}
     torch.save({"network_weights": tensors, "init_args": {}}, tmp_path / "final.pth")
-    ours = "swin_umamba_d" if name.endswith("D") else "swin_umamba"
+    path = tmp_path / "final.pth"
+    if converted:
+        result = CliRunner().invoke(app, ["convert", str(path), str(tmp_path / "w.safetensors")])
+        assert result.exit_code == 0, result.output
+        path = tmp_path / "w.safetensors"
+    ours = {"SwinUMambaD": "swin_umamba_d", "SwinUMamba_v1": "swin_umamba_v1"}
     model = create_model(
-        ours, in_channels=1, out_channels=14, pretrained=tmp_path / "final.pth",
+        ours.get(name, "swin_umamba"), in_channels=1, out_channels=14, pretrained=path,
         deep_supervision=False,
     )  # fmt: skip
     x = torch.from_numpy(rule.image(tuple(meta["input"]), meta["seed"]))
