@@ -50,6 +50,7 @@ def export(
             raise UserError(f"output: got {output.name}, expected a name for {kind.value}")
         if kind is Format.onnx and (backend, device) != (None, "cpu"):
             raise UserError("--backend and --device are for .pt2 files; ONNX files need neither")
+        _require_usable(backend, device)
         with err.status("Exporting"):
             error = _write(source, output, kind, last, backend, device)
     size = output.stat().st_size / 1e6
@@ -57,6 +58,16 @@ def export(
         f"{escape(str(output))}: {size:.1f} MB, logits within {error:.1g} of the model's",
         soft_wrap=True,
     )
+
+
+def _require_usable(backend: str | None, device: str) -> None:
+    from swin_umamba.predict import pick_device
+    from swin_umamba_ops import available_backends
+
+    pick_device(device)
+    reason = available_backends().get(backend or "")
+    if reason is not None:
+        raise UserError(f"backend {backend!r} cannot be used: {reason}")
 
 
 def _by_ending(output: Path) -> Format:

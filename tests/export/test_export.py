@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+import swin_umamba_ops
 from swin_umamba import create_model, model_names
 from swin_umamba.cli import app
 from swin_umamba.data import Intensity, Plan, read_raw
@@ -210,7 +211,8 @@ def test_aot_package_runs_from_its_file(tmp_path: Path) -> None:
     assert Facts.from_json(package.get_metadata()[KEY]).plan == PLAN
 
 
-def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swin_umamba_ops, "available_backends", lambda: {"broken": "why"})
     model = _model("swin_umamba_v1")
     with pytest.raises(ValueError, match="backend: got 'export'"):
         export_aot(model, tmp_path / "model.pt2", backend="export")
@@ -221,6 +223,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
         (["missing", "model.txt"], "expected an ending"),
         (["missing", "model.pt2", "--format", "onnx"], "expected a name for onnx"),
         (["missing", "model.onnx", "--backend", "cpu"], "ONNX files need neither"),
+        (["missing", "model.pt2", "--device", "nonsense"], "device 'nonsense' cannot be used"),
+        (["missing", "model.pt2", "--backend", "broken"], "backend 'broken' cannot be used: why"),
     ):
         done = CliRunner().invoke(app, ["export", *words])
         assert done.exit_code == 1
