@@ -73,20 +73,41 @@ def predict_labels(
     that reach into it: the result is that of the whole, and memory besides the image and its labels
     is bounded by `most_values`, or by what the windows side by side in one row of them need.
     """
+
+    def scores(part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return predict(model, part, patch_size=patch_size, overlap=overlap, **options)
+
+    return labels_in_bands(
+        scores,
+        image,
+        classes=model.out_channels,
+        window=patch_size[0],
+        overlap=overlap,
+        most_values=most_values,
+    )
+
+
+def labels_in_bands(
+    scores: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    image: npt.NDArray[np.float32],
+    *,
+    classes: int,
+    window: int,
+    overlap: float,
+    most_values: int = MOST_VALUES,
+) -> npt.NDArray[np.int64]:
+    """`predict_labels` by whatever scores a part (C, h, W) of an image as (classes, h, W).
+
+    window, overlap: rows of one of its sliding windows, and the share that the next covers again.
+    """
     height, width = image.shape[1:]
-    stride = max(int(patch_size[0] * (1 - overlap)), 1)
-    rows = max(most_values // (max(model.out_channels, 1) * width), 1)
+    stride = max(int(window * (1 - overlap)), 1)
+    rows = max(most_values // (classes * width), 1)
     # A band's windows reach one window beyond it on both sides.
-    rows = max((rows - 2 * patch_size[0]) // stride, 1) * stride
+    rows = max((rows - 2 * window) // stride, 1) * stride
     labels = np.empty((height, width), np.int64)
-    for start, end, top, bottom in _bands(height, rows, patch_size[0], stride):
-        found = predict(
-            model,
-            np.ascontiguousarray(image[:, top:bottom]),
-            patch_size=patch_size,
-            overlap=overlap,
-            **options,
-        )
+    for start, end, top, bottom in _bands(height, rows, window, stride):
+        found = scores(np.ascontiguousarray(image[:, top:bottom]))
         labels[start:end] = found[:, start - top : end - top].argmax(0)
     return labels
 
@@ -214,7 +235,7 @@ class Predictor:
             config = TrainConfig.from_json(config_file.read_text(encoding="utf-8"))
             model = create_model(**read_config(weights))
             load_weights(model, weights)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: options of another model
             raise UserError(f"{folder} is no finished training run: {error}") from error
         model.to(pick_device(device))
         _half_precision(amp, next(model.parameters()).device)

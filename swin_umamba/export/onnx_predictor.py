@@ -15,6 +15,7 @@ from swin_umamba.data import read_raw, write_labels
 from swin_umamba.data.raw import RawImage
 from swin_umamba.errors import UserError
 from swin_umamba.export.onnx_network import OnnxNetwork
+from swin_umamba.predict import labels_in_bands
 
 
 class OnnxPredictor:
@@ -45,9 +46,17 @@ class OnnxPredictor:
         return restored
 
     def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """(H, W) class indices of an image (C, H, W) that is normalised already."""
-        labels: npt.NDArray[np.int64] = self._logits(image).argmax(0).numpy()
-        return labels
+        """(H, W) class indices of an image (C, H, W) that is normalised already.
+
+        Large images are worked on in bands, as by `swin_umamba.predict.predict_labels`.
+        """
+        return labels_in_bands(
+            lambda part: self._logits(part).numpy(),
+            image,
+            classes=self.plan.num_classes,
+            window=self.plan.patch_size[0],
+            overlap=self.overlap,
+        )
 
     def probabilities(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(out_channels, H, W) of an image (C, H, W) that is normalised already."""
