@@ -28,14 +28,16 @@ from swin_umamba.overlays import Canvas, png
 from swin_umamba.predict import Predictor
 
 INSTANCES, OVERLAYS = "instances", "overlays"  # folders beside the masks
+MOST_IN_PNG = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True)
 class Extras:
     """What to write besides masks.
 
-    probabilities: (K, Z, H, W) beside each mask as .npz. instances: in a folder of that name, the
-    8-connected objects of class 1, numbered from 1; of images of one slice. overlays: the same for
+    probabilities: (K, Z, H, W) beside each mask as .npz, of which memory must hold all. instances:
+    in a folder of that name, the 8-connected objects of class 1, numbered from 1 as
+    `swin_umamba.metrics.instance_f1` splits them; of images of one slice. overlays: the same for
     PNGs of the classes over the image.
     """
 
@@ -84,9 +86,10 @@ def predict_files(
     of several files are named as nnU-Net does (_0000, _0001, ...). mirror, amp: as in
     `swin_umamba.predict.predict`. onnx: `run` is a file of `swin-umamba export` in place of a
     folder, and onnxruntime computes. extras: what to write besides. What `output` holds already is
-    left as it is unless `overwrite`, so that a broken-off job goes on. A file that cannot be read
-    is told in the outcome and does not end the job. Raises UserError if the run or the inputs
-    cannot be read, or the output not be written.
+    left as it is unless `overwrite`, and only what is missing is written, so that a broken-off job
+    goes on. A file that cannot be read is told in the outcome and does not end the job. Raises
+    UserError if the run or the inputs cannot be read, a file to write is one of the inputs, or the
+    output cannot be written.
     """
     predictor: Segmenter
     if onnx:
@@ -94,23 +97,33 @@ def predict_files(
             raise UserError("mirror, amp, device and last are for runs, not for ONNX files")
         predictor, plan = _from_onnx(run)
     else:
-        predictor = Predictor.from_run(
-            run, checkpoint=checkpoint, device=device, mirror=mirror, amp=amp
-        )
-        plan = Plan.load(run / "plan.json")
-    if inputs.is_file() and plan.files_per_image == 1:
-        cases = [CaseFiles(inputs.name.removesuffix(ending_of(inputs) or ""), (inputs,))]
-    else:
-        cases = group_images(inputs, files=plan.files_per_image)
+        predictor, plan = _from_run(run, checkpoint, device, mirror, amp)
     return predict_cases(
         predictor,
         plan,
-        cases,
+        _cases(inputs, plan.files_per_image),
         output,
         extras=extras,
         overwrite=overwrite,
         on_progress=on_progress,
     )
+
+
+def _from_run(
+    run: Path, checkpoint: str, device: str, mirror: bool, amp: str
+) -> tuple[Segmenter, Plan]:
+    predictor = Predictor.from_run(
+        run, checkpoint=checkpoint, device=device, mirror=mirror, amp=amp
+    )
+    plan = Plan.load(run / "plan.json")
+    model = predictor.model
+    found, expected = (model.in_channels, model.out_channels), (plan.in_channels, plan.num_classes)
+    if found != expected:
+        raise UserError(
+            f"{run} holds weights of another model: for {found[0]} channels and {found[1]} classes,"
+            f" expected {expected[0]} and {expected[1]} as in its plan.json"
+        )
+    return predictor, plan
 
 
 def _from_onnx(path: Path) -> tuple[Segmenter, Plan]:
@@ -120,6 +133,44 @@ def _from_onnx(path: Path) -> tuple[Segmenter, Plan]:
         raise UserError(f"this needs {error.name}: pip install 'swin-umamba[export]'") from error
     predictor = OnnxPredictor(path)
     return predictor, predictor.plan
+
+
+def _cases(inputs: Path, files: int) -> list[CaseFiles]:
+    """The images of a folder, or the one that a file is, each of so many files."""
+    if not inputs.is_file():
+        cases = group_images(inputs, files=files)
+        if not cases:
+            raise UserError(f"{inputs} holds no images")
+        return cases
+    if files > 1:
+        raise UserError(f"{inputs} is one file, but each image here has {files}: name their folder")
+    # Named as among others in a folder.
+    stem = inputs.name.removesuffix(ending_of(inputs) or "").removesuffix("_0000")
+    return [CaseFiles(stem, (inputs,))]
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The files that are asked for of one case."""
+
+    mask: Path
+    probabilities: Path | None
+    instances: Path | None
+    overlay: Path | None
+
+    @classmethod
+    def of(cls, case: CaseFiles, output: Path, extras: Extras) -> _Targets:
+        mask = case.name + mask_ending(case.images[0])
+        return cls(
+            output / mask,
+            output / f"{case.name}.npz" if extras.probabilities else None,
+            output / INSTANCES / mask if extras.instances else None,
+            output / OVERLAYS / f"{case.name}.png" if extras.overlays else None,
+        )
+
+    def paths(self) -> list[Path]:
+        asked = (self.mask, self.probabilities, self.instances, self.overlay)
+        return [path for path in asked if path is not None]
 
 
 def predict_cases(
@@ -133,56 +184,83 @@ def predict_cases(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """`predict_files` of cases whose files are known, with a model that is loaded."""
+    targets = [_Targets.of(case, output, extras) for case in cases]
+    _require_apart(cases, targets)
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, str] = {}
-    for number, case in enumerate(cases, 1):
-        name, paths = case.name, case.images
-        try:
-            raw = read_raw(paths)
-            target = output / (name + mask_ending(raw))
-            if target.exists() and not overwrite:
-                skipped.append(name)
+    for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
+        wanted = {path for path in target.paths() if overwrite or not path.exists()}
+        if wanted:
+            try:
+                found = _segment(predictor, plan, case.images, target)
+            except UserError as error:
+                failed[case.name] = str(error)
             else:
-                _predict_one(predictor, plan, paths, target, extras)
-                done.append(name)
-        except UserError as error:
-            if str(output) in str(error):
-                raise
-            failed[name] = str(error)
+                # What cannot be written ends the job: a full disk is full for the others too.
+                found.write(target, wanted, plan.values)
+                done.append(case.name)
+        else:
+            skipped.append(case.name)
         if on_progress is not None:
             on_progress(number, len(cases))
     return Outcome(tuple(done), tuple(skipped), failed)
 
 
-def _predict_one(
-    predictor: Segmenter, plan: Plan, paths: Sequence[Path], target: Path, extras: Extras
-) -> None:
+def _require_apart(cases: Sequence[CaseFiles], targets: Sequence[_Targets]) -> None:
+    """Refuse to write over what is to be read."""
+    images = {path.resolve() for case in cases for path in case.images}
+    for target in targets:
+        for path in target.paths():
+            if path.resolve() in images:
+                raise UserError(f"{path} is one of the images: name another folder for the masks")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found in one image: labels and instances (Z, H, W), probabilities (K, Z, H, W)."""
+
+    raw: RawImage
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32] | None
+    instances: npt.NDArray[np.int32] | None
+
+    def write(self, target: _Targets, wanted: set[Path], values: Sequence[int]) -> None:
+        """Write those of the targets that are wanted, each whole or not at all."""
+        if target.probabilities in wanted and self.probabilities is not None:
+            write_probabilities(target.probabilities, self.probabilities, self.raw)
+        if target.instances in wanted and self.instances is not None:
+            write_labels(target.instances, self.instances, self.raw)
+        if target.overlay in wanted:
+            _draw(target.overlay, self.raw, self.labels)
+        # Last, since people take a mask that is there for the end of its case.
+        if target.mask in wanted:
+            write_labels(target.mask, self.labels, self.raw, values)
+
+
+def _segment(predictor: Segmenter, plan: Plan, paths: Sequence[Path], target: _Targets) -> _Found:
     raw = read_raw(paths)
-    depth = raw.pixels.shape[1]
-    if extras.instances and depth > 1:
+    if target.instances is not None and (depth := raw.pixels.shape[1]) > 1:
         raise UserError(f"{paths[0]}: instances are of images of one slice, it has {depth}")
-    name = target.name[: -len(mask_ending(raw))]
     slices = plan.preprocess(raw)
-    if extras.probabilities:
+    kept = None
+    if target.probabilities is not None:
         found = np.stack([predictor.probabilities(np.ascontiguousarray(s)) for s in slices])
         kept = plan.restore(found, raw)
-        write_probabilities(target.with_name(f"{name}.npz"), kept, raw)
         labels = plan.restore(found.argmax(1), raw)
     else:
-        found = np.stack([predictor.labels(np.ascontiguousarray(s)) for s in slices])
-        labels = plan.restore(found, raw)
-    if extras.instances:
-        objects = np.stack([instance_map(plane == 1) for plane in labels])
-        if len(objects) > 1:
+        labels = plan.restore(
+            np.stack([predictor.labels(np.ascontiguousarray(s)) for s in slices]), raw
+        )
+    objects = None
+    if target.instances is not None:
+        objects = instance_map(labels[0] == 1)[None]
+        if target.instances.suffix == ".png" and objects.max() > MOST_IN_PNG:
             raise UserError(
-                f"{paths[0]}: instances are of images of one slice, it has {len(objects)}"
+                f"{paths[0]}: {objects.max()} instances, more than the {MOST_IN_PNG} that a PNG"
+                " can number; give the image as TIFF"
             )
-        write_labels(target.parent / INSTANCES / target.name, objects, raw)
-    if extras.overlays:
-        _draw(target.parent / OVERLAYS / f"{name}.png", raw, labels)
-    # Last, since a mask that is there says that its case is done.
-    write_labels(target, labels, raw, plan.values)
+    return _Found(raw, labels, kept, objects)
 
 
 def _draw(path: Path, raw: RawImage, labels: npt.NDArray[np.int64]) -> None:

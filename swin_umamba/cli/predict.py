@@ -20,18 +20,30 @@ def predict(
     output: Annotated[Path, typer.Argument(help="Folder for the masks.")],
     last: Annotated[bool, typer.Option("--last", help="The last weights, not the best.")] = False,
     save_probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Of all classes, in .npz files.")
+        bool,
+        typer.Option(
+            "--save-probabilities", help="Of all classes, in .npz files beside the masks."
+        ),
     ] = False,
     instances: Annotated[
-        bool, typer.Option("--instances", help="Number the objects of class 1, in a folder too.")
+        bool,
+        typer.Option(
+            "--instances",
+            help="Maps of the 8-connected objects of class 1, numbered from 1, in OUTPUT/instances:"
+            " the image's format, 8 bits, 16, or in TIFF and NIfTI 32 as the numbers need.",
+        ),
     ] = False,
     overlays: Annotated[
-        bool, typer.Option("--overlays", help="Draw the masks over the images, in a folder too.")
+        bool,
+        typer.Option("--overlays", help="The classes drawn over images: PNGs in OUTPUT/overlays."),
     ] = False,
     mirror: Annotated[
-        bool, typer.Option("--mirror", help="Average over mirror images: four times the work.")
+        bool,
+        typer.Option(
+            "--mirror", help="Average logits over the image and its three mirror images: 4x work."
+        ),
     ] = False,
-    amp: Annotated[str, typer.Option(help="off, bf16 or fp16; the latter on GPUs.")] = "off",
+    amp: Annotated[str, typer.Option(help="off (float32), or on a GPU bf16 or fp16.")] = "off",
     onnx: Annotated[bool, typer.Option("--onnx", help="RUN is a file of `export`.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Masks that are there already, too.")
@@ -40,8 +52,8 @@ def predict(
 ) -> None:
     """Segment images: masks in the images' own format, geometry and labels.
 
-    Masks that are there already are left, so a broken-off job goes on where it was. Images that
-    cannot be read are named at the end, and the exit status is then 1.
+    Files that are there already are left and only missing ones written, so a broken-off job goes on
+    where it was. Images that cannot be read are named at the end, and the exit status is then 1.
     """
     with told():
         from swin_umamba.predict_files import Extras, predict_files

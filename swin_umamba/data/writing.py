@@ -23,9 +23,12 @@ from swin_umamba.data.raw import RawImage
 from swin_umamba.files import replacing
 
 
-def mask_ending(like: RawImage) -> str:
-    """The ending of files for labels of an image: its own, but ".png" for lossy formats."""
-    ending = ending_of(like.paths[0]) or ".png"
+def mask_ending(like: RawImage | Path) -> str:
+    """The ending of files for labels of an image (or of its first file, which is not read).
+
+    Its own, but ".png" for lossy formats.
+    """
+    ending = ending_of(like if isinstance(like, Path) else like.paths[0]) or ".png"
     return ending if ending.lower() in (*NIFTI_ENDINGS, *TIFF_ENDINGS) else ".png"
 
 

@@ -3,48 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from predict_helpers import invoke
 from scipy import ndimage
-from typer.testing import CliRunner, Result
 
-from swin_umamba.cli import app
-
-MODEL = '{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}'
-
-
-def _invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A dataset of bright squares with masks of 0 and 255, and a short run on it."""
-    root = tmp_path_factory.mktemp("squares")
-    rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / "set" / kind).mkdir(parents=True)
-    for i in range(6):
-        mask = np.zeros((40, 52), np.uint8)
-        mask[8 + i : 24 + i, 10:34] = 255
-        image = (40 + 0.6 * mask + rng.normal(0, 8, mask.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(image).save(root / "set" / "images" / f"case{i}.png")
-        Image.fromarray(mask).save(root / "set" / "masks" / f"case{i}.png")
-    (root / "model.json").write_text(MODEL)
-    result = _invoke(
-        *("train", root / "set", root / "run", "--config", root / "model.json"),
-        *("--iterations", 12, "--batch-size", 2, "--patch-size", 32, 32, "--lr", 0.01),
-        *("--validate-every", 6, "--device", "cpu"),
-    )
-    assert result.exit_code == 0, result.output
-    return root / "set", root / "run"
+from swin_umamba.predict import labels_in_bands
 
 
 def test_train_predict_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
     dataset, run = trained
-    result = _invoke("predict", run, dataset / "images", tmp_path / "out", "--save-probabilities")
+    result = invoke("predict", run, dataset / "images", tmp_path / "out", "--save-probabilities")
     assert result.exit_code == 0, result.output
     mask = np.array(Image.open(tmp_path / "out" / "case0.png"))
     assert mask.shape == (40, 52)
@@ -52,7 +24,7 @@ def test_train_predict_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> N
     found = np.load(tmp_path / "out" / "case0.npz")["probabilities"]
     assert found.shape == (2, 1, 40, 52)
     np.testing.assert_array_equal(255 * found.argmax(0)[0], mask)
-    result = _invoke("evaluate", tmp_path / "out", dataset)
+    result = invoke("evaluate", tmp_path / "out", dataset)
     assert result.exit_code == 0, result.output
 
 
@@ -61,11 +33,11 @@ def test_finished_masks_are_left_and_overwritten_on_request(
 ) -> None:
     dataset, run = trained
     one = dataset / "images" / "case1.png"
-    assert _invoke("predict", run, one, tmp_path).exit_code == 0
+    assert invoke("predict", run, one, tmp_path).exit_code == 0
     (tmp_path / "case1.png").write_bytes(b"mine")
-    assert "1 were there already" in _invoke("predict", run, one, tmp_path).output
+    assert "1 were there already" in invoke("predict", run, one, tmp_path).output
     assert (tmp_path / "case1.png").read_bytes() == b"mine"
-    assert _invoke("predict", run, one, tmp_path, "--overwrite").exit_code == 0
+    assert invoke("predict", run, one, tmp_path, "--overwrite").exit_code == 0
     assert (tmp_path / "case1.png").read_bytes() != b"mine"
 
 
@@ -79,7 +51,7 @@ def test_a_broken_image_is_named_and_the_others_are_done(
     (images / "good.png").write_bytes(whole)
     (images / "torn.png").write_bytes(whole[:200])
     Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(images / "colour.png")
-    result = _invoke("predict", run, images, tmp_path / "out")
+    result = invoke("predict", run, images, tmp_path / "out")
     assert result.exit_code == 1
     assert "torn.png" in result.output
     assert "colour.png" in result.output
@@ -95,7 +67,7 @@ def test_instances_overlays_and_mirroring(trained: tuple[Path, Path], tmp_path: 
         Image.fromarray(content).save(tmp_path / folder / "case3.png")
     one = tmp_path / "plain" / "case3.png"
     options = ("--instances", "--overlays", "--mirror", "--save-probabilities")
-    result = _invoke("predict", run, one, tmp_path / "out", *options)
+    result = invoke("predict", run, one, tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     mask = np.array(Image.open(tmp_path / "out" / "case3.png"))
     objects = np.array(Image.open(tmp_path / "out" / "instances" / "case3.png"))
@@ -106,16 +78,16 @@ def test_instances_overlays_and_mirroring(trained: tuple[Path, Path], tmp_path: 
     assert picture.shape[2] == 3
     assert (picture.max(2) > picture.min(2)).any()  # colour over a grey image
     # The prediction of the mirrored image is the mirrored prediction.
-    result = _invoke("predict", run, tmp_path / "mirrored", tmp_path / "flipped", *options)
+    result = invoke("predict", run, tmp_path / "mirrored", tmp_path / "flipped", *options)
     assert result.exit_code == 0, result.output
     probabilities = [
         np.load(tmp_path / folder / "case3.npz")["probabilities"] for folder in ("out", "flipped")
     ]
     np.testing.assert_allclose(probabilities[1][..., ::-1], probabilities[0], atol=1e-4)
     # Scores are of the masks alone: the folders beside them do not disturb.
-    result = _invoke("predict", run, dataset / "images", tmp_path / "all", "--instances")
+    result = invoke("predict", run, dataset / "images", tmp_path / "all", "--instances")
     assert result.exit_code == 0, result.output
-    result = _invoke("evaluate", tmp_path / "all", dataset)
+    result = invoke("evaluate", tmp_path / "all", dataset)
     assert result.exit_code == 0, result.output
 
 
@@ -124,7 +96,7 @@ def test_a_half_precision_that_the_device_lacks_is_refused(
 ) -> None:
     dataset, run = trained
     for amp, message in (("fp16", "needs a GPU"), ("int8", "expected one of")):
-        result = _invoke(
+        result = invoke(
             "predict", run, dataset / "images", tmp_path / "out", "--amp", amp, "--device", "cpu"
         )
         assert result.exit_code == 1
@@ -132,23 +104,44 @@ def test_a_half_precision_that_the_device_lacks_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_onnx_file_predicts_as_the_run(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_onnx_file_predicts_as_the_run(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
+    from swin_umamba.export import onnx_predictor
+
     dataset, run = trained
     exported = tmp_path / "model.onnx"
-    result = _invoke("export", run, exported)
+    result = invoke("export", run, exported)
     assert result.exit_code == 0, result.output
     for kind, source in ((("--onnx",), exported), ((), run)):
         folder = tmp_path / (kind[0][2:] if kind else "torch")
-        result = _invoke("predict", *kind, source, dataset / "images", folder, "--instances")
+        result = invoke("predict", *kind, source, dataset / "images", folder, "--instances")
         assert result.exit_code == 0, result.output
     for path in sorted((tmp_path / "torch").glob("*.png")):
         found, expected = (np.array(Image.open(p)) for p in (tmp_path / "onnx" / path.name, path))
         assert (found == expected).mean() > 0.999
-    result = _invoke("predict", "--onnx", tmp_path / "none.onnx", dataset / "images", tmp_path)
+    predictor = onnx_predictor.OnnxPredictor(exported)
+    expected = np.array(Image.open(tmp_path / "onnx" / "case0.png"))
+    bands = []
+
+    def in_bands(scores: Any, *arguments: Any, **options: Any) -> Any:
+        def counted(part: np.ndarray) -> np.ndarray:
+            bands.append(part.shape)
+            return scores(part)
+
+        return labels_in_bands(counted, *arguments, **options, most_values=1)
+
+    for whole in (True, False):
+        if not whole:
+            monkeypatch.setattr(onnx_predictor, "labels_in_bands", in_bands)
+        predictor.predict_file(dataset / "images" / "case0.png", tmp_path / "alone.png")
+        np.testing.assert_array_equal(np.array(Image.open(tmp_path / "alone.png")), expected)
+    assert len(bands) == 3
+    result = invoke("predict", "--onnx", tmp_path / "none.onnx", dataset / "images", tmp_path)
     assert result.exit_code == 1
     assert "no ONNX file" in result.output
-    result = _invoke("predict", "--onnx", exported, dataset / "images", tmp_path, "--mirror")
+    result = invoke("predict", "--onnx", exported, dataset / "images", tmp_path, "--mirror")
     assert result.exit_code == 1
     assert "not for ONNX files" in " ".join(result.output.split())
 
@@ -165,7 +158,7 @@ def test_a_damaged_run_is_refused_by_name(
         (broken / path.name).write_bytes(
             content[: len(content) // 2] if path.name == name else content
         )
-    result = _invoke("predict", broken, dataset / "images", tmp_path / "out")
+    result = invoke("predict", broken, dataset / "images", tmp_path / "out")
     assert result.exit_code == 1
     assert "error" in result.output
     assert not (tmp_path / "out").exists()
