@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from swin_umamba.errors import UserError
+
+_BLOCK = 1 << 20  # bytes
 
 
 @contextmanager
@@ -44,6 +47,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write a UTF-8 file whole or not at all. Raises UserError if that fails."""
     write_bytes(path, content.encode())
+
+
+@contextmanager
+def written_by_torch(path: Path) -> Iterator[None]:
+    """Raise a UserError that names `path` for what torch's writer raises in OSError's place."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot write {path}: {reason}") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def cache_dir() -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from swin_umamba.files import replacing
+from swin_umamba.files import write_bytes
 
 # Told apart by all common kinds of colour blindness, on dark and on bright images.
 CORRECT, ADDED, MISSED, CONFUSED = "#2ec4a6", "#ff9f1c", "#e5399e", "#7b61ff"
@@ -86,6 +86,12 @@ class Canvas:
             fills=(FILL, 0.85, 0.85, 0.85, FILL),
         )
 
+    def under(self, layer: Image.Image) -> Image.Image:
+        """The image with one of the layers over it, in RGB."""
+        picture = self.input().convert("RGBA")
+        picture.alpha_composite(layer.convert("RGBA"))
+        return picture.convert("RGB")
+
     def _resized(self, labels: Labels) -> Labels:
         picture = Image.fromarray(labels.astype(np.int32)).resize(
             self.size, Image.Resampling.NEAREST
@@ -118,10 +124,8 @@ def save_overlay(
     image: (C, H, W); truth, prediction: (H, W) class indices, truth -1 where ignored.
     """
     canvas = Canvas(image)
-    picture = canvas.input().convert("RGBA")
-    picture.alpha_composite(canvas.errors(truth, prediction).convert("RGBA"))
-    with replacing(overlay_path(run, case, iteration)) as partial:
-        picture.convert("RGB").save(partial, format="PNG")
+    picture = canvas.under(canvas.errors(truth, prediction))
+    write_bytes(overlay_path(run, case, iteration), png(picture))
 
 
 def _layer(

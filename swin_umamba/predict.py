@@ -156,17 +156,36 @@ def predict_stack(
         return logits.float()
 
     with _finest_only(model), torch.no_grad():
-        logits = sliding_window_inference(
+        logits = windowed(
+            network,
             torch.from_numpy(images).to(device),
-            roi_size=patch_size,
-            sw_batch_size=batch_size,
-            predictor=network,
+            patch_size=patch_size,
             overlap=overlap,
-            mode="gaussian",
+            batch_size=batch_size,
         )
-    assert isinstance(logits, Tensor)  # one output, so no tuple or dict of them
-    probabilities: npt.NDArray[np.float32] = logits.float().softmax(1).cpu().numpy()
+    probabilities: npt.NDArray[np.float32] = logits.softmax(1).cpu().numpy()
     return probabilities
+
+
+def windowed(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    *,
+    patch_size: tuple[int, int],
+    overlap: float,
+    batch_size: int,
+) -> Tensor:
+    """A network's logits (N, K, H, W) of images (N, C, H, W) by windows: see `predict`."""
+    logits = sliding_window_inference(
+        images,
+        roi_size=patch_size,
+        sw_batch_size=batch_size,
+        predictor=network,
+        overlap=overlap,
+        mode="gaussian",
+    )
+    assert isinstance(logits, Tensor)  # one output, so no tuple or dict of them
+    return logits
 
 
 def mirrored(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:

@@ -267,6 +267,4 @@ def _draw(path: Path, raw: RawImage, labels: npt.NDArray[np.int64]) -> None:
     """The classes over the image, of a volume over the slice that holds most of them."""
     at = int((labels > 0).sum((1, 2)).argmax())
     canvas = Canvas(raw.pixels[:, at], raw.spacing[1:])
-    picture = canvas.input().convert("RGBA")
-    picture.alpha_composite(canvas.classes(labels[at]).convert("RGBA"))
-    write_bytes(path, png(picture.convert("RGB")))
+    write_bytes(path, png(canvas.under(canvas.classes(labels[at]))))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -44,6 +46,18 @@ def poisoned_memory() -> Iterator[None]:
         patch.setattr(torch, "empty_like", _poisoned(torch.empty_like))
         patch.setattr(torch.Tensor, "new_empty", _poisoned(torch.Tensor.new_empty))
         yield
+
+
+@pytest.fixture(scope="session")
+def rule() -> ModuleType:
+    """The rule by which the fixtures' weights and inputs are made: fixtures/weights.py."""
+    path = Path(__file__).parent / "fixtures" / "weights.py"
+    spec = importlib.util.spec_from_file_location("fixture_weights", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

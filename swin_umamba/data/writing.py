@@ -23,12 +23,9 @@ from swin_umamba.data.raw import RawImage
 from swin_umamba.files import replacing
 
 
-def mask_ending(like: RawImage | Path) -> str:
-    """The ending of files for labels of an image (or of its first file, which is not read).
-
-    Its own, but ".png" for lossy formats.
-    """
-    ending = ending_of(like if isinstance(like, Path) else like.paths[0]) or ".png"
+def mask_ending(image: Path) -> str:
+    """The ending of label files for an image by its first file: its own, ".png" if lossy."""
+    ending = ending_of(image) or ".png"
     return ending if ending.lower() in (*NIFTI_ENDINGS, *TIFF_ENDINGS) else ".png"
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.inferers.utils import sliding_window_inference
 from torch import Tensor
 
 from swin_umamba.data import read_raw, write_labels
 from swin_umamba.data.raw import RawImage
 from swin_umamba.errors import UserError
 from swin_umamba.export.onnx_network import OnnxNetwork
-from swin_umamba.predict import labels_in_bands
+from swin_umamba.predict import labels_in_bands, windowed
 
 
 class OnnxPredictor:
@@ -65,16 +64,13 @@ class OnnxPredictor:
 
     def _logits(self, image: npt.NDArray[np.float32]) -> Tensor:
         """(out_channels, H, W) of an image (C, H, W)."""
-        logits = sliding_window_inference(
+        return windowed(
+            self.network,
             torch.from_numpy(image)[None],
-            roi_size=self.plan.patch_size,
-            sw_batch_size=self.batch_size,
-            predictor=self.network,
+            patch_size=self.plan.patch_size,
             overlap=self.overlap,
-            mode="gaussian",
-        )
-        assert isinstance(logits, Tensor)  # one output, so no tuple or dict of them
-        return logits[0]
+            batch_size=self.batch_size,
+        )[0]
 
     def predict_file(self, image: str | Path, output: str | Path) -> None:
         """Segment one file and write its labels, numbered as the training masks were."""

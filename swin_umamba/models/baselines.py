@@ -86,7 +86,8 @@ class DynUNet(Baseline):
 
     patch_size: (H, W) it will be trained on, which decides the depth; see `pooling`. Widths double
     from 32 to 512; two 3x3 convolutions a stage with instance norm and leaky ReLU; He
-    initialisation. Unlike nnU-Net's, its 3x3 convolutions have no bias, which the norm would undo.
+    initialisation (arXiv:1809.10486). Unlike nnU-Net's, its 3x3 convolutions have no bias, which
+    the norm would undo.
     """
 
     def __init__(
@@ -157,7 +158,10 @@ class _Single(Baseline):
 
 @register_model("swin_unetr", baseline=True)
 class SwinUNETR(_Single):
-    """MONAI's SwinUNETR in 2-D. feature_size: width of the first stage, a multiple of 12."""
+    """MONAI's SwinUNETR in 2-D (arXiv:2201.01266).
+
+    feature_size: width of the first stage, a multiple of 12. depths: blocks of each stage.
+    """
 
     def __init__(
         self,
@@ -178,7 +182,9 @@ class SwinUNETR(_Single):
 
 @register_model("unetr", baseline=True)
 class UNETR(_Single):
-    """MONAI's UNETR in 2-D: every image up to patch_size is padded to it, larger ones are refused.
+    """MONAI's UNETR in 2-D (arXiv:2103.10504).
+
+    Every image up to patch_size is padded to it, larger ones are refused.
 
     patch_size: (H, W), taken up to multiples of 16. hidden_size, mlp_dim, num_heads: of the
     transformer. feature_size: width of the decoder's finest stage.
@@ -226,7 +232,10 @@ class UNETR(_Single):
 
 @register_model("segresnet", baseline=True)
 class SegResNet(_Single):
-    """MONAI's SegResNet in 2-D. init_filters: width of the finest stage, a multiple of 8."""
+    """MONAI's SegResNet in 2-D (arXiv:1810.11654).
+
+    init_filters: width of the finest stage, a multiple of 8.
+    """
 
     def __init__(
         self,

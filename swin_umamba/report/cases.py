@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from swin_umamba.errors import UserError
 from swin_umamba.evaluate import CaseScores, Scores, evaluate_cases
 from swin_umamba.evaluate.folders import some
 from swin_umamba.evaluate.scores import mean_of_defined
-from swin_umamba.files import write_text
+from swin_umamba.files import sha256, write_text
 from swin_umamba.overlays import Canvas, png
 from swin_umamba.predict import Predictor
 from swin_umamba.predict_files import predict_cases
@@ -80,7 +79,7 @@ def _predict(
         raise UserError(f"{run.folder} holds neither {BEST} nor {WEIGHTS} to predict with")
     plan, made_by = run.plan, folder / MADE_BY
     assert plan is not None  # a dataset comes with one
-    checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
+    checksum = sha256(weights)
     known = made_by.is_file() and made_by.read_text(encoding="utf-8").strip() == checksum
     cases = [dataset.case(name) for name in names]
     if known and all(_is_there(folder, dataset, name) for name in names):
@@ -101,7 +100,7 @@ def _predict(
 
 
 def _is_there(folder: Path, dataset: Dataset, name: str) -> bool:
-    return (folder / (name + mask_ending(read_raw(dataset.case(name).images)))).is_file()
+    return (folder / (name + mask_ending(dataset.case(name).images[0]))).is_file()
 
 
 def score(files: dict[str, Path], dataset: Dataset, on_progress: OnProgress) -> Scores:

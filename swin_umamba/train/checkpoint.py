@@ -8,7 +8,6 @@ the last state.pt are there: in their place, or waiting to be moved there.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,10 +15,9 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from swin_umamba.errors import UserError
-from swin_umamba.files import replacing
+from swin_umamba.files import replacing, sha256, written_by_torch
 from swin_umamba.models import SegmentationModel
 from swin_umamba.train.run_folder import STATE
 from swin_umamba.weights import load_weights, save_weights
@@ -64,7 +62,7 @@ class Checkpoints:
         digests = {} if state is None else state[_FILES]
         for pending in sorted(self.folder.glob(f"{_PENDING}*")):
             name = pending.name.removeprefix(_PENDING).split("-", 1)[-1]
-            if digests.get(name) == _digest(pending):
+            if digests.get(name) == sha256(pending):
                 self._move(pending, self.folder / name)
             else:
                 pending.unlink()
@@ -84,7 +82,7 @@ class Checkpoints:
             path = self.folder / name
             if not path.is_file():
                 raise UserError(f"{path} is missing, which belongs to {self.folder / STATE}")
-            if _digest(path) != digest:
+            if sha256(path) != digest:
                 raise UserError(
                     f"{path} is damaged or replaced: it is not what {self.folder / STATE} was"
                     " written with"
@@ -103,21 +101,15 @@ class Checkpoints:
         return self.folder / f"{_PENDING}{iteration}-{name}"
 
     def _write_weights(self, path: Path, model: SegmentationModel) -> str:
-        try:
-            save_weights(model, path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"cannot write {path}: {error}") from error
+        save_weights(model, path)
         _to_disk(path)
-        return _digest(path)
+        return sha256(path)
 
     def _write_state(self, state: State) -> None:
         path = self.folder / STATE
         with replacing(path) as partial:
-            try:
+            with written_by_torch(path):
                 torch.save(state, partial)
-            except RuntimeError as error:  # what torch's writer raises where Python has OSError
-                reason = str(error).splitlines()[0]
-                raise UserError(f"cannot write {path}: {reason}") from error
             _to_disk(partial)
 
     def _read_state(self) -> State | None:
@@ -143,11 +135,3 @@ class Checkpoints:
 def _to_disk(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

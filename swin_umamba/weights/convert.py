@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from swin_umamba.errors import UserError
-from swin_umamba.files import replacing
+from swin_umamba.files import replacing, sha256, written_by_torch
 from swin_umamba.weights.first_layer import FirstLayer, check_way
 from swin_umamba.weights.formats import ENCODER, Checkpoint
 from swin_umamba.weights.load import left_out_by_choice, match, open_checkpoint, problems_of
@@ -30,7 +28,6 @@ _TRAINERS = {
     "swin_umamba_d": "nnUNetTrainerSwinUMambaD",
 }
 _FIRST_NORM = re.compile(rf"^{re.escape(ENCODER)}layers\.(\d+)\.blocks\.(\d+)\.ln_1\.weight$")
-_BLOCK = 1 << 20  # bytes
 
 
 def convert(
@@ -114,11 +111,8 @@ def _write_release(tensors: dict[str, Tensor], name: str, path: Path) -> None:
         "trainer_name": _TRAINERS[name],
         "inference_allowed_mirroring_axes": None,
     }
-    with replacing(path) as partial:
-        try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # how torch tells of a full disk
-            raise UserError(f"cannot write {path}: {error}") from error
+    with replacing(path) as partial, written_by_torch(path):
+        torch.save(content, partial)
 
 
 def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None) -> dict[str, Any]:
@@ -187,12 +181,3 @@ def _build(config: dict[str, Any]) -> SegmentationModel:
     from swin_umamba.models import create_model
 
     return create_model(**config)
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-    """A file's SHA-256, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

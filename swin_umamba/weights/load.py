@@ -6,14 +6,13 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from swin_umamba.weights.first_layer import FirstLayer, adapted, check_way
 from swin_umamba.weights.formats import ENCODER, Checkpoint, recognise
-from swin_umamba.weights.reader import read_checkpoint
+from swin_umamba.weights.reader import is_safetensors, read_checkpoint
 from swin_umamba.weights.report import (
     ADAPTED,
     LOADED,
@@ -89,9 +88,7 @@ def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = False) -> Check
         checkpoint = recognise(content, ema=ema)
     except ValueError as error:
         raise ValueError(_named(path, error)) from error
-    with Path(path).open("rb") as file:
-        ours = file.read(9)[8:] == b"{"
-    left_out = read_metadata(path).get(LEFT_OUT, "").split() if ours else []
+    left_out = read_metadata(path).get(LEFT_OUT, "").split() if is_safetensors(path) else []
     # Whatever a file says, nothing else may be lacking.
     return replace(checkpoint, left_out=frozenset(left_out) & {PATCH_NORM, *_FIRST})
 

@@ -42,13 +42,11 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
-    with path.open("rb") as file:
-        start = file.read(9)
     try:
-        # Two bytes would not do: safetensors files start with the length of their header.
+        start = _start(path)
         if start[:4] == _ZIP:
             _refuse_programs(path)
-        elif start[8:] == b"{":
+        elif is_safetensors(path):
             return load_file(path)
         elif start[:1] != b"\x80":
             raise ValueError("it starts like no format of weights")
@@ -61,6 +59,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or no weights file: {reason}") from error
+
+
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts as safetensors do: with the length of a header, which is JSON."""
+    start = _start(path)
+    # Two bytes of zip's mark would not do: they may be such a length.
+    return start[:4] != _ZIP and start[8:] == b"{"
+
+
+def _start(path: str | os.PathLike[str]) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(9)
 
 
 def _refuse_programs(path: Path) -> None:

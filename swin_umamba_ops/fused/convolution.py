@@ -15,9 +15,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from swin_umamba_ops.fused._registration import autocast_dtype, define, kernels_serve
-from swin_umamba_ops.fused.instance_norm import instance_norm_act, normalise
+from swin_umamba_ops.fused.instance_norm import NO_RESIDUAL, instance_norm_act, normalise
 
-_FEW = 64  # channels, as measured on an H100: benchmarks/NOTES.md
+# Channels of the result and of x, as measured on an H100: benchmarks/NOTES.md.
+_FEW, _ENOUGH = 64, 16
 _HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -73,7 +74,7 @@ def _cast(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 def _convolve(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, H, W, C) to (B, H, W, E), both contiguous."""
     image = x.permute(0, 3, 1, 2)
-    if weight.dtype in _HALVES and weight.shape[0] < _FEW <= 4 * weight.shape[1]:
+    if weight.dtype in _HALVES and weight.shape[0] < _FEW and weight.shape[1] >= _ENOUGH:
         mirrored = weight.transpose(0, 1).flip(2, 3).contiguous(memory_format=torch.channels_last)
         out = F.conv_transpose2d(image, mirrored, padding=1)
     else:
@@ -120,7 +121,7 @@ class _Conv3x3(torch.autograd.Function):
 
 def _norm_act_forward(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
     norm = torch.ops.swin_umamba.instance_norm_act.default
-    active, stats = norm(x, None, None, None, 0, eps, slope)
+    active, stats = norm(x, None, None, None, NO_RESIDUAL, eps, slope)
     return _convolve(active, weight), stats
 
 
@@ -136,7 +137,7 @@ def _norm_act_backward(
     dactive, dweight = _gradients(dy, active, weight)
     del active
     backward = torch.ops.swin_umamba.instance_norm_act_backward.default
-    return backward(dactive, x, None, None, None, stats, 0, slope)[0], dweight
+    return backward(dactive, x, None, None, None, stats, NO_RESIDUAL, slope)[0], dweight
 
 
 def _norm_act_backward_fake(

@@ -16,7 +16,7 @@ _TILE = 2048  # values a program holds at once
 _MOST_DEEP = 128
 _MOST_CHUNKS = 64  # a program adds up the sums of all chunks of its image
 _PROGRAMS_PER_PROCESSOR = 8
-_NONE, _PLAIN, _NORMALISED = 0, 1, 2
+NO_RESIDUAL, _PLAIN, _NORMALISED = 0, 1, 2
 
 
 def instance_norm_act(
@@ -38,7 +38,7 @@ def instance_norm_act(
     """
     _check(x, weight, bias, residual)
     if kernels_serve(x):
-        kind = _NONE if residual is None else _NORMALISED if normalise_residual else _PLAIN
+        kind = NO_RESIDUAL if residual is None else _NORMALISED if normalise_residual else _PLAIN
         y, _ = _instance_norm_act(
             _channels_last(x),
             weight,
@@ -126,7 +126,7 @@ def normalise(x: Tensor, stats: Tensor, slope: float) -> Tensor:
         cut = _Cut(x)
         _kernels().apply[cut.grid](
             x, stats, None, None, None, stats, y, stats, *cut.sizes, 0.0, slope,
-            AFFINE=False, RESIDUAL=_NONE, KNOWN=True, **cut.whole,
+            AFFINE=False, RESIDUAL=NO_RESIDUAL, KNOWN=True, **cut.whole,
         )  # fmt: skip
     return y
 

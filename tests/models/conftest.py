@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,17 +16,6 @@ from swin_umamba.models import SegmentationModel
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL = {"dims": (8, 16, 24), "depths": (1, 2, 1), "d_state": 4}
-
-
-@pytest.fixture(scope="session")
-def rule() -> ModuleType:
-    """The rule by which the fixtures' weights and inputs are made: fixtures/weights.py."""
-    spec = importlib.util.spec_from_file_location("fixture_weights", FIXTURES / "weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,6 @@ import swin_umamba_ops as ops
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PARAMETERS = ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
-
-
-@pytest.fixture(scope="module")
-def rule() -> ModuleType:
-    """fixtures/weights.py, the rule by which inputs and weights are made."""
-    spec = importlib.util.spec_from_file_location("fixture_weights", FIXTURES / "weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _check(rule: ModuleType, name: str, backend: str) -> None:

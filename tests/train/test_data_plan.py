@@ -293,7 +293,7 @@ def test_tiff_keeps_its_resolution(tmp_path: Path, shape: tuple[int, ...]) -> No
 def test_labels_are_written_as_the_users_masks_are(tmp_path: Path) -> None:
     dataset = open_dataset(write_bare(tmp_path / "data", ending=".jpg"))
     raw = read_raw(dataset.cases[0].images)
-    assert mask_ending(raw) == ".png"
+    assert mask_ending(raw.paths[0]) == ".png"
     write_labels(tmp_path / "x.png", blob((20, 24)).astype(np.int64), raw, dataset.values)
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.mode == "L"

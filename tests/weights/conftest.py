@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +11,6 @@ import pytest
 import torch
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-
-
-@pytest.fixture(scope="session")
-def rule() -> Any:
-    """The rule by which the fixtures' weights are made: fixtures/weights.py."""
-    spec = importlib.util.spec_from_file_location("fixture_weights", FIXTURES / "weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")
