@@ -47,6 +47,18 @@ class HubModel(
         save_weights(self, save_directory / WEIGHTS)  # type: ignore[arg-type]
         write_text(save_directory / "config.json", json.dumps(self.config, indent=2))
 
+    def push_to_hub(
+        self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> str:
+        """Upload config, weights and a model card; options: those of PyTorchModelHubMixin.
+
+        The card names the repository where `repo_id` names its owner, too. Returns the commit's
+        address.
+        """
+        named = {"repo_id": repo_id} if "/" in repo_id else {}
+        card = {**named, **(model_card_kwargs or {})}
+        return super().push_to_hub(repo_id, model_card_kwargs=card, **options)
+
     @classmethod
     def _from_pretrained(
         cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -30,6 +32,60 @@ def test_round_trip(name, small, image, tmp_path):
         assert not again.training
         for a, b in zip(model(x), again(x), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.fixture
+def hub_folder(tmp_path, monkeypatch):
+    """A folder that stands for the Hub: what is uploaded lies there, downloads come from it."""
+    root = tmp_path / "hub"
+
+    def create_repo(self, repo_id, **options):
+        assert options["exist_ok"]
+        full = repo_id if "/" in repo_id else f"somebody/{repo_id}"
+        (root / full).mkdir(parents=True, exist_ok=True)
+        return SimpleNamespace(repo_id=full)
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message, **options):
+        shutil.copytree(folder_path, root / repo_id, dirs_exist_ok=True)
+        return f"{repo_id}: {commit_message}"
+
+    def download(repo_id, filename, **options):
+        return str(root / repo_id / filename)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "hf_hub_download", download)
+    return root
+
+
+@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("way", ["push_to_hub", "save_pretrained"])
+def test_what_is_pushed_comes_back(name, way, small, image, hub_folder, tmp_path):
+    model = small(name).eval()
+    if way == "push_to_hub":
+        told = model.push_to_hub("somebody/nuclei", commit_message="first", private=True)
+    else:
+        told = model.save_pretrained(
+            tmp_path / "saved", push_to_hub=True, repo_id="somebody/nuclei", commit_message="first"
+        )
+    assert told == "somebody/nuclei: first"
+    pushed = hub_folder / "somebody" / "nuclei"
+    assert {p.name for p in pushed.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert json.loads((pushed / "config.json").read_text()) == json.loads(json.dumps(model.config))
+    card = (pushed / "README.md").read_text()
+    assert 'from_pretrained("somebody/nuclei")' in card
+    again = SegmentationModel.from_pretrained("somebody/nuclei")
+    x = image(1, 2, 32, 32)
+    for a, b in zip(model(x), again(x), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_card_names_no_repository_by_half(small, hub_folder):
+    small("swin_umamba_d").push_to_hub("nuclei", model_card_kwargs={"model_description": "Nuclei."})
+    card = (hub_folder / "somebody" / "nuclei" / "README.md").read_text()
+    assert "Nuclei." in card
+    assert 'from_pretrained("nuclei")' not in card
 
 
 def test_a_file_from_the_hub_is_asked_for_by_name(small, tmp_path, monkeypatch):
