@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 _ZIP = b"PK\x03\x04"
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 _NUMBERS = "biufc"  # kinds of numpy's dtypes
 _BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError,
@@ -36,12 +37,18 @@ _BROKEN = (
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """What a checkpoint holds, on the CPU: safetensors, or PyTorch's format, new or legacy.
 
-    Anything in it but tensors, containers, numbers and strings has become a `Placeholder`. Raises
+    Anything in it but tensors, containers, numbers and strings has become a `Placeholder`; where
+    TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, a file with such things is refused, as torch does. Raises
     FileNotFoundError, or ValueError for a file that is damaged or of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
+    forced, unforced = (_is_set(name) for name in (_FORCE, _FORCE_NOT))
+    if forced and unforced:
+        raise ValueError(
+            f"{path} cannot be read: torch takes only one of {_FORCE} and {_FORCE_NOT}"
+        )
     try:
         start = _start(path)
         if start[:4] == _ZIP:
@@ -52,13 +59,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
             raise ValueError("it starts like no format of weights")
         elif tarfile.is_tarfile(path):
             raise ValueError("it is a tar archive, which torch unpacks; PyTorch 0.1 wrote those")
-        # Torch's own reader of weights alone refuses a whole file for a single foreign name.
+        # Torch's own reader of weights alone refuses a whole file for a single foreign name, but
+        # whoever sets its variable wants that one.
+        if forced:
+            return torch.load(path, map_location="cpu", weights_only=True)
         return torch.load(path, map_location="cpu", pickle_module=_Pickle, weights_only=False)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no weights file: {error}") from error
     except _BROKEN as error:
+        if forced and isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f"{path} holds more than tensors, or is damaged: {_FORCE} is set, so that torch's"
+                " own reader is used, and it refuses the file. Unset that for the reader here,"
+                " which runs nothing in a file either"
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} is damaged or no weights file: {reason}") from error
+
+
+def _is_set(variable: str) -> bool:
+    """As torch reads its switches."""
+    return os.environ.get(variable, "").lower() in ("1", "y", "yes", "true")
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:

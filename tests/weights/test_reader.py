@@ -223,6 +223,30 @@ def test_damaged_pickles_raise_nothing_else(saved, tmp_path, seed):
     assert not message or "checkpoint.pth is damaged or no weights file" in message
 
 
+FORCE, FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
+@pytest.mark.parametrize("options", [{}, OLD], ids=["zip", "legacy"])
+def test_torchs_switches_are_honoured_and_named(saved, monkeypatch, options):
+    plain = saved({"model": {"a": torch.ones(2)}}, "plain.pth", **options)
+    foreign = saved({"model": {"a": torch.ones(2)}, "logger": Logger()}, "foreign.pth", **options)
+    save_file({"a": torch.ones(2)}, plain.with_suffix(".safetensors"))
+    monkeypatch.setenv(FORCE_NOT, "1")
+    for path in (plain, foreign):
+        assert torch.equal(read_checkpoint(path)["model"]["a"], torch.ones(2))
+    monkeypatch.setenv(FORCE, "yes")
+    with pytest.raises(ValueError, match=f"takes only one of {FORCE} and {FORCE_NOT}"):
+        read_checkpoint(plain)
+    monkeypatch.delenv(FORCE_NOT)
+    assert torch.equal(read_checkpoint(plain)["model"]["a"], torch.ones(2))
+    assert torch.equal(read_checkpoint(plain.with_suffix(".safetensors"))["a"], torch.ones(2))
+    with pytest.raises(ValueError, match=rf"foreign\.pth holds more than tensors.*{FORCE} is set"):
+        read_checkpoint(foreign)
+    plain.write_bytes(plain.read_bytes()[:99])
+    with pytest.raises(ValueError, match=r"plain\.pth .*damaged"):
+        read_checkpoint(plain)
+
+
 def test_programs_text_and_missing_files_are_refused(tmp_path, saved):
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "program.pt")
     with pytest.raises(ValueError, match="TorchScript program"):
