@@ -168,9 +168,10 @@ def _low_rank(proj: Tensor, R: int) -> Tensor:
     return proj.flatten(0, 2)[..., :R].transpose(0, 1)
 
 
-def _dense(low_rank: Tensor) -> Tensor:
-    """In float32, direction after direction: cuBLAS failed on interleaved ones of rank 1."""
-    return low_rank.to(torch.float32, memory_format=torch.contiguous_format)
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in float32, where autocast would make it half: the kernels read what they are told."""
+    with torch.autocast("cuda", enabled=False):
+        return a.float() @ b.float()
 
 
 def _projected(
@@ -180,7 +181,7 @@ def _projected(
     if image:
         return _addresses(proj=proj, dt_weight=dt_projs_weight), None
     # (4, B * L, D) in float32: float16 would lose small steps, and more so their gradients.
-    delta = _dense(_low_rank(proj, plan.R)) @ dt_projs_weight.float().transpose(1, 2)
+    delta = _product(_low_rank(proj, plan.R), dt_projs_weight.transpose(1, 2))
     return {"delta": delta.data_ptr(), **_maps("Bs", "Cs", proj, plan)}, delta
 
 
@@ -235,8 +236,8 @@ def ss2d_backward(
     if ddelta is None:
         dweight = sums["ddt_weight"].view_as(dt_projs_weight).to(dt_projs_weight.dtype)
     else:
-        _low_rank(dproj, plan.R).copy_(ddelta @ dt_projs_weight.float())
-        dweight = ddelta.transpose(1, 2) @ _dense(_low_rank(proj, plan.R))
+        _low_rank(dproj, plan.R).copy_(_product(ddelta, dt_projs_weight))
+        dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, plan.R))
         dweight = dweight.to(dt_projs_weight.dtype)
     dbias = sums["dbias"].view_as(dt_projs_bias)
     return dx.to(x.dtype), dproj, dweight, dbias, sums["dA"], sums["dDs"]

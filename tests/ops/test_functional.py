@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import (
@@ -95,6 +97,24 @@ def test_autocast_leaves_float64_alone(target: Target) -> None:
     with torch.autocast(target.device, dtype=torch.bfloat16):
         y = ops.ss2d(*inputs.values(), backend=target.backend)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast_lowers_nothing_but_x(target: Target, dtype: torch.dtype, rank: int) -> None:
+    """What a backend makes of half inputs it makes as without autocast, forwards and backwards."""
+    inputs = _ss2d(target, case=replace(CASE, R=rank))
+    inputs["x"] = inputs["x"].to(dtype)
+    leaves = [t.requires_grad_() for t in inputs.values()]
+    expected = ops.ss2d(*leaves, backend=target.backend)
+    expected_grads = torch.autograd.grad(expected.sum(), leaves)
+    with torch.autocast(target.device, dtype=dtype):
+        y = ops.ss2d(*leaves, backend=target.backend)
+        grads = torch.autograd.grad(y.sum(), leaves)
+    torch.testing.assert_close(y, expected)
+    for actual, wanted in zip(grads, expected_grads, strict=True):
+        # Sums of half gradients may be rounded either way: four sums meet in any order.
+        assert relative_error(actual, wanted) < 2 * torch.finfo(dtype).eps
 
 
 def test_autocast_does_not_lower_the_scan(target: Target) -> None:

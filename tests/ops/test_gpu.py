@@ -91,10 +91,13 @@ def test_replays_in_a_cuda_graph(gpu_target: Target) -> None:
 @pytest.mark.slow
 def test_offsets_beyond_32_bits(gpu_target: Target) -> None:
     """More than 2**31 elements: the last image must come out as it does alone."""
-    case = SS2DCase(1, 1024, 6, 6, 1, 1)
+    case = SS2DCase(1, 1024, 6, 6, 1, 2)
     batch = 2**31 // (case.D * case.H * case.W) + 2
-    if torch.cuda.get_device_properties(0).total_memory < 70 * 2**30:
-        pytest.skip("needs 70 GiB of GPU memory")
+    # All but the CUDA kernels hold every direction's dt and its gradient, 32 GiB each.
+    needed = 60 if gpu_target.backend == "cuda" else 120
+    torch.cuda.empty_cache()
+    if torch.cuda.mem_get_info()[0] < needed * 2**30:
+        pytest.skip(f"needs {needed} GiB of free GPU memory")
     alone = cast_ss2d(make_ss2d(case), torch.bfloat16, "cuda")
     x = torch.zeros(batch, case.H, case.W, case.D, dtype=torch.bfloat16, device="cuda").permute(
         0, 3, 1, 2
