@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import (
+    accuracy,
+    accuracy_report,
     cases,
     competitors,
     cpu_run,
@@ -20,6 +23,7 @@ from benchmarks import (
     profiling,
     report,
     results,
+    scale,
 )
 from benchmarks import run as running
 
@@ -95,6 +99,24 @@ def _parser() -> argparse.ArgumentParser:
     cpu.add_argument("--parts", nargs="+", choices=parts, default=parts)
     _add_measuring(cpu, cell_seconds=1.0, rounds=15)
 
+    scaled = verbs.add_parser(
+        "scale",
+        help="measure training on one GPU and on several",
+        description=scale.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    scaled.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda if there is one")
+    scaled.add_argument(
+        "--processes", nargs="+", type=int, default=(1, 2), metavar="N", help="default 1 2"
+    )
+    scaled.add_argument("--models", nargs="+", choices=models.NAMES, default=models.NAMES[:2])
+    scaled.add_argument("--shapes", nargs="+", metavar="BxHxW", help="of each process's batch")
+    scaled.add_argument("--amp", choices=("auto", "bf16", "fp16", "off"), default="auto")
+    scaled.add_argument("--augment", action="store_true", help="augment patches as training does")
+    _add_measuring(scaled, cell_seconds=10.0, rounds=2)
+
+    _add_accuracy(verbs)
+
     profiled = verbs.add_parser("profile", help="a model's time by kernel")
     _add_model_choice(profiled)
     profiled.add_argument("--mode", choices=model_run.MODES, default="training")
@@ -115,6 +137,73 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--to", type=Path, default=Path("benchmarks/results"), metavar="FOLDER")
     drawn.add_argument("--prefix", default="", help="of the file names")
     return parser
+
+
+def _add_accuracy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    accurate = verbs.add_parser(
+        "accuracy",
+        help="train models on datasets for equal time, and score them",
+        description=accuracy.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    accurate.add_argument("datasets", nargs="+", type=Path, metavar="DATASET")
+    accurate.add_argument("--models", nargs="+", default=accuracy.MODELS)
+    accurate.add_argument("--minutes", type=float, default=3.0, help="of each training (3)")
+    accurate.add_argument(
+        "--seeds", nargs="+", type=int, default=[1], help="how many, for all or for each dataset"
+    )
+    accurate.add_argument(
+        "--transfer",
+        nargs="+",
+        default=[],
+        metavar="A:B",
+        help="names of datasets: also train on B with the encoder that was trained on A",
+    )
+    accurate.add_argument("--devices", nargs="+", default=["cuda:0"], help="default cuda:0")
+    accurate.add_argument("--at-once", type=int, default=1, help="trainings on a device (1)")
+    accurate.add_argument(
+        "--train", default="", metavar="OPTIONS", help="of `swin-umamba train`, for all"
+    )
+    accurate.add_argument(
+        "--train-for",
+        nargs="+",
+        default=[],
+        metavar="NAME=OPTIONS",
+        help="further options for one dataset",
+    )
+    accurate.add_argument("--work", type=Path, required=True, help="folder for the runs")
+    accurate.add_argument(
+        "--out", type=Path, help="JSON file to write, with .md and .png beside it"
+    )
+    accurate.add_argument("--commit", help="the commit, where this tree is a copy without git")
+
+
+def _accuracy(args: argparse.Namespace) -> int:
+    by_name = {dataset.name: dataset for dataset in args.datasets}
+    transfers = [tuple(pair.partition(":")[::2]) for pair in args.transfer]
+    options_of = [pair.partition("=")[::2] for pair in args.train_for]
+    for name in [name for pair in transfers for name in pair] + [name for name, _ in options_of]:
+        if name not in by_name:
+            raise ValueError(f"got {name!r}, expected a name of {', '.join(by_name)}")
+    settings = accuracy.Settings(
+        datasets=args.datasets,
+        work=args.work,
+        models=args.models,
+        seeds=args.seeds,
+        transfers=[(by_name[a], by_name[b]) for a, b in transfers],
+        minutes=args.minutes,
+        devices=args.devices,
+        at_once=args.at_once,
+        options=shlex.split(args.train),
+        options_of={name: shlex.split(text) for name, text in options_of},
+    )
+    facts = accuracy.run(settings, tree=args.commit, out=args.out)
+    text = accuracy_report.markdown(facts)
+    print(text)
+    if args.out is not None:
+        args.out.with_suffix(".md").write_text(text)
+        accuracy_report.plot(facts, args.out.with_suffix(".png"))
+    return int(any("reason" in made for made in facts["runs"]))
 
 
 def _add_model_choice(parser: argparse.ArgumentParser) -> None:
@@ -244,6 +333,26 @@ def _model_settings(args: argparse.Namespace) -> model_run.Settings:
     )
 
 
+def _scale_settings(args: argparse.Namespace) -> scale.Settings:
+    if min(args.processes) < 1:
+        raise ValueError(f"--processes has {min(args.processes)}, expected 1 and above")
+    chosen = [scale.TINY_CASE if args.tiny else scale.CASE]
+    if args.shapes is not None:
+        chosen = [cases.parse_model_case(text) for text in args.shapes]
+    return scale.Settings(
+        device=_device(args).type,
+        processes=args.processes,
+        models=args.models,
+        cases=chosen,
+        amp=args.amp,
+        augment=args.augment,
+        rounds=1 if args.tiny else args.rounds,
+        cell_seconds=0.02 if args.tiny else args.cell_seconds,
+        budget_seconds=args.budget_seconds,
+        tiny=args.tiny,
+    )
+
+
 def _model_dtypes(args: argparse.Namespace, device: torch.device) -> list[str]:
     return args.dtypes or ["float16" if device.type == "cuda" else "float32"]
 
@@ -283,6 +392,8 @@ def _measured(args: argparse.Namespace) -> int:
     elif args.verb == "cpu":
         cpu_settings = cpu_run.Settings(args.parts, args.rounds, args.cell_seconds, args.tiny)
         found = cpu_run.run(cpu_settings, tree=args.commit, out=args.out)
+    elif args.verb == "scale":
+        found = scale.run(_scale_settings(args), tree=args.commit, out=args.out)
     else:
         model_settings = _model_settings(args)
         model_entered = _entered_models(args, model_settings.device)
@@ -304,10 +415,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit status: 1 if one of ours is wrong, fails or got slower."""
     args = _parser().parse_args(argv)
     try:
-        if args.verb in ("ops", "model", "cpu"):
+        if args.verb in ("ops", "model", "cpu", "scale"):
             return _measured(args)
         if args.verb == "profile":
             return _profile(args)
+        if args.verb == "accuracy":
+            return _accuracy(args)
         found = results.load(args.file)
         if args.verb == "plot":
             for path in plot.plot(found, args.to, args.prefix):

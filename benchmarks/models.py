@@ -76,11 +76,14 @@ def weights(model: str, tiny: bool) -> dict[str, Tensor]:
     return _ours(model, tiny).state_dict()
 
 
+def tiny_options(model: str) -> dict[str, Any]:
+    """Arguments of `create_model` for a model of a few thousand weights."""
+    return {**_TINY, "patch_size": 2} if model == "swin_umamba_d" else dict(_TINY)
+
+
 def _ours(model: str, tiny: bool, **options: Any) -> nn.Module:
     if tiny:
-        options |= _TINY
-        if model == "swin_umamba_d":
-            options |= {"patch_size": 2}
+        options |= tiny_options(model)
     return swin_umamba.create_model(
         model, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **options
     )

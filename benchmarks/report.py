@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import model_report
+from benchmarks import model_report, scale
 from benchmarks.cases import Case, ModelCase
 from benchmarks.results import OK, Change, Results, Row
 from benchmarks.tables import milliseconds, table, unique
@@ -151,6 +151,8 @@ def markdown(results: Results) -> str:
         parts += [f"### {model_report.title(rows[0])}", model_report.markdown(rows)]
     if whole:
         parts.append("Median ms / peak memory beyond weights and inputs (not counted for graphs).")
+    if scale.SCALING in results.settings:
+        parts += ["### Training on several", scale.markdown(results)]
     untimed = [row for row in results.rows if row.status != OK]
     bad = {(r.competitor, r.op, r.dtype, r.status, r.reason or "") for r in untimed}
     if bad:

@@ -1,0 +1,65 @@
+"""`python -m benchmarks scale` on two processes of a CPU."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from benchmarks import __main__ as command
+from benchmarks import report, results, scale
+from benchmarks.cases import ModelCase
+from benchmarks.results import OK
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scale") / "scale.json"
+    arguments = ["--tiny", "--device", "cpu", "--models", "swin_umamba_d", "--out", str(path)]
+    assert command.main(["scale", *arguments]) == 0
+    return results.load(path)
+
+
+def test_each_number_of_processes_is_timed(measured):
+    found = {(row.op, row.mode, row.competitor, row.status) for row in measured.rows}
+    names = ("1 process", "2 processes")
+    assert found == {("swin_umamba_d", "training", name, OK) for name in names}
+    assert all(row.times.count >= 3 and row.dtype == "float32" for row in measured.rows)
+
+
+def test_images_count_for_all_processes(measured):
+    one, two = measured.settings[scale.SCALING]
+    assert one["ratio"] == 1
+    assert two["ratio"] == two["images_per_second"] / one["images_per_second"]
+    for entry, row in zip((one, two), measured.rows, strict=True):
+        # Within the spread of single steps around their median.
+        images = row.case.B * entry["processes"]
+        assert 1e3 * images / entry["images_per_second"] >= row.times.least
+    assert "2.00x" in scale.markdown(_doubled())
+    assert "| swin_umamba_d | 2, 32x32 | 2 |" in report.markdown(measured)
+
+
+def _doubled():
+    cell = {"seconds": [0.5, 0.5], "waited": 0.0, "peak_bytes": None}
+    case = ModelCase(2, 32, 32)
+    cells = {("m", case, n): [{**cell, "images": 4 * n}] for n in (1, 2)}
+    scaling = scale._scaling(cells)
+    assert [entry["images_per_second"] for entry in scaling] == [4.0, 8.0]
+    return results.Results({}, {}, {}, {scale.SCALING: scaling})
+
+
+def test_more_gpus_than_there_are_is_an_error(capsys):
+    count = torch.cuda.device_count() + 1
+    arguments = ["scale", "--device", "cuda", "--processes", str(count)]
+    assert command.main(arguments) == 2
+    assert f"--processes has {count}, here are {count - 1} GPUs" in capsys.readouterr().err
+
+
+def test_a_launch_that_fails_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(
+        scale, "_command", lambda n, path: [sys.executable, "-c", "raise OSError('no')"]
+    )
+    arguments = ["scale", "--tiny", "--device", "cpu", "--out", str(tmp_path / "f.json")]
+    assert command.main([*arguments, "--models", "swin_umamba_d"]) == 1
+    assert "OSError: no" in capsys.readouterr().out
