@@ -1,6 +1,6 @@
 """Run by a launcher, in each of its processes: what `test_train_ranks` compares with one process.
 
-Arguments: a folder to write to.
+Arguments: a folder to write to, and the device: cpu or cuda.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def cases() -> list[Case]:
     return [Case("half", made[0].image, mask), *made[1:]]
 
 
-def run(folder: Path, name: str, **options: Any) -> TrainResult:
-    config = tiny_config(**CONFIGS[name])
+def run(folder: Path, name: str, *, device: str = "cpu", **options: Any) -> TrainResult:
+    config = tiny_config(**CONFIGS[name], device=device, amp="off")
     if config.pretrained is not None:
         config = config.changed({"pretrained": str(folder / config.pretrained)})
     return _train(folder / options.pop("into", name), config, **options)
@@ -95,10 +95,7 @@ def loss_and_gradient(model: nn.Module, loss_of: nn.Module, part: slice) -> list
     return [[loss.item()], weight.grad.flatten().tolist()]
 
 
-def _main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    world = World("cpu")
-    assert world.size == 2
+def _losses(folder: Path, world: World) -> None:
     parallel = world.wrapped(Scaled())
     part = slice(2 * world.rank, 2 * world.rank + 2)
     found = {
@@ -108,14 +105,32 @@ def _main(folder: Path) -> None:
         for batch_dice in (True, False)
     }
     (folder / f"losses{world.rank}.json").write_text(json.dumps(found))
+
+
+def plain_float32() -> None:
+    """Products in float32 on GPUs too, so that one and two processes differ by rounding alone."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def _main(folder: Path, device: str) -> None:
+    torch.set_num_threads(1)
+    plain_float32()
+    world = World(device)
+    assert world.size == 2
+    if device == "cpu":
+        _losses(folder, world)
     for name in CONFIGS:
-        run(folder, name)
+        run(folder, name, device=device)
     # One process is asked to stop, and all do.
     on_progress = signalled_at(2, signal.SIGTERM) if world.rank == 1 else None
-    assert run(folder, "dagger", into="stopped", on_progress=on_progress).stopped
-    assert len(run(folder, "dagger", into="stopped", resume=True).records) == 6
-    run(folder, "dagger", into="handed_over", on_progress=on_progress)
+    stopped: dict[str, Any] = {"device": device, "into": "stopped"}
+    assert run(folder, "dagger", **stopped, on_progress=on_progress).stopped
+    assert len(run(folder, "dagger", **stopped, resume=True).records) == 6
+    run(folder, "dagger", device=device, into="handed_over", on_progress=on_progress)
+    # What one process began.
+    assert len(run(folder, "dagger", device=device, into="grown", resume=True).records) == 6
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,93 @@
+"""Two processes that train together, and what they came to beside one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ranks_program import CONFIGS, run
+from run_helpers import signalled_at, tiny_config
+from safetensors.torch import load_file
+
+from swin_umamba import create_model
+from swin_umamba.train.run_folder import read_log
+from swin_umamba.weights import save_weights
+
+HERE = Path(__file__).parent
+
+
+def launched(*launcher: str, device: str, arguments: list[str | Path]) -> None:
+    """Run a program in two processes by a launcher's module and its options."""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **hidden},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def trained_together(folder: Path, device: str) -> Path:
+    """The folder, in which two processes that torchrun started have trained all CONFIGS."""
+    frozen = CONFIGS["frozen"]
+    torch.manual_seed(7)
+    model = create_model(frozen["model"], in_channels=1, out_channels=2, **frozen["model_options"])
+    save_weights(model, folder / "v1.safetensors")
+    stop = signalled_at(2, signal.SIGTERM)
+    assert run(folder, "dagger", device=device, into="grown", on_progress=stop).stopped
+    launched(
+        *("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        device=device,
+        arguments=[HERE / "ranks_program.py", folder, device],
+    )
+    return folder
+
+
+def assert_as_alone(together: Path, folder: Path, name: str, device: str) -> None:
+    """The run of that name went as one process goes in `folder`, but for rounding."""
+    if "pretrained" in CONFIGS[name]:
+        (folder / "v1.safetensors").symlink_to(together / "v1.safetensors")
+    alone = run(folder, name, device=device)
+    records = read_log(together / name)
+    assert len(records) == len(alone.records) == 6
+    for ours, theirs in zip(records, alone.records, strict=True):
+        # Six steps of float32, whose sums over a batch are taken in another order.
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["gradient"] == pytest.approx(theirs["gradient"], rel=1e-4)
+        assert ours["lr"] == theirs["lr"]
+        assert ours.get("dsc") == pytest.approx(theirs.get("dsc"), abs=0.01)
+    first, second = (load_file(f / name / "model.safetensors") for f in (together, folder))
+    torch.manual_seed(tiny_config().seed)
+    start = create_model(
+        tiny_config(**CONFIGS[name]).model,
+        in_channels=1,
+        out_channels=2,
+        pretrained=together / "v1.safetensors" if "pretrained" in CONFIGS[name] else None,
+        **CONFIGS[name]["model_options"],
+    ).state_dict()
+    apart = sum((first[k] - second[k]).square().sum() for k in first).sqrt()
+    moved = sum((start[k] - second[k]).square().sum() for k in first).sqrt()
+    assert moved > 0
+    assert apart < 1e-3 * moved
+
+
+def assert_same_losses(a: Path, b: Path) -> None:
+    """But for rounding."""
+    ours, theirs = read_log(a), read_log(b)
+    assert len(ours) == len(theirs) == 6
+    for first, second in zip(ours, theirs, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+
+
+def assert_goes_on_alone(together: Path, device: str) -> None:
+    assert len(read_log(together / "handed_over")) == 2
+    run(together, "dagger", device=device, into="handed_over", resume=True)
+    assert_same_losses(together / "handed_over", together / "dagger")

@@ -1,0 +1,48 @@
+"""Two processes on two GPUs, by NCCL, do what one on one GPU does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from ranks_helpers import (
+    assert_as_alone,
+    assert_goes_on_alone,
+    assert_same_losses,
+    trained_together,
+)
+from ranks_program import CONFIGS, plain_float32
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch finds fewer than two GPUs"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32() -> None:
+    plain_float32()
+
+
+@pytest.fixture(scope="module")
+def together(float32: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which two processes trained."""
+    return trained_together(tmp_path_factory.mktemp("gpus"), "cuda")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_training_comes_to_the_same(together: Path, tmp_path: Path, name: str) -> None:
+    assert_as_alone(together, tmp_path, name, "cuda")
+
+
+def test_all_stop_when_one_is_asked_to_and_go_on(together: Path) -> None:
+    assert_same_losses(together / "stopped", together / "dagger")
+
+
+def test_a_run_of_two_goes_on_alone(together: Path) -> None:
+    assert_goes_on_alone(together, "cuda")
+
+
+def test_a_run_of_one_goes_on_with_two(together: Path) -> None:
+    assert_same_losses(together / "grown", together / "dagger")
