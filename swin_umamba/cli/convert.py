@@ -21,7 +21,7 @@ def convert(
         typer.Argument(help="A .safetensors file to write, or .pth for the release's layout."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="The model it is for; found out by default.")
+        str | None, typer.Option(help="What it must be; found out by default.")
     ] = None,
     in_channels: Annotated[
         int | None, typer.Option(help="Channels of the image; the source's by default.", min=1)
@@ -33,6 +33,10 @@ def convert(
         bool, typer.Option(help="Leave out the weight of the patch embedding's norm, as there.")
     ] = False,
     ema: Annotated[bool, typer.Option(help="Take VMamba's averaged weights.")] = False,
+    encoder_only: Annotated[
+        bool,
+        typer.Option("--encoder-only", help="Of a whole model, too; any of ours takes it."),
+    ] = False,
     report: Annotated[
         Path | None, typer.Option(help="Write the account of every tensor as JSON.")
     ] = None,
@@ -51,6 +55,7 @@ def convert(
                 first_layer=first_layer,  # type: ignore[arg-type]
                 release_patch_norm=release_patch_norm,
                 ema=ema,
+                encoder_only=encoder_only,
             )
         except (ValueError, OSError) as error:
             raise UserError(str(error)) from error

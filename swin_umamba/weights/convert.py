@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from swin_umamba.files import replacing, sha256, written_by_torch
+from swin_umamba.weights.architecture import PATCHES, STEM_PATCH, Architecture, shape_of
 from swin_umamba.weights.first_layer import FirstLayer, check_way
-from swin_umamba.weights.formats import ENCODER, Checkpoint
+from swin_umamba.weights.formats import Checkpoint
 from swin_umamba.weights.load import left_out_by_choice, match, open_checkpoint, problems_of
 from swin_umamba.weights.report import Report
 from swin_umamba.weights.saved import LEFT_OUT, save_tensors
@@ -27,7 +28,6 @@ _TRAINERS = {
     "swin_umamba_v1": "nnUNetTrainerSwinUMamba",
     "swin_umamba_d": "nnUNetTrainerSwinUMambaD",
 }
-_FIRST_NORM = re.compile(rf"^{re.escape(ENCODER)}layers\.(\d+)\.blocks\.(\d+)\.ln_1\.weight$")
 
 
 def convert(
@@ -39,21 +39,22 @@ def convert(
     first_layer: FirstLayer = "mean",
     release_patch_norm: bool = False,
     ema: bool = False,
+    encoder_only: bool = False,
 ) -> Report:
     """Write what a checkpoint holds under our names: an encoder from VMamba, a whole model from the
-    release.
+    release, or on request (encoder_only) the encoder alone of that.
 
     source: see `load_pretrained`. out: a safetensors file, whose metadata tell the source's name
     and SHA-256, and what was left out on request; or, where it ends in .pth or .pt, a checkpoint as
-    the release writes it, for whole models with nothing left out. model: what it must be or, of an
-    encoder, be meant for; found out by default. in_channels: of the image; those of the source by
-    default. The other arguments are those of `load_pretrained`.
+    the release writes it, for whole models with nothing left out. model: what it must be; found out
+    by default. An encoder is the same for all of ours. in_channels: of the image; those of the
+    source by default. The other arguments are those of `load_pretrained`.
 
     Raises FileNotFoundError, ValueError for a file that is damaged, of another model or incomplete,
     and UserError where `out` cannot be written; no file is then left behind.
     """
     check_way(first_layer)
-    checkpoint = open_checkpoint(source, ema=ema)
+    checkpoint = open_checkpoint(source, ema=ema, encoder_only=encoder_only)
     try:
         config = describe(checkpoint, model, in_channels)
     except ValueError as error:
@@ -118,63 +119,53 @@ def _write_release(tensors: dict[str, Tensor], name: str, path: Path) -> None:
 def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None) -> dict[str, Any]:
     """The arguments of `create_model` for a checkpoint, from its names and shapes."""
     tensors = checkpoint.tensors
-    depths: dict[int, int] = {}
-    dims: dict[int, int] = {}
-    for name, tensor in tensors.items():
-        if (found := _FIRST_NORM.match(name)) is not None:
-            stage, block = int(found[1]), int(found[2])
-            depths[stage] = max(depths.get(stage, 0), block + 1)
-            dims[stage] = tensor.shape[0]
-    if sorted(depths) != list(range(len(depths))) or len(depths) < 2:
-        raise ValueError(f"it has stages {sorted(depths)}, expected two or more from 0 on")
-    first_block = f"{ENCODER}layers.0.blocks.0.self_attention.A_logs"
-    config: dict[str, Any] = {
-        "dims": [dims[i] for i in range(len(dims))],
-        "depths": [depths[i] for i in range(len(depths))],
-        "d_state": _shape(tensors, first_block)[1],
-    }
+    config: dict[str, Any] = asdict(Architecture.of(tensors))
     if not checkpoint.whole:
-        patch = _shape(tensors, f"{ENCODER}patch_embed.proj.weight")
-        name = model or ("swin_umamba_d" if patch[2] == 4 else "swin_umamba")
+        if model is not None:
+            _require_known(model)
+        # All of ours have one encoder, but for its patches: those of images, or behind a stem.
+        _, channels, height, _ = shape_of(tensors, PATCHES)
+        if height == STEM_PATCH:
+            return {
+                "name": "swin_umamba",
+                "in_channels": in_channels or 1,
+                "out_channels": 2,
+                "stem_dim": channels,
+                **config,
+            }
         return {
-            "name": _known(name),
-            "in_channels": in_channels or (patch[1] if patch[2] == 4 else 3),
+            "name": "swin_umamba_d",
+            "in_channels": in_channels or channels,
             "out_channels": 2,
+            "patch_size": height,
             **config,
         }
     if "decoder.seg_layers.0.weight" in tensors:
         name, image, head = (
             "swin_umamba_d",
-            f"{ENCODER}patch_embed.proj.weight",
+            PATCHES,
             "decoder.seg_layers.0.weight",
         )
     else:
-        last = f"decoder{len(depths) + 2}.transp_conv.conv.weight"
+        last = f"decoder{len(config['depths']) + 2}.transp_conv.conv.weight"
         name = "swin_umamba" if last in tensors else "swin_umamba_v1"
         image, head = "stem.0.weight", "out_layers.0.conv.conv.weight"
-        config["stem_dim"] = _shape(tensors, image)[0]
+        config["stem_dim"] = shape_of(tensors, image)[0]
     if model not in (None, name):
         raise ValueError(f"it is of {name}, not of {model}")
     return {
         "name": name,
-        "in_channels": in_channels or _shape(tensors, image)[1],
-        "out_channels": _shape(tensors, head)[0],
+        "in_channels": in_channels or shape_of(tensors, image)[1],
+        "out_channels": shape_of(tensors, head)[0],
         **config,
     }
 
 
-def _shape(tensors: dict[str, Tensor], name: str) -> tuple[int, ...]:
-    if name not in tensors or tensors[name].ndim < 2:
-        raise ValueError(f"it lacks {name}, or holds something else under that name")
-    return tuple(tensors[name].shape)
-
-
-def _known(name: str) -> str:
+def _require_known(name: str) -> None:
     from swin_umamba.models import model_names
 
     if name not in model_names():
         raise ValueError(f"model: got {name!r}, expected one of {', '.join(model_names())}")
-    return name
 
 
 def _build(config: dict[str, Any]) -> SegmentationModel:

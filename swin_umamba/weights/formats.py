@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-ENCODER = "vssm_encoder."
+from swin_umamba.weights.architecture import ENCODER
+
 VMAMBA = "VMamba's encoder"
 SELF = "Swin-UMamba weights"
 RELEASE = "nnU-Net checkpoint"
@@ -52,8 +53,10 @@ class Checkpoint:
     left_out: frozenset[str] = field(default_factory=frozenset)
 
 
-def recognise(content: Any, *, ema: bool = False) -> Checkpoint:
+def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) -> Checkpoint:
     """What `content`, as `read_checkpoint` returns it, holds. ema: VMamba's averaged weights.
+
+    encoder_only: of a whole model, too, the rest is skipped.
 
     Raises ValueError for other models' checkpoints, with the reason and what would fit.
     """
@@ -65,9 +68,14 @@ def recognise(content: Any, *, ema: bool = False) -> Checkpoint:
         kind = f"{RELEASE} of Swin-UMamba" if wrapper == "network_weights" else SELF
         sources = {ours: name for name, ours in names.items()}
         rest = [n for n in sources if not n.startswith(ENCODER)]
-        return Checkpoint(
-            kind, bool(rest), {ours: raw[n] for ours, n in sources.items()}, sources, {}, {}
-        )
+        skipped, shapes = {}, {}
+        if encoder_only:
+            for ours in rest:
+                source = sources.pop(ours)
+                skipped[source] = "only the encoder was asked for"
+                shapes[source] = tuple(raw[source].shape)
+        tensors = {ours: raw[n] for ours, n in sources.items()}
+        return Checkpoint(kind, bool(rest) and not encoder_only, tensors, sources, skipped, shapes)
     _refuse_others(names.values(), raw)
     tensors, sources, skipped, shapes = {}, {}, {}, {}
     for name, plain in names.items():
@@ -119,11 +127,38 @@ def _refuse_others(names: Any, raw: Mapping[str, Tensor]) -> None:
         reasons.append("its patch embedding has two convolutions")
     if any(re.match(r"layers\.\d+\.downsample\.\d", name) for name in names):
         reasons.append("it downsamples by convolutions")
+    reasons += _shapes_of_later(raw)
     if reasons:
         raise ValueError(
             f"it is of a later VMamba (v2): {', '.join(reasons)}, which Swin-UMamba's encoder has "
             f"not; {FITS}"
         )
+
+
+def _shapes_of_later(raw: Mapping[str, Tensor]) -> list[str]:
+    """What in the shapes of its scanning layers tells VMamba's later models from the first."""
+    reasons: list[str] = []
+    biases = 0
+    for name, tensor in raw.items():
+        plain = _without_prefixes(name)
+        biases += plain.endswith(".conv2d.bias")
+        if tensor.ndim != 2 or not _BLOCK.match(plain):
+            continue
+        rows, columns = tensor.shape
+        beside = raw.get(name.replace(".in_proj.weight", ".conv2d.weight"))
+        if not plain.endswith(".in_proj.weight") or beside is None:
+            continue
+        inner = beside.shape[0]
+        if rows == inner:
+            reasons.append("its blocks have no gate")
+        if inner != 2 * columns:
+            reasons.append(f"it scans {inner} channels where blocks have {columns}, not twice them")
+        if reasons:
+            break
+    return [
+        *reasons,
+        *(["its depthwise convolutions have no bias"] if reasons and not biases else []),
+    ]
 
 
 def _listed(names: Any) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from swin_umamba.weights.architecture import ENCODER, STEM_PATCH, Architecture
 from swin_umamba.weights.first_layer import FirstLayer, adapted, check_way
-from swin_umamba.weights.formats import ENCODER, Checkpoint, recognise
+from swin_umamba.weights.formats import Checkpoint, recognise
 from swin_umamba.weights.reader import is_safetensors, read_checkpoint
 from swin_umamba.weights.report import (
     ADAPTED,
@@ -37,6 +38,7 @@ _FIRST = (
 )
 _CLASSES = re.compile(r"^(out_layers|decoder\.seg_layers)\.\d+\.")
 _STEM = "in this model the patch embedding follows a stem"
+_NO_STEM = "in this model the patch embedding sees the image, in the file a stem's output"
 _SHOWN = 4
 
 
@@ -48,6 +50,7 @@ def load_pretrained(
     min_coverage: float = 1.0,
     release_patch_norm: bool = False,
     ema: bool = False,
+    encoder_only: bool = False,
 ) -> Report:
     """Load a checkpoint into one of our models: what `swin-umamba convert` writes, or originals.
 
@@ -55,15 +58,16 @@ def load_pretrained(
     checkpoints and plain state dicts, recognised by their tensors' names and shapes. A whole model
     must give every tensor, an encoder every one of the encoder's, except: the layers that see the
     image, where their number of channels differs (first_layer: see `first_layer.WAYS`, or dropped);
-    the heads, where the number of classes differs; and, from VMamba to Swin-UMamba, the patch
-    embedding's convolution, which there follows a stem. What `convert` was told to leave out may
-    be lacking, too.
+    the heads, where the number of classes differs; and, of an encoder, the patch embedding's
+    convolution, where it follows a stem in one of file and model and not in the other. What
+    `convert` was told to leave out may be lacking, too.
 
     min_coverage: the least share, in tensors, of what has a place in the model that must fit.
     release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias. The
     release's loader does so by a slip (its list of exceptions names the weight twice and the bias
     never). Off by default: half a norm is nothing that anyone trained, and training goes on from
-    either. ema: VMamba's averaged weights.
+    either. ema: VMamba's averaged weights. encoder_only: of a whole model's file, too, which so may
+    be of another of our models.
 
     Values take the model's dtype and device. Raises FileNotFoundError, or ValueError for a file
     that is damaged, of another model, or covers too little; the model is then as before.
@@ -71,21 +75,24 @@ def load_pretrained(
     check_way(first_layer)
     if not 0.0 <= min_coverage <= 1.0:
         raise ValueError(f"min_coverage: got {min_coverage}, expected 0 to 1")
-    checkpoint = open_checkpoint(path, ema=ema)
+    checkpoint = open_checkpoint(path, ema=ema, encoder_only=encoder_only)
     places = model.state_dict()
     report, found = match(checkpoint, places, os.fspath(path), first_layer, release_patch_norm)
     problems = problems_of(report, checkpoint, min_coverage)
     if problems:
+        problems += _hints(report, checkpoint, places)
         raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}")
     model.load_state_dict({**places, **found})
     return report
 
 
-def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = False) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], *, ema: bool = False, encoder_only: bool = False
+) -> Checkpoint:
     """Read and recognise a file. Errors, as those of `load_pretrained`, name it."""
     try:
         content = read_checkpoint(path)
-        checkpoint = recognise(content, ema=ema)
+        checkpoint = recognise(content, ema=ema, encoder_only=encoder_only)
     except ValueError as error:
         raise ValueError(_named(path, error)) from error
     left_out = read_metadata(path).get(LEFT_OUT, "").split() if is_safetensors(path) else []
@@ -93,19 +100,46 @@ def open_checkpoint(path: str | os.PathLike[str], *, ema: bool = False) -> Check
     return replace(checkpoint, left_out=frozenset(left_out) & {PATCH_NORM, *_FIRST})
 
 
-def left_out_by_choice(report: Report, checkpoint: Checkpoint, places: Iterable[str]) -> list[str]:
+def left_out_by_choice(
+    report: Report, checkpoint: Checkpoint, places: Mapping[str, Any]
+) -> list[str]:
     """Our names of what `match` skipped because it was told to, and a model still needs."""
-    stem = _behind_stem(checkpoint, places)
+    foreign = _foreign_patches(checkpoint, places)
     return [
         entry.target
         for entry in report.of(SKIPPED)
-        if entry.target in (PATCH_NORM, *_FIRST) and not (stem and entry.target.startswith(_PATCH))
+        if entry.target in (PATCH_NORM, *_FIRST)
+        and not (foreign and entry.target.startswith(_PATCH))
     ]
 
 
-def _behind_stem(checkpoint: Checkpoint, places: Iterable[str]) -> bool:
-    """Whether an encoder is for a model whose patch embedding sees no image."""
-    return not checkpoint.whole and "stem.0.weight" in places
+def _foreign_patches(checkpoint: Checkpoint, places: Mapping[str, Any]) -> bool:
+    """Whether an encoder's patches are of images and the model's behind a stem, or the reverse."""
+    if checkpoint.whole:
+        return False
+    place, patches = places.get(f"{_PATCH}weight"), checkpoint.tensors.get(f"{_PATCH}weight")
+    if place is None:
+        return False
+    if "stem.0.weight" in places:
+        return patches is None or patches.shape != place.shape
+    return patches is not None and patches.shape[2:] == (STEM_PATCH,) * 2 != place.shape[2:]
+
+
+def _hints(report: Report, checkpoint: Checkpoint, places: Mapping[str, Any]) -> list[str]:
+    """What a file that does not fit is of, and what it would fit; empty where that is no help."""
+    try:
+        found, expected = Architecture.of(checkpoint.tensors), Architecture.of(places)
+    except ValueError:  # the problems themselves tell what is lacking
+        return []
+    if found != expected:
+        return [
+            f"its encoder is of {found}, the model's of {expected}; what would fit is"
+            f" create_model(..., {found.instead_of(expected)})"
+        ]
+    wrong = report.of(MISMATCHED, UNEXPECTED, MISSING)
+    if not any((entry.target or entry.source).startswith(ENCODER) for entry in wrong):
+        return ["what would fit is its encoder alone: encoder_only, or `convert --encoder-only`"]
+    return []
 
 
 def match(
@@ -118,10 +152,8 @@ def match(
     """The account of a checkpoint against a model's state dict, and the tensors to load."""
     report = Report(path, checkpoint.kind)
     found: dict[str, Tensor] = {}
-    patches = checkpoint.tensors.get(f"{_PATCH}weight")
-    foreign_patches = _behind_stem(checkpoint, places) and (
-        patches is None or patches.shape != places[f"{_PATCH}weight"].shape
-    )
+    foreign_patches = _foreign_patches(checkpoint, places)
+    why_foreign = _STEM if "stem.0.weight" in places else _NO_STEM
     for source, why in checkpoint.skipped.items():
         report.entries.append(Entry(source, "", checkpoint.shapes[source], SKIPPED, why))
     for target, tensor in checkpoint.tensors.items():
@@ -133,7 +165,7 @@ def match(
         elif release_patch_norm and target == PATCH_NORM:
             status, note = SKIPPED, "the release leaves it out"
         elif foreign_patches and target.startswith(_PATCH):
-            status, note = SKIPPED, _STEM
+            status, note = SKIPPED, why_foreign
         elif shape != place:
             status, note = _other_shape(target, shape, place, first_layer)
         if status == ADAPTED:
@@ -147,7 +179,7 @@ def match(
             continue
         status, note = MISSING, "the checkpoint lacks it"
         if foreign_patches and target.startswith(_PATCH):
-            status, note = SKIPPED, _STEM
+            status, note = SKIPPED, why_foreign
         elif target in checkpoint.left_out:
             status, note = SKIPPED, "left out when the file was converted"
         report.entries.append(Entry("", target, tuple(tensor.shape), status, note))

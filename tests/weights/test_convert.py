@@ -64,15 +64,70 @@ def test_for_a_given_number_of_channels(saved, tmp_path):
     assert torch.equal(weight, vmamba()["patch_embed.proj.weight"].sum(1, keepdim=True))
 
 
-@pytest.mark.parametrize("name", ["swin_umamba", "swin_umamba_v1"])
-def test_an_encoder_meant_for_a_model_with_a_stem(saved, tmp_path, name):
+@pytest.mark.parametrize("meant", model_names())
+@pytest.mark.parametrize("name", model_names())
+def test_an_encoder_serves_all_models(saved, tmp_path, meant, name):
     source, out = saved({"model": vmamba()}), tmp_path / "encoder.safetensors"
-    code, said = run(source, out, "--model", name)
+    code, said = run(source, out, "--model", meant)
     assert code == 0, said
     report = load_pretrained(small(name, 2), out)
-    assert report.counts() == {LOADED: len(vmamba()) - 5, SKIPPED: 2}
-    with pytest.raises(ValueError, match=r"2 missing: vssm_encoder\.patch_embed\.proj\.weight"):
-        load_pretrained(small("swin_umamba_d"), out)
+    left = 0 if name == "swin_umamba_d" else 2  # the patch embedding follows a stem
+    assert report.counts().get(SKIPPED, 0) == left
+    assert report.counts()[LOADED] == len(vmamba()) - 3 - left
+    assert report.coverage == 1
+
+
+PATCHES = {f"vssm_encoder.patch_embed.proj.{kind}" for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("way", ["convert", "load", "twice"])
+@pytest.mark.parametrize("target", model_names())
+@pytest.mark.parametrize("name", model_names())
+def test_the_encoder_alone_of_a_whole_model(saved, tmp_path, name, target, way):
+    whole = small(name, 5)
+    source, out = saved({"network_weights": dict(whole.state_dict())}), tmp_path / "e.safetensors"
+    if name != target:
+        with pytest.raises(ValueError, match="its encoder alone: encoder_only"):
+            load_pretrained(small(target, 6), source)
+    if way != "load":
+        code, said = run(source, out, "--encoder-only")
+        assert code == 0, said
+        assert load_file(out).keys() == {n for n in whole.state_dict() if "vssm" in n}
+        with pytest.raises(ValueError, match="does not say which model"):
+            read_config(out)
+        source = out
+    if way == "twice":
+        source = tmp_path / "again.safetensors"
+        code, said = run(out, source)
+        assert code == 0, said
+    model = small(target, 6)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    report = load_pretrained(model, source, encoder_only=way == "load")
+    same = (name == "swin_umamba_d") == (target == "swin_umamba_d")
+    for n, tensor in model.state_dict().items():
+        if n.startswith("vssm") and (same or n not in PATCHES):
+            assert torch.equal(tensor, whole.state_dict()[n])
+        else:
+            assert torch.equal(tensor, before[n])
+    skipped = {e.target for e in report.of(SKIPPED) if e.target}
+    assert skipped == (set() if same else PATCHES)
+    sources = {e.source for e in report.entries if e.source}
+    assert sources == set(whole.state_dict() if way == "load" else load_file(source))
+
+
+def test_an_encoder_alone_is_no_checkpoint_of_the_release(saved, tmp_path):
+    source = saved(dict(small("swin_umamba").state_dict()))
+    code, said = run(source, tmp_path / "out.pth", "--encoder-only")
+    assert code == 1
+    assert "an encoder alone" in said
+
+
+def test_larger_encoders_are_converted_as_they_are(saved, tmp_path):
+    deeper = {**SMALL, "depths": (1, 1, 3, 1)}
+    encoder = small("swin_umamba_d", **deeper).vssm_encoder.state_dict()
+    code, said = run(saved(dict(encoder)), tmp_path / "e.safetensors")
+    assert code == 0, said
+    load_pretrained(small("swin_umamba_v1", **deeper), tmp_path / "e.safetensors")
 
 
 LEFT = [("--release-patch-norm",), ("--in-channels", 1, "--first-layer", "drop")]

@@ -214,6 +214,47 @@ def test_other_models_are_refused_with_the_reason(saved, tmp_path):
         load_pretrained(deeper, saved({"model": vmamba()}), first_layer="magic")  # type: ignore[arg-type]
 
 
+def later_without_mlps(gate: bool) -> dict[str, torch.Tensor]:
+    """VMamba v2 as the first one's names would have it: no gate, or other widths, and no biases."""
+    tensors = later_names(vmamba())
+    for name, tensor in list(tensors.items()):
+        if name.endswith(".conv2d.bias"):
+            del tensors[name]
+        elif name.endswith(".in_proj.weight") or (gate and name.endswith(".conv2d.weight")):
+            tensors[name] = tensor[: tensor.shape[0] // 2]
+    return tensors
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("gate", [False, True])
+def test_later_vmamba_without_mlps_is_refused_by_name(saved, gate, prefix):
+    tensors = {prefix + n: t for n, t in later_without_mlps(gate).items()}
+    reason = "it scans 8 channels where blocks have 8" if gate else "its blocks have no gate"
+    for model in (small("swin_umamba_d"), small("swin_umamba")):
+        with pytest.raises(ValueError, match=r"it is of a later VMamba \(v2\): ") as caught:
+            load_pretrained(model, saved({"model": tensors}))
+        for part in (reason, "convolutions have no bias", "what fits: VMamba's first"):
+            assert part in str(caught.value)
+
+
+def test_encoders_of_other_sizes_are_named(saved, vmamba_names):
+    shapes = {n: tuple(s) for n, s in vmamba_names.items()}
+    for block in range(9, 27):  # VMamba-Small has 27 blocks where Tiny has 9
+        for name, shape in list(shapes.items()):
+            if name.startswith("layers.2.blocks.8."):
+                shapes[name.replace("blocks.8.", f"blocks.{block}.")] = shape
+    path = saved({"model": {n: torch.zeros(1).expand(s) for n, s in shapes.items()}})
+    with pytest.raises(ValueError, match="its encoder is of VMamba-Small, dims=") as caught:
+        create_model("swin_umamba", in_channels=1, out_channels=2, pretrained=path)
+    fits = "the model's of VMamba-Tiny, dims=(96, 192, 384, 768), depths=(2, 2, 9, 2), d_state=16"
+    assert fits in str(caught.value)
+    assert "create_model(..., depths=(2, 2, 27, 2))" in str(caught.value)
+    with pytest.raises(ValueError, match=r"create_model\(\.\.\., dims=.*, d_state=4\)"):
+        load_pretrained(
+            create_model("swin_umamba", in_channels=1, out_channels=2), saved({"model": vmamba()})
+        )
+
+
 def test_create_model_takes_originals(saved):
     tensors = vmamba()
     model = create_model(
