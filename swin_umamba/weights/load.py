@@ -136,8 +136,9 @@ def _hints(report: Report, checkpoint: Checkpoint, places: Mapping[str, Any]) ->
             f"its encoder is of {found}, the model's of {expected}; what would fit is"
             f" create_model(..., {found.instead_of(expected)})"
         ]
-    wrong = report.of(MISMATCHED, UNEXPECTED, MISSING)
-    if not any((entry.target or entry.source).startswith(ENCODER) for entry in wrong):
+    wrong = {entry.target or entry.source for entry in report.of(MISMATCHED, UNEXPECTED, MISSING)}
+    # An encoder's patches may be of another model.
+    if not any(n.startswith(ENCODER) and not n.startswith(_PATCH) for n in wrong):
         return ["what would fit is its encoder alone: encoder_only, or `convert --encoder-only`"]
     return []
 
