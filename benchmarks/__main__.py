@@ -156,7 +156,7 @@ def _add_accuracy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--transfer",
         nargs="+",
         default=[],
-        metavar="A:B",
+        metavar="A:B:MODEL",
         help="names of datasets: also train on B with the encoder that was trained on A",
     )
     accurate.add_argument("--devices", nargs="+", default=["cuda:0"], help="default cuda:0")
@@ -180,9 +180,12 @@ def _add_accuracy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _accuracy(args: argparse.Namespace) -> int:
     by_name = {dataset.name: dataset for dataset in args.datasets}
-    transfers = [tuple(pair.partition(":")[::2]) for pair in args.transfer]
+    transfers = [text.split(":") for text in args.transfer]
+    for parts in transfers:
+        if len(parts) != 3:
+            raise ValueError(f"--transfer has {':'.join(parts)}, expected A:B:MODEL")
     options_of = [pair.partition("=")[::2] for pair in args.train_for]
-    for name in [name for pair in transfers for name in pair] + [name for name, _ in options_of]:
+    for name in [name for a, b, _ in transfers for name in (a, b)] + [n for n, _ in options_of]:
         if name not in by_name:
             raise ValueError(f"got {name!r}, expected a name of {', '.join(by_name)}")
     settings = accuracy.Settings(
@@ -190,7 +193,7 @@ def _accuracy(args: argparse.Namespace) -> int:
         work=args.work,
         models=args.models,
         seeds=args.seeds,
-        transfers=[(by_name[a], by_name[b]) for a, b in transfers],
+        transfers=[(by_name[a], by_name[b], model) for a, b, model in transfers],
         minutes=args.minutes,
         devices=args.devices,
         at_once=args.at_once,

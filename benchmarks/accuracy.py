@@ -1,0 +1,242 @@
+"""Accuracy at equal time: models trained in the same loop on the same splits, as users train them.
+
+Every model is trained from scratch on fold 0 of every dataset for the same minutes, with the same
+options, by `swin-umamba train`; the last weights, not those that scored best, predict the
+validation cases, and `swin-umamba evaluate` scores them. --transfer A:B:MODEL also trains on B with
+the encoder that was trained on A. Several trainings may share a GPU (--at-once): then each has its
+share of the GPU's time, so let all places be taken until the end. Each ends as a run in --work,
+with report and curves; runs that are complete there are not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import environment
+
+SCHEMA = 1
+MODELS = ("swin_umamba", "swin_umamba_d", "dynunet")
+DONE, ENCODER = "scores.json", "encoder.safetensors"
+_ROOT = Path(__file__).resolve().parents[1]
+_STARTUP = 300  # seconds that a training may take beyond its minutes
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: of a model on a dataset with a seed, perhaps with an encoder from another."""
+
+    dataset: Path
+    model: str
+    seed: int = 0
+    encoder_from: Path | None = None
+
+    @property
+    def name(self) -> str:
+        start = "" if self.encoder_from is None else f"-from-{self.encoder_from.name}"
+        return f"{self.dataset.name}-{self.model}-{self.seed}{start}"
+
+    @property
+    def source(self) -> str | None:
+        """The job whose encoder this one starts with."""
+        if self.encoder_from is None:
+            return None
+        return Job(self.encoder_from, self.model, self.seed).name
+
+    @property
+    def label(self) -> str:
+        """Of the model, in tables."""
+        if self.encoder_from is None:
+            return self.model
+        return f"{self.model}, encoder from {self.encoder_from.name}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See the help of `python -m benchmarks accuracy`. seeds: how many, for each dataset.
+
+    options: of `swin-umamba train`, for all; options_of: further ones, by name of a dataset.
+    """
+
+    datasets: Sequence[Path]
+    work: Path
+    models: Sequence[str] = MODELS
+    seeds: Sequence[int] = (1,)
+    transfers: Sequence[tuple[Path, Path, str]] = ()
+    minutes: float = 3.0
+    devices: Sequence[str] = ("cpu",)
+    at_once: int = 1
+    options: Sequence[str] = ()
+    options_of: dict[str, Sequence[str]] = field(default_factory=dict)
+
+
+def jobs(settings: Settings) -> list[Job]:
+    """All trainings, in the order in which they start: those that others wait for come first."""
+    seeds = list(settings.seeds)
+    if len(seeds) == 1:
+        seeds *= len(settings.datasets)
+    if len(seeds) != len(settings.datasets):
+        raise ValueError(
+            f"--seeds has {len(seeds)} numbers, expected one or {len(settings.datasets)},"
+            " a dataset each"
+        )
+    found = [
+        Job(dataset, model, seed)
+        for seed in range(max(seeds))
+        for dataset, count in zip(settings.datasets, seeds, strict=True)
+        for model in settings.models
+        if seed < count
+    ]
+    found += [Job(target, model, 0, source) for source, target, model in settings.transfers]
+    missing = [job.source for job in found if job.source not in {None, *(j.name for j in found)}]
+    if missing:
+        raise ValueError(f"--transfer needs {missing[0]}, which is none of the trainings")
+    return found
+
+
+def command(job: Job, settings: Settings, device: str) -> list[str]:
+    """The worker's: the options of `swin-umamba train` that are the job's, then the user's."""
+    arguments = ["--model", job.model, "--seed", str(job.seed), "--minutes", str(settings.minutes)]
+    arguments += ["--device", device, *settings.options]
+    arguments += settings.options_of.get(job.dataset.name, ())
+    if job.source is not None:
+        # As good a start for the encoder as its own: it is not held back.
+        encoder = settings.work / job.source / ENCODER
+        arguments += ["--pretrained", str(encoder), "--set", "freeze_iterations=0"]
+    run = settings.work / job.name
+    worker = ["-m", "benchmarks.accuracy_worker", str(job.dataset), str(run)]
+    return [sys.executable, *worker, *arguments]
+
+
+class _Runner:
+    """Places on devices, each taking the next job whose source is there."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.waiting: list[Job] = jobs(settings)
+        self.reasons: dict[str, str] = {}
+        self.changed = threading.Condition()
+        self.running: set[str] = set()
+        self.started = time.perf_counter()
+
+    def run(self) -> None:
+        places: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threads = []
+        for _ in range(self.settings.at_once):
+            for device in self.settings.devices:
+                places.put(device)
+        for _ in range(places.qsize()):
+            threads.append(threading.Thread(target=self._work, args=(places.get(),)))
+            threads[-1].start()
+        for thread in threads:
+            thread.join()
+
+    def _work(self, device: str) -> None:
+        while (job := self._next()) is not None:
+            reason = self._train(job, device)
+            with self.changed:
+                self.running.discard(job.name)
+                if reason is not None:
+                    self.reasons[job.name] = reason
+                self.changed.notify_all()
+            took = time.perf_counter() - self.started
+            print(f"{took:6.1f} s  {job.name}: {reason or 'done'}", file=sys.stderr, flush=True)
+
+    def _next(self) -> Job | None:
+        """A job that can start; waits while one may become free, None if there is no more."""
+        with self.changed:
+            while self.waiting:
+                for job in self.waiting:
+                    if job.source not in {other.name for other in self.waiting} | self.running:
+                        self.waiting.remove(job)
+                        self.running.add(job.name)
+                        return job
+                self.changed.wait()
+            return None
+
+    def _train(self, job: Job, device: str) -> str | None:
+        """Why there are no scores, or None."""
+        run = self.settings.work / job.name
+        if (run / DONE).exists():
+            return None
+        if job.source in self.reasons:
+            return f"needs {job.source}"
+        log = self.settings.work / f"{job.name}.txt"
+        try:
+            with log.open("w") as text:
+                done = subprocess.run(
+                    command(job, self.settings, device),
+                    cwd=_ROOT,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    stdout=text,
+                    stderr=subprocess.STDOUT,
+                    timeout=60 * self.settings.minutes + _STARTUP,
+                    check=False,
+                )
+        except subprocess.TimeoutExpired:
+            return f"took {_STARTUP} seconds more than its time"
+        lines = [line for line in log.read_text().splitlines() if "rror" in line]
+        if done.returncode == 0:
+            return None
+        return lines[-1].strip() if lines else f"status {done.returncode}: see {log}"
+
+
+def run(settings: Settings, tree: str | None = None, out: Path | None = None) -> dict[str, Any]:
+    """Train and score everything; the facts, as they are written to `out`."""
+    made = jobs(settings)
+    missing = [d for d in settings.datasets if not d.is_dir()]
+    if missing:
+        raise ValueError(f"DATASET has {missing[0]}, which is no folder")
+    settings.work.mkdir(parents=True, exist_ok=True)
+    runner = _Runner(settings)
+    runner.run()
+    facts = {
+        "schema": SCHEMA,
+        "environment": environment.describe(torch.device(settings.devices[0]), tree),
+        "settings": _plain(settings),
+        "runs": [_facts(job, settings, runner.reasons.get(job.name)) for job in made],
+    }
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    values = asdict(settings)
+    values["datasets"] = [d.name for d in settings.datasets]
+    values["transfers"] = [[a.name, b.name, model] for a, b, model in settings.transfers]
+    del values["work"]
+    return values
+
+
+def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
+    run = settings.work / job.name
+    facts: dict[str, Any] = {"dataset": job.dataset.name, "model": job.label, "seed": job.seed}
+    if reason is not None:
+        return facts | {"reason": reason}
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps = sum(record["step"] for record in records)
+    config = json.loads((run / "config.json").read_text())
+    return facts | {
+        "batch_size": config["batch_size"],
+        "patch_size": config["patch_size"],
+        "lr": config["lr"],
+        "iterations": len(records),
+        "seconds": records[-1]["seconds"],
+        "skipped": sum("skipped" in record for record in records),
+        "waited": sum(record["waited"] for record in records) / max(steps, 1e-9),
+        "curve": [[r["seconds"], r["dsc"]] for r in records if r.get("dsc") is not None],
+        "scores": json.loads((run / DONE).read_text()),
+    }

@@ -1,0 +1,133 @@
+"""Tables and plots of `python -m benchmarks accuracy`: means with their intervals, curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tables import table, unique
+
+_RESAMPLES = 10_000
+_METRICS = {
+    "dsc": "DSC",
+    "dsc_merged": "DSC, all classes merged",
+    "nsd": "NSD",
+    "f1": "F1 of objects",
+}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean over cases and its 95 % percentile bootstrap interval."""
+    given = np.array(values, np.float64)
+    draws = np.random.default_rng(0).choice(given, (_RESAMPLES, given.size)).mean(1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(given.mean()), float(low), float(high)
+
+
+def case_values(scores: dict[str, Any], metric: str) -> dict[str, float]:
+    """The score of each case, a mean over the classes that it holds; cases without any left out."""
+    found = {}
+    for case in scores["cases"]:
+        if metric == "f1":
+            values = [case["instances"]["f1"]] if "instances" in case else []
+        else:
+            values = case.get(metric) or []
+        defined = [v for v in values if v is not None and not math.isnan(v)]
+        if defined:
+            found[case["case"]] = float(np.mean(defined))
+    return found
+
+
+def _runs(facts: dict[str, Any], dataset: str, model: str) -> list[dict[str, Any]]:
+    return [
+        r
+        for r in facts["runs"]
+        if r["dataset"] == dataset and r["model"] == model and "scores" in r
+    ]
+
+
+def _shown(runs: Iterable[dict[str, Any]], metric: str) -> str:
+    """The first seed's mean with its interval, and the other seeds' means."""
+    shown: list[str] = []
+    for r in runs:
+        values = list(case_values(r["scores"], metric).values())
+        if not values:
+            continue
+        mean, low, high = interval(values)
+        shown.append(f"{mean:.3f}" if shown else f"{mean:.3f} ({low:.3f} to {high:.3f})")
+    return "; ".join(shown) or "-"
+
+
+def difference(first: dict[str, Any], second: dict[str, Any], metric: str) -> str:
+    """Mean of first - second over the cases of both, with its interval."""
+    one, two = case_values(first["scores"], metric), case_values(second["scores"], metric)
+    pairs = [one[name] - two[name] for name in one if name in two]
+    mean, low, high = interval(pairs)
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    where, settings = facts["environment"], facts["settings"]
+    lines = [
+        f"{where['device']}, torch {where['torch']}; commit {where['commit']}, {where['date']}."
+        f" {settings['minutes']:g} minutes each, {settings['at_once']} at once on each of"
+        f" {len(settings['devices'])}; fold 0, from scratch unless said, the last weights;"
+        " mean over cases and 95 % bootstrap interval, then the means of further seeds."
+    ]
+    for dataset in settings["datasets"]:
+        own = [r for r in facts["runs"] if r["dataset"] == dataset]
+        scored = [r for r in own if "scores" in r]
+        metrics = [m for m in _METRICS if any(case_values(r["scores"], m) for r in scored)]
+        rows = []
+        for model in unique(r["model"] for r in own):
+            runs = _runs(facts, dataset, model)
+            if not runs:
+                reason = next(r["reason"] for r in own if r["model"] == model)
+                rows.append([model, reason, *["-"] * len(metrics)])
+                continue
+            steps = "; ".join(str(r["iterations"]) for r in runs)
+            rows.append([model, steps, *(_shown(runs, m) for m in metrics)])
+        lines += ["", f"### {dataset}", ""]
+        lines.append(table(["model", "steps", *(_METRICS[m] for m in metrics)], rows))
+        baseline = _runs(facts, dataset, "dynunet")
+        others = [r for r in scored if r["seed"] == 0 and r["model"] != "dynunet"]
+        if baseline and others:
+            lines += ["", "Against `dynunet`, case by case, first seed:", ""]
+            lines.append(
+                table(
+                    ["model", *(_METRICS[m] for m in metrics)],
+                    [
+                        [r["model"], *(difference(r, baseline[0], m) for m in metrics)]
+                        for r in others
+                    ],
+                )
+            )
+    return "\n".join(lines) + "\n"
+
+
+def plot(facts: dict[str, Any], path: Path) -> None:
+    """Validation DSC over training time, a panel for each dataset."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    datasets = facts["settings"]["datasets"]
+    figure, axes = pyplot.subplots(
+        1, len(datasets), figsize=(5 * len(datasets), 4), squeeze=False, layout="constrained"
+    )
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        models = unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset)
+        for i, model in enumerate(models):
+            for r in _runs(facts, dataset, model):
+                minutes, dsc = zip(*[(s / 60, d) for s, d in r["curve"]], strict=True)
+                label = model if r["seed"] == 0 else None
+                axis.plot(minutes, dsc, color=f"C{i}", alpha=1 if label else 0.4, label=label)
+        axis.set(title=dataset, xlabel="minutes", ylabel="validation DSC", ylim=(0, 1))
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

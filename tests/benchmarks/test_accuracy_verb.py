@@ -1,0 +1,112 @@
+"""`python -m benchmarks accuracy`: order of trainings, their options, scores, tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from benchmarks import __main__ as command
+from benchmarks import accuracy, accuracy_report
+from benchmarks.accuracy import Job, Settings
+
+A, B = Path("sets/A"), Path("sets/B")
+
+
+def test_every_model_on_every_dataset_then_more_seeds_then_transfers():
+    models = ["swin_umamba_d", "dynunet"]
+    settings = Settings([A, B], Path("work"), models, [2, 1], [(A, B, models[0])])
+    assert accuracy.jobs(settings) == [
+        Job(A, "swin_umamba_d"),
+        Job(A, "dynunet"),
+        Job(B, "swin_umamba_d"),
+        Job(B, "dynunet"),
+        Job(A, "swin_umamba_d", 1),
+        Job(A, "dynunet", 1),
+        Job(B, "swin_umamba_d", 0, A),
+    ]
+
+
+def test_a_transfer_starts_from_the_encoder_of_its_source():
+    settings = Settings([A, B], Path("work"), options_of={"B": ["--batch-size", "4"]})
+    words = accuracy.command(Job(B, "swin_umamba_d", 0, A), settings, "cuda:1")
+    assert words[words.index("--pretrained") + 1] == "work/A-swin_umamba_d-0/encoder.safetensors"
+    assert words[words.index("--batch-size") + 1] == "4"
+    assert words[words.index("--device") + 1] == "cuda:1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "which is no folder"),
+        (["nowhere", "--transfer", "A:B"], "expected A:B:MODEL"),
+        (["nowhere", "--transfer", "A:B:dynunet"], "expected a name of nowhere"),
+        (["nowhere", "--transfer", "nowhere:nowhere:unet"], "which is none of the trainings"),
+        (["nowhere", "--train-for", "A=--lr 1"], "expected a name of nowhere"),
+        (["nowhere", "--seeds", "1", "2"], "expected one or 1"),
+    ],
+)
+def test_bad_arguments_are_told(arguments, message, tmp_path, capsys):
+    name, *rest = arguments
+    words = ["accuracy", str(tmp_path / name), *rest, "--work", str(tmp_path / "work")]
+    assert command.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def _dataset(folder: Path, seed: int) -> Path:
+    rng = np.random.default_rng(seed)
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    for i in range(5):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[8:20, 8 + i : 24] = 1
+        image = (60 * mask + rng.normal(40, 5, mask.shape)).clip(0, 255).astype(np.uint8)
+        tifffile.imwrite(folder / "images" / f"{i}.tif", image)
+        tifffile.imwrite(folder / "masks" / f"{i}.tif", mask)
+    return folder
+
+
+def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
+    first, second = _dataset(tmp_path / "A", 0), _dataset(tmp_path / "B", 1)
+    tiny = {"dims": [8, 16], "depths": [1, 1], "decoder_depths": [1], "d_state": 2}
+    options = [f"--set model_options.{name}='{json.dumps(value)}'" for name, value in tiny.items()]
+    sizes = "--iterations 2 --validate-every 1 --batch-size 2 --patch-size 32 32"
+    out = tmp_path / "accuracy.json"
+    words = ["accuracy", str(first), str(second), "--models", "swin_umamba_d", "no_model"]
+    words += [
+        "--transfer",
+        "A:B:swin_umamba_d",
+        "--devices",
+        "cpu",
+        "--work",
+        str(tmp_path / "work"),
+    ]
+    words += ["--train", f"{sizes} {' '.join(options)}", "--out", str(out)]
+    assert command.main(words) == 1
+    facts = json.loads(out.read_text())
+    by_model = {(r["dataset"], r["model"]): r for r in facts["runs"]}
+    assert "no_model" in by_model["A", "no_model"]["reason"]
+    moved = by_model["B", "swin_umamba_d, encoder from A"]
+    for made in (by_model["A", "swin_umamba_d"], by_model["B", "swin_umamba_d"], moved):
+        assert made["iterations"] == 2
+        assert len(made["curve"]) == 2
+        assert 0 <= made["scores"]["means"]["dsc"]["foreground"]["mean"] <= 1
+    text = out.with_suffix(".md").read_text()
+    assert "swin_umamba_d, encoder from A" in text
+    assert out.with_suffix(".png").stat().st_size > 1000
+    assert "swin_umamba_d" in capsys.readouterr().out
+
+
+def test_intervals_and_differences_are_over_cases():
+    one = {
+        "scores": {"cases": [{"case": c, "dsc": [v, None]} for c, v in (("a", 0.5), ("b", 0.7))]}
+    }
+    two = {"scores": {"cases": [{"case": c, "dsc": [v, 0.9]} for c, v in (("a", 0.3), ("b", 0.5))]}}
+    assert accuracy_report.case_values(one["scores"], "dsc") == {"a": 0.5, "b": 0.7}
+    assert accuracy_report.case_values(two["scores"], "dsc") == pytest.approx({"a": 0.6, "b": 0.7})
+    mean, low, high = accuracy_report.interval([0.5, 0.7])
+    assert (mean, low, high) == pytest.approx((0.6, 0.5, 0.7))
+    assert accuracy_report.difference(one, two, "dsc") == "-0.050 (-0.100 to +0.000)"
