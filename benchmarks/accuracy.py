@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,8 +122,8 @@ def command(job: Job, settings: Settings, device: str) -> list[str]:
 class _Runner:
     """Places on devices, each taking the next job whose source is there."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, on_done: Callable[[], None]) -> None:
+        self.settings, self.on_done = settings, on_done
         self.waiting: list[Job] = jobs(settings)
         self.reasons: dict[str, str] = {}
         self.changed = threading.Condition()
@@ -149,6 +149,7 @@ class _Runner:
                 self.running.discard(job.name)
                 if reason is not None:
                     self.reasons[job.name] = reason
+                self.on_done()
                 self.changed.notify_all()
             took = time.perf_counter() - self.started
             print(f"{took:6.1f} s  {job.name}: {reason or 'done'}", file=sys.stderr, flush=True)
@@ -193,24 +194,31 @@ class _Runner:
 
 
 def run(settings: Settings, tree: str | None = None, out: Path | None = None) -> dict[str, Any]:
-    """Train and score everything; the facts, as they are written to `out`."""
+    """Train and score everything; the facts, as they are written to `out` after every training."""
     made = jobs(settings)
     missing = [d for d in settings.datasets if not d.is_dir()]
     if missing:
         raise ValueError(f"DATASET has {missing[0]}, which is no folder")
     settings.work.mkdir(parents=True, exist_ok=True)
-    runner = _Runner(settings)
+    where = environment.describe(torch.device(settings.devices[0]), tree)
+
+    def facts() -> dict[str, Any]:
+        runs = [_facts(job, settings, runner.reasons.get(job.name)) for job in made]
+        return {
+            "schema": SCHEMA,
+            "environment": where,
+            "settings": _plain(settings),
+            "runs": runs,
+        }
+
+    def save() -> None:
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(facts(), indent=1) + "\n")
+
+    runner = _Runner(settings, save)
     runner.run()
-    facts = {
-        "schema": SCHEMA,
-        "environment": environment.describe(torch.device(settings.devices[0]), tree),
-        "settings": _plain(settings),
-        "runs": [_facts(job, settings, runner.reasons.get(job.name)) for job in made],
-    }
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(facts, indent=1) + "\n")
-    return facts
+    return facts()
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
@@ -224,6 +232,8 @@ def _plain(settings: Settings) -> dict[str, Any]:
 def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
     run = settings.work / job.name
     facts: dict[str, Any] = {"dataset": job.dataset.name, "model": job.label, "seed": job.seed}
+    if reason is None and not (run / DONE).exists():
+        reason = "not finished"
     if reason is not None:
         return facts | {"reason": reason}
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
