@@ -100,16 +100,32 @@ def labels_in_bands(
 
     window, overlap: rows of one of its sliding windows, and the share that the next covers again.
     """
+    labels = np.empty(image.shape[1:], np.int64)
+    for start, found in scores_in_bands(
+        scores, image, classes=classes, window=window, overlap=overlap, most_values=most_values
+    ):
+        labels[start : start + found.shape[1]] = found.argmax(0)
+    return labels
+
+
+def scores_in_bands(
+    scores: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    image: npt.NDArray[np.float32],
+    *,
+    classes: int,
+    window: int,
+    overlap: float,
+    most_values: int = MOST_VALUES,
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """The first row and the scores (classes, rows, W) of each band; see `labels_in_bands`."""
     height, width = image.shape[1:]
     stride = max(int(window * (1 - overlap)), 1)
     rows = max(most_values // (classes * width), 1)
     # A band's windows reach one window beyond it on both sides.
     rows = max((rows - 2 * window) // stride, 1) * stride
-    labels = np.empty((height, width), np.int64)
     for start, end, top, bottom in _bands(height, rows, window, stride):
         found = scores(np.ascontiguousarray(image[:, top:bottom]))
-        labels[start:end] = found[:, start - top : end - top].argmax(0)
-    return labels
+        yield start, found[:, start - top : end - top]
 
 
 def _bands(height: int, rows: int, patch: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
@@ -272,6 +288,21 @@ class Predictor:
     def probabilities(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(out_channels, H, W) of an image (C, H, W) that is normalised already."""
         return predict(self.model, image, **self._options())
+
+    def bands(
+        self, image: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """`probabilities` in bands: their first row, and (out_channels, rows, W).
+
+        Memory is bounded as by `predict_labels`.
+        """
+        return scores_in_bands(
+            self.probabilities,
+            image,
+            classes=self.model.out_channels,
+            window=self.patch_size[0],
+            overlap=self.overlap,
+        )
 
     def _options(self) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,7 @@ from swin_umamba.files import write_bytes
 from swin_umamba.metrics.instances import instance_map
 from swin_umamba.overlays import Canvas, png
 from swin_umamba.predict import Predictor
+from swin_umamba.predict_scratch import ScratchError, scratch
 
 INSTANCES, OVERLAYS = "instances", "overlays"  # folders beside the masks
 MOST_IN_PNG = np.iinfo(np.uint16).max
@@ -35,7 +36,8 @@ MOST_IN_PNG = np.iinfo(np.uint16).max
 class Extras:
     """What to write besides masks.
 
-    probabilities: (K, Z, H, W) beside each mask as .npz, of which memory must hold all. instances:
+    probabilities: (K, Z, H, W) beside each mask as .npz; the disk holds them meanwhile, once more
+    and not compressed, or twice where spacings differ, memory a band of rows. instances:
     in a folder of that name, the 8-connected objects of class 1, numbered from 1 as
     `swin_umamba.metrics.instance_f1` splits them; of images of one slice. overlays: the same for
     PNGs of the classes over the image.
@@ -50,11 +52,16 @@ MASKS_ALONE = Extras()
 
 
 class Segmenter(Protocol):
-    """What segments normalised slices (C, H, W) into classes (H, W) or probabilities (K, H, W)."""
+    """What segments normalised slices (C, H, W) into classes (H, W), or probabilities in bands.
+
+    bands: the first row of each, and (K, rows, W).
+    """
 
     def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]: ...
 
-    def probabilities(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]: ...
+    def bands(
+        self, image: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]: ...
 
 
 @dataclass(frozen=True)
@@ -194,6 +201,8 @@ def predict_cases(
         if wanted:
             try:
                 found = _segment(predictor, plan, case.images, target)
+            except ScratchError:
+                raise
             except UserError as error:
                 failed[case.name] = str(error)
             else:
@@ -245,13 +254,10 @@ def _segment(predictor: Segmenter, plan: Plan, paths: Sequence[Path], target: _T
     slices = plan.preprocess(raw)
     kept = None
     if target.probabilities is not None:
-        found = np.stack([predictor.probabilities(np.ascontiguousarray(s)) for s in slices])
-        kept = plan.restore(found, raw)
-        labels = plan.restore(found.argmax(1), raw)
+        found, kept = _segment_in_bands(predictor, plan, raw, slices, target.probabilities.parent)
     else:
-        labels = plan.restore(
-            np.stack([predictor.labels(np.ascontiguousarray(s)) for s in slices]), raw
-        )
+        found = np.stack([predictor.labels(np.ascontiguousarray(s)) for s in slices])
+    labels = plan.restore(found, raw)
     objects = None
     if target.instances is not None:
         objects = instance_map(labels[0] == 1)[None]
@@ -261,6 +267,20 @@ def _segment(predictor: Segmenter, plan: Plan, paths: Sequence[Path], target: _T
                 " can number; give the image as TIFF"
             )
     return _Found(raw, labels, kept, objects)
+
+
+def _segment_in_bands(
+    predictor: Segmenter, plan: Plan, raw: RawImage, slices: npt.NDArray[np.float32], folder: Path
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Labels of the slices, and the probabilities (K, Z, H, W) on the image's grid, on disk."""
+    depth, _, height, width = slices.shape
+    labels = np.empty((depth, height, width), np.int64)
+    with scratch(folder, (depth, plan.num_classes, height, width)) as kept:
+        for z, image in enumerate(slices):
+            for start, band in predictor.bands(np.ascontiguousarray(image)):
+                labels[z, start : start + band.shape[1]] = band.argmax(0)
+                kept.write(z, start, band)
+        return labels, kept.restored(plan, raw)
 
 
 def _draw(path: Path, raw: RawImage, labels: npt.NDArray[np.int64]) -> None:

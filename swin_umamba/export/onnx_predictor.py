@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from swin_umamba.data import read_raw, write_labels
 from swin_umamba.data.raw import RawImage
 from swin_umamba.errors import UserError
 from swin_umamba.export.onnx_network import OnnxNetwork
-from swin_umamba.predict import labels_in_bands, windowed
+from swin_umamba.predict import labels_in_bands, scores_in_bands, windowed
 
 
 class OnnxPredictor:
@@ -61,6 +62,18 @@ class OnnxPredictor:
         """(out_channels, H, W) of an image (C, H, W) that is normalised already."""
         probabilities: npt.NDArray[np.float32] = self._logits(image).softmax(0).numpy()
         return probabilities
+
+    def bands(
+        self, image: npt.NDArray[np.float32]
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """`probabilities` in bands: their first row, and (out_channels, rows, W)."""
+        return scores_in_bands(
+            self.probabilities,
+            image,
+            classes=self.plan.num_classes,
+            window=self.plan.patch_size[0],
+            overlap=self.overlap,
+        )
 
     def _logits(self, image: npt.NDArray[np.float32]) -> Tensor:
         """(out_channels, H, W) of an image (C, H, W)."""
