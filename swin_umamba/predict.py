@@ -259,13 +259,9 @@ class Predictor:
         UserError if the folder is no run's or does not hold its weights whole.
         """
         from swin_umamba.train.config import TrainConfig
-        from swin_umamba.train.run_folder import BEST, CONFIG, WEIGHTS
+        from swin_umamba.train.run_folder import CONFIG
 
-        if checkpoint not in ("best", "last"):
-            raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")
-        weights, config_file = Path(folder) / WEIGHTS, Path(folder) / CONFIG
-        if checkpoint == "best" and (Path(folder) / BEST).is_file():
-            weights = Path(folder) / BEST
+        weights, config_file = weights_of(Path(folder), checkpoint), Path(folder) / CONFIG
         try:
             config = TrainConfig.from_json(config_file.read_text(encoding="utf-8"))
             model = create_model(**read_config(weights))
@@ -311,6 +307,16 @@ class Predictor:
             "mirror": self.mirror,
             "amp": self.amp,
         }
+
+
+def weights_of(folder: Path, checkpoint: str) -> Path:
+    """A run's file of weights: "best" (the last where none was validated), or "last"."""
+    from swin_umamba.train.run_folder import BEST, WEIGHTS
+
+    if checkpoint not in ("best", "last"):
+        raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")
+    best = folder / BEST
+    return best if checkpoint == "best" and best.is_file() else folder / WEIGHTS
 
 
 def pick_device(name: str) -> torch.device:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +23,11 @@ from swin_umamba.data import (
 from swin_umamba.data.formats import ending_of
 from swin_umamba.data.raw import RawImage
 from swin_umamba.errors import UserError
-from swin_umamba.files import write_bytes
+from swin_umamba.files import sha256, write_bytes
 from swin_umamba.metrics.instances import instance_map
 from swin_umamba.overlays import Canvas, png
-from swin_umamba.predict import Predictor
+from swin_umamba.predict import Predictor, weights_of
+from swin_umamba.predict_record import Images, Record, facts_of
 from swin_umamba.predict_scratch import ScratchError, scratch
 
 INSTANCES, OVERLAYS = "instances", "overlays"  # folders beside the masks
@@ -66,11 +68,15 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Names of the cases that were done, found done already, and failed, with why."""
+    """Names of the cases that were done, found done already, and failed, with why.
+
+    redone: those of the first that had been done before, of images that have changed since.
+    """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: dict[str, str]
+    redone: tuple[str, ...] = ()
 
 
 def predict_files(
@@ -93,18 +99,31 @@ def predict_files(
     of several files are named as nnU-Net does (_0000, _0001, ...). mirror, amp: as in
     `swin_umamba.predict.predict`. onnx: `run` is a file of `swin-umamba export` in place of a
     folder, and onnxruntime computes. extras: what to write besides. What `output` holds already is
-    left as it is unless `overwrite`, and only what is missing is written, so that a broken-off job
-    goes on. A file that cannot be read is told in the outcome and does not end the job. Raises
-    UserError if the run or the inputs cannot be read, a file to write is one of the inputs, or the
-    output cannot be written.
+    left as it is unless `overwrite` or its image has changed, and only what is missing is written,
+    so that a broken-off job goes on; `predict_record.RECORD` there tells what made each file. A
+    file that cannot be read is told in the outcome and does not end the job. Raises UserError if
+    the run or the inputs cannot be read, a file to write is one of the inputs or, without
+    `overwrite`, there and made by another model or other options, or the output cannot be written.
     """
     predictor: Segmenter
+    made_by: dict[str, Any]
     if onnx:
         if mirror or amp != "off" or device not in ("auto", "cpu") or checkpoint != "best":
             raise UserError("mirror, amp, device and last are for runs, not for ONNX files")
         predictor, plan = _from_onnx(run)
+        made_by = {"runtime": "onnxruntime", "model": sha256(run)}
     else:
+        weights = weights_of(run, checkpoint)
         predictor, plan = _from_run(run, checkpoint, device, mirror, amp)
+        made_by = {
+            "runtime": "torch",
+            "model": sha256(weights),
+            "plan": sha256(run / "plan.json"),
+            "patch size": predictor.patch_size,
+            "overlap": predictor.overlap,
+            "mirror": mirror,
+            "amp": amp,
+        }
     return predict_cases(
         predictor,
         plan,
@@ -112,13 +131,14 @@ def predict_files(
         output,
         extras=extras,
         overwrite=overwrite,
+        made_by=made_by,
         on_progress=on_progress,
     )
 
 
 def _from_run(
     run: Path, checkpoint: str, device: str, mirror: bool, amp: str
-) -> tuple[Segmenter, Plan]:
+) -> tuple[Predictor, Plan]:
     predictor = Predictor.from_run(
         run, checkpoint=checkpoint, device=device, mirror=mirror, amp=amp
     )
@@ -188,18 +208,33 @@ def predict_cases(
     *,
     extras: Extras = MASKS_ALONE,
     overwrite: bool = False,
+    made_by: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """`predict_files` of cases whose files are known, with a model that is loaded."""
+    """`predict_files` of cases whose files are known, with a model that is loaded.
+
+    made_by: what a file's record shall tell of the model; without, there is no record.
+    """
     targets = [_Targets.of(case, output, extras) for case in cases]
     _require_apart(cases, targets)
+    record = None if made_by is None else Record(output, made_by)
+    there = {
+        path: case.images
+        for case, target in zip(cases, targets, strict=True)
+        for path in target.paths()
+        if not overwrite and path.exists()
+    }
+    outdated = set() if record is None else record.outdated(there)
     done: list[str] = []
     skipped: list[str] = []
+    redone: list[str] = []
     failed: dict[str, str] = {}
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        wanted = {path for path in target.paths() if overwrite or not path.exists()}
+        wanted = {path for path in target.paths() if path not in there or path in outdated}
         if wanted:
             try:
+                # Before the image is read: should it change meanwhile, the next job sees that.
+                facts = [] if record is None else facts_of(case.images)
                 found = _segment(predictor, plan, case.images, target)
             except ScratchError:
                 raise
@@ -207,13 +242,31 @@ def predict_cases(
                 failed[case.name] = str(error)
             else:
                 # What cannot be written ends the job: a full disk is full for the others too.
-                found.write(target, wanted, plan.values)
+                with _noted(record, wanted, facts):
+                    found.write(target, wanted, plan.values)
                 done.append(case.name)
+                if wanted & outdated:
+                    redone.append(case.name)
         else:
             skipped.append(case.name)
         if on_progress is not None:
             on_progress(number, len(cases))
-    return Outcome(tuple(done), tuple(skipped), failed)
+    return Outcome(tuple(done), tuple(skipped), failed, tuple(redone))
+
+
+@contextmanager
+def _noted(record: Record | None, files: set[Path], images: Images) -> Iterator[None]:
+    """Note what makes the files: of new ones before it does, so that a kill leaves none unknown."""
+    if record is None:
+        yield
+        return
+    old = sorted(path for path in files if path.exists())
+    new = sorted(files.difference(old))
+    if new:
+        record.note(new, images)
+    yield
+    if old:
+        record.note(old, images)
 
 
 def _require_apart(cases: Sequence[CaseFiles], targets: Sequence[_Targets]) -> None:

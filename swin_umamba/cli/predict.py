@@ -52,8 +52,10 @@ def predict(
 ) -> None:
     """Segment images: masks in the images' own format, geometry and labels.
 
-    Files that are there already are left and only missing ones written, so a broken-off job goes on
-    where it was. Images that cannot be read are named at the end, and the exit status is then 1.
+    Files that are there already are left and only missing ones written, or those whose images have
+    changed, so a broken-off job goes on where it was. OUTPUT/predictions.jsonl tells what made each
+    file, and finding some of another model or other options is an error. Images that cannot be read
+    are named at the end, and the exit status is then 1.
     """
     with told():
         from swin_umamba.predict_files import Extras, predict_files
@@ -74,7 +76,8 @@ def predict(
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     already = f", {len(outcome.skipped)} were there already" if outcome.skipped else ""
-    out.print(f"{len(outcome.done)} masks in {escape(str(output))}{already}", soft_wrap=True)
+    anew = f", {len(outcome.redone)} of them anew: their images changed" if outcome.redone else ""
+    out.print(f"{len(outcome.done)} masks in {escape(str(output))}{anew}{already}", soft_wrap=True)
     for name, reason in outcome.failed.items():
         err.print(f"[bold red]{escape(name)}:[/] {escape(reason)}", soft_wrap=True)
     if outcome.failed:
