@@ -34,11 +34,12 @@ class GraphedInference:
                 logits: Logits = model(self._image)
                 return logits
 
-        self._graph, self._logits = _captured(forward)
+        self._graph, self._logits = _captured(forward, image.device)
 
     def __call__(self, image: Tensor) -> Logits:
-        _copy_in("image", self._image, image)
-        self._graph.replay()
+        with torch.cuda.device(self._image.device):
+            _copy_in("image", self._image, image)
+            self._graph.replay()
         return self._logits
 
 
@@ -76,13 +77,14 @@ class GraphedStep:
             scaled.backward()
             return value.detach()
 
-        self._graph, self._loss = _captured(step)
+        self._graph, self._loss = _captured(step, image.device)
         self._gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
-        _copy_in("image", self._image, image)
-        _copy_in("target", self._target, target)
-        self._graph.replay()
+        with torch.cuda.device(self._image.device):
+            _copy_in("image", self._image, image)
+            _copy_in("target", self._target, target)
+            self._graph.replay()
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         return self._loss
@@ -106,15 +108,18 @@ def _copy_in(name: str, static: Tensor, new: Tensor) -> None:
     static.copy_(new)
 
 
-def _captured(run: Callable[[], _Result]) -> tuple[torch.cuda.CUDAGraph, _Result]:
+def _captured(
+    run: Callable[[], _Result], device: torch.device
+) -> tuple[torch.cuda.CUDAGraph, _Result]:
     """The graph of a call, and what it returned: memory that a replay fills anew."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UPS):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UPS):
+                run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = run()
     return graph, result

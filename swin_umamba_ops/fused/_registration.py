@@ -16,13 +16,26 @@ _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 _PROCESSORS_OF_A_CPU = 2  # Triton's interpreter: enough to cut the work
 
 
+def _on_its_device(impl: Callable[..., Any]) -> Callable[..., Any]:
+    """impl with the GPU of its first argument current: Triton launches on the current one."""
+
+    @functools.wraps(impl)
+    def run(x: Tensor, *others: Any) -> Any:
+        if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
+            return impl(x, *others)
+        with torch.cuda.device(x.device):
+            return impl(x, *others)
+
+    return run
+
+
 def define(
     schema: str, impl: Callable[..., Any], fake: Callable[..., Any], autograd: Any = None
 ) -> None:
     """An op of one schema with its kernel for all devices, its fake and, if any, its gradient."""
     name = schema.split("(")[0]
     LIB.define(schema, tags=_TAGS)
-    LIB.impl(name, impl, "CompositeExplicitAutograd")
+    LIB.impl(name, _on_its_device(impl), "CompositeExplicitAutograd")
     torch.library.register_fake(f"swin_umamba::{name}", fake, lib=LIB)
     if autograd is not None:
         LIB.impl(name, autograd, "Autograd")

@@ -60,3 +60,32 @@ def test_a_graphed_inference_is_the_eager_one_and_checks_its_image(name, small, 
         torch.testing.assert_close(graph(x), model(x), rtol=1e-3, atol=1e-4)
     with pytest.raises(ValueError, match="image: got"):
         graph(x[:, :, :32])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("name", model_names())
+def test_a_model_and_its_graph_work_on_a_gpu_that_is_not_the_current_one(name, small, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    model = small(name, drop_path_rate=0.0, deep_supervision=False).train()
+    x = torch.randn(2, 2, 64, 64, generator=torch.Generator().manual_seed(0))
+
+    def squares(outputs, target):
+        return (outputs - target).square().mean()
+
+    found = []
+    for device in ("cuda:0", "cuda:1"):
+        model.to(device).zero_grad(set_to_none=True)
+        value = squares(model(x.to(device)), 1.0)
+        value.backward()
+        gradients = [p.grad.cpu() for p in model.parameters() if p.grad is not None]
+        found.append([value.detach().cpu(), *gradients])
+    target = torch.ones((), device="cuda:1")
+    step = GraphedStep(model, squares, torch.zeros_like(x, device="cuda:1"), target)
+    value = step(x.to("cuda:1"), target)
+    found.append([value.cpu(), *(p.grad.cpu() for p in model.parameters() if p.grad is not None)])
+    assert torch.cuda.current_device() == 0
+    norm = torch.linalg.vector_norm
+    for elsewhere in found[1:]:
+        for actual, expected in zip(elsewhere, found[0], strict=True):
+            assert norm(actual - expected) <= 1e-3 * norm(expected) + 1e-5

@@ -283,3 +283,14 @@ def test_trains_on_a_gpu(tmp_path: Path, amp: str) -> None:
     assert result.dsc is not None
     assert result.dsc > 0.85
     assert all(p.dtype == torch.float32 for p in result.model.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_trains_on_the_second_gpu(tmp_path: Path, cuda_graph: bool) -> None:
+    result = _train(
+        tmp_path / "run", device="cuda:1", iterations=4, validate_every=4, cuda_graph=cuda_graph
+    )
+    assert {p.device for p in result.model.parameters()} == {torch.device("cuda:1")}
+    assert all(record["loss"] is not None for record in result.records)
