@@ -57,13 +57,11 @@ class Record:
         ways = "--overwrite makes them anew, another folder leaves them as they are"
         if otherwise:
             raise UserError(
-                f"{self._listed(otherwise)} in {self.folder} made otherwise:"
-                f" {'; '.join(sorted(differing))}. {ways}"
+                f"{self._listed(otherwise)} made otherwise: {'; '.join(sorted(differing))}. {ways}"
             )
         if unknown:
             raise UserError(
-                f"{self._listed(unknown)} in {self.folder} made by a model that {RECORD} there"
-                f" does not tell. {ways}"
+                f"{self._listed(unknown)} made by a model that {RECORD} there does not tell. {ways}"
             )
         return changed
 
@@ -104,7 +102,7 @@ class Record:
     def _listed(self, files: Sequence[Path]) -> str:
         names = ", ".join(map(self._name, files[:_SHOWN]))
         more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        return f"{names}{more} {'was' if len(files) == 1 else 'were'}"
+        return f"{names}{more} in {self.folder} {'was' if len(files) == 1 else 'were'}"
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

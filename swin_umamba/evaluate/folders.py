@@ -51,7 +51,9 @@ def evaluate_folder(
     wanted = sorted(known if names is None else set(names))
     missing = [name for name in wanted if name not in files]
     if missing and (not allow_missing or len(missing) == len(wanted)):
-        raise UserError(f"{folder} lacks predictions of {some(missing)}")
+        # Where all are missing, it is another folder that is asked for.
+        hint = "" if len(missing) == len(wanted) else "; --allow-missing scores the others"
+        raise UserError(f"{folder} lacks predictions of {some(missing)}{hint}")
     return evaluate_cases(
         {name: files[name] for name in wanted if name in files},
         dataset,

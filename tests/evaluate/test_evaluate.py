@@ -108,7 +108,7 @@ def test_bad_predictions_are_named(dataset, perfect, damage, message) -> None:
 
 def test_missing_predictions_are_named(dataset: Path, perfect: Path) -> None:
     (perfect / "b.png").unlink()
-    with pytest.raises(UserError, match="lacks predictions of b"):
+    with pytest.raises(UserError, match="lacks predictions of b; --allow-missing"):
         evaluate_folder(perfect, dataset)
     assert [c.case for c in evaluate_folder(perfect, dataset, names="ac").cases] == ["a", "c"]
     some = evaluate_folder(perfect, dataset, allow_missing=True)
