@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -15,14 +16,18 @@ from swin_umamba.weights.architecture import PATCHES, STEM_PATCH, Architecture, 
 from swin_umamba.weights.first_layer import FirstLayer, check_way
 from swin_umamba.weights.formats import Checkpoint
 from swin_umamba.weights.load import left_out_by_choice, match, open_checkpoint, problems_of
-from swin_umamba.weights.report import Report
-from swin_umamba.weights.saved import LEFT_OUT, save_tensors
+from swin_umamba.weights.reader import is_safetensors
+from swin_umamba.weights.report import ADAPTED, Report
+from swin_umamba.weights.saved import LEFT_OUT, read_metadata, save_tensors
 from swin_umamba_ops import __version__
 
 if TYPE_CHECKING:
     from swin_umamba.models import SegmentationModel
 
 _RELEASE_SUFFIXES = (".pth", ".pt")
+_PROVENANCE = {
+    "source", "source_sha256", "source_kind", "source_provenance", "written_by", "conversion"
+}  # fmt: skip
 _TRAINERS = {
     "swin_umamba": "nnUNetTrainerSwinUMamba",
     "swin_umamba_v1": "nnUNetTrainerSwinUMamba",
@@ -45,7 +50,8 @@ def convert(
     release, or on request (encoder_only) the encoder alone of that.
 
     source: see `load_pretrained`. out: a safetensors file, whose metadata tell the source's name
-    and SHA-256, and what was left out on request; or, where it ends in .pth or .pt, a checkpoint as
+    and SHA-256, how it was converted and, of converted files, their own source, and what was left
+    out on request; or, where it ends in .pth or .pt, a checkpoint as
     the release writes it, for whole models with nothing left out. model: what it must be; found out
     by default. An encoder is the same for all of ours. in_channels: of the image; those of the
     source by default. The other arguments are those of `load_pretrained`.
@@ -80,7 +86,20 @@ def convert(
         "source_sha256": sha256(source),
         "source_kind": checkpoint.kind,
         "written_by": f"swin-umamba {__version__}",
+        "conversion": json.dumps(
+            {
+                "first_layer": first_layer if report.of(ADAPTED) else None,
+                "release_patch_norm": release_patch_norm,
+                "ema": ema,
+                "encoder_only": encoder_only,
+            }
+        ),
     }
+    if is_safetensors(source):
+        earlier = read_metadata(source)
+        if "source" in earlier:  # converted before: where that came from
+            kept = {name: earlier[name] for name in sorted(_PROVENANCE & earlier.keys())}
+            metadata["source_provenance"] = json.dumps(kept)
     if left_out:
         metadata[LEFT_OUT] = " ".join(left_out)
     save_tensors(found, out, metadata, config if checkpoint.whole else None)

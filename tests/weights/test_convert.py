@@ -26,6 +26,7 @@ from swin_umamba.weights import (
     save_weights,
 )
 from swin_umamba.weights.report import LOADED, SKIPPED
+from swin_umamba.weights.saved import read_metadata
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -54,6 +55,23 @@ def test_an_encoder_from_vmamba(saved, tmp_path, later):
         model = create_model(name, in_channels=2, out_channels=2, pretrained=out, **SMALL)
         key = "vssm_encoder.layers.2.blocks.1.self_attention.A_logs"
         assert torch.equal(model.state_dict()[key], found[key])
+
+
+def test_where_a_file_came_from_is_told(saved, tmp_path):
+    source = saved({"model": vmamba(1), "model_ema": vmamba(2)})
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    assert run(source, first, "--ema", "--in-channels", 1, "--first-layer", "sum")[0] == 0
+    assert run(first, second)[0] == 0
+    metadata = read_metadata(first)
+    assert json.loads(metadata["conversion"]) == {
+        "first_layer": "sum", "release_patch_norm": False, "ema": True, "encoder_only": False
+    }  # fmt: skip
+    again = read_metadata(second)
+    assert again["source"] == first.name
+    assert again["source_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    earlier = json.loads(again["source_provenance"])
+    assert earlier == {n: v for n, v in metadata.items() if n != "format"}
+    assert json.loads(again["conversion"])["first_layer"] is None
 
 
 def test_for_a_given_number_of_channels(saved, tmp_path):
