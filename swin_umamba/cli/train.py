@@ -25,6 +25,10 @@ def train(
         Path, typer.Argument(help="nnU-Net v2 raw dataset, or a folder with images/ and masks/.")
     ],
     run: Annotated[Path, typer.Argument(help="Folder for the run: missing or empty.")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A published training: abdomen_mri, endoscopy or microscopy."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="See swin-umamba summary; swin_umamba_d by default.")
     ] = None,
@@ -71,6 +75,7 @@ def train(
     a field of --config and --set. Several GPUs: accelerate launch -m swin_umamba.cli train ...
     """
     options: dict[str, Any] = {
+        "preset": preset,
         "model": model,
         "fold": fold,
         "pretrained": str(pretrained) if pretrained else None,
@@ -88,14 +93,15 @@ def train(
     }
     with told():
         from swin_umamba.plots import save_curves
-        from swin_umamba.train import TrainConfig, prepare, read_run, train_prepared
+        from swin_umamba.train import prepare, read_run, train_prepared
         from swin_umamba.train.run_folder import CURVES, holds_run, require_free
         from swin_umamba.train.world import World
 
         given = {name: value for name, value in options.items() if value is not None}
         resume = resume and holds_run(run)
+        started = None
         if resume:
-            settings = read_run(run)
+            started = read_run(run)
             for name, value in (
                 ("--splits", splits),
                 ("--patch-size", patch_size),
@@ -103,14 +109,14 @@ def train(
             ):
                 if value is not None:
                     raise UserError(f"{name} is that of the run that --resume goes on with")
-        else:
-            settings = TrainConfig()
         try:
-            if config is not None:
-                settings = settings.changed(_object(config))
-            settings = settings.changed({**_settings(setting or []), **given})
+            written = {} if config is None else _object(config)
+            values = {**written, **_settings(setting or []), **given}
+            settings = (started or _start(values)).changed(values)
         except ValueError as error:
             raise UserError(str(error)) from error
+        if patch_size is None and settings.preset is not None and not resume:
+            patch_size = settings.patch_size  # not by the images
         world = World(settings.device)
         out.quiet = not world.main
         if world.main and not resume:
@@ -145,6 +151,16 @@ def train(
         command = f"swin-umamba train {dataset} {run} --resume"
         out.print(f"Stopped as asked. Go on: {escape(command)}", soft_wrap=True)
     out.print(f"Run: {escape(str(run))}", soft_wrap=True)
+
+
+def _start(values: dict[str, Any]) -> TrainConfig:
+    """What the given values change: the preset that they name, or the defaults."""
+    from swin_umamba.train import TrainConfig, preset_config
+
+    if values.get("preset") is None:
+        return TrainConfig()
+    chosen = {name: values[name] for name in ("model", "pretrained") if name in values}
+    return preset_config(values["preset"], **chosen)
 
 
 def _object(path: Path) -> dict[str, Any]:

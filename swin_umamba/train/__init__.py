@@ -3,13 +3,17 @@
 from swin_umamba.train.config import TrainConfig
 from swin_umamba.train.from_dataset import Prepared, prepare, read_run, train_prepared
 from swin_umamba.train.loop import Progress, TrainResult, train
+from swin_umamba.train.presets import PRESETS, Preset, preset_config
 
 __all__ = [
+    "PRESETS",
     "Prepared",
+    "Preset",
     "Progress",
     "TrainConfig",
     "TrainResult",
     "prepare",
+    "preset_config",
     "read_run",
     "train",
     "train_prepared",

@@ -38,6 +38,7 @@ class TrainConfig:
     Raises ValueError, naming the field, for values that cannot work.
     """
 
+    preset: str | None = None  # name of that which the numbers came from: `preset_config`
     dataset: str | None = None  # folder, where training reads one
     fold: str = "0"  # of the splits; "all" trains and validates on every case
     model: str = "swin_umamba_d"
@@ -58,6 +59,7 @@ class TrainConfig:
 
     iterations: int = 25_000  # the release: 250 an epoch
     minutes: float | None = None  # stop, with the schedule run to its end, after this long
+    decay_iterations: int | None = None  # length of lr's cosine; None: the run's
     lr: float = 1e-4
     min_lr: float = 1e-6  # where the cosine ends
     warmup: float = 0.0  # share of the run in which lr rises to its height
@@ -101,6 +103,8 @@ class TrainConfig:
         )
         self._require("foreground", 0 <= self.foreground <= 1, "0 to 1")
         self._require("minutes", self.minutes is None or self.minutes > 0, "None or above 0")
+        decay = self.decay_iterations
+        self._require("decay_iterations", decay is None or decay >= 1, "None or at least 1")
         self._require("lr", self.lr > 0, "above 0")
         self._require("min_lr", 0 <= self.min_lr <= self.lr, "0 to lr")
         self._require("warmup", 0 <= self.warmup < 1, "at least 0 and below 1")

@@ -9,10 +9,15 @@ from swin_umamba.train.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, done: float) -> float:
-    """The rate when a share `done`, 0..1, of the run is over: a linear rise, then half a cosine."""
+    """The rate when a share `done`, 0..1, of the run is over: a linear rise, then half a cosine.
+
+    With `decay_iterations` a shorter run ends before the cosine does, and a longer one after it.
+    """
     if done < config.warmup:
         return config.lr * done / config.warmup
     over = (done - config.warmup) / (1 - config.warmup)
+    if config.decay_iterations is not None:
+        over = min(over * config.iterations / config.decay_iterations, 1.0)
     return config.min_lr + (config.lr - config.min_lr) * (1 + math.cos(math.pi * over)) / 2
 
 
