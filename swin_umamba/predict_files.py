@@ -113,6 +113,8 @@ def predict_files(
         predictor, plan = _from_onnx(run)
         made_by = {"runtime": "onnxruntime", "model": sha256(run)}
     else:
+        if run.is_file():
+            raise UserError(f"{run} is a file, not the folder of a run; of an export, say --onnx")
         weights = weights_of(run, checkpoint)
         predictor, plan = _from_run(run, checkpoint, device, mirror, amp)
         made_by = {

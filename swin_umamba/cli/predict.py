@@ -60,7 +60,7 @@ def predict(
     with told():
         from swin_umamba.predict_files import Extras, predict_files
 
-        with Progress(console=out) as bar:
+        with Progress(console=err, transient=True) as bar:
             task = bar.add_task("Predicting", total=None)
             outcome = predict_files(
                 run,

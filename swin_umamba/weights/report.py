@@ -14,6 +14,8 @@ LOADED, RENAMED, ADAPTED = "loaded", "renamed", "adapted"
 SKIPPED, MISMATCHED, UNEXPECTED, MISSING = "skipped", "mismatched", "unexpected", "missing"
 _ORDER = (LOADED, RENAMED, ADAPTED, SKIPPED, MISMATCHED, UNEXPECTED, MISSING)
 
+_FEW = 8  # of one fate are listed one by one
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -87,21 +89,24 @@ class Report:
         )
 
     def render(self, console: Console) -> None:
-        """A table: tensors that were taken as they are in one row, all others one by one."""
+        """A table: tensors taken as they are in one row, as are many of one fate; others alone."""
         table = Table(title=f"{self.path}: {self.kind}")
         for column in ("status", "tensors", "parameters", "name", "why"):
             numbers = column in ("tensors", "parameters")
             table.add_column(column, justify="right" if numbers else "left")
         for status in _ORDER:
-            entries = self.of(status)
-            if status in (LOADED, RENAMED) and entries:
+            fates: dict[str, list[Entry]] = {}
+            for entry in self.of(status):
+                fates.setdefault(entry.note, []).append(entry)
+            for note, entries in fates.items():
+                if status not in (LOADED, RENAMED) and len(entries) <= _FEW:
+                    for entry in entries:
+                        table.add_row(status, "1", f"{entry.parameters:,}", _name(entry), note)
+                    continue
                 first, last = entries[0], entries[-1]
                 total = f"{sum(e.parameters for e in entries):,}"
                 names = f"{_name(first)} ... {_name(last)}"
-                table.add_row(status, str(len(entries)), total, names, "")
-                continue
-            for entry in entries:
-                table.add_row(status, "1", f"{entry.parameters:,}", _name(entry), entry.note)
+                table.add_row(status, str(len(entries)), total, names, note)
         console.print(table)
         console.print(self.summary())
 

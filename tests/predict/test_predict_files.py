@@ -139,6 +139,9 @@ def test_an_onnx_file_predicts_as_the_run(
         predictor.predict_file(dataset / "images" / "case0.png", tmp_path / "alone.png")
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / "alone.png")), expected)
     assert len(bands) == 3
+    result = invoke("predict", exported, dataset / "images", tmp_path / "else")
+    assert result.exit_code == 1
+    assert "say --onnx" in " ".join(result.output.split())
     result = invoke("predict", "--onnx", tmp_path / "none.onnx", dataset / "images", tmp_path)
     assert result.exit_code == 1
     assert "no ONNX file" in result.output
