@@ -50,7 +50,7 @@ def test_op_runs_as_shown() -> None:
 
 
 def test_model_runs_as_shown() -> None:
-    names = _ran(_python("create_model("), images=torch.zeros(1, 3, 50, 35))
+    names = _ran(_python("outputs = model(images)"), images=torch.zeros(1, 3, 50, 35))
     assert [tuple(out.shape[2:]) for out in names["outputs"]] == [(50, 35), (13, 9), (7, 5), (4, 3)]
     assert names["logits"].shape == (1, 4, 50, 35)
 
