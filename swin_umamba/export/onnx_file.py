@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +43,7 @@ def export_onnx(
     """
     facts = Facts.of(model, plan)
     program = trace(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's, on its own insides
+    with _quiet():
         exported = torch.onnx.export(
             program,
             input_names=[INPUT],
@@ -59,6 +60,22 @@ def export_onnx(
     with replacing(Path(path)) as partial:
         exported.save(partial)
         return check(OnnxNetwork(partial), model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings, which are of its own insides; errors are raised or told."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _forget_tracing(model: onnx_ir.Model) -> None:

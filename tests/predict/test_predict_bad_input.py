@@ -164,3 +164,13 @@ def test_a_read_only_folder_is_told(trained: Trained, tmp_path: Path) -> None:
     result = invoke("predict", run, dataset / "images", tmp_path / "out")
     assert result.exit_code == 1
     assert "cannot write" in _words(result.output)
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux's /proc")
+def test_a_folder_that_takes_nothing_is_told_to_root_too(trained: Trained) -> None:
+    dataset, run = trained
+    for options in ((), ("--save-probabilities",), ("--overwrite",)):
+        result = invoke("predict", run, dataset / "images", "/proc/out", *options)
+        assert result.exit_code == 1
+        assert isinstance(result.exception, SystemExit)
+        assert "/proc/out: No such file" in _words(result.output)

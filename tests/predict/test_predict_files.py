@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,10 @@ def test_a_half_precision_that_the_device_lacks_is_refused(
 
 
 def test_an_onnx_file_predicts_as_the_run(
-    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     pytest.importorskip("onnxruntime")
     from swin_umamba.export import onnx_predictor
@@ -115,6 +119,7 @@ def test_an_onnx_file_predicts_as_the_run(
     exported = tmp_path / "model.onnx"
     result = invoke("export", run, exported)
     assert result.exit_code == 0, result.output
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]  # of its insides
     for kind, source in ((("--onnx",), exported), ((), run)):
         folder = tmp_path / (kind[0][2:] if kind else "torch")
         result = invoke("predict", *kind, source, dataset / "images", folder, "--instances")
