@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from swin_umamba.train.sharding import gathered
+
 
 def culprit_of_gradient(model: nn.Module) -> str:
     """The parameter nearest to the loss whose gradient is not finite, in words.
@@ -18,7 +20,7 @@ def culprit_of_gradient(model: nn.Module) -> str:
     spoilt = [
         name
         for name, parameter in model.named_parameters()
-        if parameter.grad is not None and not bool(parameter.grad.isfinite().all())
+        if parameter.grad is not None and not bool(gathered(parameter.grad).isfinite().all())
     ]
     if not spoilt:
         return "the norm of the gradient"

@@ -91,6 +91,8 @@ def train(
         )
     if config.cuda_graph and (world.size > 1 or world.device.type != "cuda"):
         raise UserError("cuda_graph: true, expected false but on a single CUDA device")
+    if config.compile and world.sharded:
+        raise UserError("compile: true, expected false under FSDP")
     with ExitStack() as stack:
         asked = stack.enter_context(stop_requests())
         # What cannot be built is told before anything is written.
@@ -213,6 +215,7 @@ class _Run:
     def validate(self, record: Record) -> bool:
         """Add the scores to the record. Returns whether they are the best so far."""
         began = self.clock.seconds()
+        self.stepper.gather()
         score = self.validation(self.stepper.trained, self.iteration)
         self.clock.reserve = self.clock.seconds() - began
         record["dsc"] = self.dsc = score.dsc
@@ -241,6 +244,8 @@ class _Run:
 
     def save(self, better: bool = False) -> None:
         """Write a checkpoint, with the weights as the best ones if they are."""
+        self.stepper.gather()
+        trained = self.stepper.state()
         if self.folder is None:
             return
         state = {
@@ -253,7 +258,7 @@ class _Run:
             "skipped": self.skipped,
             "returns": self.returns,
             "returned": self.returned,
-            **self.stepper.state(),
+            **trained,
         }
         names = (WEIGHTS, BEST) if better else (WEIGHTS,)
         self.checkpoints.save(state, dict.fromkeys(names, self.stepper.trained))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import TracebackType
 from typing import Any
@@ -30,6 +31,7 @@ from swin_umamba.train.network import (
 )
 from swin_umamba.train.run_folder import Record
 from swin_umamba.train.schedule import learning_rate
+from swin_umamba.train.sharding import gathered, load_shares, shard, share_state
 from swin_umamba.train.world import World
 
 MAX_WORKERS = 8
@@ -53,8 +55,12 @@ class Stepper:
     ) -> None:
         self.config, self.world, self.asked = config, world, asked
         self.model = build_model(config, pretrained=pretrained).to(world.device)
-        self.optimizer = build_optimizer(self.model, config, world.device)
         self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
+        self._whole: SegmentationModel | None = None
+        self._still: set[str] = set()  # parameters of a frozen encoder
+        if world.sharded:
+            self._shard()
+        self.optimizer = build_optimizer(self.model, config, world.device)
         if config.checkpoint_activations:
             checkpoint_activations(self.model)
         weights = scale_weights(len(self.model.scales) if config.deep_supervision else 1)
@@ -79,16 +85,41 @@ class Stepper:
 
     @property
     def trained(self) -> SegmentationModel:
-        """The model to validate and to keep."""
+        """The model to validate and to keep; with FSDP as it was when last gathered."""
+        return self._source if self._whole is None else self._whole
+
+    @property
+    def _source(self) -> SegmentationModel:
         return self.model if self.average is None else self.average.model
+
+    def _shard(self) -> None:
+        self._whole = copy.deepcopy(self.model)
+        self._whole.freeze_encoder()
+        self._still = {n for n, p in self._whole.named_parameters() if not p.requires_grad}
+        self._whole.eval().requires_grad_(False)
+        for model in {self.model, self._source}:
+            shard(model, self.world.device)
+
+    def gather(self) -> None:
+        """With FSDP, have `trained` up to date: to be called by all processes together."""
+        if self._whole is not None:
+            self._whole.load_state_dict(gathered(self._source.state_dict()))
+
+    def _load(self, model: SegmentationModel, state: Mapping[str, Tensor]) -> None:
+        if self._whole is None:
+            model.load_state_dict(state)
+        else:
+            load_shares(model, state)
 
     def load_pretrained(self) -> None:
         """Start from the config's weights, if it names some."""
         if self.config.pretrained is None:
             return
-        self.model.load_state_dict(build_model(self.config, pretrained=True).state_dict())
+        state = build_model(self.config, pretrained=True).state_dict()
+        self._load(self.model, state)
         if self.average is not None:
-            self.average = MovingAverage(self.model, self.average.decay)
+            self._load(self.average.model, state)
+            self.average.updates = 0
 
     def step(self, iteration: int, done: float, factor: float) -> Record:
         """Iteration number `iteration`, from 0, when a share `done` of the run is over.
@@ -109,11 +140,12 @@ class Stepper:
         loss = (
             self._replay(iteration, batches) if config.cuda_graph else self._backward(net, batches)
         )
+        self._drop_frozen()
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
         # One look at the device for all.
-        value, size = torch.stack((loss, norm)).tolist()
+        value, size = torch.stack((loss, gathered(norm))).tolist()
         record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
         if np.isfinite((value, size)).all():
             nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
@@ -126,6 +158,13 @@ class Stepper:
         record["waited"] = round(waited, 4)
         record["step"] = round(time.perf_counter() - began, 4)
         return record
+
+    def _drop_frozen(self) -> None:
+        """FSDP fixes at first which parameters have gradients, so a frozen encoder has them."""
+        if self._whole is not None and self._frozen:
+            for name, parameter in self.model.named_parameters():
+                if name in self._still:
+                    parameter.grad = None
 
     def _seed(self, iteration: int) -> None:
         """Let what is random in an iteration depend on its number, whenever a run resumes."""
@@ -211,7 +250,9 @@ class Stepper:
         """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
         frozen = self.config.pretrained is not None and iteration < self.config.freeze_iterations
         if self._net is None or frozen != self._frozen:
-            if frozen:
+            if self._whole is not None:
+                pass  # see _drop_frozen
+            elif frozen:
                 self.model.freeze_encoder()
             elif self._frozen:
                 self.model.unfreeze_encoder()
@@ -222,21 +263,29 @@ class Stepper:
         return self._net
 
     def state(self) -> State:
-        """What a checkpoint needs beside the weights of `trained`."""
+        """What a checkpoint needs beside the weights of `trained`.
+
+        To be called by all processes together. The same with FSDP as without.
+        """
         average = self.average
-        return {
+        state: State = {
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "model": None if average is None else self.model.state_dict(),
+            "model": None if average is None else dict(self.model.state_dict()),
             "updates": 0 if average is None else average.updates,
         }
+        return state if self._whole is None else gathered(state)
 
     def restore(self, state: State) -> None:
         """Go on from a `state()`, when the weights of `trained` are in place."""
+        if self._whole is not None:
+            load_shares(self._source, self._whole.state_dict())
         if self.average is not None:
-            self.model.load_state_dict(state["model"])
+            self._load(self.model, state["model"])
             self.average.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
+        if self._whole is not None:
+            share_state(self.optimizer)
         self.scaler.load_state_dict(state["scaler"])
 
     def __enter__(self) -> Stepper:

@@ -12,6 +12,7 @@ from torch import nn
 
 from swin_umamba.errors import UserError
 from swin_umamba.predict import pick_device
+from swin_umamba.train.sharding import unsynced
 
 LAUNCHED = "LOCAL_RANK"  # a variable that launchers set
 
@@ -20,12 +21,13 @@ class World:
     """This process among those that train together, which accelerate finds and joins.
 
     device: as TrainConfig.device; with several processes on GPUs each takes its own. Without a
-    launcher accelerate is not needed. Raises UserError for devices that this machine lacks, and for
-    other ways of distributing than DDP.
+    launcher accelerate is not needed. sharded: by FSDP, in place of DDP. Raises UserError for
+    devices that this machine lacks, and for other ways of distributing.
     """
 
     def __init__(self, device: str) -> None:
         self.rank, self.size = 0, 1
+        self.sharded = False
         self._accelerator: Any = None
         if LAUNCHED in os.environ:
             self._join(device)
@@ -51,11 +53,15 @@ class World:
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
         kind = self._accelerator.distributed_type
-        if kind not in (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU):
-            raise UserError(f"training under {kind.value} is not supported, only DDP is")
+        known = (DistributedType.MULTI_GPU, DistributedType.MULTI_CPU, DistributedType.FSDP)
+        if kind not in (DistributedType.NO, *known):
+            raise UserError(f"training under {kind.value} is not supported, only DDP and FSDP are")
         self.rank = self._accelerator.process_index
         self.size = self._accelerator.num_processes
         self.device = self._accelerator.device
+        # accelerate itself leaves FSDP out on CPUs.
+        sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        self.sharded = sharded and self.size > 1
 
     @property
     def main(self) -> bool:
@@ -63,11 +69,11 @@ class World:
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model to train by: with several processes, in DDP.
+        """The model to train by: with several processes, in DDP, unless it is sharded.
 
         To be called again whenever other parameters require gradients than before.
         """
-        if self.size == 1:
+        if self.size == 1 or self.sharded:
             return model
         self._accelerator.free_memory()
         wrapped: nn.Module = self._accelerator.prepare_model(model, device_placement=False)
@@ -75,6 +81,8 @@ class World:
 
     def unsynced(self, model: nn.Module) -> AbstractContextManager[Any]:
         """Within it, gradients stay this process's own."""
+        if self.sharded:
+            return unsynced(model)
         alone: AbstractContextManager[Any] = (
             self._accelerator.no_sync(model) if self.size > 1 else nullcontext()
         )

@@ -35,8 +35,17 @@ def launched(*launcher: str, device: str, arguments: list[str | Path]) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def trained_together(folder: Path, device: str) -> Path:
-    """The folder, in which two processes that torchrun started have trained all CONFIGS."""
+_ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--num_machines=1")
+_PLAIN = ("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
+LAUNCHERS: dict[str, tuple[str, ...]] = {
+    "torchrun": ("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+    "accelerate": (*_ACCELERATE, "--multi_gpu", *_PLAIN),  # where there is no GPU, by gloo
+    "fsdp": (*_ACCELERATE, "--use_fsdp", "--fsdp_version=2", *_PLAIN),
+}
+
+
+def trained_together(folder: Path, device: str, by: str = "torchrun") -> Path:
+    """The folder, in which two processes that a launcher started have trained all CONFIGS."""
     frozen = CONFIGS["frozen"]
     torch.manual_seed(7)
     model = create_model(frozen["model"], in_channels=1, out_channels=2, **frozen["model_options"])
@@ -44,9 +53,9 @@ def trained_together(folder: Path, device: str) -> Path:
     stop = signalled_at(2, signal.SIGTERM)
     assert run(folder, "dagger", device=device, into="grown", on_progress=stop).stopped
     launched(
-        *("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *LAUNCHERS[by],
         device=device,
-        arguments=[HERE / "ranks_program.py", folder, device],
+        arguments=[HERE / "ranks_program.py", folder, device, *(["fsdp"] if by == "fsdp" else [])],
     )
     return folder
 

@@ -1,6 +1,6 @@
 """Run by a launcher, in each of its processes: what `test_train_ranks` compares with one process.
 
-Arguments: a folder to write to, and the device: cpu or cuda.
+Arguments: a folder to write to, the device (cpu or cuda), and for FSDP "fsdp".
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _main(folder: Path, device: str) -> None:
     plain_float32()
     world = World(device)
     assert world.size == 2
-    if device == "cpu":
+    assert world.sharded == (sys.argv[3:] == ["fsdp"])
+    if device == "cpu" and not world.sharded:
         _losses(folder, world)
     for name in CONFIGS:
         run(folder, name, device=device)

@@ -1,4 +1,4 @@
-"""Two processes on two GPUs, by NCCL, do what one on one GPU does."""
+"""Two processes on two GPUs, by NCCL, in DDP and FSDP, do what one on one GPU does."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ def float32() -> None:
     plain_float32()
 
 
-@pytest.fixture(scope="module")
-def together(float32: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["torchrun", "fsdp"])
+def together(
+    float32: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder in which two processes trained."""
-    return trained_together(tmp_path_factory.mktemp("gpus"), "cuda")
+    return trained_together(tmp_path_factory.mktemp(request.param), "cuda", request.param)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
