@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks_program import CONFIGS, run
+from ranks_program import CONFIGS, SPOILT, run, run_spoilt
 from run_helpers import signalled_at, tiny_config
 from safetensors.torch import load_file
 
@@ -100,3 +100,14 @@ def assert_goes_on_alone(together: Path, device: str) -> None:
     assert len(read_log(together / "handed_over")) == 2
     run(together, "dagger", device=device, into="handed_over", resume=True)
     assert_same_losses(together / "handed_over", together / "dagger")
+
+
+def assert_went_back_as_alone(together: Path, folder: Path, device: str) -> None:
+    """Steps that are not finite were skipped, and undone, as one process does in `folder`."""
+    run_spoilt(folder, device)
+    ours, theirs = read_log(together / "spoilt"), read_log(folder / "spoilt")
+    told = f"the output of {SPOILT} was not finite at iteration 5, for the 2th time in a row"
+    assert [record.get("returned") for record in theirs] == [None, None, None, told, None, None]
+    assert [record.get("returned") for record in ours] == [r.get("returned") for r in theirs]
+    assert [record["lr"] for record in ours] == [record["lr"] for record in theirs]
+    assert_same_losses(together / "spoilt", folder / "spoilt")

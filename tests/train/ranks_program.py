@@ -10,6 +10,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 
 from swin_umamba.data import Case
 from swin_umamba.losses import DeepSupervisionLoss
-from swin_umamba.train import TrainConfig, TrainResult, train
+from swin_umamba.models import SegmentationModel
+from swin_umamba.train import TrainConfig, TrainResult, network, stepping, train
 from swin_umamba.train.world import World
 
+SPOILT = "vssm_encoder.layers.0.blocks.0.self_attention"
 _PLAIN = {**TINY, "drop_path_rate": 0.0}  # dropped paths are each process's own
 _NO_DECODER = {name: value for name, value in _PLAIN.items() if name != "decoder_depths"}
 _COMMON: dict[str, Any] = {"batch_size": 4, "iterations": 6, "validate_every": 3}
@@ -62,6 +65,27 @@ def run(folder: Path, name: str, *, device: str = "cpu", **options: Any) -> Trai
 def _train(path: Path, config: TrainConfig, **options: Any) -> TrainResult:
     made = cases()
     return train(config, made[:2], made[2:], path, **options)
+
+
+def run_spoilt(folder: Path, device: str) -> TrainResult:
+    """A run in which a layer's output is NaN in two iterations, after the checkpoint of the 3rd."""
+    passes = 0
+
+    def spoilt(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        nonlocal passes
+        passes += module.training and torch.is_grad_enabled()
+        return output * torch.nan if module.training and passes in (4, 5) else output
+
+    def build(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
+        model = network.build_model(config, pretrained=pretrained)
+        model.get_submodule(SPOILT).register_forward_hook(spoilt)
+        return model
+
+    config = tiny_config(
+        **_COMMON, model_options=_PLAIN, ema=0.9, max_skipped=2, device=device, amp="off"
+    )
+    with mock.patch.object(stepping, "build_model", build):
+        return _train(folder / "spoilt", config)
 
 
 class Scaled(nn.Module):
@@ -123,6 +147,7 @@ def _main(folder: Path, device: str) -> None:
         _losses(folder, world)
     for name in CONFIGS:
         run(folder, name, device=device)
+    run_spoilt(folder, device)
     # One process is asked to stop, and all do.
     on_progress = signalled_at(2, signal.SIGTERM) if world.rank == 1 else None
     stopped: dict[str, Any] = {"device": device, "into": "stopped"}

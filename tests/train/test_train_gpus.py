@@ -10,6 +10,7 @@ from ranks_helpers import (
     assert_as_alone,
     assert_goes_on_alone,
     assert_same_losses,
+    assert_went_back_as_alone,
     trained_together,
 )
 from ranks_program import CONFIGS, plain_float32
@@ -48,3 +49,7 @@ def test_a_run_of_two_goes_on_alone(together: Path) -> None:
 
 def test_a_run_of_one_goes_on_with_two(together: Path) -> None:
     assert_same_losses(together / "grown", together / "dagger")
+
+
+def test_steps_that_are_not_finite_are_undone(together: Path, tmp_path: Path) -> None:
+    assert_went_back_as_alone(together, tmp_path, "cuda")
