@@ -55,8 +55,10 @@ def cases() -> list[Case]:
     return [Case("half", made[0].image, mask), *made[1:]]
 
 
-def run(folder: Path, name: str, *, device: str = "cpu", **options: Any) -> TrainResult:
-    config = tiny_config(**CONFIGS[name], device=device, amp="off")
+def run(
+    folder: Path, name: str, *, device: str = "cpu", amp: str = "off", **options: Any
+) -> TrainResult:
+    config = tiny_config(**CONFIGS[name], device=device, amp=amp)
     if config.pretrained is not None:
         config = config.changed({"pretrained": str(folder / config.pretrained)})
     return _train(folder / options.pop("into", name), config, **options)
@@ -148,6 +150,8 @@ def _main(folder: Path, device: str) -> None:
     for name in CONFIGS:
         run(folder, name, device=device)
     run_spoilt(folder, device)
+    for amp in ("bf16", "fp16") if device == "cuda" else ():
+        run(folder, "dagger", device=device, amp=amp, into=amp)
     # One process is asked to stop, and all do.
     on_progress = signalled_at(2, signal.SIGTERM) if world.rank == 1 else None
     stopped: dict[str, Any] = {"device": device, "into": "stopped"}

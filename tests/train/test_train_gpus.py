@@ -15,6 +15,8 @@ from ranks_helpers import (
 )
 from ranks_program import CONFIGS, plain_float32
 
+from swin_umamba.train.run_folder import read_log
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch finds fewer than two GPUs"),
@@ -53,3 +55,14 @@ def test_a_run_of_one_goes_on_with_two(together: Path) -> None:
 
 def test_steps_that_are_not_finite_are_undone(together: Path, tmp_path: Path) -> None:
     assert_went_back_as_alone(together, tmp_path, "cuda")
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_half_precision_trains(together: Path, amp: str) -> None:
+    records = read_log(together / amp)
+    assert len(records) == 6
+    # Overflows of fp16's first scales are skipped.
+    assert [record.get("skipped") for record in records][-2:] == [None, None]
+    assert all(record["loss"] is not None for record in records)
+    # The same weights and batch, rounded otherwise.
+    assert records[0]["loss"] != read_log(together / "dagger")[0]["loss"]
