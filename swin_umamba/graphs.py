@@ -120,6 +120,7 @@ def _captured(
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # On this stream: the one that torch takes otherwise is of the GPU that captured first.
+        with torch.cuda.graph(graph, stream=side):
             result = run()
     return graph, result
