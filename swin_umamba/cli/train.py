@@ -137,6 +137,9 @@ def train(
         if not world.main:
             return
         save_curves(run / CURVES, result.records)
+    if result.pretrained is not None:
+        said = f"Started from {settings.pretrained}: {result.pretrained.summary()}"
+        out.print(escape(said), soft_wrap=True)
     best = "no case to score" if result.best_dsc is None else f"best DSC {result.best_dsc:.4f}"
     steps = sum(record["step"] for record in result.records)
     waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)

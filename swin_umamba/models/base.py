@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from swin_umamba.checks import check_positive
 from swin_umamba.encoder import VSSMEncoder
 from swin_umamba.models.hub import HubModel
+
+if TYPE_CHECKING:
+    from swin_umamba.weights.report import Report
 
 
 class SegmentationModel(nn.Module, HubModel, ABC):
@@ -36,6 +40,8 @@ class SegmentationModel(nn.Module, HubModel, ABC):
         self.deep_supervision = deep_supervision
         # What `create_model` was called with; saved beside the weights.
         self.config = None
+        # What became of the weights that `create_model` started it from, if any.
+        self.pretrained_report: Report | None = None
 
     @abstractmethod
     def logits(self, x: Tensor) -> list[Tensor]:

@@ -81,6 +81,8 @@ def create_model(
         **kwargs,
     }
     if pretrained is not None:
-        # Others' networks have no encoder of ours: only whole files of ours fit them.
-        (load_weights if name in _BASELINES else load_pretrained)(model, pretrained)
+        if name in _BASELINES:  # no encoder of ours: only whole files of ours fit
+            load_weights(model, pretrained)
+        else:
+            model.pretrained_report = load_pretrained(model, pretrained)
     return model

@@ -15,12 +15,20 @@ from swin_umamba.models import SegmentationModel
 from swin_umamba.train.board import Board
 from swin_umamba.train.checkpoint import Checkpoints, State
 from swin_umamba.train.config import TrainConfig
-from swin_umamba.train.run_folder import BEST, WEIGHTS, Record, RunFolder, read_log
+from swin_umamba.train.run_folder import (
+    BEST,
+    PRETRAINED,
+    WEIGHTS,
+    Record,
+    RunFolder,
+    read_log,
+)
 from swin_umamba.train.schedule import Clock
 from swin_umamba.train.stepping import Stepper
 from swin_umamba.train.stopping import stop_requests
 from swin_umamba.train.validation import Validation
 from swin_umamba.train.world import World
+from swin_umamba.weights.report import Report
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class TrainResult:
     best_dsc: float | None
     seconds: float
     stopped: bool  # asked to end before its time: `resume` goes on
+    pretrained: Report | None  # of the weights that a new run started from, if any
 
 
 def train(
@@ -101,6 +110,9 @@ def train(
         )
         run_folder = None
         if world.main:
+            report = stepper.model.pretrained_report
+            if report is not None:
+                files = {**(files or {}), PRETRAINED: report.to_json()}
             run_folder = stack.enter_context(
                 RunFolder(folder, config.to_json(), files, resume=resume)
             )
@@ -184,6 +196,7 @@ class _Run:
             self.best,
             self.clock.seconds(),
             stopped,
+            self.stepper.model.pretrained_report,
         )
 
     @property

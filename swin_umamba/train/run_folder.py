@@ -18,6 +18,7 @@ CONFIG = "config.json"
 PLAN = "plan.json"
 SPLITS = "splits.json"
 ENVIRONMENT = "environment.json"
+PRETRAINED = "pretrained.json"  # what became of every tensor of the weights to start from
 LOG = "log.jsonl"
 WEIGHTS = "model.safetensors"  # the last
 BEST = "best.safetensors"
@@ -44,7 +45,7 @@ def require_free(folder: Path) -> None:
             raise UserError(
                 f"{folder} already holds files of a run; name another folder, or resume it"
             )
-        if found - {LOCK, PLAN, SPLITS, ENVIRONMENT}:
+        if found - {LOCK, PLAN, SPLITS, ENVIRONMENT, PRETRAINED}:
             raise UserError(f"{folder} already holds files; name another folder for the run")
 
 

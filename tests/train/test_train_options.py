@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -94,7 +95,11 @@ def test_pretrained_encoder_is_frozen_at_first(tmp_path: Path) -> None:
         after = load_file(folder / "model.safetensors")
         return {name for name in before if not torch.equal(before[name], after[name])}
 
-    go(tmp_path / "run", config, on_progress=signalled_at(4, 15))
+    result = go(tmp_path / "run", config, on_progress=signalled_at(4, 15))
+    assert result.pretrained is not None
+    assert result.pretrained.counts() == {"loaded": len(before)}
+    account = json.loads((tmp_path / "run" / "pretrained.json").read_text())
+    assert {tensor["target"] for tensor in account["tensors"]} == before.keys()
     encoder = {name for name in before if name.startswith("vssm_encoder.")}
     embedding = {name for name in encoder if name.startswith("vssm_encoder.patch_embed.")}
     first = moved(tmp_path / "run")
