@@ -57,7 +57,8 @@ def _version(package: str) -> str | None:
 
 
 def _driver() -> str | None:
-    return _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    told = _output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return told.splitlines()[0] if told else None  # a line for each GPU
 
 
 def describe(device: torch.device, tree: str | None = None) -> dict[str, object]:
