@@ -22,8 +22,11 @@ import swin_umamba_ops as ops
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
-needs_kernels = pytest.mark.skipif(
-    DEVICE == "cpu" and not INTERPRETED, reason="neither a GPU nor TRITON_INTERPRET=1"
+# Where a GPU is, `-m gpu` selects these tests too.
+needs_kernels = (
+    pytest.mark.gpu
+    if DEVICE == "cuda"
+    else pytest.mark.skipif(not INTERPRETED, reason="neither a GPU nor TRITON_INTERPRET=1")
 )
 FLOOR = 1e-6
 LIBRARY = torch.ops.swin_umamba
