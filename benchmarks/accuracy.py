@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -131,14 +130,13 @@ class _Runner:
         self.started = time.perf_counter()
 
     def run(self) -> None:
-        places: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threads = []
-        for _ in range(self.settings.at_once):
-            for device in self.settings.devices:
-                places.put(device)
-        for _ in range(places.qsize()):
-            threads.append(threading.Thread(target=self._work, args=(places.get(),)))
-            threads[-1].start()
+        threads = [
+            threading.Thread(target=self._work, args=(device,))
+            for _ in range(self.settings.at_once)
+            for device in self.settings.devices
+        ]
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
 
