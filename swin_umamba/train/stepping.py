@@ -250,12 +250,11 @@ class Stepper:
         """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
         frozen = self.config.pretrained is not None and iteration < self.config.freeze_iterations
         if self._net is None or frozen != self._frozen:
-            if self._whole is not None:
-                pass  # see _drop_frozen
-            elif frozen:
-                self.model.freeze_encoder()
-            elif self._frozen:
-                self.model.unfreeze_encoder()
+            if self._whole is None:  # with FSDP see _drop_frozen
+                if frozen:
+                    self.model.freeze_encoder()
+                elif self._frozen:
+                    self.model.unfreeze_encoder()
             self._frozen = frozen
             self._graph = None
             net: Any = torch.compile(self.model) if self.config.compile else self.model
