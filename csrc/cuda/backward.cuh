@@ -81,11 +81,25 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
       }
     }
     __syncthreads();
-    source.load(tile - 1);
-    source.load_dout(tile - 1);
+    source.load(tile - 1, source.load_dout(tile - 1));
   }
   save_split<M>(p, w, t, carry, sum_dt);
 }
+
+// What a segment's steps need of the staged tile to find their states.
+template <class M>
+struct SegmentRows {
+  float pairs[kSegment][2 * M::P], Bs[kSegment][M::S];
+
+  __device__ void load(const float* own_steps, const float* own_bc, int segment) {
+#pragma unroll
+    for (int i = 0; i < kSegment; ++i) {
+      const int step = segment * kSegment + i;
+      load_vector(own_steps + step * Stage<M, true>::kRow, pairs[i]);
+      load_vector(own_bc + step * 2 * M::N, Bs[i]);
+    }
+  }
+};
 
 template <class Source>
 __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlocks)
@@ -128,17 +142,15 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     const int segments = (w.steps(tile) + kSegment - 1) / kSegment;
 
     save_own<M>(sums.slot(0), t.lane, h);
+    const float* own_steps = steps + 2 * t.group * M::P;
+    SegmentRows<M> rows;
+    rows.load(own_steps, bc + t.state, 0);
 #pragma unroll 1
     for (int segment = 1; segment < segments; ++segment) {
-      const float* pair = steps + (segment - 1) * kSegment * stage.kRow + 2 * t.group * M::P;
-      const float* b = bc + (segment - 1) * kSegment * 2 * M::N + t.state;
+      const SegmentRows<M> now = rows;
+      rows.load(own_steps, bc + t.state, segment);  // ahead of the states' store
 #pragma unroll
-      for (int i = 0; i < kSegment; ++i) {
-        float pairs[2 * M::P], Bs[M::S];
-        load_vector(pair + i * stage.kRow, pairs);
-        load_vector(b + i * 2 * M::N, Bs);
-        advance<M>(h, A2, pairs, Bs);
-      }
+      for (int i = 0; i < kSegment; ++i) advance<M>(h, A2, now.pairs[i], now.Bs[i]);
       save_own<M>(sums.slot(segment), t.lane, h);
     }
 
@@ -165,7 +177,9 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
           }
         }
       }
-      __syncwarp();  // every lane has its states: their place now takes the segment's sums
+      // The steps' sums wait in registers that their states leave: a store would hold up the next
+      // step's loads, and so the shuffles of one step the products of another.
+      float channel_sums[kSegment][StateSum::kHeld], state_sums[kSegment][ChannelSum::kHeld];
 #pragma unroll
       for (int i = kSegment - 1; i >= 0; --i) {
         float pairs[2 * M::P], Bs[M::S], Cs[M::S], dy[M::P];
@@ -190,10 +204,18 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
         }
         StateSum::run(by_channel, t.lane);
         ChannelSum::run(by_state, t.lane);
+#pragma unroll
+        for (int v = 0; v < StateSum::kHeld; ++v) channel_sums[i][v] = by_channel[v];
+#pragma unroll
+        for (int v = 0; v < ChannelSum::kHeld; ++v) state_sums[i][v] = by_state[v];
+      }
+      __syncwarp();  // every lane has its states: their place now takes the segment's sums
+#pragma unroll
+      for (int i = 0; i < kSegment; ++i) {
         if (StateSum::owner(t.lane)) {
 #pragma unroll
           for (int v = 0; v < StateSum::kHeld; ++v) {
-            Tile::channels(slot, i)[channel_at + v] = by_channel[v];
+            Tile::channels(slot, i)[channel_at + v] = channel_sums[i][v];
           }
         }
         if (ChannelSum::owner(t.lane)) {
@@ -201,7 +223,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
           for (int v = 0; v < ChannelSum::kHeld; ++v) {
             // Where a lane holds dBs and dCs both, dCs lie N further on.
             const int skip = ChannelSum::kHeld > M::S && v >= M::S ? M::N - M::S : 0;
-            Tile::state_sums(slot, i)[state_at + skip + v] = by_state[v];
+            Tile::state_sums(slot, i)[state_at + skip + v] = state_sums[i][v];
           }
         }
       }
@@ -210,10 +232,10 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     __syncwarp();
     source.write_gradients(tile, sums, stage);
     __syncthreads();
-    source.load_dout(tile - 1);
+    const int next = source.load_dout(tile - 1);
     source.write_block_gradients(tile, Tile{all_sums});
     __syncthreads();
-    source.load(tile - 1);
+    source.load(tile - 1, next);
   }
 
   if (p.a_is_log) {  // d log(-A) = dA A

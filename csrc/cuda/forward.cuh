@@ -89,7 +89,7 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
     const auto ahead = source.ahead();
     source.wait();
     barrier_sync(kStagers, M::kThreads);
-    source.load(tile + 1);
+    source.load(tile + 1, w.lane_position(p, tile + 1));
     if (tile - w.first_tile >= M::kStages) finish(tile - M::kStages);
     source.prepare(tile, ahead, stage_of(tile));
     barrier_arrive(kStaged + (tile - w.first_tile) % M::kStages, 2 * M::kThreads);

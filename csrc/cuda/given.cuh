@@ -31,8 +31,8 @@ struct GivenSource {
 
   // Everything is read in prepare(): there is nothing to start early or to wait for.
   __device__ void begin() {}
-  __device__ void load(int) {}
-  __device__ void load_dout(int) {}
+  __device__ void load(int, int) {}
+  __device__ int load_dout(int) { return 0; }
   struct Ahead {};
   __device__ Ahead ahead() const { return {}; }
   __device__ void wait() {}

@@ -20,6 +20,7 @@ struct ImageSource {
   static constexpr int kXRow = M::kChannels + 8;    // of T: 16-byte rows, four banks apart
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
+  static constexpr float kNoStep = -1e30f;          // softplus makes 0 of it
 
   // Rank padded to the matrix instructions' 8; words of a staged row of proj, four banks apart.
   static __host__ __device__ int padded_rank(int R) { return (R + 7) / 8 * 8; }
@@ -88,10 +89,12 @@ struct ImageSource {
     if constexpr (kBackward) {
       for (int i = t.thread(); i < 2 * M::kChannels; i += M::kThreads) dDs[i] = 0.0f;
     }
-    load(kBackward ? w.last_tile - 1 : w.first_tile);
-    load_dout(w.last_tile - 1);
+    if constexpr (kBackward) {
+      load(w.last_tile - 1, load_dout(w.last_tile - 1));
+    } else {
+      load(w.first_tile, w.lane_position(p, w.first_tile));
+    }
   }
-
 
   // Two values of a (K, D) parameter, for this lane's channels of a column; zeros past the end.
   __device__ float2 parameter(const float* values, const Lane<M>& t, int column) const {
@@ -118,22 +121,22 @@ struct ImageSource {
     }
   }
 
-  // dout's tile alone, whose place is free before the others'.
-  __device__ void load_dout(int tile) {
-    if constexpr (kBackward) {
-      if (tile < w.first_tile || tile >= w.last_tile) return;
-      const Lane<M> t = this->t.fresh();
-      load_rows<M::kChannels * 4>(
-          t, dy, kDyRow * 4, p.dout + static_cast<int64_t>(w.b) * w.length * p.D + w.channel, p.D * 4u,
-          w.lane_position(p, tile), w.steps(tile), 4);
-    }
+  // dout's tile alone, whose place is free before the others'. Gives the lane's position, for load():
+  // it takes two divisions.
+  __device__ int load_dout(int tile) {
+    if (tile < w.first_tile) return 0;
+    const Lane<M> t = this->t.fresh();
+    const int at = w.lane_position(p, tile);
+    load_rows<M::kChannels * 4>(
+        t, dy, kDyRow * 4, p.dout + static_cast<int64_t>(w.b) * w.length * p.D + w.channel, p.D * 4u, at,
+        w.steps(tile), 4);
+    return at;
   }
 
-  __device__ void load(int tile) {
+  __device__ void load(int tile, int at) {
     if (tile < w.first_tile || tile >= w.last_tile) return;
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
-    const int at = w.lane_position(p, tile);
     if (t.warp == 0) places_of(tile)[t.lane] = at;
     const int64_t image = static_cast<int64_t>(w.b) * w.length;
     load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
@@ -182,51 +185,70 @@ struct ImageSource {
     const T* weight = weights();
     const T* x_tile = x_of(tile);
     const uint32_t* p_tile = proj_of(tile);
+    // All loads of a kind before the stores, which the compiler would not let them pass; and no branch
+    // around a step that does not exist: each costs the latency of what it skips.
+    constexpr int kPairs = (kTile * M::N + M::kThreads - 1) / M::kThreads;
+    T2 bc[kPairs];  // pairs: N / 2 of a step's Bs, then N / 2 of its Cs
 #pragma unroll
-    for (int first = 0; first < kTile * M::N; first += M::kThreads) {
-      const int i = first + t.thread(), step = i / M::N, n = i % M::N;
-      if (kTile * M::N % M::kThreads && step >= kTile) break;
-      if constexpr (M::N > 1) {  // i counts pairs: N / 2 of Bs, then N / 2 of Cs
-        const T2 v = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[n];
-        reinterpret_cast<float2*>(stage.bc + step * 2 * M::N)[n] = to_float2(v);
-      } else {
-        const T2 v = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[0];
-        reinterpret_cast<float2*>(stage.bc)[step] = to_float2(v);
+    for (int i = 0; i < kPairs; ++i) {
+      const int pair = i * M::kThreads + t.thread(), step = pair / M::N % kTile, n = pair % M::N;
+      bc[i] = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[n];
+    }
+    float dt[2][kColumns][4];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        const float2 bias = ahead.bias[j];
+        dt[half][j][0] = dt[half][j][2] = bias.x;
+        dt[half][j][1] = dt[half][j][3] = bias.y;
+      }
+    }
+#pragma unroll 1
+    for (int r = 0; r < rank; r += 8) {
+      uint32_t a[2][2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        load_blocks<false>(a[half],
+                           reinterpret_cast<const T*>(p_tile + (16 * half + t.lane % 16) * words) + r);
+        if (r + 2 * (t.lane % 4) >= p.R) a[half][0] = a[half][1] = 0;  // Bs lies behind the rank
+      }
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j) {
+        uint32_t b[1];
+        load_blocks<false>(b, weight + (t.warp * M::WC + 8 * j + t.lane % 8) * rank + r);
+        multiply_add<T>(dt[0][j], a[0], b);
+        multiply_add<T>(dt[1][j], a[1], b);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kPairs; ++i) {
+      const int pair = i * M::kThreads + t.thread();
+      if (kTile * M::N % M::kThreads == 0 || pair < kTile * M::N) {
+        reinterpret_cast<float2*>(stage.bc)[pair] = to_float2(bc[i]);
       }
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float dt[kColumns][4];
+      T2 x[2][kColumns];
 #pragma unroll
-      for (int j = 0; j < kColumns; ++j) {
-        const float2 bias = ahead.bias[j];
-        dt[j][0] = dt[j][2] = bias.x;
-        dt[j][1] = dt[j][3] = bias.y;
-      }
-#pragma unroll 1
-      for (int r = 0; r < rank; r += 8) {
-        uint32_t a[2];
-        load_blocks<false>(a, reinterpret_cast<const T*>(p_tile + (16 * half + t.lane % 16) * words) + r);
-        if (r + 2 * (t.lane % 4) >= p.R) a[0] = a[1] = 0;  // Bs lies behind the rank
+      for (int e = 0; e < 2; ++e) {
+        const int step = 16 * half + 8 * e + t.lane / 4;
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) {
-          uint32_t b[1];
-          load_blocks<false>(b, weight + (t.warp * M::WC + 8 * j + t.lane % 8) * rank + r);
-          multiply_add<T>(dt[j], a, b);
+          x[e][j] = *reinterpret_cast<const T2*>(x_tile + step * kXRow + lane_channel(t, j));
         }
       }
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int step = 16 * half + 8 * e + t.lane / 4;
-        const bool valid = step < count;
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) {
-          const float2 x =
-              to_float2(*reinterpret_cast<const T2*>(x_tile + step * kXRow + lane_channel(t, j)));
-          const float d0 = valid ? softplus(dt[j][2 * e]) : 0.0f;
-          const float d1 = valid ? softplus(dt[j][2 * e + 1]) : 0.0f;
+          const float2 v = to_float2(x[e][j]);
+          const float d0 = softplus(step < count ? dt[half][j][2 * e] : kNoStep);
+          const float d1 = softplus(step < count ? dt[half][j][2 * e + 1] : kNoStep);
           *reinterpret_cast<float4*>(stage.steps + step * stage.kRow + 2 * (8 * j + 2 * (t.lane % 4))) =
-              make_float4(d0, d0 * x.x, d1, d1 * x.y);
+              make_float4(d0, d0 * v.x, d1, d1 * v.y);
         }
       }
     }
@@ -265,30 +287,42 @@ struct ImageSource {
 #pragma unroll 1
     for (int j = 0; j < kColumns; ++j) {
       const int channel = lane_channel(t, j), own = channel - t.warp * M::WC;
+      const bool channel_valid = w.channel + channel < w.channel_end;
       const float2 D = parameter(p.Ds, t, j);
       // dDs, then dbias: float16 would lose the small ddelta of which dbias is the sum.
       float totals[4] = {};
-#pragma unroll 2
-      for (int first = 0; first < kTile; first += 8) {
-        const int step = first + t.lane / 4;
-        T2* xs = reinterpret_cast<T2*>(x_of(tile) + step * kXRow + channel);
-        float2 ddelta = make_float2(0.0f, 0.0f);
-        if (step < count && w.channel + channel < w.channel_end) {
-          const int64_t pos = places_of(tile)[step];
-          const float4 v = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * own);
-          const float2 x = to_float2(*xs);
-          const float2 g = *reinterpret_cast<const float2*>(dy + step * kDyRow + channel);
-          const float4 sum = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * own);
-          ddelta.x = fmaf(x.x, sum.y, kLn2 * sum.x) * softplus_slope(v.x);
-          ddelta.y = fmaf(x.y, sum.w, kLn2 * sum.z) * softplus_slope(v.z);
-          add_to(dx + pos * p.D + channel,
-                 make_float2(fmaf(D.x, g.x, v.x * sum.y), fmaf(D.y, g.y, v.z * sum.w)));
-          totals[0] = fmaf(g.x, x.x, totals[0]);
-          totals[1] = fmaf(g.y, x.y, totals[1]);
-          totals[2] += ddelta.x;
-          totals[3] += ddelta.y;
+      // Without branches, that the rows' latencies overlap. Past the end x and dout are 0, but the
+      // sums of steps that were not walked are anything.
+      constexpr int kRows = kTile / 8;
+      int pos[kRows];
+      float4 v[kRows], sum[kRows];
+      float2 x[kRows], g[kRows];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const int step = 8 * i + t.lane / 4;
+        pos[i] = places_of(tile)[step];
+        v[i] = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * own);
+        x[i] = to_float2(*reinterpret_cast<const T2*>(x_of(tile) + step * kXRow + channel));
+        g[i] = *reinterpret_cast<const float2*>(dy + step * kDyRow + channel);
+        sum[i] = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * own);
+      }
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) {
+        const int step = 8 * i + t.lane / 4;
+        const bool valid = step < count && channel_valid;
+        float2 ddelta;
+        ddelta.x = fmaf(x[i].x, sum[i].y, kLn2 * sum[i].x) * softplus_slope(v[i].x);
+        ddelta.y = fmaf(x[i].y, sum[i].w, kLn2 * sum[i].z) * softplus_slope(v[i].z);
+        if (!valid) ddelta = make_float2(0.0f, 0.0f);
+        if (valid) {
+          add_to(dx + static_cast<int64_t>(pos[i]) * p.D + channel,
+                 make_float2(fmaf(D.x, g[i].x, v[i].x * sum[i].y), fmaf(D.y, g[i].y, v[i].z * sum[i].w)));
         }
-        from_float2(ddelta, *xs);
+        totals[0] = fmaf(g[i].x, x[i].x, totals[0]);
+        totals[1] = fmaf(g[i].y, x[i].y, totals[1]);
+        totals[2] += ddelta.x;
+        totals[3] += ddelta.y;
+        from_float2(ddelta, *reinterpret_cast<T2*>(x_of(tile) + step * kXRow + channel));
       }
       // Over the lanes that stage other steps of the same channels.
       using Sum = LaneSum<4, 8, 4>;
@@ -370,20 +404,33 @@ struct ImageSource {
       }
     }
 
+    // As many at a time as keep their latencies overlapped.
+    constexpr int kItems = (kTile * M::N + M::kThreads - 1) / M::kThreads, kTogether = kItems < 4 ? kItems : 4;
 #pragma unroll
-    for (int first = 0; first < kTile * M::N; first += M::kThreads) {
-      const int i = first + t.thread(), step = i / M::N, n = 2 * (i % M::N);
-      if (step >= count) continue;
-      const int64_t pos = places_of(tile)[step];
-      float2 sum = make_float2(0.0f, 0.0f);
+    for (int first = 0; first < kItems; first += kTogether) {
+      float2 part[kTogether][M::kWarps];
+      int pos[kTogether];
 #pragma unroll
-      for (int v = 0; v < M::kWarps; ++v) {
-        const float2 part = *reinterpret_cast<const float2*>(sums.state_sums(step) +
-                                                             v * GradientTile<M>::kFloats + n);
-        sum.x += part.x;
-        sum.y += part.y;
+      for (int u = 0; u < kTogether; ++u) {
+        const int i = (first + u) * M::kThreads + t.thread(), step = i / M::N % kTile, n = 2 * (i % M::N);
+        pos[u] = places_of(tile)[step];
+#pragma unroll
+        for (int v = 0; v < M::kWarps; ++v) {
+          part[u][v] = *reinterpret_cast<const float2*>(sums.state_sums(step) +
+                                                        v * GradientTile<M>::kFloats + n);
+        }
       }
-      add_to(dproj + pos * row + p.R + n, sum);
+#pragma unroll
+      for (int u = 0; u < kTogether; ++u) {
+        const int i = (first + u) * M::kThreads + t.thread(), step = i / M::N, n = 2 * (i % M::N);
+        float2 sum = part[u][0];
+#pragma unroll
+        for (int v = 1; v < M::kWarps; ++v) {
+          sum.x += part[u][v].x;
+          sum.y += part[u][v].y;
+        }
+        if (step < count) add_to(dproj + pos[u] * row + p.R + n, sum);
+      }
     }
   }
 
