@@ -177,8 +177,9 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
           }
         }
       }
-      // The steps' sums wait in registers that their states leave: a store would hold up the next
-      // step's loads, and so the shuffles of one step the products of another.
+      // The sums of two steps are stored together: a store would hold up the next step's loads, and so
+      // the shuffles of one step the products of another. All four together would spill registers.
+      constexpr int kTogether = 2;
       float channel_sums[kSegment][StateSum::kHeld], state_sums[kSegment][ChannelSum::kHeld];
 #pragma unroll
       for (int i = kSegment - 1; i >= 0; --i) {
@@ -208,22 +209,24 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
         for (int v = 0; v < StateSum::kHeld; ++v) channel_sums[i][v] = by_channel[v];
 #pragma unroll
         for (int v = 0; v < ChannelSum::kHeld; ++v) state_sums[i][v] = by_state[v];
-      }
-      __syncwarp();  // every lane has its states: their place now takes the segment's sums
+        if (i % kTogether != 0) continue;
+        // Every lane has its states: their place now takes the segment's sums.
+        if (i + kTogether == kSegment) __syncwarp();
 #pragma unroll
-      for (int i = 0; i < kSegment; ++i) {
-        if (StateSum::owner(t.lane)) {
+        for (int j = i; j < i + kTogether; ++j) {
+          if (StateSum::owner(t.lane)) {
 #pragma unroll
-          for (int v = 0; v < StateSum::kHeld; ++v) {
-            Tile::channels(slot, i)[channel_at + v] = channel_sums[i][v];
+            for (int v = 0; v < StateSum::kHeld; ++v) {
+              Tile::channels(slot, j)[channel_at + v] = channel_sums[j][v];
+            }
           }
-        }
-        if (ChannelSum::owner(t.lane)) {
+          if (ChannelSum::owner(t.lane)) {
 #pragma unroll
-          for (int v = 0; v < ChannelSum::kHeld; ++v) {
-            // Where a lane holds dBs and dCs both, dCs lie N further on.
-            const int skip = ChannelSum::kHeld > M::S && v >= M::S ? M::N - M::S : 0;
-            Tile::state_sums(slot, i)[state_at + skip + v] = state_sums[i][v];
+            for (int v = 0; v < ChannelSum::kHeld; ++v) {
+              // Where a lane holds dBs and dCs both, dCs lie N further on.
+              const int skip = ChannelSum::kHeld > M::S && v >= M::S ? M::N - M::S : 0;
+              Tile::state_sums(slot, j)[state_at + skip + v] = state_sums[j][v];
+            }
           }
         }
       }

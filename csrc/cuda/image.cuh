@@ -138,7 +138,7 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     if (t.warp == 0) places_of(tile)[t.lane] = at;
-    const int64_t image = static_cast<int64_t>(w.b) * w.length;
+    const int64_t image = static_cast<int64_t>(kBackward ? fresh(w.b) : w.b) * w.length;
     load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
                                 static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
                                 count, 2);

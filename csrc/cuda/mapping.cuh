@@ -47,6 +47,13 @@ __device__ inline int position(const ScanParams& p, int k, int l) {
   return (k & 1) ? forward % p.H * p.W + forward / p.H : forward;
 }
 
+// The same, in the compiler's eyes another: what is derived from it is then made anew, and not kept
+// in registers over the scan.
+__device__ inline int fresh(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // What one block works on.
 struct Block {
   int b, k, group, split;
@@ -106,11 +113,11 @@ struct Lane {
 
   __device__ int thread() const { return warp * 32 + lane; }
 
-  // The same, in the compiler's eyes another: what is derived from it (the many addresses of a
-  // tile's staging) is then made anew where it is used, and not kept in registers over the scan.
+  // What is derived from it (the many addresses of a tile's staging) is made anew where it is used.
   __device__ Lane fresh() const {
     Lane t = *this;
-    asm volatile("" : "+r"(t.warp), "+r"(t.lane));
+    t.warp = swin_umamba::fresh(t.warp);
+    t.lane = swin_umamba::fresh(t.lane);
     return t;
   }
 };
