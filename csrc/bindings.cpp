@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "build_info.h"
 #include "cpu/cpu.h"
@@ -29,6 +31,19 @@ void def_address(py::class_<swin_umamba::ScanParams>& c, const char* name,
   c.def_property(
       name, [field](const ScanParams& p) { return reinterpret_cast<std::uintptr_t>(p.*field); },
       [field](ScanParams& p, std::uintptr_t v) { p.*field = reinterpret_cast<T>(v); });
+}
+
+using TotalFields = std::tuple<std::uintptr_t, std::uintptr_t, int64_t, int64_t, int, int>;
+
+// Each part is (from, to, count, stride, rows, dtype), see csrc/cuda/params.h.
+void launch_totals(const std::vector<TotalFields>& parts, std::uintptr_t stream) {
+  using swin_umamba::Totals;
+  if (parts.size() > Totals::kMost) throw std::invalid_argument("more sums than one launch takes");
+  Totals all;
+  for (const auto& [from, to, count, stride, rows, dtype] : parts) {
+    all.parts[all.count++] = {reinterpret_cast<const float*>(from), reinterpret_cast<void*>(to), count, stride, rows, dtype};
+  }
+  swin_umamba::launch_totals(all, stream);
 }
 
 // The CUDA kernels: fields by name, addresses as integers, and launches on a stream handle.
@@ -71,6 +86,7 @@ void bind_cuda(py::module_ m) {
   m.def("channel_blocks", &channel_blocks);
   m.def("choose_splits", &choose_splits);
   m.def("launch", &launch);
+  m.def("launch_totals", &::launch_totals);
   m.def("driver_version", &driver_version);
   m.def("runtime_version", &runtime_version);
 }

@@ -23,6 +23,8 @@ int channel_blocks(const ScanParams& p);
 int choose_splits(const ScanParams& p, Pass pass);
 // Throws std::runtime_error with CUDA's reason where the launch fails. `stream` is a cudaStream_t.
 void launch(const ScanParams& p, Pass pass, std::uintptr_t stream);
+// One launch for all of `all`.
+void launch_totals(Totals all, std::uintptr_t stream);
 // Driver and runtime versions as CUDA counts them (13000 is 13.0); 0 where there is no driver.
 int driver_version();
 int runtime_version();

@@ -64,4 +64,19 @@ struct ScanParams {
   float* ddt_weight = nullptr;   // (B * splits, K, D, R)
 };
 
+// to[i] = the sum of from[row * stride + i] over the rows, i < count.
+struct Total {
+  const float* from = nullptr;
+  void* to = nullptr;
+  int64_t count = 0, stride = 0;
+  int32_t rows = 1, dtype = kFloat32;
+  int32_t vectors = 0;  // whether four at a time are aligned: launch_totals() finds out
+};
+
+struct Totals {
+  static constexpr int kMost = 6;
+  Total parts[kMost];
+  int32_t count = 0;
+};
+
 }  // namespace swin_umamba

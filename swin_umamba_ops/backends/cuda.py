@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends._cuda_sums import DTYPES, on, totals, zeros
 
 chunk_length = 32  # kTile in csrc/cuda/mapping.cuh
 _DIRECTIONS = 4
-_DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csrc/cuda/params.h
 _MIN_CAPABILITY = (7, 5)
 
 Fields = dict[str, Any]
@@ -44,7 +44,7 @@ def why_unusable() -> str | None:
 def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
     if device.type != "cuda":
         return f"it serves CUDA tensors, not {device.type}"
-    if dtype not in _DTYPES:
+    if dtype not in DTYPES:
         return f"it serves float32, float16 and bfloat16, not {dtype}"
     if torch.cuda.get_device_capability(device) < _MIN_CAPABILITY:
         return "it needs compute capability 7.5 or newer"
@@ -105,17 +105,10 @@ def _run(which: str, plan: Any, like: Tensor, **addresses: int) -> None:
         dt = like.new_empty(rows, dtype=torch.float32)
         addresses |= {"split_state": state.data_ptr(), "split_dt": dt.data_ptr()}
     params = plan.with_fields(**addresses)
-    if device.index == torch.cuda.current_device():
-        _run_here(which, params, device)
-    else:
-        with torch.cuda.device(device):
-            _run_here(which, params, device)
-
-
-def _run_here(which: str, params: Any, device: torch.device) -> None:
-    if params.splits > 1:
-        _launch(params.with_fields(), which + "_SPLITS", device)
-    _launch(params, which, device)
+    with on(device):
+        if plan.splits > 1:
+            _launch(params.with_fields(), which + "_SPLITS", device)
+        _launch(params, which, device)
 
 
 def _partial_sums(plan: Any, like: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
@@ -125,11 +118,6 @@ def _partial_sums(plan: Any, like: Tensor, names: tuple[str, ...]) -> dict[str, 
     return {
         name: like.new_empty((rows, channels, *tails[name]), dtype=torch.float32) for name in names
     }
-
-
-def _total(rows: Tensor) -> Tensor:
-    """Their sum, in a fixed order."""
-    return rows.sum(0) if len(rows) > 1 else rows.squeeze(0)
 
 
 def _addresses(**tensors: Tensor | None) -> Fields:
@@ -150,12 +138,12 @@ def _ss2d_plan(which: str, x: Tensor, A_logs: Tensor, dt_projs_weight: Tensor) -
     """The plan of a pass, and whether it is one for the image kernels."""
     B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
-    dtype = _DTYPES[x.dtype]
+    dtype = DTYPES[x.dtype]
     image = _image_kernels_serve(x.device, dtype, D, N, R)
     L, width = H * W, R + 2 * N
     plan = _plan(
         which, x.device, image=int(image), B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R, dtype=dtype,
-        delta_dtype=_DTYPES[torch.float32],
+        delta_dtype=DTYPES[torch.float32],
         a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
@@ -215,8 +203,7 @@ def ss2d_backward(
     plan, image = _ss2d_plan("BACKWARD", x, A_logs, dt_projs_weight)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     dy = dy.float()
-    dx = torch.zeros_like(x, dtype=torch.float32)
-    dproj = torch.zeros_like(proj, dtype=torch.float32)
+    dx, dproj = zeros(x, proj)
     rows = _partial_sums(plan, x, ("dA", "dDs", "dbias", "ddt_weight")[: 4 if image else 3])
     outputs = _addresses(dx=dx, **rows)
     if image:
@@ -231,16 +218,17 @@ def ss2d_backward(
         **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias, states=states, dout=dy),
     )  # fmt: skip
     del delta
-    sums = {name: _total(t) for name, t in rows.items()}
-    dproj = dproj.to(proj.dtype)
+    dx, dproj, dA, dDs, dbias, *dweights = totals(
+        (dx[None], x.dtype), (dproj[None], x.dtype),
+        *((t, x.dtype if name == "ddt_weight" else torch.float32) for name, t in rows.items()),
+    )  # fmt: skip
     if ddelta is None:
-        dweight = sums["ddt_weight"].view_as(dt_projs_weight).to(dt_projs_weight.dtype)
+        dweight = dweights[0].view_as(dt_projs_weight)
     else:
         _low_rank(dproj, plan.R).copy_(_product(ddelta, dt_projs_weight))
         dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, plan.R))
         dweight = dweight.to(dt_projs_weight.dtype)
-    dbias = sums["dbias"].view_as(dt_projs_bias)
-    return dx.to(x.dtype), dproj, dweight, dbias, sums["dA"], sums["dDs"]
+    return dx, dproj, dweight, dbias.view_as(dt_projs_bias), dA, dDs
 
 
 # ---- selective_scan
@@ -252,8 +240,8 @@ def _sequence_plan(
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
     return _plan(
-        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=_DTYPES[u.dtype],
-        delta_dtype=_DTYPES[u.dtype], out_dtype=_DTYPES[out_dtype],
+        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[u.dtype],
+        delta_dtype=DTYPES[u.dtype], out_dtype=DTYPES[out_dtype],
         softplus=int(delta_softplus), x_b=D * L, x_d=L, x_l=1,
         delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
         out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
@@ -284,8 +272,7 @@ def selective_scan_backward(
     plan = _sequence_plan("BACKWARD", u, Bs, delta_softplus, u.dtype)
     dout = dout.float()
     du, ddelta = torch.empty_like(u), torch.empty_like(delta)
-    dBs = torch.zeros_like(Bs, dtype=torch.float32)
-    dCs = torch.zeros_like(Cs, dtype=torch.float32)
+    dBs, dCs = zeros(Bs, Cs)
     rows = _partial_sums(plan, u, ("dA", "dDs", "dbias"))
     _run(
         "BACKWARD", plan, u,
@@ -293,9 +280,12 @@ def selective_scan_backward(
         **_addresses(states=states, dout=dout, dlast=dlast, dx=du, ddelta=ddelta),
         **_addresses(dBs=dBs, dCs=dCs, **rows),
     )  # fmt: skip
-    dA, dDs, dbias = (_total(rows[name]) for name in ("dA", "dDs", "dbias"))
+    dBs, dCs, dA, dDs, dbias = totals(
+        (dBs[None], Bs.dtype), (dCs[None], Cs.dtype),
+        *((t, torch.float32) for t in rows.values()),
+    )  # fmt: skip
     return (
-        du, ddelta, dA, dBs.to(Bs.dtype), dCs.to(Cs.dtype),
+        du, ddelta, dA, dBs, dCs,
         u.new_empty((0,), dtype=torch.float32) if Ds is None else dDs,
         u.new_empty((0,), dtype=torch.float32) if delta_bias is None else dbias,
     )  # fmt: skip

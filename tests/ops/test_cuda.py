@@ -20,6 +20,7 @@ from torch import Tensor
 
 import swin_umamba_ops as ops
 from swin_umamba_ops import backends
+from swin_umamba_ops.backends import _cuda_sums
 
 pytestmark = pytest.mark.gpu
 
@@ -190,3 +191,26 @@ def test_every_element_of_the_output_is_written_or_summed_from_zero() -> None:
         torch.full((64_000_000,), float("nan"), device="cuda")
         results = with_gradients(ss2d, inputs, noise_like(inputs["x"]))
         assert all(torch.isfinite(t).all() for t in results.values())
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8), (1, 5), (3, 1027), (7, 2, 512), (2, 0)], ids=str)
+def test_sums_of_a_backward_pass(shape: tuple[int, ...]) -> None:
+    """Vectors and single values, one row and several, cast or not, all in one launch."""
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0)).cuda()
+    dtypes = (torch.float32, torch.float16, torch.bfloat16)
+    apart = torch.cat([rows.new_zeros(1), rows.flatten()])[1:].view(shape)  # 4 bytes off
+    wanted = [(t, dtype) for t in (rows, apart) for dtype in dtypes]
+    for total, (t, dtype) in zip(_cuda_sums.totals(*wanted), wanted, strict=True):
+        assert total.dtype == dtype
+        torch.testing.assert_close(total, t.double().sum(0).to(dtype))
+
+
+def test_zeros_share_memory_only_where_they_are_cast_later() -> None:
+    half = [torch.ones(3, 5, device="cuda", dtype=torch.float16), torch.ones(7, device="cuda")]
+    first, second = _cuda_sums.zeros(*half)
+    assert first.shape == (3, 5)
+    assert not first.any()
+    assert not second.any()
+    assert second.data_ptr() == first.data_ptr() + 16 * 4
+    first, second = _cuda_sums.zeros(half[1], half[1])
+    assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()

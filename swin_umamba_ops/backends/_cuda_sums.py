@@ -1,0 +1,59 @@
+"""What a backward pass of the CUDA kernels sums in: float32, cleared and cast in one launch each.
+
+A launch for each tensor would take longer than the scan of a small image.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends import _extension
+
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csrc/cuda/params.h
+
+
+def on(device: torch.device) -> AbstractContextManager[Any]:
+    """Make `device` the current one, unless it is."""
+    if device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+def totals(*wanted: tuple[Tensor, torch.dtype]) -> list[Tensor]:
+    """Sums over the first axis of float32 tensors, in a fixed order, each in the dtype wanted."""
+    made, parts = [], []
+    for rows, dtype in wanted:
+        if len(rows) == 1 and dtype == torch.float32:
+            made.append(rows[0])
+            continue
+        total = rows.new_empty(rows.shape[1:], dtype=dtype)
+        made.append(total)
+        count = total.numel()
+        parts.append((rows.data_ptr(), total.data_ptr(), count, count, len(rows), DTYPES[dtype]))
+    device = wanted[0][0].device
+    if parts:
+        with on(device):
+            stream = torch._C._cuda_getCurrentRawStream(device.index)
+            _extension.module().cuda.launch_totals(parts, stream)
+    return made
+
+
+def zeros(*like: Tensor) -> list[Tensor]:
+    """float32 zeros in their shapes, to sum in.
+
+    They share one piece of memory, but for float32 tensors: there they are results themselves.
+    """
+    if like[0].dtype == torch.float32:
+        return [torch.zeros_like(t) for t in like]
+    starts = [0]
+    for t in like:
+        starts.append(starts[-1] + (t.numel() + 3) // 4 * 4)  # 16 bytes for the kernels' vectors
+    whole = like[0].new_zeros(starts[-1], dtype=torch.float32)
+    return [
+        whole[start : start + t.numel()].view(t.shape)
+        for start, t in zip(starts, like, strict=False)
+    ]
