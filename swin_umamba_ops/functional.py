@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from swin_umamba_ops import backends, graph, library, reference
 from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
 from swin_umamba_ops.numerics import state_dtype
+from swin_umamba_ops.projected import projected_ss2d
 
 
 def _resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> str:
@@ -98,18 +99,25 @@ def ss2d(
 
     B, D, H, W = x.shape
     x = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format).contiguous()
-    proj = F.linear(x, x_proj_weight.reshape(-1, D).to(dtype))
-    y, _ = library.ss2d_scan(
-        x,
-        proj.view(B, H, W, 4, x_proj_weight.shape[1]),
-        dt_projs_weight.to(dtype).contiguous(),
-        dt_projs_bias.contiguous(),
-        A_logs.contiguous(),
-        Ds.contiguous(),
-        name,
-        out_dtype,
-        _wants_grad(x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds),
-    )
+    dt_projs_bias, A_logs, Ds = (t.contiguous() for t in (dt_projs_bias, A_logs, Ds))
+    save = _wants_grad(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    if save and not torch.compiler.is_compiling():
+        y = projected_ss2d(
+            x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, name, out_dtype
+        )
+    else:
+        proj = F.linear(x, x_proj_weight.reshape(-1, D).to(dtype))
+        y, _ = library.ss2d_scan(
+            x,
+            proj.view(B, H, W, 4, x_proj_weight.shape[1]),
+            dt_projs_weight.to(dtype).contiguous(),
+            dt_projs_bias,
+            A_logs,
+            Ds,
+            name,
+            out_dtype,
+            save,
+        )
     merged: Tensor = y.permute(0, 3, 1, 2)
     return merged
 

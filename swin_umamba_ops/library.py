@@ -339,8 +339,8 @@ class _NoSecondDerivative(torch.autograd.Function):
         )
 
 
-def _first_derivative_only(op: Any) -> Callable[..., tuple[Tensor, ...]]:
-    """The Autograd kernel of a backward op; plain backward passes run with gradients off."""
+def first_derivative_only(op: Any) -> Callable[..., tuple[Tensor, ...]]:
+    """A function whose gradients raise; plain backward passes run it with gradients off."""
 
     def autograd(*inputs: Any) -> tuple[Tensor, ...]:
         grads: tuple[Tensor, ...]
@@ -369,7 +369,7 @@ _register(
     "ss2d_scan_backward",
     _ss2d_scan_backward,
     _ss2d_scan_backward_fake,
-    _first_derivative_only(_OPS.ss2d_scan_backward.default),
+    first_derivative_only(_OPS.ss2d_scan_backward.default),
     flops.ss2d_scan_backward,
 )
 _register(
@@ -383,11 +383,12 @@ _register(
     "selective_scan_backward",
     _selective_scan_backward,
     _selective_scan_backward_fake,
-    _first_derivative_only(_OPS.selective_scan_backward.default),
+    first_derivative_only(_OPS.selective_scan_backward.default),
     flops.selective_scan_backward,
 )
 
 
 # The ops as functional.py calls them: a named overload saves the look-up.
 ss2d_scan = _OPS.ss2d_scan.default
+ss2d_scan_backward = _OPS.ss2d_scan_backward.default
 selective_scan = _OPS.selective_scan.default
