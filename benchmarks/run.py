@@ -280,6 +280,7 @@ def extra_memory(step: Step, mode: str, device: torch.device) -> int | None:
     """Peak of a call beyond its inputs, its output and its gradients, in bytes; GPU only."""
     if device.type != "cuda":
         return None
+    called(step, mode)  # cuBLAS takes its workspace anew after each capture of a graph
     gc.collect()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -64,7 +64,7 @@ void bind_cuda(py::module_ m) {
 #define ADDRESS(name) def_address(c, #name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
   FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
-  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(a_is_log); FIELD(softplus);
+  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(weight_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
   FIELD(accumulate);
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
   FIELD(bc_b); FIELD(bc_k); FIELD(bc_l); FIELD(bc_n); FIELD(out_b); FIELD(out_l); FIELD(out_d);
@@ -83,6 +83,7 @@ void bind_cuda(py::module_ m) {
       .value("BACKWARD_SPLITS", Pass::kBackwardSplits);
   m.def("image_kernels_serve", &image_kernels_serve);
   m.def("max_states", &max_states);
+  m.def("sequence_kernels_serve", &sequence_kernels_serve);
   m.def("channel_blocks", &channel_blocks);
   m.def("choose_splits", &choose_splits);
   m.def("launch", &launch);

@@ -120,7 +120,8 @@ def _captured(
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # On this stream: the one that torch takes otherwise is of the GPU that captured first.
-        with torch.cuda.graph(graph, stream=side):
+        # On this stream: the one that torch takes otherwise is of the GPU that captured first. What
+        # other threads do meanwhile (those that pin a loader's batches) is no part of the graph.
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             result = run()
     return graph, result

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
   using M = typename Source::M;
   extern __shared__ __align__(16) char shared[];
   float* base = reinterpret_cast<float*>(shared);
-  const Block w = Block::of<M>(p);
+  const Block w = Block::of<M>(p, p.splits - 1, 1);  // nothing lies before the first
   const Lane<M> t = Lane<M>::of(w);
   const auto stage = Stage<M, true>::at(base, t);
   const float *bc = stage.bc, *steps = stage.steps;
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
       }
     }
     __syncthreads();
-    source.load(tile - 1, source.load_dout(tile - 1));
+    source.load(tile - 1);
   }
   save_split<M>(p, w, t, carry, sum_dt);
 }
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   extern __shared__ __align__(16) char shared[];
   float* base = reinterpret_cast<float*>(shared);
   float* all_sums = base + Stage<M, true>::kFloats;
-  const Block w = Block::of<M>(p);
+  const Block w = Block::of<M>(p, p.splits, 0);
   const Lane<M> t = Lane<M>::of(w);
   const auto stage = Stage<M, true>::at(base, t);
   const float *bc = stage.bc, *steps = stage.steps;
@@ -235,10 +235,8 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     __syncwarp();
     source.write_gradients(tile, sums, stage);
     __syncthreads();
-    const int next = source.load_dout(tile - 1);
-    source.write_block_gradients(tile, Tile{all_sums});
-    __syncthreads();
-    source.load(tile - 1, next);
+    source.load(tile - 1);
+    source.write_block_gradients(tile, Tile{all_sums}, stage);
   }
 
   if (p.a_is_log) {  // d log(-A) = dA A

@@ -8,11 +8,14 @@
 #include "given.cuh"
 #include "image.cuh"
 #include "launch.h"
+#include "sequence.cuh"
 
 namespace swin_umamba {
 
 template <class Tag>
 struct Value;
+template <>
+struct Value<Float> { using type = float; };
 template <>
 struct Value<Half> { using type = __half; };
 template <>
@@ -25,6 +28,10 @@ struct SourceOf<Given<N>, kBackward> { using type = GivenSource<Mapping<N>, kBac
 template <int N, class T, bool kBackward>
 struct SourceOf<Image<N, T>, kBackward> {
   using type = ImageSource<Mapping<N>, typename Value<T>::type, kBackward>;
+};
+template <int N, class T, bool kBackward>
+struct SourceOf<Sequence<N, T>, kBackward> {
+  using type = SequenceSource<Mapping<N>, typename Value<T>::type, kBackward>;
 };
 
 inline void check(cudaError_t error, const char* what) {
@@ -58,7 +65,9 @@ void launch_family(const ScanParams& p, Pass pass, void* stream) {
   with_kernel<Family>(p, pass, [&](auto kernel, int threads, int bytes) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
           "preparing the scan kernel");
-    const int64_t grid = static_cast<int64_t>(p.B) * p.directions * p.blocks * p.splits;
+    const bool whole = pass == Pass::kForward || pass == Pass::kBackward;
+    const int splits = whole ? p.splits : p.splits - 1;
+    const int64_t grid = static_cast<int64_t>(p.B) * p.directions * p.blocks * splits;
     kernel<<<static_cast<unsigned>(grid), threads, bytes, static_cast<cudaStream_t>(stream)>>>(p);
     check(cudaGetLastError(), "launching the scan kernel");
   });

@@ -89,7 +89,7 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
     const auto ahead = source.ahead();
     source.wait();
     barrier_sync(kStagers, M::kThreads);
-    source.load(tile + 1, w.lane_position(p, tile + 1));
+    source.load(tile + 1);
     if (tile - w.first_tile >= M::kStages) finish(tile - M::kStages);
     source.prepare(tile, ahead, stage_of(tile));
     barrier_arrive(kStaged + (tile - w.first_tile) % M::kStages, 2 * M::kThreads);
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(2 * Source::M::kThreads, Source::M::kForwardBl
   using M = typename Source::M;
   extern __shared__ __align__(16) char shared[];
   float* stages = reinterpret_cast<float*>(shared);
-  const Block w = Block::of<M>(p);
+  const Block w = Block::of<M>(p, kFull ? p.splits : p.splits - 1, 0);  // nothing follows the last
   const Lane<M> t = Lane<M>::of(w);
   if (threadIdx.x < M::kThreads) {
     scan_tiles<M, kFull>(p, w, t, stages);

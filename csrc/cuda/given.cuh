@@ -31,8 +31,7 @@ struct GivenSource {
 
   // Everything is read in prepare(): there is nothing to start early or to wait for.
   __device__ void begin() {}
-  __device__ void load(int, int) {}
-  __device__ int load_dout(int) { return 0; }
+  __device__ void load(int) {}
   struct Ahead {};
   __device__ Ahead ahead() const { return {}; }
   __device__ void wait() {}
@@ -167,7 +166,8 @@ struct GivenSource {
   }
 
   // After a barrier: what belongs to the block as a whole. `sums` is the first warp's tile.
-  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums) {
+  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums,
+                                        const Stage<M, kBackward>&) {
     const int count = w.steps(tile);
     for_bc(w.lane_position(p, tile), [&](int step, int n, int64_t i) {
       if (step >= count || n >= p.N) return;

@@ -17,6 +17,7 @@ struct ImageSource {
   // Tiles of x on the way: forwards the one being loaded, the one being staged, and two whose y is
   // not written yet. Rows of proj are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : 4, kProjTiles = kBackward ? 1 : 2;
+  static constexpr int kPlaces = kBackward ? 2 : 4;  // backwards dproj is written after the next load
   static constexpr int kXRow = M::kChannels + 8;    // of T: 16-byte rows, four banks apart
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
@@ -30,19 +31,22 @@ struct ImageSource {
   }
   static __host__ __device__ int shared_bytes(const ScanParams& p) {
     const int rank = padded_rank(p.R);
-    const int tiles = kTile * (kXTiles * (kXRow * 2 + 4) + kProjTiles * proj_words(p) * 4);
-    const int backward = (kTile * kDyRow + M::kChannels * (rank + 2)) * 4;
+    const int tiles = kTile * (kXTiles * kXRow * 2 + kPlaces * 4 + kProjTiles * proj_words(p) * 4);
+    const int backward = (kTile * kDyRow + M::kChannels * rank) * 4;
     return tiles + M::kChannels * rank * 2 + (kBackward ? backward : 0);
   }
+
+  // Of dDs and dbias, over the lanes that stage other steps of the same channels; what a lane holds.
+  using ParameterSum = LaneSum<4 * kColumns, 8, 4>;
+  float parameter_sums[ParameterSum::kHeld] = {};
 
   const ScanParams& p;
   const Block& w;
   const Lane<M>& t;
   // Arrays of known size come first in shared memory, so that their places are constants.
-  T* x_tiles;         // (kXTiles, kTile, kXRow); later holds ddelta
-  int* places;        // (kXTiles, kTile): where the steps of a tile lie in the image
+  T* x_tiles;         // (kXTiles, kTile, kXRow)
+  int* places;        // (kPlaces, kTile): where the steps of a tile lie in the image
   float* dy;          // (kTile, kDyRow), backward only
-  float* dDs;         // (channels), then dbias (channels); backward only
   uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj; then weight and dweight
   __device__ int rank() const { return padded_rank(p.R); }
   __device__ int words() const { return proj_words(p); }
@@ -57,14 +61,12 @@ struct ImageSource {
       : p(p), w(w), t(t) {
     x_tiles = reinterpret_cast<T*>(own);
     places = reinterpret_cast<int*>(x_tiles + kXTiles * kTile * kXRow);
-    dy = reinterpret_cast<float*>(places + kXTiles * kTile);
-    dDs = dy + (kBackward ? kTile * kDyRow : 0);
-    p_tiles = reinterpret_cast<uint32_t*>(dDs + (kBackward ? 2 * M::kChannels : 0));
+    dy = reinterpret_cast<float*>(places + kPlaces * kTile);
+    p_tiles = reinterpret_cast<uint32_t*>(dy + (kBackward ? kTile * kDyRow : 0));
   }
 
-  __device__ int buffer(int tile) const { return (tile - w.first_tile) % kXTiles; }
-  __device__ T* x_of(int tile) const { return x_tiles + buffer(tile) * kTile * kXRow; }
-  __device__ int* places_of(int tile) const { return places + buffer(tile) * kTile; }
+  __device__ T* x_of(int tile) const { return x_tiles + (tile - w.first_tile) % kXTiles * kTile * kXRow; }
+  __device__ int* places_of(int tile) const { return places + (tile - w.first_tile) % kPlaces * kTile; }
   __device__ uint32_t* proj_of(int tile) const {
     return p_tiles + (tile - w.first_tile) % kProjTiles * kTile * words();
   }
@@ -75,25 +77,21 @@ struct ImageSource {
   }
 
   __device__ void begin() {
-    const int rank = this->rank();
-    T* weight = weights();
-    float* dweight = dweights();
-    for (int i = t.thread(); i < M::kChannels * rank; i += M::kThreads) {
-      const int c = w.channel + i / rank, r = i % rank;
-      const bool valid = c < w.channel_end && r < p.R;
-      weight[i] = valid ? static_cast<const T*>(
-                              p.dt_weight)[(static_cast<int64_t>(w.k) * p.D + c) * p.R + r]
-                        : T(0.0f);
-      if constexpr (kBackward) dweight[i] = 0.0f;
+    // A warp its channels, a lane two values of their rows.
+    const int rank = this->rank(), r = 2 * t.lane;
+#pragma unroll 4
+    for (int i = 0; i < M::WC; ++i) {
+      const int channel = t.warp * M::WC + i, c = min(w.channel + channel, p.D - 1);
+      if (r < rank) {
+        const bool valid = w.channel + channel < w.channel_end && r < p.R;
+        const T* row = static_cast<const T*>(p.dt_weight) + (static_cast<int64_t>(w.k) * p.D + c) * p.R;
+        copy_async<4>(weights() + channel * rank + r, row + (valid ? r : 0), valid);
+        if constexpr (kBackward) {
+          *reinterpret_cast<float2*>(dweights() + channel * rank + r) = make_float2(0.0f, 0.0f);
+        }
+      }
     }
-    if constexpr (kBackward) {
-      for (int i = t.thread(); i < 2 * M::kChannels; i += M::kThreads) dDs[i] = 0.0f;
-    }
-    if constexpr (kBackward) {
-      load(w.last_tile - 1, load_dout(w.last_tile - 1));
-    } else {
-      load(w.first_tile, w.lane_position(p, w.first_tile));
-    }
+    load(kBackward ? w.last_tile - 1 : w.first_tile);
   }
 
   // Two values of a (K, D) parameter, for this lane's channels of a column; zeros past the end.
@@ -121,42 +119,34 @@ struct ImageSource {
     }
   }
 
-  // dout's tile alone, whose place is free before the others'. Gives the lane's position, for load():
-  // it takes two divisions.
-  __device__ int load_dout(int tile) {
-    if (tile < w.first_tile) return 0;
-    const Lane<M> t = this->t.fresh();
-    const int at = w.lane_position(p, tile);
-    load_rows<M::kChannels * 4>(
-        t, dy, kDyRow * 4, p.dout + static_cast<int64_t>(w.b) * w.length * p.D + w.channel, p.D * 4u, at,
-        w.steps(tile), 4);
-    return at;
-  }
-
-  __device__ void load(int tile, int at) {
+  __device__ void load(int tile) {
     if (tile < w.first_tile || tile >= w.last_tile) return;
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
+    const int at = w.lane_position(p, tile);
     if (t.warp == 0) places_of(tile)[t.lane] = at;
     const int64_t image = static_cast<int64_t>(kBackward ? fresh(w.b) : w.b) * w.length;
     load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
                                 static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
                                 count, 2);
+    if constexpr (kBackward) {
+      load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, p.dout + image * p.D + w.channel, p.D * 4u, at, count, 4);
+    }
     const int width = p.R + 2 * M::N;
     const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
     uint32_t* to = proj_of(tile);
     const int words = this->words();
     const uint32_t row_bytes = p.K * width * 2u, row_words = width / 2;
-    // i / row_words by multiplication: exact for i < 2^16 / row_words, and here i < 32 * row_words.
-    const uint32_t reciprocal = (1u << 22) / row_words + 1;
-#pragma unroll 1
-    for (uint32_t i = t.thread(); i - t.lane < kTile * row_words; i += M::kThreads) {
-      const uint32_t row = i * reciprocal >> 22, word = i - row * row_words;
-      const uint32_t pos = __shfl_sync(~0u, at, row);
-      if (row < kTile) {
-        copy_async<4>(to + row * words + word,
-                      reinterpret_cast<const char*>(rows + 2 * word) + static_cast<uint64_t>(pos) * row_bytes,
-                      row < count);
+    // A lane a word of the row, a warp a row: only the row's address changes from copy to copy.
+    for (uint32_t word = t.lane; word - t.lane < row_words; word += 32) {
+      const char* from = reinterpret_cast<const char*>(rows + 2 * word);
+#pragma unroll
+      for (int i = 0; i < kTile / M::kWarps; ++i) {
+        const int row = i * M::kWarps + t.warp;
+        const uint32_t pos = __shfl_sync(~0u, at, row);
+        if (word < row_words) {
+          copy_async<4>(to + row * words + word, from + static_cast<uint64_t>(pos) * row_bytes, row < count);
+        }
       }
     }
   }
@@ -278,95 +268,86 @@ struct ImageSource {
     }
   }
 
-  // dx; ddelta takes the place of x, for the products of write_block_gradients.
+  // A warp's ddelta, (kTile, 2 * kRow) of T: in the place of the steps' dt, for the products with it.
+  static __device__ T* ddelta_of(const Stage<M, kBackward>& stage, int warp) {
+    return reinterpret_cast<T*>(stage.bc + stage.kBcFloats + warp * kTile * stage.kRow);
+  }
+
+  // dx and ddelta, and what the latter adds to the gradients of Ds, bias and dt_weight: all of this warp
+  // alone.
   __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
                                   const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     float* dx = static_cast<float*>(p.dx) + static_cast<int64_t>(w.b) * w.length * p.D + w.channel;
-#pragma unroll 1
+    T* ddeltas = ddelta_of(stage, t.warp);
+    const int first = lane_channel(t, 0), own = first - t.warp * M::WC;
+    bool channel_valid[kColumns];
+    float2 D[kColumns];
+    // By column dDs, then dbias: float16 would lose the small ddelta of which dbias is the sum.
+    float totals[4 * kColumns] = {};
+#pragma unroll
     for (int j = 0; j < kColumns; ++j) {
-      const int channel = lane_channel(t, j), own = channel - t.warp * M::WC;
-      const bool channel_valid = w.channel + channel < w.channel_end;
-      const float2 D = parameter(p.Ds, t, j);
-      // dDs, then dbias: float16 would lose the small ddelta of which dbias is the sum.
-      float totals[4] = {};
+      channel_valid[j] = w.channel + first + 8 * j < w.channel_end;
+      D[j] = parameter(p.Ds, t, j);
+    }
+    constexpr int kRows = 2;  // at a time: more would spill registers
+#pragma unroll 1
+    for (int part = 0; part < kTile / 8; part += kRows) {
       // Without branches, that the rows' latencies overlap. Past the end x and dout are 0, but the
       // sums of steps that were not walked are anything.
-      constexpr int kRows = kTile / 8;
       int pos[kRows];
-      float4 v[kRows], sum[kRows];
-      float2 x[kRows], g[kRows];
+      float4 v[kRows][kColumns], sum[kRows][kColumns];
+      float2 x[kRows][kColumns], g[kRows][kColumns];
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        const int step = 8 * i + t.lane / 4;
+        const int step = 8 * (part + i) + t.lane / 4;
         pos[i] = places_of(tile)[step];
-        v[i] = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * own);
-        x[i] = to_float2(*reinterpret_cast<const T2*>(x_of(tile) + step * kXRow + channel));
-        g[i] = *reinterpret_cast<const float2*>(dy + step * kDyRow + channel);
-        sum[i] = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * own);
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+          v[i][j] = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * (own + 8 * j));
+          x[i][j] = to_float2(*reinterpret_cast<const T2*>(x_of(tile) + step * kXRow + first + 8 * j));
+          g[i][j] = *reinterpret_cast<const float2*>(dy + step * kDyRow + first + 8 * j);
+          sum[i][j] = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * (own + 8 * j));
+        }
       }
+      __syncwarp();  // every lane has read its dt of these rows, whose place ddelta takes
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        const int step = 8 * i + t.lane / 4;
-        const bool valid = step < count && channel_valid;
-        float2 ddelta;
-        ddelta.x = fmaf(x[i].x, sum[i].y, kLn2 * sum[i].x) * softplus_slope(v[i].x);
-        ddelta.y = fmaf(x[i].y, sum[i].w, kLn2 * sum[i].z) * softplus_slope(v[i].z);
-        if (!valid) ddelta = make_float2(0.0f, 0.0f);
-        if (valid) {
-          add_to(dx + static_cast<int64_t>(pos[i]) * p.D + channel,
-                 make_float2(fmaf(D.x, g[i].x, v[i].x * sum[i].y), fmaf(D.y, g[i].y, v[i].z * sum[i].w)));
+        const int step = 8 * (part + i) + t.lane / 4;
+        float* dx_row = dx + static_cast<int64_t>(pos[i]) * p.D + first;
+#pragma unroll
+        for (int j = 0; j < kColumns; ++j) {
+          const bool valid = step < count && channel_valid[j];
+          const float4 dt = v[i][j], s = sum[i][j];
+          float2 ddelta;
+          ddelta.x = fmaf(x[i][j].x, s.y, kLn2 * s.x) * softplus_slope(dt.x);
+          ddelta.y = fmaf(x[i][j].y, s.w, kLn2 * s.z) * softplus_slope(dt.z);
+          if (!valid) ddelta = make_float2(0.0f, 0.0f);
+          if (valid) {
+            add_to(dx_row + 8 * j,
+                   make_float2(fmaf(D[j].x, g[i][j].x, dt.x * s.y), fmaf(D[j].y, g[i][j].y, dt.z * s.w)));
+          }
+          totals[4 * j] = fmaf(g[i][j].x, x[i][j].x, totals[4 * j]);
+          totals[4 * j + 1] = fmaf(g[i][j].y, x[i][j].y, totals[4 * j + 1]);
+          totals[4 * j + 2] += ddelta.x;
+          totals[4 * j + 3] += ddelta.y;
+          from_float2(ddelta, *reinterpret_cast<T2*>(ddeltas + step * 2 * stage.kRow + own + 8 * j));
         }
-        totals[0] = fmaf(g[i].x, x[i].x, totals[0]);
-        totals[1] = fmaf(g[i].y, x[i].y, totals[1]);
-        totals[2] += ddelta.x;
-        totals[3] += ddelta.y;
-        from_float2(ddelta, *reinterpret_cast<T2*>(x_of(tile) + step * kXRow + channel));
       }
-      // Over the lanes that stage other steps of the same channels.
-      using Sum = LaneSum<4, 8, 4>;
-      Sum::run(totals, t.lane);
-      const int i = Sum::first(t.lane);
-      if (Sum::owner(t.lane)) dDs[i / 2 * M::kChannels + channel + i % 2] += totals[0];
     }
+    ParameterSum::run(totals, t.lane);
+#pragma unroll
+    for (int v = 0; v < ParameterSum::kHeld; ++v) parameter_sums[v] += totals[v];
+    __syncwarp();
+    add_weight_gradients(tile, t, ddeltas, 2 * stage.kRow);
   }
 
-  // After a barrier: products with ddelta, and sums over the warps. `sums` is the first warp's tile.
-  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
-    const int count = w.steps(tile);
+  // ddelta^T @ the rank's part of proj.
+  __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta, int row) {
     const int rank = this->rank(), words = this->words();
-    const T* weight = weights();
     float* dweight = dweights();
-    const T* ddelta = x_of(tile);
     const uint32_t* p_tile = proj_of(tile);
-    const int width = p.R + 2 * M::N;
-    float* dproj = p.dproj + (static_cast<int64_t>(w.b) * w.length * p.K + w.k) * width;
-    const int64_t row = static_cast<int64_t>(p.K) * width;
-
-    for (int i = t.warp; i < rank / 4; i += M::kWarps) {  // ddelta @ weight, 16 x 8 at a time
-      const int half = i % 2, r = i / 2 * 8;
-      float sum[4] = {};
-#pragma unroll
-      for (int c = 0; c < M::kChannels; c += 8) {
-        uint32_t a[2], b[1];
-        load_blocks<false>(a, ddelta + (16 * half + t.lane % 16) * kXRow + c);
-        load_blocks<true>(b, weight + (c + t.lane % 8) * rank + r);
-        multiply_add<T>(sum, a, b);
-      }
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int step = 16 * half + 8 * e + t.lane / 4;
-        const int64_t pos = places_of(tile)[step];
-        const int column = r + 2 * (t.lane % 4);
-        if (step < count && column < p.R) {
-          add_to(dproj + pos * row + column, make_float2(sum[2 * e], sum[2 * e + 1]));
-        }
-      }
-    }
-
-    // ddelta^T @ the rank's part of proj, a warp its channels.
 #pragma unroll 1
     for (int r = 0; r < rank; r += 8) {
       uint32_t b[kTile / 8][1];
@@ -382,12 +363,12 @@ struct ImageSource {
 #pragma unroll
         for (int s = 0; s < kTile / 8; ++s) {
           uint32_t a[2];
-          const int columns = t.warp * M::WC + c;
+          const T* from = ddelta + (8 * s + t.lane % 8) * row + c;
           if constexpr (M::WC >= 16) {
-            load_blocks<true>(a, ddelta + (8 * s + t.lane % 8) * kXRow + columns + t.lane / 8 % 2 * 8);
+            load_blocks<true>(a, from + t.lane / 8 % 2 * 8);
           } else {
             uint32_t first[1];
-            load_blocks<true>(first, ddelta + (8 * s + t.lane % 8) * kXRow + columns);
+            load_blocks<true>(first, from);
             a[0] = first[0];
             a[1] = 0;
           }
@@ -400,6 +381,40 @@ struct ImageSource {
         if constexpr (M::WC >= 16) {
           to[4 * rank].x += sum[2];
           to[4 * rank].y += sum[3];
+        }
+      }
+    }
+  }
+
+  // After a barrier: dproj, by a product with ddelta and by sums over the warps. `sums` is the first
+  // warp's tile.
+  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums,
+                                        const Stage<M, kBackward>& stage) {
+    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const int count = w.steps(tile);
+    const int rank = this->rank();
+    const T* weight = weights();
+    const int width = p.R + 2 * M::N;
+    float* dproj = p.dproj + (static_cast<int64_t>(w.b) * w.length * p.K + w.k) * width;
+    const int64_t row = static_cast<int64_t>(p.K) * width;
+
+    for (int i = t.warp; i < rank / 4; i += M::kWarps) {  // ddelta @ weight, 16 x 8 at a time
+      const int half = i % 2, r = i / 2 * 8;
+      float sum[4] = {};
+#pragma unroll
+      for (int c = 0; c < M::kChannels; c += 8) {
+        uint32_t a[2], b[1];
+        load_blocks<false>(a, ddelta_of(stage, c / M::WC) + (16 * half + t.lane % 16) * 2 * stage.kRow + c % M::WC);
+        load_blocks<true>(b, weight + (c + t.lane % 8) * rank + r);
+        multiply_add<T>(sum, a, b);
+      }
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int step = 16 * half + 8 * e + t.lane / 4;
+        const int64_t pos = places_of(tile)[step];
+        const int column = r + 2 * (t.lane % 4);
+        if (step < count && column < p.R) {
+          add_to(dproj + pos * row + column, make_float2(sum[2 * e], sum[2 * e + 1]));
         }
       }
     }
@@ -437,20 +452,29 @@ struct ImageSource {
   __device__ void finish() {
     const int64_t o = (w.partial(p) * p.K + w.k) * p.D;
     __syncwarp();
-    if (t.lane < M::WC) {
-      const int channel = t.warp * M::WC + t.lane, c = w.channel + channel;
-      if (c < w.channel_end) {
-        p.dDs[o + c] = dDs[channel];
-        p.dbias[o + c] = dDs[M::kChannels + channel];
+    if (ParameterSum::owner(t.lane)) {
+#pragma unroll
+      for (int v = 0; v < ParameterSum::kHeld; ++v) {
+        const int i = ParameterSum::first(t.lane) + v;
+        const int c = w.channel + lane_channel(t, i / 4) + i % 2;
+        if (c < w.channel_end) (i % 4 < 2 ? p.dDs : p.dbias)[o + c] = parameter_sums[v];
       }
     }
-    const int rank = this->rank();
-    const float* dweight = dweights();
-    for (int i = t.lane; i < M::WC * rank; i += 32) {
-      const int channel = t.warp * M::WC + i / rank, r = i % rank;
-      const int64_t c = o + w.channel + channel;
-      if (w.channel + channel < w.channel_end && r < p.R) {
-        p.ddt_weight[c * p.R + r] = dweight[channel * rank + r];
+    // Where there are fewer rows than images and splits, several blocks add to one.
+    const int rank = this->rank(), r = 2 * t.lane;
+    const bool shared_rows = p.weight_rows < p.B * p.splits;
+    float* rows = p.ddt_weight + (w.partial(p) % p.weight_rows * p.K + w.k) * p.D * p.R;
+#pragma unroll 4
+    for (int i = 0; i < M::WC; ++i) {
+      const int channel = t.warp * M::WC + i, c = w.channel + channel;
+      if (c < w.channel_end && r < p.R) {
+        const float2 sum = *reinterpret_cast<const float2*>(dweights() + channel * rank + r);
+        float* to = rows + static_cast<int64_t>(c) * p.R + r;
+        if (shared_rows) {
+          add_to(to, sum);
+        } else {
+          *reinterpret_cast<float2*>(to) = sum;
+        }
       }
     }
   }

@@ -27,6 +27,13 @@ auto with_family(const ScanParams& p, F f) {
     }
     throw std::runtime_error("no image scan kernel for N = " + std::to_string(p.N));
   }
+  if (p.sequence) {
+    switch (p.dtype) {
+      case kFloat16: return f(Sequence<16, Half>{});
+      case kBFloat16: return f(Sequence<16, BFloat16>{});
+      default: return f(Sequence<16, Float>{});
+    }
+  }
   if (p.N <= 1) return f(Given<1>{});
   if (p.N <= 4) return f(Given<4>{});
   if (p.N <= 8) return f(Given<8>{});
@@ -50,6 +57,11 @@ int max_states() { return 256; }
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
   const bool states = N == 1 || N == 4 || N == 8 || N == 16 || N == 32 || N == 64;
   return capability >= 80 && dtype != kFloat32 && states && D % 8 == 0 && R % 2 == 0 && R <= 64;
+}
+
+// Whole pieces of four steps, and mamba-ssm's number of states: others have the general kernels.
+bool sequence_kernels_serve(int N, int64_t L, int capability) {
+  return capability >= 80 && N > 8 && N <= 16 && L % 4 == 0;
 }
 
 int channel_blocks(const ScanParams& p) {
@@ -78,7 +90,7 @@ int choose_splits(const ScanParams& p, Pass pass) {
     if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
     const double blocks = std::ceil(jobs * splits / processors);
     const double time = std::max(blocks, busy) * per_split * (splits > 1 ? 1 + extra : 1);
-    if (splits == 1 || time < 0.95 * least) {
+    if (splits == 1 || time < 0.99 * least) {
       best = splits;
       least = time;
     }

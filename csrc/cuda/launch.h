@@ -15,6 +15,8 @@ enum class Pass { kForward, kForwardSplits, kBackward, kBackwardSplits };
 // Which kernels serve these inputs: those that make dt from proj themselves (half inputs in
 // channels-last memory, from compute capability 8.0) or the general ones.
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability);
+// The 1-D scan of rows of steps, 16-byte aligned: ScanParams::sequence.
+bool sequence_kernels_serve(int N, int64_t L, int capability);
 // The most states that any kernel takes.
 int max_states();
 // Blocks of channels that a launch covers: ScanParams::blocks.
@@ -30,12 +32,15 @@ int driver_version();
 int runtime_version();
 
 // Tags of the kernel families; each is instantiated in a file of its own.
+struct Float {};
 struct Half {};
 struct BFloat16 {};
 template <int N>
 struct Given {};
 template <int N, class T>
 struct Image {};
+template <int N, class T>
+struct Sequence {};
 
 template <class Family>
 void launch_family(const ScanParams& p, Pass pass, void* stream);

@@ -61,14 +61,15 @@ struct Block {
   int first_tile, last_tile;    // [first_tile, last_tile)
   int tiles, length;
 
+  // `splits` of those that p has, from the first_split on.
   template <class M>
-  static __device__ Block of(const ScanParams& p) {
+  static __device__ Block of(const ScanParams& p, int splits, int first_split) {
     Block w;
     int i = blockIdx.x;
     const int block = p.first_block + i % p.blocks;
     i /= p.blocks;
-    w.split = i % p.splits;
-    i /= p.splits;
+    w.split = first_split + i % splits;
+    i /= splits;
     w.k = p.first_direction + i % p.directions;
     w.b = i / p.directions;
     const int group_channels = p.D / p.G;

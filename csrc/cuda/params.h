@@ -31,6 +31,9 @@ struct ScanParams {
   const void* Bs = nullptr;
   const void* Cs = nullptr;
   int64_t bc_b = 0, bc_k = 0, bc_l = 0, bc_n = 0;
+  // Where set, K is 1, x, delta, Bs, Cs, dx and ddelta are of dtype, their steps lie side by side
+  // (strides of 1) and every row of steps starts at a multiple of four values.
+  int32_t sequence = 0;
   // In place of delta, Bs and Cs: proj (B, L, K, R + 2N) and dt_weight (K, D, R), both contiguous.
   const void* proj = nullptr;
   const void* dt_weight = nullptr;
@@ -61,7 +64,8 @@ struct ScanParams {
   float* dA = nullptr;           // (B * splits, K * D, N); of the log where a_is_log
   float* dDs = nullptr;          // (B * splits, K * D)
   float* dbias = nullptr;        // (B * splits, K * D)
-  float* ddt_weight = nullptr;   // (B * splits, K, D, R)
+  float* ddt_weight = nullptr;   // (weight_rows, K, D, R), added to if these are fewer than B * splits
+  int32_t weight_rows = 1;
 };
 
 // to[i] = the sum of from[row * stride + i] over the rows, i < count.

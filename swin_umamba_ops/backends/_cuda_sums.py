@@ -5,6 +5,7 @@ A launch for each tensor would take longer than the scan of a small image.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
 
+_MOST_ROWS = 256  # added one after the other: rounding grows with them
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csrc/cuda/params.h
 
 
@@ -30,6 +32,9 @@ def totals(*wanted: tuple[Tensor, torch.dtype]) -> list[Tensor]:
         if len(rows) == 1 and dtype == torch.float32:
             made.append(rows[0])
             continue
+        if not 1 <= len(rows) <= _MOST_ROWS:
+            made.append(rows.sum(0).to(dtype))
+            continue
         total = rows.new_empty(rows.shape[1:], dtype=dtype)
         made.append(total)
         count = total.numel()
@@ -42,18 +47,18 @@ def totals(*wanted: tuple[Tensor, torch.dtype]) -> list[Tensor]:
     return made
 
 
-def zeros(*like: Tensor) -> list[Tensor]:
-    """float32 zeros in their shapes, to sum in.
+def zeros(like: Tensor, *shapes: tuple[int, ...]) -> list[Tensor]:
+    """float32 zeros beside `like`, to sum in.
 
-    They share one piece of memory, but for float32 tensors: there they are results themselves.
+    They share one piece of memory, but where `like` is float32: there they are results themselves.
     """
-    if like[0].dtype == torch.float32:
-        return [torch.zeros_like(t) for t in like]
+    if like.dtype == torch.float32:
+        return [like.new_zeros(shape) for shape in shapes]
     starts = [0]
-    for t in like:
-        starts.append(starts[-1] + (t.numel() + 3) // 4 * 4)  # 16 bytes for the kernels' vectors
-    whole = like[0].new_zeros(starts[-1], dtype=torch.float32)
+    for shape in shapes:
+        starts.append(starts[-1] + (math.prod(shape) + 3) // 4 * 4)  # 16 bytes, for vectors
+    whole = like.new_zeros(starts[-1], dtype=torch.float32)
     return [
-        whole[start : start + t.numel()].view(t.shape)
-        for start, t in zip(starts, like, strict=False)
+        whole[start : start + math.prod(shape)].view(shape)
+        for start, shape in zip(starts, shapes, strict=False)
     ]

@@ -17,6 +17,7 @@ from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._cuda_sums import DTYPES, on, totals, zeros
 
 chunk_length = 32  # kTile in csrc/cuda/mapping.cuh
+_WEIGHT_ROWS = 8  # that blocks add dt_projs_weight's gradient to: a row an image takes much memory
 _DIRECTIONS = 4
 _MIN_CAPABILITY = (7, 5)
 
@@ -114,7 +115,7 @@ def _run(which: str, plan: Any, like: Tensor, **addresses: int) -> None:
 def _partial_sums(plan: Any, like: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
     """Rows of the parameters' gradients, one for each image and split."""
     rows, channels = plan.B * plan.splits, plan.K * plan.D
-    tails = {"dA": (plan.N,), "ddt_weight": (plan.R,), "dDs": (), "dbias": ()}
+    tails = {"dA": (plan.N,), "dDs": (), "dbias": ()}
     return {
         name: like.new_empty((rows, channels, *tails[name]), dtype=torch.float32) for name in names
     }
@@ -203,11 +204,17 @@ def ss2d_backward(
     plan, image = _ss2d_plan("BACKWARD", x, A_logs, dt_projs_weight)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     dy = dy.float()
-    dx, dproj = zeros(x, proj)
-    rows = _partial_sums(plan, x, ("dA", "dDs", "dbias", "ddt_weight")[: 4 if image else 3])
+    rows = _partial_sums(plan, x, ("dA", "dDs", "dbias"))
+    sums = [x.shape, proj.shape]
+    if image:
+        weight_rows = plan.B * plan.splits
+        if not torch.are_deterministic_algorithms_enabled():
+            weight_rows = min(weight_rows, _WEIGHT_ROWS)
+        sums.append((weight_rows, *dt_projs_weight.shape))
+    dx, dproj, *dweights = zeros(x, *sums)
     outputs = _addresses(dx=dx, **rows)
     if image:
-        outputs |= _addresses(dproj=dproj)
+        outputs |= {"weight_rows": weight_rows, **_addresses(dproj=dproj, ddt_weight=dweights[0])}
         ddelta = None
     else:
         assert delta is not None
@@ -220,10 +227,10 @@ def ss2d_backward(
     del delta
     dx, dproj, dA, dDs, dbias, *dweights = totals(
         (dx[None], x.dtype), (dproj[None], x.dtype),
-        *((t, x.dtype if name == "ddt_weight" else torch.float32) for name, t in rows.items()),
+        *((t, torch.float32) for t in rows.values()), *((t, x.dtype) for t in dweights),
     )  # fmt: skip
     if ddelta is None:
-        dweight = dweights[0].view_as(dt_projs_weight)
+        dweight = dweights[0]
     else:
         _low_rank(dproj, plan.R).copy_(_product(ddelta, dt_projs_weight))
         dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, plan.R))
@@ -234,15 +241,26 @@ def ss2d_backward(
 # ---- selective_scan
 
 
+@functools.cache
+def _sequence_kernels_serve(device: torch.device, N: int, L: int) -> bool:
+    major, minor = torch.cuda.get_device_capability(device)
+    serve: bool = _extension.module().cuda.sequence_kernels_serve(N, L, 10 * major + minor)
+    return serve
+
+
 def _sequence_plan(
-    which: str, u: Tensor, Bs: Tensor, delta_softplus: bool, out_dtype: torch.dtype
-) -> Any:
+    which: str, u: Tensor, delta: Tensor, Bs: Tensor, Cs: Tensor, delta_softplus: bool,
+    out_dtype: torch.dtype,
+) -> Any:  # fmt: skip
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
+    # Tensors that start inside others may lie anywhere.
+    aligned = all(t.data_ptr() % 16 == 0 for t in (u, delta, Bs, Cs))
+    sequence = aligned and _sequence_kernels_serve(u.device, N, L)
     return _plan(
         which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[u.dtype],
         delta_dtype=DTYPES[u.dtype], out_dtype=DTYPES[out_dtype],
-        softplus=int(delta_softplus), x_b=D * L, x_d=L, x_l=1,
+        softplus=int(delta_softplus), sequence=int(sequence), x_b=D * L, x_d=L, x_l=1,
         delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
         out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
     )  # fmt: skip
@@ -252,7 +270,7 @@ def selective_scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
     delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    plan = _sequence_plan("FORWARD", u, Bs, delta_softplus, out_dtype)
+    plan = _sequence_plan("FORWARD", u, delta, Bs, Cs, delta_softplus, out_dtype)
     out = torch.empty_like(u, dtype=out_dtype)
     last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
     shape = (plan.B, _tiles(plan.W), plan.D, plan.N) if save else (0,)
@@ -269,10 +287,10 @@ def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    plan = _sequence_plan("BACKWARD", u, Bs, delta_softplus, u.dtype)
+    plan = _sequence_plan("BACKWARD", u, delta, Bs, Cs, delta_softplus, u.dtype)
     dout = dout.float()
     du, ddelta = torch.empty_like(u), torch.empty_like(delta)
-    dBs, dCs = zeros(Bs, Cs)
+    dBs, dCs = zeros(Bs, Bs.shape, Cs.shape)
     rows = _partial_sums(plan, u, ("dA", "dDs", "dbias"))
     _run(
         "BACKWARD", plan, u,

@@ -8,9 +8,12 @@ from functools import partial
 import pytest
 import torch
 from cases import (
+    ScanCase,
     SS2DCase,
+    cast_scan,
     cast_ss2d,
     check_function,
+    make_scan,
     make_ss2d,
     noise_like,
     relative_error,
@@ -25,6 +28,8 @@ from swin_umamba_ops.backends import _cuda_sums
 pytestmark = pytest.mark.gpu
 
 ss2d = partial(ops.ss2d, backend="cuda")
+selective_scan = partial(ops.selective_scan, backend="cuda")
+SCAN_REFERENCE = partial(ops.selective_scan, backend="reference")
 # D in whole vectors and R even: the kernels that make dt themselves. Parts of a block and of a
 # tile, one step, one row, one column, every N that has such a kernel, ranks of one to six blocks.
 IMAGE_CASES = (
@@ -40,6 +45,16 @@ IMAGE_CASES = (
     SS2DCase(1, 40, 9, 13, 8, 6),
     SS2DCase(1, 40, 9, 13, 32, 6),
     SS2DCase(1, 24, 9, 13, 64, 6),
+)
+# Whole pieces of four steps, 9 to 16 states: the kernels of rows of steps. Parts of a tile and of
+# a block, several groups, few channels over many steps.
+SEQUENCE_CASES = (
+    ScanCase(1, 1, 4, 16),
+    ScanCase(2, 24, 32, 16, 2),
+    ScanCase(1, 70, 100, 16),
+    ScanCase(2, 200, 68, 12, 2),
+    ScanCase(1, 64, 1028, 16),
+    ScanCase(1, 8, 4096, 9),
 )
 LONG = SS2DCase(1, 64, 61, 67, 16, 4)  # few channels, many steps: cut into splits
 
@@ -67,6 +82,34 @@ def _inputs(case: SS2DCase, dtype: torch.dtype = torch.float16) -> dict[str, Ten
 @pytest.mark.parametrize("case", IMAGE_CASES, ids=str)
 def test_image_kernels(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("case", SEQUENCE_CASES, ids=str)
+def test_sequence_kernels(case: ScanCase, dtype: torch.dtype) -> None:
+    inputs = cast_scan(make_scan(case), dtype, "cuda")
+    scan = partial(selective_scan, delta_softplus=True)
+    check_function(scan, partial(SCAN_REFERENCE, delta_softplus=True), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_sequence_kernels_without_optional_inputs(dtype: torch.dtype) -> None:
+    inputs = cast_scan(make_scan(ScanCase(2, 70, 100, 16)), dtype, "cuda")
+    few = {name: inputs[name] for name in ("u", "delta", "A", "B", "C")}
+    few["delta"] = few["delta"].abs()
+    check_function(selective_scan, SCAN_REFERENCE, few)
+
+
+def test_rows_of_steps_that_start_anywhere() -> None:
+    """Views into other tensors take the general kernels, with the same results."""
+    inputs = cast_scan(make_scan(ScanCase(1, 64, 128, 16)), torch.float16, "cuda")
+    expected = selective_scan(**inputs, delta_softplus=True)
+    for name in ("u", "delta", "B", "C"):
+        apart = torch.cat([inputs[name].new_zeros(1), inputs[name].flatten()])[1:]
+        apart = apart.view(inputs[name].shape)
+        assert apart.data_ptr() % 16 != 0
+        actual = selective_scan(**{**inputs, name: apart}, delta_softplus=True)
+        assert relative_error(actual, expected) < 1e-3
 
 
 @pytest.mark.parametrize("N", [65, 128, 256])
@@ -193,7 +236,9 @@ def test_every_element_of_the_output_is_written_or_summed_from_zero() -> None:
         assert all(torch.isfinite(t).all() for t in results.values())
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 8), (1, 5), (3, 1027), (7, 2, 512), (2, 0)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 4, 8), (1, 5), (3, 1027), (7, 2, 512), (2, 0), (0, 4), (5000, 8)], ids=str
+)
 def test_sums_of_a_backward_pass(shape: tuple[int, ...]) -> None:
     """Vectors and single values, one row and several, cast or not, all in one launch."""
     rows = torch.randn(shape, generator=torch.Generator().manual_seed(0)).cuda()
@@ -206,11 +251,11 @@ def test_sums_of_a_backward_pass(shape: tuple[int, ...]) -> None:
 
 
 def test_zeros_share_memory_only_where_they_are_cast_later() -> None:
-    half = [torch.ones(3, 5, device="cuda", dtype=torch.float16), torch.ones(7, device="cuda")]
-    first, second = _cuda_sums.zeros(*half)
+    x = torch.ones(2, device="cuda", dtype=torch.float16)
+    first, second = _cuda_sums.zeros(x, (3, 5), (7,))
     assert first.shape == (3, 5)
     assert not first.any()
     assert not second.any()
     assert second.data_ptr() == first.data_ptr() + 16 * 4
-    first, second = _cuda_sums.zeros(half[1], half[1])
+    first, second = _cuda_sums.zeros(x.float(), (7,), (7,))
     assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()

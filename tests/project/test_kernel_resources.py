@@ -15,9 +15,11 @@ from building.plan import CSRC, NVCC_FLAGS
 pytestmark = pytest.mark.slow
 BUILD = CSRC.parent / "build" / "csrc" / "cuda"
 ARCH = "sm_90"
-# The kernels of half inputs at 16 states, and those that every other input takes at 1 to 16.
+# The kernels of half inputs at 16 states, those of rows of steps at as many, and those that every
+# other input takes at 1 to 16.
 FILES = [
     *("image_n16_half", "image_n16_bfloat16"),
+    *("sequence_n16_half", "sequence_n16_bfloat16", "sequence_n16_float"),
     *("given_n1", "given_n4", "given_n8", "given_n16"),
 ]
 
