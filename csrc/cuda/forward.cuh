@@ -81,18 +81,18 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
   };
   // When the scan is through with a tile.
   const auto finish = [&](int tile) {
-    barrier_sync(kScanned + (tile - w.first_tile) % M::kStages, 2 * M::kThreads);
+    barrier_sync<kScanned, 2 * M::kThreads>((tile - w.first_tile) % M::kStages);
     if constexpr (kFull) source.write_outputs(tile, stage_of(tile));
   };
   source.begin();
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
     const auto ahead = source.ahead();
     source.wait();
-    barrier_sync(kStagers, M::kThreads);
+    barrier_sync<kStagers, M::kThreads>();
     source.load(tile + 1);
     if (tile - w.first_tile >= M::kStages) finish(tile - M::kStages);
     source.prepare(tile, ahead, stage_of(tile));
-    barrier_arrive(kStaged + (tile - w.first_tile) % M::kStages, 2 * M::kThreads);
+    barrier_arrive<kStaged, 2 * M::kThreads>((tile - w.first_tile) % M::kStages);
   }
   for (int tile = max(w.first_tile, w.last_tile - M::kStages); tile < w.last_tile; ++tile) finish(tile);
 }
@@ -111,7 +111,7 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Lan
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
     const int parity = (tile - w.first_tile) % M::kStages;
     const S stage = S::at(stages + parity * S::kFloats, t);
-    barrier_sync(kStaged + parity, 2 * M::kThreads);
+    barrier_sync<kStaged, 2 * M::kThreads>(parity);
     if constexpr (kFull) {
       if (p.states) {
         const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * w.tiles + tile;
@@ -163,7 +163,7 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Lan
         }
       }
     }
-    barrier_arrive(kScanned + parity, 2 * M::kThreads);
+    barrier_arrive<kScanned, 2 * M::kThreads>(parity);
   }
 
   if constexpr (kFull) {
