@@ -20,7 +20,8 @@ def test_an_image_on_the_cpu_is_refused(small, image):
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("name", model_names())
-def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image):
+def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = small(name, drop_path_rate=0.0).cuda().train()
 
     def loss(outputs, target):
