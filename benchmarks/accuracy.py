@@ -118,6 +118,19 @@ def command(job: Job, settings: Settings, device: str) -> list[str]:
     return [sys.executable, *worker, *arguments]
 
 
+def alone(device: str, visible: str | None) -> tuple[str, dict[str, str]]:
+    """A CUDA device as the only one that a process sees: its name there, and the environment.
+
+    visible: CUDA_VISIBLE_DEVICES here, if set.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return device, {}
+    names = visible.split(",") if visible else None
+    number = int(index or 0)
+    return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number] if names else str(number)}
+
+
 class _Runner:
     """Places on devices, each taking the next job whose source is there."""
 
@@ -172,12 +185,13 @@ class _Runner:
         if job.source in self.reasons:
             return f"needs {job.source}"
         log = self.settings.work / f"{job.name}.txt"
+        device, sees = alone(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
         try:
             with log.open("w") as text:
                 done = subprocess.run(
                     command(job, self.settings, device),
                     cwd=_ROOT,
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    env={**os.environ, "OMP_NUM_THREADS": "1", **sees},
                     stdout=text,
                     stderr=subprocess.STDOUT,
                     timeout=60 * self.settings.minutes + _STARTUP,

@@ -205,7 +205,7 @@ def ss2d_backward(
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     dy = dy.float()
     rows = _partial_sums(plan, x, ("dA", "dDs", "dbias"))
-    sums = [x.shape, proj.shape]
+    sums: list[tuple[int, ...]] = [x.shape, proj.shape]
     if image:
         weight_rows = plan.B * plan.splits
         if not torch.are_deterministic_algorithms_enabled():

@@ -39,6 +39,19 @@ def test_a_transfer_starts_from_the_encoder_of_its_source():
 
 
 @pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [
+        ("cpu", None, ("cpu", {})),
+        ("cuda:1", None, ("cuda:0", {"CUDA_VISIBLE_DEVICES": "1"})),
+        ("cuda", "4,6", ("cuda:0", {"CUDA_VISIBLE_DEVICES": "4"})),
+        ("cuda:1", "4,6", ("cuda:0", {"CUDA_VISIBLE_DEVICES": "6"})),
+    ],
+)
+def test_a_training_sees_its_own_gpu_alone(device, visible, expected):
+    assert accuracy.alone(device, visible) == expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere"], "which is no folder"),
