@@ -68,9 +68,10 @@ class SwinUMambaD(SegmentationModel):
         )
         self.stride = self.vssm_encoder.stride
         self.scales = (1, *(patch_size * 2**i for i in range(len(dims) - 1)))
+        first = self.vssm_encoder.patch_embed.proj
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                _init_he(module)
+                _init_he(module, bias=module is not first)
 
     def logits(self, x: Tensor) -> list[Tensor]:
         out: list[Tensor] = self.decoder(self.vssm_encoder(x), all_scales=self.deep_supervision)
@@ -87,8 +88,13 @@ class SwinUMambaD(SegmentationModel):
         return parts
 
 
-def _init_he(module: nn.Conv2d) -> None:
-    """nnU-Net's initialisation, which the release gives every convolution of this model."""
+def _init_he(module: nn.Conv2d, bias: bool) -> None:
+    """nnU-Net's initialisation, which the release gives every convolution of this model.
+
+    It makes biases 0, and then an image's zeros (its padding, say) stay 0 in all channels from norm
+    to norm: each multiplies the gradient by 1 / sqrt(eps), and all together by more than float32
+    holds. The first layer's bias, which alone can prevent that, keeps PyTorch's initialisation.
+    """
     nn.init.kaiming_normal_(module.weight, a=0.01)
-    if module.bias is not None:
+    if bias and module.bias is not None:
         nn.init.zeros_(module.bias)

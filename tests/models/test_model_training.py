@@ -38,6 +38,24 @@ def test_gradients_reach_every_trainable_parameter(name, small, image):
 
 
 @each_model
+def test_gradients_do_not_explode_where_an_image_is_zero(name):
+    """Padding: where every channel is 0 from norm to norm, each multiplies the gradient by 316."""
+    torch.manual_seed(0)
+    model = create_model(
+        name, in_channels=1, out_channels=3, depths=(2, 2, 2, 2), drop_path_rate=0.0
+    ).train()
+    x = torch.randn(1, 1, 64, 64)
+    norms = []
+    for rows in (64, 32):
+        x[:, :, rows:] = 0
+        backward(model, x)
+        norms.append(
+            nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        )
+    assert norms[1] < 5 * norms[0]
+
+
+@each_model
 def test_freezing_spares_the_patch_embedding(name, small, image):
     model = small(name).train()
     before = trainable(model)
@@ -131,7 +149,7 @@ def test_convolutions_of_the_d_model_start_as_nnunets(small):
     for conv in convolutions:
         fan_in = conv.weight[0].numel()
         assert conv.weight.std().item() == pytest.approx(gain * fan_in**-0.5, rel=0.2)
-        assert not conv.bias.any()
+        assert conv.bias.any() == (conv is model.vssm_encoder.patch_embed.proj)
     bound = model.decoder.concat_back_dim[0].weight.abs().max()  # PyTorch's own: uniform
     assert bound.item() == pytest.approx(64**-0.5, rel=0.02)
 
