@@ -67,18 +67,20 @@ class GraphedStep:
     ) -> None:
         _check_device(image)
         self._image, self._target = image.clone(), target.clone()
+        parameters = [p for p in model.parameters() if p.requires_grad]
 
-        def step() -> Tensor:
-            # Without a gradient to add to, backward leaves a new tensor: the graph's own.
-            model.zero_grad(set_to_none=True)
+        def step() -> tuple[Tensor, list[Tensor | None]]:
             with _autocast(dtype):
                 value = loss(model(self._image), self._target)
             scaled: Tensor = value if scaler is None else scaler.scale(value)
-            scaled.backward()
-            return value.detach()
+            # backward() would add to `grad` on the stream of the first loss that is still held,
+            # which need not be the one that is captured.
+            found = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            pairs = zip(parameters, found, strict=True)
+            return value.detach(), [None if g is None else _laid_out_as(p, g) for p, g in pairs]
 
-        self._graph, self._loss = _captured(step, image.device)
-        self._gradients = [(p, p.grad) for p in model.parameters() if p.grad is not None]
+        self._graph, (self._loss, found) = _captured(step, image.device)
+        self._gradients = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None]
 
     def __call__(self, image: Tensor, target: Tensor) -> Tensor:
         with torch.cuda.device(self._image.device):
@@ -88,6 +90,13 @@ class GraphedStep:
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         return self._loss
+
+
+def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient with its parameter's strides, as backward() would leave it."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 def _autocast(dtype: torch.dtype | None) -> torch.autocast:
