@@ -424,14 +424,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _profile(args)
         if args.verb == "accuracy":
             return _accuracy(args)
-        found = results.load(args.file)
+        trained = accuracy_report.load(args.file)
         if args.verb == "plot":
-            for path in plot.plot(found, args.to, args.prefix):
-                print(path)
-        elif args.into is None:
-            print(report.markdown(found))
+            if trained is None:
+                paths = plot.plot(results.load(args.file), args.to, args.prefix)
+            else:
+                paths = [args.to / f"{args.prefix}{args.file.stem}.png"]
+                accuracy_report.plot(trained, paths[0])
+            print(*paths, sep="\n")
+            return 0
+        if trained is None:
+            text = report.markdown(results.load(args.file))
         else:
-            report.insert(report.markdown(found), args.into)
+            text = accuracy_report.markdown(trained)
+        if args.into is None:
+            print(text)
+        else:
+            report.insert(text, args.into)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -70,6 +71,12 @@ def difference(first: dict[str, Any], second: dict[str, Any], metric: str) -> st
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
+def load(path: Path) -> dict[str, Any] | None:
+    """The facts of `python -m benchmarks accuracy`; None if the file is another verb's."""
+    facts: dict[str, Any] = json.loads(path.read_text())
+    return facts if "runs" in facts else None
+
+
 def markdown(facts: dict[str, Any]) -> str:
     where, settings = facts["environment"], facts["settings"]
     lines = [
@@ -106,6 +113,8 @@ def markdown(facts: dict[str, Any]) -> str:
                     ],
                 )
             )
+    if "note" in facts:
+        lines += ["", facts["note"]]
     return "\n".join(lines) + "\n"
 
 
@@ -124,8 +133,8 @@ def plot(facts: dict[str, Any], path: Path) -> None:
         models = unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset)
         for i, model in enumerate(models):
             for r in _runs(facts, dataset, model):
-                minutes, dsc = zip(*[(s / 60, d) for s, d in r["curve"]], strict=True)
                 label = model if r["seed"] == 0 else None
+                minutes, dsc = [s / 60 for s, _ in r["curve"]], [d for _, d in r["curve"]]
                 axis.plot(minutes, dsc, color=f"C{i}", alpha=1 if label else 0.4, label=label)
         axis.set(title=dataset, xlabel="minutes", ylabel="validation DSC", ylim=(0, 1))
         axis.legend(fontsize="small")

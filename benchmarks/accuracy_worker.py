@@ -34,20 +34,26 @@ def _save_encoder(run: Path) -> None:
         save_file(encoder, run / ENCODER)
 
 
+def _swin_umamba(*words: str) -> None:
+    """A command of the CLI; ends this process with its status where that is not 0."""
+    if status := app(list(words), standalone_mode=False):
+        sys.exit(status)
+
+
 def main(dataset: Path, run: Path, options: list[str]) -> None:
     device = options[options.index("--device") + 1]
-    app(["train", str(dataset), str(run), *options], standalone_mode=False)
+    _swin_umamba("train", str(dataset), str(run), *options)
     _save_encoder(run)
     with tempfile.TemporaryDirectory() as temporary:
         images = Path(temporary)
         _validation_images(dataset, run, images)
         masks = run / "predictions"
-        predict = ["predict", str(run), str(images), str(masks), "--last", "--device", device]
-        app(predict, standalone_mode=False)
+        last = ("--last", "--device", device)
+        _swin_umamba("predict", str(run), str(images), str(masks), *last)
     scores = run / "scores.part"
-    evaluate = ["evaluate", str(masks), str(dataset), "--run", str(run), "--json", str(scores)]
-    app(evaluate, standalone_mode=False)
-    app(["report", str(run)], standalone_mode=False)
+    against = ("--run", str(run), "--json", str(scores))
+    _swin_umamba("evaluate", str(masks), str(dataset), *against)
+    _swin_umamba("report", str(run))
     scores.rename(run / DONE)
 
 

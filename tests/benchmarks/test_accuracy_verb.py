@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, accuracy_report
+from benchmarks import accuracy, accuracy_report, accuracy_worker
 from benchmarks.accuracy import Job, Settings
 
 A, B = Path("sets/A"), Path("sets/B")
@@ -111,6 +111,24 @@ def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
     assert "swin_umamba_d, encoder from A" in text
     assert out.with_suffix(".png").stat().st_size > 1000
     assert "swin_umamba_d" in capsys.readouterr().out
+
+    # A training that ended before it was validated has no curve.
+    moved["curve"] = []
+    out.write_text(json.dumps({**facts, "note": "Stopped early."}))
+    assert command.main(["report", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == f"{text.strip()}\n\nStopped early."
+    assert command.main(["plot", str(out), "--to", str(tmp_path), "--prefix", "again_"]) == 0
+    assert (tmp_path / f"again_{out.stem}.png").stat().st_size > 1000
+
+
+def test_a_training_that_fails_is_not_scored(tmp_path, monkeypatch):
+    def app(words, standalone_mode):
+        assert words[0] == "train", "nothing is asked of a run that failed"
+        return 3
+
+    monkeypatch.setattr(accuracy_worker, "app", app)
+    with pytest.raises(SystemExit, match="3"):
+        accuracy_worker.main(tmp_path, tmp_path / "run", ["--device", "cpu"])
 
 
 def test_intervals_and_differences_are_over_cases():
