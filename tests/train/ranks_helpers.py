@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,18 +22,28 @@ from swin_umamba.weights import save_weights
 HERE = Path(__file__).parent
 
 
-def launched(*launcher: str, device: str, arguments: list[str | Path]) -> None:
-    """Run a program in two processes by a launcher's module and its options."""
+def started(*launcher: str, device: str, arguments: list[str | Path]) -> subprocess.Popen[str]:
+    """A launcher, by its module and its options, that starts a program in its processes."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, *arguments],
-        capture_output=True,
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **hidden},
-        timeout=300,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def launched(*launchers: tuple[str, ...], device: str, arguments: list[str | Path]) -> None:
+    """Run a program in two processes, by one launcher or by one on each of two nodes."""
+    nodes = [started(*launcher, device=device, arguments=arguments) for launcher in launchers]
+    try:
+        for node in nodes:
+            text, _ = node.communicate(timeout=300)
+            assert node.returncode == 0, text[-3000:]
+    finally:
+        for node in nodes:
+            node.kill()
 
 
 _ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--num_machines=1")
@@ -44,7 +55,26 @@ LAUNCHERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def trained_together(folder: Path, device: str, by: str = "torchrun") -> Path:
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def on_two_nodes(by: str) -> list[tuple[str, ...]]:
+    """What is typed on two nodes of one process each; both are this host."""
+    port = _free_port()
+    if by == "torchrun":
+        every = ("torch.distributed.run", "--nnodes=2", "--nproc-per-node=1")
+        every += ("--master-addr=127.0.0.1", f"--master-port={port}")
+        return [(*every, f"--node-rank={rank}") for rank in (0, 1)]
+    every = ("accelerate.commands.launch", "--num_processes=2", "--num_machines=2", "--multi_gpu")
+    every += ("--main_process_ip=127.0.0.1", f"--main_process_port={port}", *_PLAIN[:2])
+    return [(*every, f"--machine_rank={rank}") for rank in (0, 1)]
+
+
+def trained_together(folder: Path, device: str, by: str = "torchrun", *, nodes: int = 1) -> Path:
     """The folder, in which two processes that a launcher started have trained all CONFIGS."""
     frozen = CONFIGS["frozen"]
     torch.manual_seed(7)
@@ -53,7 +83,7 @@ def trained_together(folder: Path, device: str, by: str = "torchrun") -> Path:
     stop = signalled_at(2, signal.SIGTERM)
     assert run(folder, "dagger", device=device, into="grown", on_progress=stop).stopped
     launched(
-        *LAUNCHERS[by],
+        *([LAUNCHERS[by]] if nodes == 1 else on_two_nodes(by)),
         device=device,
         arguments=[HERE / "ranks_program.py", folder, device, *(["fsdp"] if by == "fsdp" else [])],
     )

@@ -46,7 +46,7 @@ def test_steps_that_are_not_finite_are_undone(together: Path, tmp_path: Path) ->
 
 def test_each_process_keeps_its_share(tmp_path: Path) -> None:
     """Of weights and optimizer state, which load from whole ones bit by bit."""
-    launched(*LAUNCHERS["fsdp"], device="cpu", arguments=[HERE / "sharding_program.py", tmp_path])
+    launched(LAUNCHERS["fsdp"], device="cpu", arguments=[HERE / "sharding_program.py", tmp_path])
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     for kept in ("weights", "moments"):
         assert first[kept] + second[kept] == first["all"]
