@@ -18,6 +18,7 @@ OPS_LAYERS = [
     {"__main__"},
     {""},
     {"functional", "fused"},
+    {"projected"},
     {"library"},
     {"backends"},
     {"checks", "flops", "graph", "numerics", "reference", "scan_order", "_version"},
