@@ -6,23 +6,15 @@ A launch for each tensor would take longer than the scan of a small image.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends._device import current
 
 _MOST_ROWS = 256  # added one after the other: rounding grows with them
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csrc/cuda/params.h
-
-
-def on(device: torch.device) -> AbstractContextManager[Any]:
-    """Make `device` the current one, unless it is."""
-    if device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(device)
 
 
 def totals(*wanted: tuple[Tensor, torch.dtype]) -> list[Tensor]:
@@ -41,7 +33,7 @@ def totals(*wanted: tuple[Tensor, torch.dtype]) -> list[Tensor]:
         parts.append((rows.data_ptr(), total.data_ptr(), count, count, len(rows), DTYPES[dtype]))
     device = wanted[0][0].device
     if parts:
-        with on(device):
+        with current(device):
             stream = torch._C._cuda_getCurrentRawStream(device.index)
             _extension.module().cuda.launch_totals(parts, stream)
     return made

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
-from swin_umamba_ops.backends._cuda_sums import DTYPES, on, totals, zeros
+from swin_umamba_ops.backends._cuda_sums import DTYPES, totals, zeros
+from swin_umamba_ops.backends._device import current
 
 chunk_length = 32  # kTile in csrc/cuda/mapping.cuh
 _WEIGHT_ROWS = 8  # that blocks add dt_projs_weight's gradient to: a row an image takes much memory
@@ -106,7 +107,7 @@ def _run(which: str, plan: Any, like: Tensor, **addresses: int) -> None:
         dt = like.new_empty(rows, dtype=torch.float32)
         addresses |= {"split_state": state.data_ptr(), "split_dt": dt.data_ptr()}
     params = plan.with_fields(**addresses)
-    with on(device):
+    with current(device):
         if plan.splits > 1:
             _launch(params.with_fields(), which + "_SPLITS", device)
         _launch(params, which, device)

@@ -7,7 +7,6 @@ of its own. Inputs of selective_scan go through the same kernels as one-directio
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 import triton
 from torch import Tensor
 
+from swin_umamba_ops.backends._device import current
 from swin_umamba_ops.backends.triton_kernels import backward, forward, project
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
@@ -173,13 +173,6 @@ class _Launch:
         return like.new_empty((s.B * self.splits, s.K * s.D, *tail), dtype=torch.float32)
 
 
-def _on(device: torch.device) -> Any:
-    """Make `device` the current one: Triton launches there."""
-    if device.type == "cpu":
-        return contextlib.nullcontext()
-    return torch.get_device_module(device).device(device)
-
-
 # ---- the scan, whatever its layout
 
 
@@ -249,7 +242,7 @@ def ss2d_forward(
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
-    with _on(x.device):
+    with current(x.device):
         sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
         y = x * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         shape = (sizes.B, DIRECTIONS, sizes.chunks, sizes.D, sizes.N) if save else (0,)
@@ -264,7 +257,7 @@ def ss2d_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of the six inputs from x to Ds, each like its input."""
     R = dt_projs_weight.shape[2]
-    with _on(x.device), torch.autocast(x.device.type, enabled=False):
+    with current(x.device), torch.autocast(x.device.type, enabled=False):
         sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
         dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         grads = _scan_backward(sizes, True, True, dy, x, dt, maps, A, states, None, dx, strides)
@@ -308,7 +301,7 @@ def selective_scan_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
     B, D, _ = u.shape
-    with _on(u.device):
+    with current(u.device):
         sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
         out = torch.empty_like(u, dtype=torch.float32)
         last = u.new_empty((B, D, sizes.N), dtype=torch.float32)
@@ -331,7 +324,7 @@ def selective_scan_backward(
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
-    with _on(u.device), torch.autocast(u.device.type, enabled=False):
+    with current(u.device), torch.autocast(u.device.type, enabled=False):
         sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
         du = torch.empty_like(u, dtype=torch.float32)
         grouped = states.view(sizes.B, sizes.chunks, sizes.K, sizes.D, sizes.N)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_umamba_ops.backends._device import current
+
 LIB = torch.library.Library("swin_umamba", "FRAGMENT")
 # Compiled graphs hand over the strides they were traced with: contiguous ones.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
@@ -21,9 +23,7 @@ def _on_its_device(impl: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(impl)
     def run(x: Tensor, *others: Any) -> Any:
-        if x.device.type != "cuda" or x.device.index == torch.cuda.current_device():
-            return impl(x, *others)
-        with torch.cuda.device(x.device):
+        with current(x.device):
             return impl(x, *others)
 
     return run
