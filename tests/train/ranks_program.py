@@ -1,4 +1,4 @@
-"""Run by a launcher, in each of its processes: what `test_train_ranks` compares with one process.
+"""Run by a launcher in each of its processes: what `test_train_together` compares with one process.
 
 Arguments: a folder to write to, the device (cpu or cuda), and for FSDP "fsdp".
 """
