@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
   source.begin();
 
   for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
-    const auto ahead = source.ahead();
+    const auto ahead = source.ahead(tile);
     source.wait();
     __syncthreads();
     source.prepare(tile, ahead, stage);
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
     float h[M::P][M::S];
     load_states<M>(p, w, t, p.states + (sequence * w.tiles + tile) * p.D * p.N, h);
-    const auto ahead = source.ahead();
+    const auto ahead = source.ahead(tile);
     source.wait();
     __syncthreads();
     source.prepare(tile, ahead, stage);

@@ -86,7 +86,7 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
   };
   source.begin();
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
-    const auto ahead = source.ahead();
+    const auto ahead = source.ahead(tile);
     source.wait();
     barrier_sync<kStagers, M::kThreads>();
     source.load(tile + 1);

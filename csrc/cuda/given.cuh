@@ -33,7 +33,7 @@ struct GivenSource {
   __device__ void begin() {}
   __device__ void load(int) {}
   struct Ahead {};
-  __device__ Ahead ahead() const { return {}; }
+  __device__ Ahead ahead(int) const { return {}; }
   __device__ void wait() {}
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow; }
 
@@ -83,7 +83,9 @@ struct GivenSource {
         if (p.bias) dt += p.bias[kc];
         if (p.softplus) dt = softplus(dt);
         x = load_as_float(p.x, w.b * p.x_b + pos * p.x_l + c * p.x_d, p.dtype);
-        if constexpr (kBackward) g = p.dout[w.b * p.dout_b + pos * p.dout_l + c * p.dout_d];
+        if constexpr (kBackward) {
+          g = static_cast<const float*>(p.dout)[w.b * p.dout_b + pos * p.dout_l + c * p.dout_d];
+        }
       }
       *reinterpret_cast<float2*>(stage.steps + step * stage.kRow + 2 * channel) = make_float2(dt, dt * x);
       if constexpr (kBackward) dy[step * kDyRow + channel] = g;

@@ -7,6 +7,7 @@
 #include "mapping.cuh"
 #include "math.cuh"
 #include "matrix.cuh"
+#include "parameter_sums.cuh"
 
 namespace swin_umamba {
 
@@ -30,15 +31,11 @@ struct ImageSource {
     return (words + 3) / 8 * 8 + 4;
   }
   static __host__ __device__ int shared_bytes(const ScanParams& p) {
-    const int rank = padded_rank(p.R);
     const int tiles = kTile * (kXTiles * kXRow * 2 + kPlaces * 4 + kProjTiles * proj_words(p) * 4);
-    const int backward = (kTile * kDyRow + M::kChannels * rank) * 4;
-    return tiles + M::kChannels * rank * 2 + (kBackward ? backward : 0);
+    return tiles + (kBackward ? kTile * kDyRow * 4 : 0);
   }
 
-  // Of dDs and dbias, over the lanes that stage other steps of the same channels; what a lane holds.
-  using ParameterSum = LaneSum<4 * kColumns, 8, 4>;
-  float parameter_sums[ParameterSum::kHeld] = {};
+  ParameterSums<M> parameter_sums;
 
   const ScanParams& p;
   const Block& w;
@@ -47,15 +44,9 @@ struct ImageSource {
   T* x_tiles;         // (kXTiles, kTile, kXRow)
   int* places;        // (kPlaces, kTile): where the steps of a tile lie in the image
   float* dy;          // (kTile, kDyRow), backward only
-  uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj; then weight and dweight
+  uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj
   __device__ int rank() const { return padded_rank(p.R); }
   __device__ int words() const { return proj_words(p); }
-  __device__ T* weights() const {  // (channels, rank)
-    return reinterpret_cast<T*>(p_tiles + kProjTiles * kTile * words());
-  }
-  __device__ float* dweights() const {  // (channels, rank)
-    return reinterpret_cast<float*>(weights() + M::kChannels * rank());
-  }
 
   __device__ ImageSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
       : p(p), w(w), t(t) {
@@ -76,22 +67,16 @@ struct ImageSource {
     return t.warp * M::WC + 8 * column + 2 * (t.lane % 4);
   }
 
-  __device__ void begin() {
-    // A warp its channels, a lane two values of their rows.
-    const int rank = this->rank(), r = 2 * t.lane;
-#pragma unroll 4
-    for (int i = 0; i < M::WC; ++i) {
-      const int channel = t.warp * M::WC + i, c = min(w.channel + channel, p.D - 1);
-      if (r < rank) {
-        const bool valid = w.channel + channel < w.channel_end && r < p.R;
-        const T* row = static_cast<const T*>(p.dt_weight) + (static_cast<int64_t>(w.k) * p.D + c) * p.R;
-        copy_async<4>(weights() + channel * rank + r, row + (valid ? r : 0), valid);
-        if constexpr (kBackward) {
-          *reinterpret_cast<float2*>(dweights() + channel * rank + r) = make_float2(0.0f, 0.0f);
-        }
-      }
-    }
-    load(kBackward ? w.last_tile - 1 : w.first_tile);
+  __device__ void begin() { load(kBackward ? w.last_tile - 1 : w.first_tile); }
+
+  // This lane's pair of an 8x8 block of dt_weight, as load_blocks() would give it untransposed: the rows
+  // are the block's channels from `channel` on, the columns ranks from r on. Few enough to stay in the
+  // first cache; in shared memory they would take another block's place.
+  __device__ uint32_t weight_block(const Lane<M>& t, int channel, int r) const {
+    const int c = w.channel + channel + t.lane / 4, column = r + 2 * (t.lane % 4);
+    if (c >= w.channel_end || column >= p.R) return 0;
+    const int pair = ((w.k * p.D + c) * p.R + column) / 2;  // R is even, and at most 64
+    return static_cast<const uint32_t*>(p.dt_weight)[pair];
   }
 
   // Two values of a (K, D) parameter, for this lane's channels of a column; zeros past the end.
@@ -130,7 +115,8 @@ struct ImageSource {
                                 static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
                                 count, 2);
     if constexpr (kBackward) {
-      load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, p.dout + image * p.D + w.channel, p.D * 4u, at, count, 4);
+      const float* dout = static_cast<const float*>(p.dout) + image * p.D + w.channel;
+      load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, dout, p.D * 4u, at, count, 4);
     }
     const int width = p.R + 2 * M::N;
     const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
@@ -159,7 +145,7 @@ struct ImageSource {
   struct Ahead {
     float2 bias[kColumns];
   };
-  __device__ Ahead ahead() const {
+  __device__ Ahead ahead(int) const {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     Ahead a;
 #pragma unroll
@@ -172,7 +158,6 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank(), words = this->words();
-    const T* weight = weights();
     const T* x_tile = x_of(tile);
     const uint32_t* p_tile = proj_of(tile);
     // All loads of a kind before the stores, which the compiler would not let them pass; and no branch
@@ -205,8 +190,7 @@ struct ImageSource {
       }
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        uint32_t b[1];
-        load_blocks<false>(b, weight + (t.warp * M::WC + 8 * j + t.lane % 8) * rank + r);
+        const uint32_t b[1] = {weight_block(t, t.warp * M::WC + 8 * j, r)};
         multiply_add<T>(dt[0][j], a[0], b);
         multiply_add<T>(dt[1][j], a[1], b);
       }
@@ -336,9 +320,7 @@ struct ImageSource {
         }
       }
     }
-    ParameterSum::run(totals, t.lane);
-#pragma unroll
-    for (int v = 0; v < ParameterSum::kHeld; ++v) parameter_sums[v] += totals[v];
+    parameter_sums.add(totals, t.lane);
     __syncwarp();
     add_weight_gradients(tile, t, ddeltas, 2 * stage.kRow);
   }
@@ -346,7 +328,7 @@ struct ImageSource {
   // ddelta^T @ the rank's part of proj.
   __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta, int row) {
     const int rank = this->rank(), words = this->words();
-    float* dweight = dweights();
+    float* dweight = p.ddt_weight + (w.partial(p) % p.weight_rows * p.K + w.k) * p.D * p.R;
     const uint32_t* p_tile = proj_of(tile);
 #pragma unroll 1
     for (int r = 0; r < rank; r += 8) {
@@ -374,13 +356,12 @@ struct ImageSource {
           }
           multiply_add<T>(sum, a, b[s]);
         }
-        float2* to = reinterpret_cast<float2*>(
-            dweight + (t.warp * M::WC + c + t.lane / 4) * rank + r + 2 * (t.lane % 4));
-        to->x += sum[0];
-        to->y += sum[1];
-        if constexpr (M::WC >= 16) {
-          to[4 * rank].x += sum[2];
-          to[4 * rank].y += sum[3];
+        // Sums of a block's own would take the shared memory of another block.
+        const int channel = w.channel + t.warp * M::WC + c + t.lane / 4, column = r + 2 * (t.lane % 4);
+        if (column < p.R) {
+          float* to = dweight + static_cast<int64_t>(channel) * p.R + column;
+          if (channel < w.channel_end) add_to(to, make_float2(sum[0], sum[1]));
+          if (M::WC >= 16 && channel + 8 < w.channel_end) add_to(to + 8 * p.R, make_float2(sum[2], sum[3]));
         }
       }
     }
@@ -393,7 +374,6 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank();
-    const T* weight = weights();
     const int width = p.R + 2 * M::N;
     float* dproj = p.dproj + (static_cast<int64_t>(w.b) * w.length * p.K + w.k) * width;
     const int64_t row = static_cast<int64_t>(p.K) * width;
@@ -403,9 +383,9 @@ struct ImageSource {
       float sum[4] = {};
 #pragma unroll
       for (int c = 0; c < M::kChannels; c += 8) {
-        uint32_t a[2], b[1];
+        uint32_t a[2];
+        const uint32_t b[1] = {transposed(weight_block(t, c, r))};
         load_blocks<false>(a, ddelta_of(stage, c / M::WC) + (16 * half + t.lane % 16) * 2 * stage.kRow + c % M::WC);
-        load_blocks<true>(b, weight + (c + t.lane % 8) * rank + r);
         multiply_add<T>(sum, a, b);
       }
 #pragma unroll
@@ -449,35 +429,7 @@ struct ImageSource {
     }
   }
 
-  __device__ void finish() {
-    const int64_t o = (w.partial(p) * p.K + w.k) * p.D;
-    __syncwarp();
-    if (ParameterSum::owner(t.lane)) {
-#pragma unroll
-      for (int v = 0; v < ParameterSum::kHeld; ++v) {
-        const int i = ParameterSum::first(t.lane) + v;
-        const int c = w.channel + lane_channel(t, i / 4) + i % 2;
-        if (c < w.channel_end) (i % 4 < 2 ? p.dDs : p.dbias)[o + c] = parameter_sums[v];
-      }
-    }
-    // Where there are fewer rows than images and splits, several blocks add to one.
-    const int rank = this->rank(), r = 2 * t.lane;
-    const bool shared_rows = p.weight_rows < p.B * p.splits;
-    float* rows = p.ddt_weight + (w.partial(p) % p.weight_rows * p.K + w.k) * p.D * p.R;
-#pragma unroll 4
-    for (int i = 0; i < M::WC; ++i) {
-      const int channel = t.warp * M::WC + i, c = w.channel + channel;
-      if (c < w.channel_end && r < p.R) {
-        const float2 sum = *reinterpret_cast<const float2*>(dweights() + channel * rank + r);
-        float* to = rows + static_cast<int64_t>(c) * p.R + r;
-        if (shared_rows) {
-          add_to(to, sum);
-        } else {
-          *reinterpret_cast<float2*>(to) = sum;
-        }
-      }
-    }
-  }
+  __device__ void finish() { parameter_sums.write(p, w, t); }
 };
 
 }  // namespace swin_umamba

@@ -67,6 +67,17 @@ __device__ inline void load_blocks(uint32_t (&r)[2], const void* row) {
   }
 }
 
+// An 8x8 block of 16-bit values in lanes as load_blocks<false>() gives it, to that of load_blocks<true>().
+__device__ inline uint32_t transposed(uint32_t block) {
+#if __CUDA_ARCH__ >= 800
+  uint32_t turned;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(block));
+  return turned;
+#else
+  return block;
+#endif
+}
+
 // c (16x8, float32) += a (16x8) @ b (8x8). Lane 4i+j holds rows i and i+8, columns 2j and 2j+1 of c.
 template <class T>
 __device__ inline void multiply_add(float (&c)[4], const uint32_t (&a)[2], const uint32_t (&b)[1]);

@@ -14,7 +14,7 @@ struct ScanParams {
   int32_t B = 0, K = 1, D = 0, H = 1, W = 0, N = 0, G = 1, R = 0;
   int32_t dtype = kFloat32;  // of x, Bs, Cs, dt_weight and dx
   int32_t delta_dtype = kFloat32;  // of delta and ddelta
-  int32_t out_dtype = kFloat32;
+  int32_t out_dtype = kFloat32, dout_dtype = kFloat32;
 
   // The part of the grid that this launch covers (all of it, unless determinism asks for an order).
   int32_t first_direction = 0, directions = 1;
@@ -51,9 +51,9 @@ struct ScanParams {
   float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
   float* split_dt = nullptr;     // (B, K, splits, D): the sum of dt over a split
 
-  // Backward. dout: (B, L, D) float32; dx, ddelta, dBs, dCs are laid out as their inputs' strides
-  // say, dx and dBs, dCs in float32 where they are added to.
-  const float* dout = nullptr;
+  // Backward. dout: (B, L, D), float32, or of dtype where `sequence` is set; dx, ddelta, dBs, dCs are
+  // laid out as their inputs' strides say, dx and dBs, dCs in float32 where they are added to.
+  const void* dout = nullptr;
   int64_t dout_b = 0, dout_l = 0, dout_d = 0;
   const float* dlast = nullptr;  // (B, K * D, N)
   void* dx = nullptr;
@@ -64,7 +64,7 @@ struct ScanParams {
   float* dA = nullptr;           // (B * splits, K * D, N); of the log where a_is_log
   float* dDs = nullptr;          // (B * splits, K * D)
   float* dbias = nullptr;        // (B * splits, K * D)
-  float* ddt_weight = nullptr;   // (weight_rows, K, D, R), added to if these are fewer than B * splits
+  float* ddt_weight = nullptr;   // (weight_rows, K, D, R), added to; split after image takes turns
   int32_t weight_rows = 1;
 };
 

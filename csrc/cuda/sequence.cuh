@@ -6,6 +6,7 @@
 #include "mapping.cuh"
 #include "math.cuh"
 #include "matrix.cuh"
+#include "parameter_sums.cuh"
 
 namespace swin_umamba {
 
@@ -38,9 +39,7 @@ struct SequenceSource {
     return rows * kRow * static_cast<int>(sizeof(T)) + values * 4;
   }
 
-  // Of dD and ddelta_bias, over the lanes that take other steps of the same channels; what a lane holds.
-  using ParameterSum = LaneSum<4 * kColumns, 8, 4>;
-  float parameter_sums[ParameterSum::kHeld] = {};
+  ParameterSums<M> parameter_sums;
 
   const ScanParams& p;
   const Block& w;
@@ -104,13 +103,16 @@ struct SequenceSource {
     const int64_t maps = w.b * p.bc_b + w.group * p.bc_k + first;
     load_rows<M::N>(t, maps_of(tile), p.Bs, maps, p.bc_n, p.N, count);
     load_rows<M::N>(t, maps_of(tile) + M::N * kRow, p.Cs, maps, p.bc_n, p.N, count);
-    if constexpr (kBackward) {  // turned by the copies themselves
-      const int channel = w.channel + t.warp * M::WC;
-      const float* from = p.dout + w.b * p.dout_b + channel * p.dout_d + first;
+    if constexpr (kBackward) {
+      if (dout_is_float32()) {  // turned by the copies themselves
+        const int channel = w.channel + t.warp * M::WC;
+        const float* all = static_cast<const float*>(p.dout);
+        const float* from = all + w.b * p.dout_b + channel * p.dout_d + first;
 #pragma unroll 4
-      for (int i = 0; i < M::WC; ++i) {
-        const bool exists = channel + i < w.channel_end && t.lane < count;
-        copy_async<4>(dy + t.lane * kDyRow + i, exists ? from + i * p.dout_d + t.lane : p.dout, exists);
+        for (int i = 0; i < M::WC; ++i) {
+          const bool exists = channel + i < w.channel_end && t.lane < count;
+          copy_async<4>(dy + t.lane * kDyRow + i, exists ? from + i * p.dout_d + t.lane : all, exists);
+        }
       }
     }
   }
@@ -123,8 +125,27 @@ struct SequenceSource {
 
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow; }
 
-  struct Ahead {};
-  __device__ Ahead ahead() const { return {}; }
+  __device__ bool dout_is_float32() const { return sizeof(T) == 4 || p.dout_dtype == kFloat32; }
+
+  // dout's halves, too small for such copies: a step of each of the warp's channels.
+  struct Ahead {
+    T dout[kBackward && sizeof(T) == 2 ? M::WC : 1];
+  };
+  __device__ Ahead ahead(int tile) const {
+    Ahead a{};
+    if constexpr (kBackward && sizeof(T) == 2) {
+      if (dout_is_float32()) return a;
+      const Lane<M> t = this->t.fresh();
+      const int channel = w.channel + t.warp * M::WC, count = w.steps(tile);
+      const T* from = static_cast<const T*>(p.dout) + w.b * p.dout_b + channel * p.dout_d + tile * kTile;
+#pragma unroll
+      for (int i = 0; i < M::WC; ++i) {
+        const bool exists = channel + i < w.channel_end && t.lane < count;
+        a.dout[i] = exists ? from[i * p.dout_d + t.lane] : T(0.0f);
+      }
+    }
+    return a;
+  }
 
   __device__ static float value(const T* from) {
     if constexpr (sizeof(T) == 4) {
@@ -142,9 +163,15 @@ struct SequenceSource {
   }
 
   // After the copies have landed and a barrier.
-  __device__ void prepare(int tile, const Ahead&, const Stage<M, kBackward>& stage) {
+  __device__ void prepare(int tile, const Ahead& ahead, const Stage<M, kBackward>& stage) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
+    if constexpr (kBackward && sizeof(T) == 2) {
+      if (!dout_is_float32()) {
+#pragma unroll
+        for (int i = 0; i < M::WC; ++i) dy[t.lane * kDyRow + i] = value(ahead.dout + i);
+      }
+    }
     constexpr int kQuads = 2 * M::N / 4, kItems = kTile * kQuads;
     const T* maps = maps_of(tile);
 #pragma unroll
@@ -256,9 +283,7 @@ struct SequenceSource {
         }
       }
     }
-    ParameterSum::run(totals, t.lane);
-#pragma unroll
-    for (int v = 0; v < ParameterSum::kHeld; ++v) parameter_sums[v] += totals[v];
+    parameter_sums.add(totals, t.lane);
     __syncwarp();
     const int64_t start = tile * kTile, channel = w.channel + warp_channel;
     T* du = static_cast<T*>(p.dx) + w.b * p.x_b + channel * p.x_d + start;
@@ -295,16 +320,7 @@ struct SequenceSource {
     }
   }
 
-  __device__ void finish() {
-    const int64_t o = w.partial(p) * p.D;
-    if (!ParameterSum::owner(t.lane)) return;
-#pragma unroll
-    for (int v = 0; v < ParameterSum::kHeld; ++v) {
-      const int i = ParameterSum::first(t.lane) + v;
-      const int c = w.channel + t.warp * M::WC + 2 * (t.lane % 4) + i / 4 * 8 + i % 2;
-      if (c < w.channel_end) (i % 4 < 2 ? p.dDs : p.dbias)[o + c] = parameter_sums[v];
-    }
-  }
+  __device__ void finish() { parameter_sums.write(p, w, t); }
 };
 
 }  // namespace swin_umamba

@@ -289,7 +289,8 @@ def selective_scan_backward(
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     plan = _sequence_plan("BACKWARD", u, delta, Bs, Cs, delta_softplus, u.dtype)
-    dout = dout.float()
+    if not (plan.sequence and dout.dtype == u.dtype):
+        dout = dout.float()
     du, ddelta = torch.empty_like(u), torch.empty_like(delta)
     dBs, dCs = zeros(Bs, Bs.shape, Cs.shape)
     rows = _partial_sums(plan, u, ("dA", "dDs", "dbias"))
@@ -297,7 +298,7 @@ def selective_scan_backward(
         "BACKWARD", plan, u,
         **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
         **_addresses(states=states, dout=dout, dlast=dlast, dx=du, ddelta=ddelta),
-        **_addresses(dBs=dBs, dCs=dCs, **rows),
+        **_addresses(dBs=dBs, dCs=dCs, **rows), dout_dtype=DTYPES[dout.dtype],
     )  # fmt: skip
     dBs, dCs, dA, dDs, dbias = totals(
         (dBs[None], Bs.dtype), (dCs[None], Cs.dtype),
