@@ -25,9 +25,9 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
 _LANES = 32
 _MAX_STATES = 256
-_MOST_REGISTERS = 128
-# Programs, of one warp each, that keep a multiprocessor busy.
-_PROGRAMS_PER_PROCESSOR = 16
+# What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
+_MOST_REGISTERS = 168
+_PROGRAMS_PER_PROCESSOR = 12
 
 
 @functools.cache
@@ -71,14 +71,15 @@ class _Tile:
 
 
 @functools.cache
-def _tile(N: int, backwards: bool) -> _Tile:
-    """Registers for about 8 states and channels, and backwards for a segment's decays and states;
-    where the interpreter runs, and only the number of operations counts, for many more."""
+def _tile(N: int, backwards: bool, interpreted: bool) -> _Tile:
+    """Registers for about 8 states and channels, and backwards for a segment's decays and states,
+    none spilled; where the interpreter runs, and only the number of operations counts, more
+    channels."""
     states = triton.next_power_of_2(N)
-    NL = min(4, states)
+    NL = max(min(4, states), states // 8)
     NH, DL = states // NL, _LANES // NL
-    DH = max(1, min(8, (128 if _interpreted() else 8) // NH))
-    U = 2 if backwards else 4
+    DH = min(8, 128 // NH) if interpreted else max(1, min(4, 8 // NH))
+    U = (2 if NH <= 4 else 1) if backwards else min(4, 16 // NH)
     return _Tile(NH, NL, DH, DL, U)
 
 
@@ -113,7 +114,7 @@ class _Launch:
 
     def __init__(self, sizes: _Sizes, like: Tensor, backwards: bool, image: bool) -> None:
         self.sizes, self.image = sizes, image
-        self.tile = _tile(sizes.N, backwards)
+        self.tile = _tile(sizes.N, backwards, _interpreted())
         self.blocks = -(-sizes.D // self.tile.channels)
         programs = sizes.B * sizes.K * self.blocks
         wanted = _PROGRAMS_PER_PROCESSOR * _processors(like.device)
@@ -124,12 +125,19 @@ class _Launch:
         # Backwards ptxas would take all of a lane's registers and leave too few warps to hide
         # latencies; the option is NVIDIA's.
         limited = backwards and like.device.type == "cuda" and torch.version.cuda is not None
-        self.compiling = {"maxnreg": _MOST_REGISTERS} if limited else {}
+        self.compiling = {
+            "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
+            **({"maxnreg": _MOST_REGISTERS} if limited else {}),
+        }
 
     def run(self, kernel: Any, *pointers: Any, strides: tuple[int, ...], **options: Any) -> None:
         """One launch, or, where determinism asks for it, one for each set of sums that must not
         meet in one address at the same time."""
         s, tile = self.sizes, self.tile
+        # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
+        even = s.D % tile.channels == 0
+        wide = self.image and even and s.N == tile.NH * tile.NL
+        wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
         directions, blocks = s.K, self.blocks
         if torch.are_deterministic_algorithms_enabled():
             directions = 1 if self.image else directions
@@ -141,8 +149,8 @@ class _Launch:
                     s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
                     s.chunks, first_direction, first_block, *strides, 1,
                     N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-                    U=tile.U, EVEN=s.D % tile.channels == 0, IMAGE=self.image, num_warps=1,
-                    **self.compiling, **options,
+                    U=tile.U, EVEN=even, WIDE=wide, IMAGE=self.image,
+                    num_warps=1, **self.compiling, **options,
                 )  # fmt: skip
 
     def split_states(
@@ -190,8 +198,9 @@ def _scan(
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Of a scan, in float32: maps, and sums over images of the rest."""
+    """Of a scan: dt before softplus, in x's dtype; maps and sums over images in float32."""
 
+    dt: Tensor
     maps: Tensor
     A: Tensor
     bias: Tensor
@@ -202,17 +211,17 @@ def _scan_backward(
     sizes: _Sizes, image: bool, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor,
     A: Tensor, states: Tensor, dlast: Tensor | None, dx: Tensor, strides: tuple[int, ...],
 ) -> _Gradients:  # fmt: skip
-    """Adds to dx (or, in sequences, writes it) and replaces dt by its gradient before softplus."""
+    """Adds to dx (or, in sequences, writes it)."""
     launch = _Launch(sizes, x, True, image)
-    dmaps = torch.zeros_like(maps)
+    ddt, dmaps = torch.empty_like(dt, dtype=x.dtype), torch.zeros_like(maps)
     dA, dbias, dDs = launch.partial(x, sizes.N), launch.partial(x), launch.partial(x)
     split = launch.split_states(x, dy, dt, maps, A, strides=strides)
     launch.run(
-        backward.backward_kernel, dy, x, dt, maps, A, states, launch.scratch(x), dlast, dx, dmaps,
-        dA, dbias, dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
+        backward.backward_kernel, dy, x, dt, maps, A, states, launch.scratch(x), dlast, dx, ddt,
+        dmaps, dA, dbias, dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
         SPLIT=launch.splits > 1,
     )  # fmt: skip
-    return _Gradients(dmaps, dA.sum(0), dbias.sum(0), dDs.sum(0))
+    return _Gradients(ddt, dmaps, dA.sum(0), dbias.sum(0), dDs.sum(0))
 
 
 # ---- ss2d
@@ -230,10 +239,10 @@ def _image_inputs(
     project.dt_kernel[(-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS)](
         proj, dt_projs_weight, dt_projs_bias, dt, rows, D, R, proj.stride(2), proj.stride(3),
         BLOCK_L=block[0], BLOCK_D=block[1], BLOCK_R=min(64, max(16, triton.next_power_of_2(R))),
-        EXACT=x.dtype == torch.float32,
+        EXACT=x.dtype == torch.float32, num_warps=8,
     )  # fmt: skip
     maps = proj[..., R:].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-    strides = (L * D, 0, D, 1, L * D, B * L * D, D, L * 8 * N, 2 * N, 8 * N, 1)
+    strides = (L * D, 0, D, 1, L * D, B * L * D, L * 8 * N, 2 * N, 8 * N, 1)
     return _Sizes(B, DIRECTIONS, D, H, W, N), strides, dt, maps, -torch.exp(A_logs)
 
 
@@ -261,8 +270,8 @@ def ss2d_backward(
         sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
         dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         grads = _scan_backward(sizes, True, True, dy, x, dt, maps, A, states, None, dx, strides)
-        ddt, weight = dt, dt_projs_weight.float()  # (4, B, L, D), (4, D, R)
-        dt_r = proj.flatten(1, 2)[..., :R].permute(2, 0, 1, 3).float()  # (4, B, L, R)
+        ddt, weight = grads.dt, dt_projs_weight.to(x.dtype)  # (4, B, L, D), (4, D, R)
+        dt_r = proj.flatten(1, 2)[..., :R].permute(2, 0, 1, 3).to(x.dtype)  # (4, B, L, R)
         dproj = torch.empty_like(proj)
         dproj[..., R:] = grads.maps
         dproj.flatten(1, 2)[..., :R] = (ddt @ weight[:, None]).permute(1, 2, 0, 3)
@@ -283,15 +292,14 @@ def _sequence_inputs(
     """Sizes, strides, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
-    dt = delta.to(torch.float32, copy=True)  # the backward overwrites it
+    dt = delta.float()
     if delta_bias is not None:
         dt = dt + delta_bias[:, None]
     if delta_softplus:
         dt = softplus(dt)
     maps = torch.cat([Bs, Cs], dim=2).float()
     each = D // G
-    sequence = (D * L, each * L, 1)
-    strides = (*sequence, L, *sequence, G * 2 * N * L, 2 * N * L, 1, L)
+    strides = (D * L, each * L, 1, L, D * L, each * L, G * 2 * N * L, 2 * N * L, 1, L)
     return _Sizes(B, G, each, 1, L, N), strides, dt, maps
 
 
@@ -337,7 +345,7 @@ def selective_scan_backward(
         dBs, dCs = grads.maps.split(sizes.N, dim=2)
         absent = u.new_empty((0,), dtype=torch.float32)
     return (
-        du.to(u.dtype), dt.to(delta.dtype), grads.A, dBs.to(Bs.dtype).contiguous(),
+        du.to(u.dtype), grads.dt.to(delta.dtype), grads.A, dBs.to(Bs.dtype).contiguous(),
         dCs.to(Cs.dtype).contiguous(),
         absent if Ds is None else grads.Ds, absent.clone() if delta_bias is None else grads.bias,
     )  # fmt: skip

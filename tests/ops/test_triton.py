@@ -72,10 +72,34 @@ def test_interpreted_on_the_cpu() -> None:
 )  # fmt: skip
 def test_tiles(name: str, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tile = TILES[name]
-    monkeypatch.setattr(backend, "_tile", lambda N, backwards: tile)
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards, interpreted: tile)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 9, 2, 3, N, 2)), torch.float32, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize(("N", "D"), [(1, 130), (2, 5), (16, 16), (13, 9), (64, 5)])
+def test_tiles_of_a_gpu(N: int, D: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's own are larger."""
+    tile = backend._tile
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), torch.float32, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+def test_images_that_lie_at_any_address() -> None:
+    """Whole tiles are read several values at a time, where the memory is aligned for it."""
+    case = cast_ss2d(make_ss2d(SS2DCase(1, 64, 3, 2, 16, 2)), torch.float16, DEVICE)
+    x = case["x"].permute(0, 2, 3, 1).contiguous()
+    shifted = torch.empty(x.numel() + 1, dtype=x.dtype, device=DEVICE)[1:].view(x.shape)
+    case["x"] = shifted.copy_(x).permute(0, 3, 1, 2)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), case
     )
 
 
@@ -110,7 +134,7 @@ def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -
 def test_deterministic_launches_agree_and_repeat(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_tile", lambda N, backwards: TILES["narrow"])
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards, interpreted: TILES["narrow"])
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 6, 2, 3, 4, 2)), dtype, DEVICE)
     gradient = noise_like(inputs["x"])
@@ -132,7 +156,7 @@ def test_deterministic_launches_agree_and_repeat(
         (forward.split_kernel, "x dt bc A split_state split_dt"),
         (
             backward.backward_kernel,
-            "dy x dt bc A states scratch dlast dx dbc dA dbias dDs split_state split_dt",
+            "dy x dt bc A states scratch dlast dx ddt dbc dA dbias dDs split_state split_dt",
         ),
         (project.dt_kernel, "proj weight bias dt"),
     ],

@@ -4,7 +4,8 @@ With g the adjoint of the state h after a step, a = exp(dt A) and u = dt x Bs:
     dCs = dy h    dBs = g dt x    d(dt x) = g Bs    q = (a g) h_before    ddt = A q    dA = dt q
 and a g goes on to the step before. Of each chunk of T steps the entering state was saved. From it
 the states that enter its segments of U steps are made again, and noted in a scratch of the
-program's own. The segments are then taken from the last to the first, their states in registers.
+program's own. The segments are then taken from the last to the first, their states in registers;
+each one's rows are asked for while the one behind it is worked on.
 """
 
 from __future__ import annotations
@@ -13,23 +14,24 @@ import triton
 import triton.language as tl
 
 from swin_umamba_ops.backends.triton_kernels import unspecialised
-from swin_umamba_ops.backends.triton_kernels.forward import LOG2E
+from swin_umamba_ops.backends.triton_kernels.forward import LOG2E, load_steps
 from swin_umamba_ops.backends.triton_kernels.tile import (
-    advance,
-    flat_states,
+    channel_of_lane,
+    channels_of_lane,
     fold_splits,
     lane_channels,
     lane_states,
-    load_row,
-    load_tile,
+    load_channels,
+    load_states,
     locate,
     register_channels,
     register_states,
     retreat,
     start,
-    store_tile,
+    state_of_lane,
+    store_states,
     sum_channels,
-    sum_states_in_place,
+    sum_states,
     walk,
 )
 
@@ -43,18 +45,49 @@ def softplus_slope(dt):
     return tl.where(dt < 0.25, series, 1 - tl.exp2(dt * -LOG2E))
 
 
+@triton.jit
+def load_steps_back(
+    at, inner, step, L, dy, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
+    run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
+    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Where the U steps from `step` on lie in x and in bc, their rows of dy, x, dt, Bs and Cs, and
+    where those before them end. The first and the last step take the place of any beyond them. Cs
+    lie `states` after Bs."""
+    places = ()
+    maps = ()
+    dys = ()
+    xs = ()
+    dts = ()
+    Bs = ()
+    Cs = ()
+    for i in tl.static_range(U - 1, -1, -1):
+        p = at.to(tl.int64)
+        place = p * x_l
+        map = p * bc_l
+        places = (place,) + places
+        maps = (map,) + maps
+        dys = (load_channels(dy + place, x_registers, own_d, DH, EVEN, WIDE),) + dys
+        xs = (load_channels(x + place, x_registers, own_d, DH, EVEN, WIDE),) + xs
+        dts = (load_channels(dt + place, x_registers, own_d, DH, EVEN, WIDE),) + dts
+        Bs = (load_states(bc + map, bc_registers, own_n, NH, FULL, WIDE),) + Bs
+        Cs = (load_states(bc + map + states, bc_registers, own_n, NH, FULL, WIDE),) + Cs
+        at, inner = retreat(at, inner, run, move, turn, (step + i > 0) & (step + i < L))
+    return (places, maps, dys, xs, dts, Bs, Cs), at, inner
+
+
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def backward_kernel(
-    dy, x, dt, bc, A, states, scratch, dlast, dx, dbc, dA, dbias, dDs, split_state, split_dt,
+    dy, x, dt, bc, A, states, scratch, dlast, dx, ddt, dbc, dA, dbias, dDs, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
     IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """dy and dx have x's strides, dbc has bc's. dx is added to (IMAGE) or stored, dt replaced by
-    its gradient before softplus, dbc added to; dA, dbias and dDs hold one row for each image and
-    split."""
+    """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
+    before softplus, stored, dbc added to; dA, dbias and dDs hold one row for each image and split.
+    """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
@@ -63,14 +96,15 @@ def backward_kernel(
         bc_n = 1
     L = H * W
     FULL: tl.constexpr = N == NH * NL
-    nl = lane_states(NL, DL, one)
-    nh = register_states(NH, NL)
+    nl = lane_states(NH, NL, DL, one)
+    nh = register_states(NH)
     first_d = block * DH * DL
-    dl = lane_channels(NL, DL, one)
-    dh = register_channels(DH, DL)
+    dl = lane_channels(DH, NL, DL, one)
+    dh = register_channels(DH)
     d_end = D - first_d
-    flat_n = flat_states(NH, NL)
-    tile_mask = (nl + nh < N) & (dl + dh < d_end)
+    own_d = dl + dh < d_end
+    own_n = nl + nh < N
+    tile_mask = own_n & own_d
     lanes = dl * N + nl
     registers = dh * N + nh
     EXACT: tl.constexpr = EVEN and FULL
@@ -78,134 +112,132 @@ def backward_kernel(
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
     at_x = wide_b * x_b + k * x_k + first_d * x_d
-    at_dt = wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
     at_bc = wide_b * bc_b + k * bc_k
-    x += at_x
-    dy += at_x
+    x += at_x + dl * x_d
+    dy += at_x + dl * x_d
     dx += at_x
-    dt += at_dt
-    bc += at_bc
+    at_dt = wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
+    dt += at_dt + dl * x_d
+    ddt += at_dt
+    bc += at_bc + nl * bc_n
     dbc += at_bc
-    A2 = LOG2E * load_tile(A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT)
+    A += (k * D + first_d) * N + lanes
+    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
         from_ = (sequence * D + first_d) * N
-        carry = load_tile(dlast + from_, lanes, registers, tile_mask, EXACT)
+        carry = load_states(dlast + from_ + lanes, registers, tile_mask, NH, EXACT, WIDE)
     if SPLIT:
         carry = fold_splits(
             carry, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N,
-            lanes, registers, tile_mask, dl + dh, EXACT, True,
+            lanes, registers, tile_mask, dl + dh, NH, EXACT, WIDE, True,
         )  # fmt: skip
     A_sum = tl.zeros((NH, DH, NL, DL), tl.float32)
-    bias_sum = tl.zeros((1, DH, NL, DL), tl.float32)
+    bias_sum = tl.zeros((1, max(DH // NL, 1), NL, DL), tl.float32)
     D_sum = tl.zeros((1, DH, NL, DL), tl.float32)
-    # All lanes of a channel hold its sums; the one at 0 writes them.
-    writer = tl.where(dl + dh < d_end, nl, NL)
+    sum_d, d_owner = channel_of_lane(DH, NL)
+    sum_n, n_owner = state_of_lane(NH, DL)
+    sum_d += dl
+    sum_n += nl
 
     SIZE: tl.constexpr = NH * DH * NL * DL
-    own_lanes = nl * DL + dl
-    own_registers = nh * (DH * DL) + dh * NL
-    scratch += tl.program_id(0).to(tl.int64) * (T // U * SIZE)
+    own_registers = dh * NH + nh
+    scratch += tl.program_id(0).to(tl.int64) * (T // U * SIZE) + dl * (NL * NH) + nl * DH
 
     first = s * split_chunks
     end = tl.minimum(first + split_chunks, chunks)
     run, move, turn = walk(k, H, W, IMAGE)
+    segments = (tl.minimum(L - (end - 1) * T, T) + U - 1) // U
+    step = (end - 1) * T + (segments - 1) * U
+    back_at, back_inner = start(tl.minimum(step + U, L) - 1, k, H, W, run, IMAGE)
+    rows, back_at, back_inner = load_steps_back(
+        back_at, back_inner, step, L, dy, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+    )  # fmt: skip
     for back in range(first, end):
         chunk = first + end - 1 - back
         from_ = ((sequence * chunks + chunk) * D + first_d) * N
-        h = load_tile(states + from_, lanes, registers, tile_mask, EXACT)
+        h = load_states(states + from_ + lanes, registers, tile_mask, NH, EXACT, WIDE)
         at, inner = start(chunk * T, k, H, W, run, IMAGE)
-        store_tile(scratch, own_lanes, own_registers, h, tile_mask, True)
         segments = (tl.minimum(L - chunk * T, T) + U - 1) // U
-        for segment in range(1, segments):
-            xs = ()
-            dts = ()
-            Bs = ()
-            for _ in tl.static_range(U):
-                p = at.to(tl.int64)
-                xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
-                dts = dts + (load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN),)
-                Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
-                at, inner = advance(at, inner, run, move, turn, True)
-            for i in tl.static_range(U):
-                h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i])
+        forth, at, inner = load_steps(
+            at, inner, L - chunk * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
+            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, WIDE,
+        )  # fmt: skip
+        # Two segments at a time, for rows that come from far away.
+        for segment in range(0, segments, 2):
+            _, xs, dts, Bs, _ = forth
+            forth, at, inner = load_steps(
+                at, inner, L - chunk * T - (segment + 2) * U, x, dt, bc, x_l, bc_l,
+                dh * x_d, nh * bc_n, None, own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL,
+                WIDE,
+            )  # fmt: skip
             note = scratch + segment * SIZE
-            store_tile(note, own_lanes, own_registers, h, tile_mask, True)
+            for i in tl.static_range(2 * U):
+                if i % U == 0:
+                    store_states(note + i // U * SIZE, own_registers, h, tile_mask, NH, True, WIDE)
+                h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i].to(tl.float32))
         tl.debug_barrier()  # should Triton read the scratch in other lanes than it wrote it
 
+        note = scratch + (segments - 1) * SIZE
+        entering = load_states(note, own_registers, tile_mask, NH, True, WIDE)
         for segment_back in range(segments):
             segment = segments - 1 - segment_back
-            note = scratch + segment * SIZE
-            h = load_tile(note, own_lanes, own_registers, tile_mask, True)
+            h = entering
+            note = scratch + tl.maximum(segment - 1, 0) * SIZE
+            entering = load_states(note, own_registers, tile_mask, NH, True, WIDE)
             step = chunk * T + segment * U
-            first_at = at
-            first_inner = inner
-            positions = ()
-            xs = ()
-            dus = ()
-            dts = ()
-            dys = ()
-            Bs = ()
-            Cs = ()
-            for i in tl.static_range(U):
-                p = at.to(tl.int64)
-                positions = positions + (p,)
-                ok = step + i < L
-                dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
-                dt_i = tl.where(ok, dt_i, 0.0)
-                dts = dts + (dt_i,)
-                x_i = load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN)
-                xs = xs + (x_i,)
-                dus = dus + (dt_i * x_i,)
-                dy_i = load_row(dy + p * x_l, dl, dh, x_d, d_end, EVEN)
-                dys = dys + (tl.where(ok, dy_i, 0.0),)
-                Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
-                Cs = Cs + (load_row(bc + p * bc_l + N * bc_n, nl, nh, bc_n, N, FULL),)
-                at, inner = advance(at, inner, run, move, turn, step + i + 1 < L)
+            places, maps, dys, xs, dts, Bs, Cs = rows
+            rows, back_at, back_inner = load_steps_back(
+                back_at, back_inner, step - U, L, dy, x, dt, bc, x_l, bc_l,
+                dh * x_d, nh * bc_n, N * bc_n, own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL,
+                WIDE,
+            )  # fmt: skip
             hs = (h,)
             decays = ()
             for i in tl.static_range(U):
-                a = tl.exp2(A2 * dts[i])
-                h = a * h + Bs[i] * dus[i]
+                dt_i = tl.where(step + i < L, dts[i], 0.0)
+                a = tl.exp2(A2 * dt_i)
+                h = a * h + Bs[i] * (dt_i * xs[i].to(tl.float32))
                 decays = decays + (a,)
                 hs = hs + (h,)
             for i in tl.static_range(U - 1, -1, -1):
-                p = positions[i]
+                # Steps past the end have no dt and no dy, and write nothing.
                 ok = step + i < L
-                g = carry + Cs[i] * dys[i]
+                dt_i = tl.where(ok, dts[i], 0.0)
+                x_i = xs[i].to(tl.float32)
+                dy_i = tl.where(ok, dys[i].to(tl.float32), 0.0)
+                g = carry + Cs[i] * dy_i
                 carry = decays[i] * g
                 q = carry * hs[i]
-                A_sum += dts[i] * q
-                mask = flat_n < tl.where(ok, N, 0)
-                to = dbc + p * bc_l + flat_n * bc_n
-                dBs = sum_channels(g * dus[i])
-                dCs = sum_channels(hs[i + 1] * dys[i])
+                A_sum += dt_i * q
+                dBs = sum_channels(g * (dt_i * x_i), NH, NL, DL)
+                dCs = sum_channels(hs[i + 1] * dy_i, NH, NL, DL)
+                to = tl.max_contiguous(dbc + maps[i] + sum_n * bc_n, (1, 2, 4, 8))
+                mask = (sum_n < tl.where(ok, N, 0)) & n_owner
                 tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
                 tl.atomic_add(to + N * bc_n, dCs, mask=mask, sem="relaxed")
-                by_decay = sum_states_in_place(A2 * q)
-                by_input = sum_states_in_place(g * Bs[i])
-                slope = LN2 * by_decay + xs[i] * by_input
+                by_decay = sum_states(A2 * q, DH, NL, DL)
+                by_input = sum_states(g * Bs[i], DH, NL, DL)
+                D_sum += dy_i * x_i
+                dt_i = channels_of_lane(dt_i, DH, NL, DL)
+                slope = LN2 * by_decay + channels_of_lane(x_i, DH, NL, DL) * by_input
                 if SOFTPLUS:
-                    slope *= softplus_slope(dts[i])
-                dx_i = dts[i] * by_input
+                    slope *= softplus_slope(dt_i)
                 bias_sum += slope
-                D_sum += dys[i] * xs[i]
-                mask = writer < tl.where(ok, 1, 0)
-                to_dx = tl.max_contiguous(dx + p * x_l + dl * x_d + dh * x_d, (1, 2, 4, 8))
-                to_dt = tl.max_contiguous(dt + p * dt_l + dl * x_d + dh * x_d, (1, 2, 4, 8))
+                to_dx = tl.max_contiguous(dx + places[i] + sum_d * x_d, (1, 2, 4, 8))
+                to_dt = tl.max_contiguous(ddt + places[i] + sum_d * x_d, (1, 2, 4, 8))
+                mask = (sum_d < tl.where(ok, d_end, 0)) & d_owner
                 if IMAGE:
-                    tl.atomic_add(to_dx, dx_i, mask=mask, sem="relaxed")
+                    tl.atomic_add(to_dx, dt_i * by_input, mask=mask, sem="relaxed")
                 else:
-                    tl.store(to_dx, dx_i, mask=mask)
+                    tl.store(to_dx, dt_i * by_input, mask=mask)
                 tl.store(to_dt, slope, mask=mask)
-            at = first_at
-            inner = first_inner
-            for _ in tl.static_range(U):
-                at, inner = retreat(at, inner, run, move, turn)
         tl.debug_barrier()
 
     row = ((b * splits + s) * K + k).to(tl.int64) * D + first_d
-    store_tile(dA + row * N, lanes, registers, A_sum, tile_mask, EXACT)
-    tl.store(dbias + row + dl + dh, bias_sum, mask=writer < 1)
-    tl.store(dDs + row + dl + dh, D_sum, mask=writer < 1)
+    store_states(dA + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
+    tl.store(dbias + row + sum_d, bias_sum, mask=(sum_d < d_end) & d_owner)
+    first_lane = tl.arange(0, NL)[None, None, :, None] == 0
+    tl.store(dDs + row + dl + dh, D_sum, mask=own_d & first_lane)

@@ -8,17 +8,17 @@ import triton.language as tl
 from swin_umamba_ops.backends.triton_kernels import unspecialised
 from swin_umamba_ops.backends.triton_kernels.tile import (
     advance,
-    flat_channels,
+    channel_of_lane,
     fold_splits,
     lane_channels,
     lane_states,
-    load_row,
-    load_tile,
+    load_channels,
+    load_states,
     locate,
     register_channels,
     register_states,
     start,
-    store_tile,
+    store_states,
     sum_states,
     walk,
 )
@@ -26,16 +26,45 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
+@triton.jit
+def load_steps(
+    at, inner, left, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
+    run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
+    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Where U steps lie in x, their rows of x, dt, Bs and Cs, and where the next ones start. Of the
+    steps `left` are left; where these are fewer, the last is repeated. Cs lie `states` after
+    Bs; where it is None, nobody wants them."""
+    places = ()
+    xs = ()
+    dts = ()
+    Bs = ()
+    Cs = ()
+    for i in tl.static_range(U):
+        p = at.to(tl.int64)
+        place = p * x_l
+        maps = bc + p * bc_l
+        places = places + (place,)
+        xs = xs + (load_channels(x + place, x_registers, own_d, DH, EVEN, WIDE),)
+        dts = dts + (load_channels(dt + place, x_registers, own_d, DH, EVEN, WIDE),)
+        Bs = Bs + (load_states(maps, bc_registers, own_n, NH, FULL, WIDE),)
+        if states is not None:
+            Cs = Cs + (load_states(maps + states, bc_registers, own_n, NH, FULL, WIDE),)
+        at, inner = advance(at, inner, run, move, turn, i + 1 < left)
+    return (places, xs, dts, Bs, Cs), at, inner
+
+
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def forward_kernel(
     x, dt, bc, A, y, states, last, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
     IMAGE: tl.constexpr, SAVE: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """x, y share strides; y is added to (IMAGE) or stored. Chunks of T steps, U at a time.
+    """x, y share strides, steps of dt lie as x's; y is added to (IMAGE) or stored. Chunks of T
+    steps, U at a time.
 
     In images channels, and states in bc, are adjacent. EVEN: the tile divides D.
     """
@@ -47,77 +76,80 @@ def forward_kernel(
         bc_n = 1
     L = H * W
     FULL: tl.constexpr = N == NH * NL
-    nl = lane_states(NL, DL, one)
-    nh = register_states(NH, NL)
+    nl = lane_states(NH, NL, DL, one)
+    nh = register_states(NH)
     first_d = block * DH * DL
-    dl = lane_channels(NL, DL, one)
-    dh = register_channels(DH, DL)
+    dl = lane_channels(DH, NL, DL, one)
+    dh = register_channels(DH)
+    sum_d, sum_owner = channel_of_lane(DH, NL)
+    sum_d += dl
     d_end = D - first_d
-    flat_d = flat_channels(DH, DL)
-    tile_mask = (nl + nh < N) & (dl + dh < d_end)
+    own_d = dl + dh < d_end
+    own_n = nl + nh < N
+    tile_mask = own_n & own_d
     lanes = dl * N + nl
     registers = dh * N + nh
     EXACT: tl.constexpr = EVEN and FULL
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
-    x += wide_b * x_b + k * x_k + first_d * x_d
-    y += wide_b * x_b + k * x_k + first_d * x_d
-    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
-    bc += wide_b * bc_b + k * bc_k
-    A2 = LOG2E * load_tile(A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT)
+    at_x = wide_b * x_b + k * x_k + first_d * x_d
+    x += at_x + dl * x_d
+    y += at_x
+    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
+    bc += wide_b * bc_b + k * bc_k + nl * bc_n
+    A += (k * D + first_d) * N + lanes
+    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
         h = fold_splits(
             h, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N,
-            lanes, registers, tile_mask, dl + dh, EXACT, False,
+            lanes, registers, tile_mask, dl + dh, NH, EXACT, WIDE, False,
         )  # fmt: skip
     first = s * split_chunks
     run, move, turn = walk(k, H, W, IMAGE)
     at, inner = start(first * T, k, H, W, run, IMAGE)
+    rows, at, inner = load_steps(
+        at, inner, L - first * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+    )  # fmt: skip
     for chunk in range(first, tl.minimum(first + split_chunks, chunks)):
         if SAVE:
             row = ((sequence * chunks + chunk) * D + first_d) * N
-            store_tile(states + row, lanes, registers, h, tile_mask, EXACT)
+            store_states(states + row + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
         for segment in range(T // U):
             step = chunk * T + segment * U
-            positions = ()
-            xs = ()
-            dts = ()
-            Bs = ()
-            Cs = ()
+            places, xs, dts, Bs, Cs = rows
+            # The next rows are on their way while these are worked on.
+            rows, at, inner = load_steps(
+                at, inner, L - step - U, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
+                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+            )  # fmt: skip
             for i in tl.static_range(U):
-                p = at.to(tl.int64)
-                positions = positions + (p,)
-                xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
-                dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
                 # Steps past the end change nothing.
-                dts = dts + (tl.where(step + i < L, dt_i, 0.0),)
-                Bs = Bs + (load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL),)
-                Cs = Cs + (load_row(bc + p * bc_l + N * bc_n, nl, nh, bc_n, N, FULL),)
-                at, inner = advance(at, inner, run, move, turn, step + i + 1 < L)
-            for i in tl.static_range(U):
-                h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i])
-                value = sum_states(h * Cs[i])
-                mask = flat_d < tl.where(step + i < L, d_end, 0)
-                to = y + positions[i] * x_l + flat_d * x_d
+                dt_i = tl.where(step + i < L, dts[i], 0.0)
+                h = tl.exp2(A2 * dt_i) * h + Bs[i] * (dt_i * xs[i].to(tl.float32))
+                value = sum_states(h * Cs[i], DH, NL, DL)
+                to = tl.max_contiguous(y + places[i] + sum_d * x_d, (1, 2, 4, 8))
+                mask = (sum_d < tl.where(step + i < L, d_end, 0)) & sum_owner
                 if IMAGE:
                     tl.atomic_add(to, value, mask=mask, sem="relaxed")
                 else:
                     tl.store(to, value, mask=mask)
     if LAST:
+        last += (sequence * D + first_d) * N + lanes
         if s == splits - 1:
-            store_tile(last + (sequence * D + first_d) * N, lanes, registers, h, tile_mask, EXACT)
+            store_states(last, registers, h, tile_mask, NH, EXACT, WIDE)
 
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def split_kernel(
     x, dt, bc, A, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, dt_l, bc_b, bc_k, bc_l, bc_n, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
     IMAGE: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """What each split adds to a state of zero, and its sum of dt.
@@ -132,24 +164,27 @@ def split_kernel(
         bc_n = 1
     L = H * W
     FULL: tl.constexpr = N == NH * NL
-    nl = lane_states(NL, DL, one)
-    nh = register_states(NH, NL)
+    nl = lane_states(NH, NL, DL, one)
+    nh = register_states(NH)
     first_d = block * DH * DL
-    dl = lane_channels(NL, DL, one)
-    dh = register_channels(DH, DL)
+    dl = lane_channels(DH, NL, DL, one)
+    dh = register_channels(DH)
     d_end = D - first_d
-    tile_mask = (nl + nh < N) & (dl + dh < d_end)
+    own_d = dl + dh < d_end
+    own_n = nl + nh < N
+    tile_mask = own_n & own_d
     lanes = dl * N + nl
     registers = dh * N + nh
     EXACT: tl.constexpr = EVEN and FULL
 
     wide_b = b.to(tl.int64)
-    x += wide_b * x_b + k * x_k + first_d * x_d
-    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
-    bc += wide_b * bc_b + k * bc_k
+    x += wide_b * x_b + k * x_k + first_d * x_d + dl * x_d
+    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
+    bc += wide_b * bc_b + k * bc_k + nl * bc_n
     if BACKWARD:
         bc += N * bc_n
-    A2 = LOG2E * load_tile(A + (k * D + first_d) * N, lanes, registers, tile_mask, EXACT)
+    A += (k * D + first_d) * N + lanes
+    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)
@@ -164,30 +199,29 @@ def split_kernel(
             way = (k + 2) % 4
     run, move, turn = walk(way, H, W, IMAGE)
     at, inner = start(first, way, H, W, run, IMAGE)
+    if BACKWARD and not IMAGE:
+        at = L - 1 - at
+        move = -move
+    rows, at, inner = load_steps(
+        at, inner, end - first, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+    )  # fmt: skip
     for step in range(first, end, U):
-        xs = ()
-        dts = ()
-        maps = ()
+        _, xs, dts, maps, _ = rows
+        rows, at, inner = load_steps(
+            at, inner, end - step - U, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
+            own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+        )  # fmt: skip
         for i in tl.static_range(U):
-            p = at.to(tl.int64)
+            # Steps past the end add nothing.
+            dt_i = tl.where(step + i < end, dts[i], 0.0)
+            x_i = xs[i].to(tl.float32)
+            a = tl.exp2(A2 * dt_i)
             if BACKWARD:
-                if not IMAGE:
-                    p = L - 1 - p
-            xs = xs + (load_row(x + p * x_l, dl, dh, x_d, d_end, EVEN),)
-            dt_i = load_row(dt + p * dt_l, dl, dh, x_d, d_end, EVEN)
-            dts = dts + (tl.where(step + i < end, dt_i, 0.0),)
-            map_i = load_row(bc + p * bc_l, nl, nh, bc_n, N, FULL)
-            if BACKWARD:
-                map_i = tl.where(step + i < end, map_i, 0.0)
-            maps = maps + (map_i,)
-            at, inner = advance(at, inner, run, move, turn, step + i + 1 < end)
-        for i in tl.static_range(U):
-            a = tl.exp2(A2 * dts[i])
-            if BACKWARD:
-                h = a * (h + maps[i] * xs[i])
+                h = a * (h + tl.where(step + i < end, maps[i], 0.0) * x_i)
             else:
-                h = a * h + maps[i] * (dts[i] * xs[i])
-            total += dts[i]
+                h = a * h + maps[i] * (dt_i * x_i)
+            total += dt_i
     row = ((b * K + k) * splits + s).to(tl.int64) * D + first_d
-    store_tile(split_state + row * N, lanes, registers, h, tile_mask, EXACT)
+    store_states(split_state + row * N + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
     tl.store(split_dt + row + dl + dh, total, mask=dl + dh < d_end)

@@ -4,15 +4,16 @@ A program of one warp holds a tile of NH * NL states by DH * DL channels as a te
 [NH, DH, NL, DL] with NL * DL = 32. Triton spreads a tensor over lanes from its last axis on, so
 the last two axes are the lanes and the first two each lane's registers: a sum over states takes
 log2(NL) shuffles, one over channels log2(DL), and all other sums stay in a lane. State n is
-nh * NL + nl, channel d is dh * DL + dl.
+nl * NH + nh, channel d is dl * DH + dh: what a lane holds is adjacent in memory.
 
 Memory accesses must keep to that layout, or values are rearranged between lanes at each step.
 Triton gives an access lanes along the axes of the longest contiguity first, and several values a
 lane where it can prove them aligned. So sizes and strides are passed as unspecialised integers,
 offsets between lanes are multiplied by a `one` of that kind, and `tl.max_contiguous` claims a
 contiguity that puts the axes in the tile's order; without a known alignment nothing else follows
-from it. Offsets between a lane's registers are constants, added last: they end up in the load
-instructions.
+from it. Where an access is WIDE, the claim puts one of the registers' axes first, and with the
+alignment a lane's values along it come in one instruction. Offsets between a lane's registers are
+constants, added last: they end up in the load instructions.
 """
 
 from __future__ import annotations
@@ -22,49 +23,46 @@ import triton.language as tl
 
 
 @triton.jit
-def lane_states(NL: tl.constexpr, DL: tl.constexpr, one):
-    """State numbers within a register, [1, 1, NL, DL]."""
+def lane_states(NH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
+    """Each lane's first state, [1, 1, NL, DL]."""
     nl = tl.arange(0, NL)[None, None, :, None] * one
-    return nl + tl.arange(0, DL)[None, None, None, :] * (1 - one)
+    return nl * NH + tl.arange(0, DL)[None, None, None, :] * (1 - one)
 
 
 @triton.jit
-def lane_channels(NL: tl.constexpr, DL: tl.constexpr, one):
-    """Channel numbers within a register, [1, 1, NL, DL]."""
+def lane_channels(DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
+    """Each lane's first channel, [1, 1, NL, DL]."""
     dl = tl.arange(0, DL)[None, None, None, :] * one
-    return dl + tl.arange(0, NL)[None, None, :, None] * (1 - one)
+    return dl * DH + tl.arange(0, NL)[None, None, :, None] * (1 - one)
 
 
 @triton.jit
-def register_states(NH: tl.constexpr, NL: tl.constexpr):
-    """Where each register's states start, [NH, 1, 1, 1]."""
-    return tl.arange(0, NH)[:, None, None, None] * NL
+def register_states(NH: tl.constexpr):
+    """Which of its lane's states a register holds, [NH, 1, 1, 1]."""
+    return tl.arange(0, NH)[:, None, None, None]
 
 
 @triton.jit
-def register_channels(DH: tl.constexpr, DL: tl.constexpr):
-    """Where each register's channels start, [1, DH, 1, 1]."""
-    return tl.arange(0, DH)[None, :, None, None] * DL
+def register_channels(DH: tl.constexpr):
+    """Which of its lane's channels a register holds, [1, DH, 1, 1]."""
+    return tl.arange(0, DH)[None, :, None, None]
 
 
 @triton.jit
-def load_row(at, lanes, registers, stride, limit, EXACT: tl.constexpr):
-    """The values at lanes + registers < limit along an axis of `stride`, else 0; in the tile's
-    layout. EXACT: all of them are."""
-    at += lanes * stride
-    at = tl.max_contiguous(at + registers * stride, (1, 2, 4, 8))
-    if EXACT:
-        values = tl.load(at)
+def _along_states(at, registers, NH: tl.constexpr, WIDE: tl.constexpr):
+    """Addresses of float32 in the tile's layout; WIDE: those of a lane's states are adjacent and
+    aligned."""
+    at += registers  # here: Triton forgets what it is told of an argument
+    if WIDE:
+        BYTES: tl.constexpr = min(4 * NH, 16)
+        at = tl.max_contiguous(tl.multiple_of(at, (BYTES, 1, 1, 1)), (16, 2, 4, 8))
     else:
-        values = tl.load(at, mask=lanes + registers < limit, other=0.0)
-    return values.to(tl.float32)
+        at = tl.max_contiguous(at, (1, 2, 4, 8))
+    return at
 
 
 @triton.jit
-def load_tile(at, lanes, registers, mask, EXACT: tl.constexpr):
-    """A tile's values at lanes + registers where `mask`, else 0. EXACT: it holds everywhere."""
-    at += lanes
-    at = tl.max_contiguous(at + registers, (1, 2, 4, 8))
+def _load(at, mask, EXACT: tl.constexpr):
     if EXACT:
         values = tl.load(at)
     else:
@@ -73,10 +71,19 @@ def load_tile(at, lanes, registers, mask, EXACT: tl.constexpr):
 
 
 @triton.jit
-def store_tile(at, lanes, registers, values, mask, EXACT: tl.constexpr):
-    """The opposite of `load_tile`."""
-    at += lanes
-    at = tl.max_contiguous(at + registers, (1, 2, 4, 8))
+def load_states(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr):
+    """The values at each lane's address `at` and its registers' offsets where `mask`, else 0; of
+    states, or of states and channels. EXACT: it holds everywhere."""
+    at = _along_states(at, registers, NH, WIDE)
+    return _load(at, mask, EXACT)
+
+
+@triton.jit
+def store_states(
+    at, registers, values, mask, NH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr
+):
+    """The opposite of `load_states`."""
+    at = _along_states(at, registers, NH, WIDE)
     if EXACT:
         tl.store(at, values)
     else:
@@ -84,33 +91,79 @@ def store_tile(at, lanes, registers, values, mask, EXACT: tl.constexpr):
 
 
 @triton.jit
-def flat_states(NH: tl.constexpr, NL: tl.constexpr):
-    """State numbers, [NH, NL]: as `sum_channels` leaves them."""
-    return tl.arange(0, NH)[:, None] * NL + tl.arange(0, NL)[None, :]
+def load_channels(at, registers, mask, DH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr):
+    """As `load_states`, of channels in any dtype."""
+    at += registers
+    if WIDE:
+        BYTES: tl.constexpr = min(DH * at.dtype.element_ty.primitive_bitwidth // 8, 16)
+        at = tl.max_contiguous(tl.multiple_of(at, (1, BYTES, 1, 1)), (2, 16, 4, 8))
+    else:
+        at = tl.max_contiguous(at, (1, 2, 4, 8))
+    return _load(at, mask, EXACT)
 
 
 @triton.jit
-def flat_channels(DH: tl.constexpr, DL: tl.constexpr):
-    """Channel numbers within the tile, [DH, DL]: as `sum_states` leaves them."""
-    return tl.arange(0, DH)[:, None] * DL + tl.arange(0, DL)[None, :]
+def _fold(v, R: tl.constexpr, X: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, Z: tl.constexpr):
+    """Sums over Q of [R, X, P, Q, Z], each wanted by one lane alone: [R / Q or 1, X, P * Q, Z].
+
+    Two lanes hand each other half of their registers, then add: half as many shuffles in each round
+    as where all lanes get all sums.
+    """
+    if R > 1 and Q > 1:
+        v = tl.reshape(v, (2, R // 2, X, P, 2, Q // 2, Z))
+        register = tl.arange(0, 2)[:, None, None, None, None, None, None]
+        own = register == tl.arange(0, 2)[None, None, None, None, :, None, None]
+        kept = tl.sum(tl.where(own, v, 0.0), 0)
+        given = tl.sum(tl.where(own, 0.0, v), 0).to(tl.int32, bitcast=True)
+        # Of the sum with the other lane's, as integers, all but our own is the other's: exactly.
+        taken = tl.sum(given, 3, keep_dims=True) - given
+        v = kept + taken.to(tl.float32, bitcast=True)
+        v = _fold(tl.reshape(v, (R // 2, X, 2 * P, Q // 2, Z)), R // 2, X, 2 * P, Q // 2, Z)
+    else:
+        v = tl.broadcast_to(tl.sum(v, 3, keep_dims=True), (R, X, P, Q, Z))
+        v = tl.reshape(v, (R, X, P * Q, Z))
+    return v
 
 
 @triton.jit
-def sum_states(v):
-    """[NH, DH, NL, DL] -> [DH, DL]."""
-    return tl.sum(tl.sum(v, 0), 1)
+def sum_states(v, DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr):
+    """[NH, DH, NL, DL] -> [1, DH / NL or 1, NL, DL]: sums of the channels of `channel_of_lane`."""
+    v = _fold(tl.reshape(tl.sum(v, 0), (DH, 1, 1, NL, DL)), DH, 1, 1, NL, DL)
+    return tl.reshape(v, (1, max(DH // NL, 1), NL, DL))
 
 
 @triton.jit
-def sum_states_in_place(v):
-    """[NH, DH, NL, DL] -> [1, DH, NL, DL]: every lane gets its channels' sums."""
-    return tl.sum(tl.sum(v, 0, keep_dims=True), 2, keep_dims=True)
+def sum_channels(v, NH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr):
+    """[NH, DH, NL, DL] -> [NH / DL or 1, 1, NL, DL]: sums of the states of `state_of_lane`."""
+    v = _fold(tl.reshape(tl.sum(v, 1), (NH, NL, 1, DL, 1)), NH, NL, 1, DL, 1)
+    return tl.reshape(v, (max(NH // DL, 1), 1, NL, DL))
 
 
 @triton.jit
-def sum_channels(v):
-    """[NH, DH, NL, DL] -> [NH, NL]."""
-    return tl.sum(tl.sum(v, 1), 2)
+def channel_of_lane(DH: tl.constexpr, NL: tl.constexpr):
+    """Which of its channels a lane has the sums of, [1, DH / NL or 1, NL, 1], and whether it is the
+    first to have them."""
+    nl = tl.arange(0, NL)[None, None, :, None]
+    register = tl.arange(0, max(DH // NL, 1))[None, :, None, None]
+    return nl * DH // NL + register, nl % max(NL // DH, 1) == 0
+
+
+@triton.jit
+def state_of_lane(NH: tl.constexpr, DL: tl.constexpr):
+    """Which of its states a lane has the sums of, [NH / DL or 1, 1, 1, DL], and whether it is the
+    first to have them."""
+    dl = tl.arange(0, DL)[None, None, None, :]
+    register = tl.arange(0, max(NH // DL, 1))[:, None, None, None]
+    return dl * NH // DL + register, dl % max(DL // NH, 1) == 0
+
+
+@triton.jit
+def channels_of_lane(v, DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr):
+    """[1, DH, NL, DL], alike in all lanes of a channel, -> the values of `channel_of_lane`."""
+    S: tl.constexpr = min(DH, NL)
+    v = tl.reshape(v, (S, DH // S, NL, DL))
+    own = tl.arange(0, S)[:, None, None, None] == tl.arange(0, NL)[None, None, :, None] * S // NL
+    return tl.sum(tl.where(own, v, 0.0), 0, keep_dims=True)
 
 
 @triton.jit
@@ -161,16 +214,17 @@ def advance(at, inner, run, move, turn, going):
 
 
 @triton.jit
-def retreat(at, inner, run, move, turn):
-    """The position of the step before."""
+def retreat(at, inner, run, move, turn, going):
+    """The position of the step before; or, if not `going`, the same one."""
     turns = inner == 0
-    return at - tl.where(turns, turn, move), tl.where(turns, run, inner) - 1
+    before = at - tl.where(turns, turn, move)
+    return tl.where(going, before, at), tl.where(going, tl.where(turns, run, inner) - 1, inner)
 
 
 @triton.jit
 def fold_splits(
     h, A2, split_state, split_dt, row, s, splits, D, first_d, N, lanes, registers, mask, channels,
-    EXACT: tl.constexpr, BACKWARD: tl.constexpr,
+    NH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """Fold what the splits before this one (backwards: behind it) add into the entering `h`:
     h <- exp(A sum dt) h + what the split adds. `row` is the sequence's first split."""
@@ -182,7 +236,7 @@ def fold_splits(
         if BACKWARD:
             at = splits - 1 - i
         base = (row + at).to(tl.int64) * D + first_d
-        added = load_tile(split_state + base * N, lanes, registers, mask, EXACT)
+        added = load_states(split_state + base * N + lanes, registers, mask, NH, EXACT, WIDE)
         dt = tl.load(split_dt + base + channels, mask=channels < D - first_d, other=0.0)
         h = tl.exp2(A2 * dt) * h + added
     return h
