@@ -180,10 +180,12 @@ def _backward(
     stats: Tensor,
     kind: int,
     slope: float,
+    dx: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dx, dweight, dbias, dresidual = _backward_fake(
-        dy, x, weight, bias, residual, stats, kind, slope
-    )
+    """dx: where to write it, if there is a place already. That may be dy, if it is contiguous: each
+    value is read before it is written, and by the same program."""
+    dx = torch.empty_like(x) if dx is None else dx
+    dweight, dbias, dresidual = _beside_dx(x, weight, bias, residual)
     if x.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_(), dresidual
     dy, dy_stride = _in_rows(dy)
@@ -204,6 +206,21 @@ def _backward(
     return dx, dweight, dbias, dresidual
 
 
+def norm_act_gradient_in_place(dy: Tensor, x: Tensor, stats: Tensor, slope: float) -> Tensor:
+    """The gradient of leaky_relu(InstanceNorm(x), slope) by x (B, H, W, C), in the place of dy,
+    which is contiguous."""
+    return _backward(dy, x, None, None, None, stats, NO_RESIDUAL, slope, dx=dy)[0]
+
+
+def _beside_dx(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    dweight, dbias, dresidual = (
+        x.new_empty(0) if t is None else torch.empty_like(t) for t in (weight, bias, residual)
+    )
+    return dweight, dbias, dresidual
+
+
 def _backward_fake(
     dy: Tensor,
     x: Tensor,
@@ -214,10 +231,7 @@ def _backward_fake(
     kind: int,
     slope: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dweight, dbias, dresidual = (
-        x.new_empty(0) if t is None else torch.empty_like(t) for t in (weight, bias, residual)
-    )
-    return torch.empty_like(x), dweight, dbias, dresidual
+    return (torch.empty_like(x), *_beside_dx(x, weight, bias, residual))
 
 
 class _InstanceNormAct(torch.autograd.Function):

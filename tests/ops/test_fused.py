@@ -60,14 +60,18 @@ def check(op: Op, inputs: dict[str, Tensor], plain: Op, monkeypatch: pytest.Monk
     on_device = [t.to(DEVICE) for t in tensors]
     truth = with_gradients(plain, [t.double() for t in tensors])
     eager = with_gradients(plain, tensors)
-    for name in ("convolution", "depthwise", "instance_norm", "layer_norm"):
-        # By its full name: the package's own layer_norm is the function.
-        module = import_module(f"swin_umamba_ops.fused.{name}")
-        monkeypatch.setattr(module, "kernels_serve", lambda x: True)
+    _serve_all(monkeypatch)
     found = with_gradients(op, on_device)
     for name, value, right, rounded in zip(["y", *inputs], found, truth, eager, strict=True):
         assert value.shape == right.shape
         assert error(value, right) <= 2 * error(rounded, right) + FLOOR, name
+
+
+def _serve_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("convolution", "depthwise", "instance_norm", "layer_norm"):
+        # By its full name: the package's own layer_norm is the function.
+        module = import_module(f"swin_umamba_ops.fused.{name}")
+        monkeypatch.setattr(module, "kernels_serve", lambda x: True)
 
 
 def rounded(dtype: torch.dtype, **tensors: Tensor) -> dict[str, Tensor]:
@@ -227,9 +231,9 @@ def test_gradient_of_a_part_of_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_kernels
 @DTYPES
 @pytest.mark.parametrize("E", [6, 70])
-@pytest.mark.parametrize("C", [1, 12, 17])
+@pytest.mark.parametrize("C", [1, 12, 17, 70])
 def test_conv3x3(C: int, E: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few channels out take the mirrored way, many or few in the plain one."""
+    """Few channels out take the mirrored way and our weight gradient, many or few in neither."""
     inputs = {name: t.to(dtype) for name, t in _convolution(C, E).items()}
     check(ops.conv3x3, inputs, ops.conv3x3, monkeypatch)
 
@@ -247,6 +251,27 @@ def test_norm_act_conv3x3(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -
 
 def _convolution(C: int, E: int) -> dict[str, Tensor]:
     return {"x": noise(2, C, 9, 7), "weight": noise(E, C, 3, 3, seed=1) / (9 * C) ** 0.5}
+
+
+@needs_kernels
+@pytest.mark.parametrize("op", [ops.conv3x3, ops.norm_act_conv3x3])
+def test_under_autocast_no_copy_of_a_weight_is_kept(
+    op: Op, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swin-UMamba's took 64 MB. Their gradients come in float32."""
+    x, weight = _convolution(24, 10).values()
+    truth = with_gradients(op, [x, weight])[2]
+    _serve_all(monkeypatch)
+    x, weight = x.to(DEVICE, torch.float32), weight.to(DEVICE, torch.float32)
+    autocast = torch.autocast(DEVICE, torch.bfloat16)
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda _: None), autocast:
+        op(x, weight.requires_grad_())
+    assert [t.data_ptr() for t in kept if t.shape[2:] == (3, 3)] == [weight.data_ptr()]
+    with autocast:
+        found = with_gradients(op, [x, weight.detach()])[2]
+    assert found.dtype == torch.float32
+    assert error(found, truth) < 2e-2
 
 
 def test_convolution_is_pytorchs() -> None:
