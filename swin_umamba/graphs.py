@@ -67,15 +67,18 @@ class GraphedStep:
     ) -> None:
         _check_device(image)
         self._image, self._target = image.clone(), target.clone()
-        parameters = [p for p in model.parameters() if p.requires_grad]
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        parameters = list(named.values())
 
         def step() -> tuple[Tensor, list[Tensor | None]]:
+            # The same memory as leaves of this step alone: autograd gathers a parameter's gradient
+            # on the stream of the first loss still held, which need not be the captured one.
+            leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
             with _autocast(dtype):
-                value = loss(model(self._image), self._target)
+                outputs = torch.func.functional_call(model, leaves, (self._image,))
+                value = loss(outputs, self._target)
             scaled: Tensor = value if scaler is None else scaler.scale(value)
-            # backward() would add to `grad` on the stream of the first loss that is still held,
-            # which need not be the one that is captured.
-            found = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            found = torch.autograd.grad(scaled, list(leaves.values()), allow_unused=True)
             pairs = zip(parameters, found, strict=True)
             return value.detach(), [None if g is None else _laid_out_as(p, g) for p, g in pairs]
 

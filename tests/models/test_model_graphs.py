@@ -32,6 +32,9 @@ def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image, mo
         target = torch.randint(3, (2, 64, 64), generator=g)
         return torch.randn(2, 2, 64, 64, generator=g).cuda(), target.cuda()
 
+    x, target = batch(3)
+    held = loss(model(x), target)  # with its graph, as loops keep a loss to log it
+    held.backward()
     step = GraphedStep(model, loss, *batch(0))
     x, target = batch(1)
     step(*batch(2))
