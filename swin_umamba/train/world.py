@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +48,8 @@ class World:
         cuda = torch.cuda.is_available()
         if not cuda:
             pick_device(device)
+        if not torch.distributed.is_initialized():
+            atexit.register(_leave)
         self._accelerator = Accelerator(
             cpu=not cuda or device == "cpu",
             mixed_precision="no",  # the loop's own autocast decides
@@ -116,3 +120,16 @@ class World:
         """Until every process is here."""
         if self.size > 1:
             self._accelerator.wait_for_everyone()
+
+
+def _leave() -> None:
+    """Destroy the group of processes on CPUs, while there is an interpreter.
+
+    A thread of Gloo's frees the tensors of the last sums. If it asks for the interpreter's lock
+    when there is none any more, the process is aborted, after a training that went well.
+    """
+    if not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
+        return
+    # A DDP model must not outlive its group: that would wait, the lock in hand, for such a thread.
+    gc.collect()
+    torch.distributed.destroy_process_group()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,14 @@ def launched(*launchers: tuple[str, ...], device: str, arguments: list[str | Pat
     """Run a program in two processes, by one launcher or by one on each of two nodes."""
     nodes = [started(*launcher, device=device, arguments=arguments) for launcher in launchers]
     try:
-        for node in nodes:
-            text, _ = node.communicate(timeout=300)
-            assert node.returncode == 0, text[-3000:]
+        with ThreadPoolExecutor(len(nodes)) as readers:
+            told = {readers.submit(node.communicate, timeout=300): node for node in nodes}
+            for ended in as_completed(told):
+                failed = told[ended].returncode != 0
+                if failed:  # the others would wait for it
+                    for node in nodes:
+                        node.kill()
+                assert not failed, ended.result()[0][-3000:]
     finally:
         for node in nodes:
             node.kill()

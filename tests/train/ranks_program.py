@@ -5,7 +5,9 @@ Arguments: a folder to write to, the device (cpu or cuda), and for FSDP "fsdp".
 
 from __future__ import annotations
 
+import atexit
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -139,9 +141,15 @@ def plain_float32() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+def _say_how_it_left(folder: Path) -> None:
+    still = torch.distributed.is_initialized()
+    (folder / f"left{os.environ['RANK']}.json").write_text(json.dumps({"in a group": still}))
+
+
 def _main(folder: Path, device: str) -> None:
     torch.set_num_threads(1)
     plain_float32()
+    atexit.register(_say_how_it_left, folder)  # before World's own, so that it is called after it
     world = World(device)
     assert world.size == 2
     assert world.sharded == (sys.argv[3:] == ["fsdp"])

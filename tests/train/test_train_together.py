@@ -65,6 +65,15 @@ def test_training_comes_to_the_same(together: Together, tmp_path: Path, name: st
     assert_as_alone(together.folder, tmp_path, name, together.way.device)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_on_cpus_leave_their_group(together: Together, rank: int) -> None:
+    """Gloo's threads would outlive the interpreter, and now and then abort the process."""
+    if together.way.device != "cpu":
+        pytest.skip("NCCL's threads end with the process")
+    left = json.loads((together.folder / f"left{rank}.json").read_text())
+    assert left == {"in a group": False}
+
+
 @pytest.mark.parametrize("batch_dice", [True, False])
 def test_loss_and_gradient_are_those_of_the_whole_batch(
     together: Together, batch_dice: bool
