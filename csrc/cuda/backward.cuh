@@ -8,6 +8,7 @@
 #include "gradient_tile.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
+#include "state_sums.cuh"
 
 namespace swin_umamba {
 
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
   extern __shared__ __align__(16) char shared[];
   float* base = reinterpret_cast<float*>(shared);
   const Block w = Block::of<M>(p, p.splits - 1, 1);  // nothing lies before the first
-  const Lane<M> t = Lane<M>::of(w);
+  const Lane<M> t = Lane<M>::by_state(w);
   const auto stage = Stage<M, true>::at(base, t);
   const float *bc = stage.bc, *steps = stage.steps;
   Source source(p, w, t, reinterpret_cast<char*>(base + stage.kFloats));
@@ -106,14 +107,14 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     backward_kernel(const __grid_constant__ ScanParams p) {
   using M = typename Source::M;
   using Tile = GradientTile<M>;
-  using StateSum = LaneSum<2 * M::P, M::LS, 1>;         // decay and dt * x by channel
-  using ChannelSum = LaneSum<2 * M::S, M::LC, M::LS>;   // dBs and dCs by state
+  using StateSums = StateSumsFor<M, Source::kHalf>;      // dBs and dCs, over channels
+  using ChannelSum = LaneSum<2 * M::P, M::LS, M::LC>;    // decay and dt * x by channel, over states
 
   extern __shared__ __align__(16) char shared[];
   float* base = reinterpret_cast<float*>(shared);
   float* all_sums = base + Stage<M, true>::kFloats;
   const Block w = Block::of<M>(p, p.splits, 0);
-  const Lane<M> t = Lane<M>::of(w);
+  const Lane<M> t = Lane<M>::by_state(w);
   const auto stage = Stage<M, true>::at(base, t);
   const float *bc = stage.bc, *steps = stage.steps;
   const Tile sums{all_sums + t.warp * Tile::kFloats};
@@ -127,9 +128,8 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   source.begin();
 
   // Where this lane puts its sums, in what a segment's first step has of them.
-  const int state_sum = ChannelSum::first(t.lane);
-  const int channel_at = 2 * t.group * M::P + StateSum::first(t.lane);
-  const int state_at = (state_sum < M::S ? state_sum : M::N + state_sum - M::S) + t.state;
+  const int channel_at = 2 * t.group * M::P + ChannelSum::first(t.lane);
+  StateSums state_sums(t);
 
   for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
     float h[M::P][M::S];
@@ -177,58 +177,46 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
           }
         }
       }
-      // The sums of two steps are stored together: a store would hold up the next step's loads, and so
+      // The sums of some steps are stored together: a store would hold up the next step's loads, and so
       // the shuffles of one step the products of another. All four together would spill registers.
-      constexpr int kTogether = 2;
-      float channel_sums[kSegment][StateSum::kHeld], state_sums[kSegment][ChannelSum::kHeld];
+      float channel_sums[kTogether][ChannelSum::kHeld];
 #pragma unroll
       for (int i = kSegment - 1; i >= 0; --i) {
-        float pairs[2 * M::P], Bs[M::S], Cs[M::S], dy[M::P];
+        float pairs[2 * M::P], Bs[M::S], Cs[M::S], dy[M::P], g[M::P][M::S];
         load_vector(pair + i * stage.kRow, pairs);
         load_vector(b + i * 2 * M::N, Bs);
         load_vector(b + i * 2 * M::N + M::N, Cs);
         load_vector(dy_at + i * Source::kDyRow, dy);
-        float by_channel[2 * M::P] = {}, by_state[2 * M::S] = {};
+        float by_channel[2 * M::P] = {};
 #pragma unroll
         for (int c = 0; c < M::P; ++c) {
 #pragma unroll
           for (int s = 0; s < M::S; ++s) {
-            const float g = fmaf(dy[c], Cs[s], carry[c][s]);
-            carry[c][s] = a[i][c][s] * g;
+            g[c][s] = fmaf(dy[c], Cs[s], carry[c][s]);
+            carry[c][s] = a[i][c][s] * g[c][s];
             const float q = carry[c][s] * hs[i][c][s];
             by_channel[2 * c] = fmaf(A2[c][s], q, by_channel[2 * c]);
-            by_channel[2 * c + 1] = fmaf(g, Bs[s], by_channel[2 * c + 1]);
-            by_state[s] = fmaf(g, pairs[2 * c + 1], by_state[s]);
-            by_state[M::S + s] = fmaf(dy[c], hs[i + 1][c][s], by_state[M::S + s]);
+            by_channel[2 * c + 1] = fmaf(g[c][s], Bs[s], by_channel[2 * c + 1]);
             dA[c][s] = fmaf(pairs[2 * c], q, dA[c][s]);
           }
         }
-        StateSum::run(by_channel, t.lane);
-        ChannelSum::run(by_state, t.lane);
+        state_sums.add(i, g, hs[i + 1], pairs, dy);
+        ChannelSum::run(by_channel, t.lane);
 #pragma unroll
-        for (int v = 0; v < StateSum::kHeld; ++v) channel_sums[i][v] = by_channel[v];
-#pragma unroll
-        for (int v = 0; v < ChannelSum::kHeld; ++v) state_sums[i][v] = by_state[v];
+        for (int v = 0; v < ChannelSum::kHeld; ++v) channel_sums[i % kTogether][v] = by_channel[v];
         if (i % kTogether != 0) continue;
         // Every lane has its states: their place now takes the segment's sums.
         if (i + kTogether == kSegment) __syncwarp();
+        if (ChannelSum::owner(t.lane)) {
 #pragma unroll
-        for (int j = i; j < i + kTogether; ++j) {
-          if (StateSum::owner(t.lane)) {
-#pragma unroll
-            for (int v = 0; v < StateSum::kHeld; ++v) {
-              Tile::channels(slot, j)[channel_at + v] = channel_sums[j][v];
-            }
-          }
-          if (ChannelSum::owner(t.lane)) {
+          for (int j = 0; j < kTogether; ++j) {
 #pragma unroll
             for (int v = 0; v < ChannelSum::kHeld; ++v) {
-              // Where a lane holds dBs and dCs both, dCs lie N further on.
-              const int skip = ChannelSum::kHeld > M::S && v >= M::S ? M::N - M::S : 0;
-              Tile::state_sums(slot, j)[state_at + skip + v] = state_sums[j][v];
+              Tile::channels(slot, i + j)[channel_at + v] = channel_sums[j][v];
             }
           }
         }
+        state_sums.store(slot, i);
       }
     }
 

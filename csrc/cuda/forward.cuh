@@ -5,6 +5,7 @@
 #include "barrier.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
+#include "output_sums.cuh"
 
 namespace swin_umamba {
 
@@ -97,11 +98,12 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
   for (int tile = max(w.first_tile, w.last_tile - M::kStages); tile < w.last_tile; ++tile) finish(tile);
 }
 
-template <class M, bool kFull>
-__device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Lane<M>& t,
-                                  float* stages) {
-  constexpr int kTogether = 4;  // steps whose sums over states are made, and stored, together
-  using Sum = LaneSum<kTogether * M::P, M::LS, 1>;
+template <class Source, bool kFull>
+__device__ inline void scan_tiles(const ScanParams& p, const Block& w,
+                                  const Lane<typename Source::M>& t, float* stages) {
+  using M = typename Source::M;
+  using Sums = OutputSumsFor<M, Source::kHalf>;
+  constexpr int kTogether = Sums::kTogether;
   using S = Stage<M, false>;
 
   float A2[M::P][M::S], h[M::P][M::S] = {}, sum_dt[M::P] = {};
@@ -114,54 +116,44 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Lan
     barrier_sync<kStaged, 2 * M::kThreads>(parity);
     if constexpr (kFull) {
       if (p.states) {
-        const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * w.tiles + tile;
+        // Made anew: kept over the scan it would spill registers.
+        const int64_t row = (static_cast<int64_t>(fresh(w.b)) * p.K + w.k) * w.tiles + tile;
         save_states<M>(p, w, t, p.states + row * p.D * p.N, h);
       }
     }
     const int count = w.steps(tile);  // a step past the end has dt = 0 and changes nothing
+    // Sums are stored behind the next steps' first loads: before them they would hold them up.
+    Sums sums;
+    float* row = stage.steps;
 #pragma unroll 1
-    for (int first = 0; first < count; first += kTogether) {
-      float* row = stage.steps + first * S::kRow;
+    for (int first = 0; first < count; first += kTogether, row += kTogether * S::kRow) {
       const float* bc = stage.bc + first * 2 * M::N + t.state;
-      float y[kTogether * M::P];
+      const Sums late = sums;
 #pragma unroll
       for (int u = 0; u < kTogether; ++u) {
-        float pairs[2 * M::P], Bs[M::S];
+        float pairs[2 * M::P], Bs[M::S], Cs[M::S];
         load_vector(row + u * S::kRow + 2 * t.group * M::P, pairs);
         load_vector(bc + u * 2 * M::N, Bs);
+        if constexpr (kFull) load_vector(bc + u * 2 * M::N + M::N, Cs);
+        if constexpr (kFull) {
+          if (u == 0) {
+            __syncwarp();  // every lane has read its dt of the steps before, whose place y takes
+            if (first > 0) late.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
+          }
+        }
         advance<M>(h, A2, pairs, Bs);
         if constexpr (kFull) {
-          float Cs[M::S];
-          load_vector(bc + u * 2 * M::N + M::N, Cs);
-#pragma unroll
-          for (int c = 0; c < M::P; ++c) {
-            float sum = Cs[0] * h[c][0];
-#pragma unroll
-            for (int s = 1; s < M::S; ++s) sum = fmaf(Cs[s], h[c][s], sum);
-            y[u * M::P + c] = sum;
-          }
+          sums.add(u, h, Cs, t.lane);
         } else {
 #pragma unroll
           for (int c = 0; c < M::P; ++c) sum_dt[c] += pairs[2 * c];
         }
       }
-      if constexpr (kFull) {
-        Sum::run(y, t.lane);
-        __syncwarp();  // every lane has read its dt, whose place y takes
-        if (Sum::owner(t.lane)) {
-          // A lane's sums are of one step or of several whole ones.
-          constexpr int kVector = Sum::kHeld < M::P ? Sum::kHeld : M::P;
-          const int at = Sum::first(t.lane);
-          float* to = row + at / M::P * S::kRow + t.group * M::P + at % M::P;
-#pragma unroll
-          for (int i = 0; i < Sum::kHeld; i += kVector) {
-            float part[kVector];
-#pragma unroll
-            for (int j = 0; j < kVector; ++j) part[j] = y[i + j];
-            store_vector(to + i / M::P * S::kRow, part);
-          }
-        }
-      }
+      if constexpr (kFull) sums.reduce(t.lane);
+    }
+    if constexpr (kFull) {
+      __syncwarp();
+      sums.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
     }
     barrier_arrive<kScanned, 2 * M::kThreads>(parity);
   }
@@ -183,9 +175,9 @@ __global__ void __launch_bounds__(2 * Source::M::kThreads, Source::M::kForwardBl
   extern __shared__ __align__(16) char shared[];
   float* stages = reinterpret_cast<float*>(shared);
   const Block w = Block::of<M>(p, kFull ? p.splits : p.splits - 1, 0);  // nothing follows the last
-  const Lane<M> t = Lane<M>::of(w);
+  const Lane<M> t = Lane<M>::by_channel(w);
   if (threadIdx.x < M::kThreads) {
-    scan_tiles<M, kFull>(p, w, t, stages);
+    scan_tiles<Source, kFull>(p, w, t, stages);
   } else {
     stage_tiles<Source, kFull>(p, w, t, stages,
                                reinterpret_cast<char*>(stages + M::kStages * Stage<M, false>::kFloats));

@@ -11,6 +11,7 @@ namespace swin_umamba {
 template <class M_, bool kBackward>
 struct GivenSource {
   using M = M_;
+  static constexpr bool kHalf = false;  // its inputs may be float32
   static constexpr int kDyRow = M::WC + 2;  // padded against bank conflicts, keeping pairs aligned
 
   static __host__ __device__ int shared_bytes(const ScanParams&) {

@@ -8,6 +8,7 @@
 #include "math.cuh"
 #include "matrix.cuh"
 #include "parameter_sums.cuh"
+#include "state_sums.cuh"
 
 namespace swin_umamba {
 
@@ -15,6 +16,7 @@ template <class M_, class T, bool kBackward>
 struct ImageSource {
   using M = M_;
   using T2 = typename Pair<T>::type;
+  static constexpr bool kHalf = true;
   // Tiles of x on the way: forwards the one being loaded, the one being staged, and two whose y is
   // not written yet. Rows of proj are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : 4, kProjTiles = kBackward ? 1 : 2;
@@ -118,20 +120,30 @@ struct ImageSource {
       const float* dout = static_cast<const float*>(p.dout) + image * p.D + w.channel;
       load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, dout, p.D * 4u, at, count, 4);
     }
-    const int width = p.R + 2 * M::N;
-    const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
-    uint32_t* to = proj_of(tile);
-    const int words = this->words();
-    const uint32_t row_bytes = p.K * width * 2u, row_words = width / 2;
-    // A lane a word of the row, a warp a row: only the row's address changes from copy to copy.
-    for (uint32_t word = t.lane; word - t.lane < row_words; word += 32) {
-      const char* from = reinterpret_cast<const char*>(rows + 2 * word);
+    if ((p.R + 2 * M::N) % 8 == 0) {
+      load_proj<16>(t, proj_of(tile), image, at, count);
+    } else {
+      load_proj<4>(t, proj_of(tile), image, at, count);
+    }
+  }
+
+  // Rows of proj in pieces of kBytes, which rows are multiples of. Lanes that share a row lie side by
+  // side: only its address changes from copy to copy.
+  template <int kBytes>
+  __device__ void load_proj(const Lane<M>& t, uint32_t* to, int64_t image, int at, int count) const {
+    constexpr int kLanes = kBytes == 16 ? 8 : 32, kRows = 32 / kLanes * M::kWarps;  // rows at a time
+    const int width = p.R + 2 * M::N, words = this->words();
+    const char* rows = static_cast<const char*>(p.proj) + (image * p.K + w.k) * (width * 2);
+    const uint32_t row_bytes = p.K * width * 2u, own = t.lane % kLanes * kBytes;
+    const int first = t.warp * (32 / kLanes) + t.lane / kLanes;
+    for (uint32_t byte = own; byte - own < width * 2u; byte += kLanes * kBytes) {
+      const char* from = rows + byte;
 #pragma unroll
-      for (int i = 0; i < kTile / M::kWarps; ++i) {
-        const int row = i * M::kWarps + t.warp;
+      for (int i = 0; i < kTile / kRows; ++i) {
+        const int row = i * kRows + first;
         const uint32_t pos = __shfl_sync(~0u, at, row);
-        if (word < row_words) {
-          copy_async<4>(to + row * words + word, from + static_cast<uint64_t>(pos) * row_bytes, row < count);
+        if (byte < width * 2u) {
+          copy_async<kBytes>(to + row * words + byte / 4, from + static_cast<uint64_t>(pos) * row_bytes, row < count);
         }
       }
     }
@@ -376,7 +388,9 @@ struct ImageSource {
     const int rank = this->rank();
     const int width = p.R + 2 * M::N;
     float* dproj = p.dproj + (static_cast<int64_t>(w.b) * w.length * p.K + w.k) * width;
-    const int64_t row = static_cast<int64_t>(p.K) * width;
+    const uint32_t row = p.K * width;
+    // One multiplication: positions and rows are 32 bits wide, their product is not.
+    const auto row_of = [&](int pos) { return dproj + static_cast<uint64_t>(static_cast<uint32_t>(pos)) * row; };
 
     for (int i = t.warp; i < rank / 4; i += M::kWarps) {  // ddelta @ weight, 16 x 8 at a time
       const int half = i % 2, r = i / 2 * 8;
@@ -391,40 +405,47 @@ struct ImageSource {
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int step = 16 * half + 8 * e + t.lane / 4;
-        const int64_t pos = places_of(tile)[step];
+        const int pos = places_of(tile)[step];
         const int column = r + 2 * (t.lane % 4);
         if (step < count && column < p.R) {
-          add_to(dproj + pos * row + column, make_float2(sum[2 * e], sum[2 * e + 1]));
+          add_to(row_of(pos) + column, make_float2(sum[2 * e], sum[2 * e + 1]));
         }
       }
     }
 
     // As many at a time as keep their latencies overlapped.
-    constexpr int kItems = (kTile * M::N + M::kThreads - 1) / M::kThreads, kTogether = kItems < 4 ? kItems : 4;
+    using StateSums = StateSumsFor<M, kHalf>;
+    constexpr int kMaps = 2 * M::N, kVector = kMaps < 4 ? kMaps : 4;  // of Bs and Cs; side by side
+    constexpr int kItems = ceil_div(kTile * kMaps / kVector, M::kThreads), kAtOnce = kItems < 2 ? kItems : 2;
 #pragma unroll
-    for (int first = 0; first < kItems; first += kTogether) {
-      float2 part[kTogether][M::kWarps];
-      int pos[kTogether];
+    for (int first = 0; first < kItems; first += kAtOnce) {
+      float part[kAtOnce][M::kWarps][kVector];
+      int pos[kAtOnce];
 #pragma unroll
-      for (int u = 0; u < kTogether; ++u) {
-        const int i = (first + u) * M::kThreads + t.thread(), step = i / M::N % kTile, n = 2 * (i % M::N);
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int i = ((first + u) * M::kThreads + t.thread()) * kVector, step = i / kMaps % kTile;
         pos[u] = places_of(tile)[step];
 #pragma unroll
         for (int v = 0; v < M::kWarps; ++v) {
-          part[u][v] = *reinterpret_cast<const float2*>(sums.state_sums(step) +
-                                                        v * GradientTile<M>::kFloats + n);
+          load_vector(sums.state_sums(step) + v * GradientTile<M>::kFloats + i % kMaps, part[u][v]);
         }
       }
 #pragma unroll
-      for (int u = 0; u < kTogether; ++u) {
-        const int i = (first + u) * M::kThreads + t.thread(), step = i / M::N, n = 2 * (i % M::N);
-        float2 sum = part[u][0];
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int i = ((first + u) * M::kThreads + t.thread()) * kVector, step = i / kMaps, n = i % kMaps;
+        const float scale = n < M::N ? StateSums::kScaleB : StateSums::kScaleC;
+        float sum[kVector];
 #pragma unroll
-        for (int v = 1; v < M::kWarps; ++v) {
-          sum.x += part[u][v].x;
-          sum.y += part[u][v].y;
+        for (int j = 0; j < kVector; ++j) {
+          sum[j] = part[u][0][j];
+#pragma unroll
+          for (int v = 1; v < M::kWarps; ++v) sum[j] += part[u][v][j];
+          sum[j] *= scale;
         }
-        if (step < count) add_to(dproj + pos[u] * row + p.R + n, sum);
+        if (step >= count) continue;
+        float* to = row_of(pos[u]) + p.R + n;
+#pragma unroll
+        for (int j = 0; j < kVector; j += 2) add_to(to + j, make_float2(sum[j], sum[j + 1]));
       }
     }
   }

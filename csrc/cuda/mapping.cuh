@@ -31,7 +31,12 @@ struct Mapping {
   static constexpr int kForwardRow = 2 * WC + 8, kBackwardRow = 2 * WC + 4;
 };
 
-__host__ __device__ inline int ceil_div(int64_t a, int64_t b) {
+// Whether a warp's values of one step are two fragments of a matrix instruction as they lie: 16
+// channels by 16 states.
+template <class M>
+constexpr bool kLanesAreFragments = M::P == 2 && M::S == 4 && M::LS == 4;
+
+__host__ __device__ constexpr int ceil_div(int64_t a, int64_t b) {
   return static_cast<int>((a + b - 1) / b);
 }
 
@@ -102,13 +107,23 @@ struct Lane {
   int warp, lane, state, group;  // first state; which of the warp's channel groups
   int channel;                   // of D: the first of its P channels
 
-  static __device__ Lane of(const Block& w) {
+  // Lanes that share a channel side by side, as sums over states want them.
+  static __device__ Lane by_channel(const Block& w) {
+    const int lane = threadIdx.x % 32;
+    return at(w, lane / M::LS, lane % M::LS);
+  }
+  // Lanes that share a state side by side, as sums over channels want them.
+  static __device__ Lane by_state(const Block& w) {
+    const int lane = threadIdx.x % 32;
+    return at(w, lane % M::LC, lane / M::LC);
+  }
+  static __device__ Lane at(const Block& w, int group, int states) {
     Lane t;
     t.warp = threadIdx.x / 32 % M::kWarps;
     t.lane = threadIdx.x % 32;
-    t.state = (t.lane % M::LS) * M::S;
-    t.group = t.lane / M::LS;
-    t.channel = w.channel + t.warp * M::WC + t.group * M::P;
+    t.state = states * M::S;
+    t.group = group;
+    t.channel = w.channel + t.warp * M::WC + group * M::P;
     return t;
   }
 

@@ -105,4 +105,20 @@ __device__ inline void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t
 #endif
 }
 
+// What TF32 leaves of a float32 factor, 10 bits of mantissa, is less by this share in the mean (its
+// logarithm evenly spread): 2^-11 / (2 ln 2).
+constexpr float kCutLoss = 0.72134752f / 2048;
+
+// The same of float32 values, cut to TF32, from registers: lane 4i+j holds a's rows i and i+8 of column
+// j, then of column j+4, and rows j and j+4 of b's column i.
+__device__ inline void multiply_add(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+        "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+#endif
+}
+
 }  // namespace swin_umamba

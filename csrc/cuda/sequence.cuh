@@ -7,6 +7,7 @@
 #include "math.cuh"
 #include "matrix.cuh"
 #include "parameter_sums.cuh"
+#include "state_sums.cuh"
 
 namespace swin_umamba {
 
@@ -24,6 +25,7 @@ template <class M_, class T, bool kBackward>
 struct SequenceSource {
   using M = M_;
   using Q = typename Quad<T>::type;
+  static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kPieces = kTile / 4;             // of a row
   static constexpr int kRow = kTile + 4;                // of T: rows start in other banks
   // Tiles of u: as in image.cuh. Those of delta, Bs and Cs are read while staging only.
@@ -314,8 +316,10 @@ struct SequenceSource {
         }
       }
       if (step < count && n < p.N) {
+        using StateSums = StateSumsFor<M, kHalf>;
+        const float scale = map < M::N ? StateSums::kScaleB : StateSums::kScaleC;
         add_to((map < M::N ? p.dBs : p.dCs) + start + n * p.bc_n + step,
-               make_float4(sum[0], sum[1], sum[2], sum[3]));
+               make_float4(scale * sum[0], scale * sum[1], scale * sum[2], scale * sum[3]));
       }
     }
   }
