@@ -83,7 +83,8 @@ def ss2d(
     accumulate = state_dtype(dtype)
     if out_dtype is None:
         out_dtype = accumulate
-    dt_projs_bias, A_logs, Ds = (t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds))
+    if not dt_projs_bias.dtype == A_logs.dtype == Ds.dtype == accumulate:
+        dt_projs_bias, A_logs, Ds = (t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds))
 
     if name in backends.FORMULAS:
         formula = reference.ss2d if name == backends.REFERENCE else graph.ss2d
@@ -97,29 +98,15 @@ def ss2d(
             y = formula(x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
             return y.to(out_dtype, memory_format=torch.channels_last)
 
-    B, D, H, W = x.shape
-    x = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format).contiguous()
+    _, D, H, W = x.shape
+    if x.stride() != (H * W * D, 1, W * D, D):
+        pixels = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format)
+        x = pixels.contiguous().permute(0, 3, 1, 2)
+    elif x.dtype != dtype:
+        x = x.to(dtype)
     dt_projs_bias, A_logs, Ds = (t.contiguous() for t in (dt_projs_bias, A_logs, Ds))
-    save = _wants_grad(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    if save and not torch.compiler.is_compiling():
-        y = projected_ss2d(
-            x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, name, out_dtype
-        )
-    else:
-        proj = F.linear(x, x_proj_weight.reshape(-1, D).to(dtype))
-        y, _ = library.ss2d_scan(
-            x,
-            proj.view(B, H, W, 4, x_proj_weight.shape[1]),
-            dt_projs_weight.to(dtype).contiguous(),
-            dt_projs_bias,
-            A_logs,
-            Ds,
-            name,
-            out_dtype,
-            save,
-        )
-    merged: Tensor = y.permute(0, 3, 1, 2)
-    return merged
+    inputs = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    return projected_ss2d(*inputs, name, out_dtype, save=_wants_grad(*inputs))
 
 
 @overload

@@ -16,33 +16,37 @@ from swin_umamba_ops import library
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 
+def _project(
+    x: Tensor, x_proj_weight: Tensor, dt_projs_weight: Tensor, *others: Tensor
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The x_proj_weight that was used, (4 * (R + 2N), D), and the tensors of library.ss2d_scan.
+
+    x: (B, D, H, W), contiguous in channels_last; others: dt_projs_bias, A_logs and Ds.
+    """
+    B, D, H, W = x.shape
+    x = x.permute(0, 2, 3, 1)
+    weight = x_proj_weight.reshape(-1, D).to(x.dtype)
+    proj = F.linear(x, weight).view(B, H, W, DIRECTIONS, x_proj_weight.shape[1])
+    return weight, (x, proj, dt_projs_weight.to(x.dtype).contiguous(), *others)
+
+
 class _ProjectedSS2D(torch.autograd.Function):
     """Keeps x, its projection, the weights as they were used, and one state per chunk."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        x_proj_weight: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-        backend: str,
-        out_dtype: torch.dtype,
-    ) -> Tensor:
-        B, H, W, D = x.shape
-        weight = x_proj_weight.reshape(-1, D).to(x.dtype)
-        proj = F.linear(x, weight).view(B, H, W, DIRECTIONS, x_proj_weight.shape[1])
-        inputs = (x, proj, dt_projs_weight.to(x.dtype).contiguous(), dt_projs_bias, A_logs, Ds)
-        y: Tensor
-        with torch._C._AutoDispatchBelowAutograd():
-            y, states = library.ss2d_scan(*inputs, backend, out_dtype, True)
-        ctx.save_for_backward(weight, *inputs, states)
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        *tensors, backend, out_dtype = args
+        weight, scanned = _project(*tensors)
+        y, states = library.ss2d_scan(*scanned, backend, out_dtype, True)
+        x, x_proj_weight, dt_projs_weight = tensors[:3]
+        # x itself in place of its view: second derivatives must find where it came from.
+        ctx.save_for_backward(x, weight, *scanned[1:], states)
         ctx.shape, ctx.dtype = x_proj_weight.shape, x_proj_weight.dtype
         ctx.dt_dtype = dt_projs_weight.dtype
         ctx.backend = backend
-        return y
+        # Detached: autograd lets nobody change in place what it takes for a view made in here.
+        merged: Tensor = y.permute(0, 3, 1, 2).detach()
+        return merged
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -51,30 +55,29 @@ class _ProjectedSS2D(torch.autograd.Function):
         return (dx, dweight, ddt_weight.to(ctx.dt_dtype), *others, None, None)
 
 
-def _all_gradients(dy: Tensor, weight: Tensor, *saved: Any) -> tuple[Tensor, ...]:
-    x = saved[0]
-    dx, dproj, *others = library.ss2d_scan_backward(dy.contiguous(), *saved)
-    dx, x, dproj = dx.flatten(0, 2), x.flatten(0, 2), dproj.flatten(3).flatten(0, 2)
+def _all_gradients(dy: Tensor, x: Tensor, weight: Tensor, *saved: Any) -> tuple[Tensor, ...]:
+    x, dy = x.permute(0, 2, 3, 1), dy.permute(0, 2, 3, 1).contiguous()
+    dx, dproj, *others = library.ss2d_scan_backward(dy, x, *saved)
+    each_dx, each_dproj = dx.view(-1, x.shape[3]), dproj.view(-1, weight.shape[0])
     # The product is added to dx where it lies, and rounded once.
-    torch.addmm(dx, dproj, weight, out=dx)
-    return (dx.view_as(saved[0]), dproj.t() @ x, *others)
+    torch.addmm(each_dx, each_dproj, weight, out=each_dx)
+    dweight = each_dproj.t() @ x.view(each_dx.shape)
+    return (dx.permute(0, 3, 1, 2), dweight, *others)
 
 
 _gradients = library.first_derivative_only(_all_gradients)
 
 
-def projected_ss2d(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    backend: str,
-    out_dtype: torch.dtype,
-) -> Tensor:
-    """library.ss2d_scan of (B, H, W, D) x and weights in their own dtypes, with gradients."""
-    y: Tensor = _ProjectedSS2D.apply(  # type: ignore[no-untyped-call]
-        x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, backend, out_dtype
-    )
-    return y
+def projected_ss2d(*args: Any, save: bool) -> Tensor:
+    """y (B, D, H, W) of the six tensors that _project() takes, a backend's name and out_dtype.
+
+    save: whether gradients are wanted.
+    """
+    y: Tensor
+    if save and not torch.compiler.is_compiling():
+        y = _ProjectedSS2D.apply(*args)  # type: ignore[no-untyped-call]
+        return y
+    *tensors, backend, out_dtype = args
+    _, scanned = _project(*tensors)
+    y, _ = library.ss2d_scan(*scanned, backend, out_dtype, save)
+    return y.permute(0, 3, 1, 2)

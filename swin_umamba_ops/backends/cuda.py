@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
-from swin_umamba_ops.backends._cuda_sums import DTYPES, totals, zeros
+from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums, finish
 from swin_umamba_ops.backends._device import current
 
 chunk_length = 32  # kTile in csrc/cuda/mapping.cuh
@@ -57,16 +57,14 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
 # ---- launching
 
 
-@functools.lru_cache(maxsize=4096)
-def _plan(which: str, device: torch.device, **fields: int) -> Any:
+def _plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
     """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
 
-    Blocks of channels, and ranges of the sequence by what fills `device`; made once for each set
-    of sizes. image=1 means the kernels that make dt themselves.
+    Blocks of channels, and ranges of the sequence by what fills `device`. `image` means the
+    kernels that make dt themselves.
     """
     cuda = _extension.module().cuda
-    image = fields.pop("image", 0)
-    params = cuda.ScanParams(proj=image, **fields)
+    params = cuda.ScanParams(proj=int(image), **fields)
     params.directions = params.K
     with torch.cuda.device(device):
         params.blocks = cuda.channel_blocks(params)
@@ -113,15 +111,6 @@ def _run(which: str, plan: Any, like: Tensor, **addresses: int) -> None:
         _launch(params, which, device)
 
 
-def _partial_sums(plan: Any, like: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
-    """Rows of the parameters' gradients, one for each image and split."""
-    rows, channels = plan.B * plan.splits, plan.K * plan.D
-    tails = {"dA": (plan.N,), "dDs": (), "dbias": ()}
-    return {
-        name: like.new_empty((rows, channels, *tails[name]), dtype=torch.float32) for name in names
-    }
-
-
 def _addresses(**tensors: Tensor | None) -> Fields:
     return {name: t.data_ptr() for name, t in tensors.items() if t is not None}
 
@@ -129,23 +118,24 @@ def _addresses(**tensors: Tensor | None) -> Fields:
 # ---- ss2d
 
 
-@functools.cache
-def _image_kernels_serve(device: torch.device, dtype: int, D: int, N: int, R: int) -> bool:
+def _image_kernels_serve(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> bool:
     major, minor = torch.cuda.get_device_capability(device)
-    serve: bool = _extension.module().cuda.image_kernels_serve(dtype, D, N, R, 10 * major + minor)
+    capability = 10 * major + minor
+    serve: bool = _extension.module().cuda.image_kernels_serve(DTYPES[dtype], D, N, R, capability)
     return serve
 
 
-def _ss2d_plan(which: str, x: Tensor, A_logs: Tensor, dt_projs_weight: Tensor) -> tuple[Any, bool]:
-    """The plan of a pass, and whether it is one for the image kernels."""
-    B, H, W, D = x.shape
-    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
-    dtype = DTYPES[x.dtype]
-    image = _image_kernels_serve(x.device, dtype, D, N, R)
+@functools.lru_cache(maxsize=4096)
+def _ss2d_plan(
+    which: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], N: int, R: int
+) -> tuple[Any, bool]:
+    """The plan of a pass over x of this shape, and whether it is one for the image kernels."""
+    B, H, W, D = shape
     L, width = H * W, R + 2 * N
+    image = _image_kernels_serve(device, dtype, D, N, R)
     plan = _plan(
-        which, x.device, image=int(image), B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R, dtype=dtype,
-        delta_dtype=DTYPES[torch.float32],
+        which, device, image=image, B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R,
+        dtype=DTYPES[dtype], delta_dtype=DTYPES[torch.float32],
         a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
@@ -172,22 +162,25 @@ def _projected(
         return _addresses(proj=proj, dt_weight=dt_projs_weight), None
     # (4, B * L, D) in float32: float16 would lose small steps, and more so their gradients.
     delta = _product(_low_rank(proj, plan.R), dt_projs_weight.transpose(1, 2))
-    return {"delta": delta.data_ptr(), **_maps("Bs", "Cs", proj, plan)}, delta
+    maps = _maps("Bs", "Cs", proj.data_ptr(), proj.element_size(), plan)
+    return {"delta": delta.data_ptr(), **maps}, delta
 
 
-def _maps(Bs: str, Cs: str, proj: Tensor, plan: Any) -> Fields:
-    start, item = proj.data_ptr(), proj.element_size()
-    return {Bs: start + plan.R * item, Cs: start + (plan.R + plan.N) * item}
+def _maps(Bs: str, Cs: str, proj: int, item: int, plan: Any) -> Fields:
+    """Where both maps begin in a projection at the address `proj`, of items of this size."""
+    return {Bs: proj + plan.R * item, Cs: proj + (plan.R + plan.N) * item}
 
 
 def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    plan, image = _ss2d_plan("FORWARD", x, A_logs, dt_projs_weight)
+    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
+    plan, image = _ss2d_plan("FORWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     y = torch.zeros_like(x, dtype=torch.float32)
-    shape = (plan.B, _DIRECTIONS, _tiles(plan.H * plan.W), plan.D, plan.N) if save else (0,)
+    B, H, W, D = x.shape
+    shape = (B, _DIRECTIONS, _tiles(H * W), D, N) if save else (0,)
     states = x.new_empty(shape, dtype=torch.float32)
     _run(
         "FORWARD", plan, x, **projected,
@@ -202,41 +195,37 @@ def ss2d_backward(
     dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
     A_logs: Tensor, Ds: Tensor, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    plan, image = _ss2d_plan("BACKWARD", x, A_logs, dt_projs_weight)
+    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
+    plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     dy = dy.float()
-    rows = _partial_sums(plan, x, ("dA", "dDs", "dbias"))
-    sums: list[tuple[int, ...]] = [x.shape, proj.shape]
+    dx, dproj = torch.empty_like(x), torch.empty_like(proj)
+    dbias, dA, dDs = (torch.empty_like(t) for t in (dt_projs_bias, A_logs, Ds))
+    images = plan.B * plan.splits
+    rows = Sums(cleared=False, dA=(dA, images), dDs=(dDs, images), dbias=(dbias, images))
     if image:
-        weight_rows = plan.B * plan.splits
+        dweight, ddelta = torch.empty_like(dt_projs_weight), None
         if not torch.are_deterministic_algorithms_enabled():
-            weight_rows = min(weight_rows, _WEIGHT_ROWS)
-        sums.append((weight_rows, *dt_projs_weight.shape))
-    dx, dproj, *dweights = zeros(x, *sums)
-    outputs = _addresses(dx=dx, **rows)
-    if image:
-        outputs |= {"weight_rows": weight_rows, **_addresses(dproj=dproj, ddt_weight=dweights[0])}
-        ddelta = None
+            images = min(images, _WEIGHT_ROWS)
+        sums = Sums(cleared=True, dx=(dx, 1), dproj=(dproj, 1), ddt_weight=(dweight, images))
+        outputs = {**sums.addresses, "weight_rows": images}
     else:
         assert delta is not None
         ddelta = torch.empty_like(delta)
-        outputs |= {**_addresses(ddelta=ddelta), **_maps("dBs", "dCs", dproj, plan)}
+        sums = Sums(cleared=True, dx=(dx, 1), dproj=(dproj, 1))
+        maps = _maps("dBs", "dCs", sums.addresses["dproj"], 4, plan)
+        outputs = {"dx": sums.addresses["dx"], "ddelta": ddelta.data_ptr(), **maps}
     _run(
-        "BACKWARD", plan, x, **projected, **outputs,
+        "BACKWARD", plan, x, **projected, **outputs, **rows.addresses,
         **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias, states=states, dout=dy),
     )  # fmt: skip
     del delta
-    dx, dproj, dA, dDs, dbias, *dweights = totals(
-        (dx[None], x.dtype), (dproj[None], x.dtype),
-        *((t, torch.float32) for t in rows.values()), *((t, x.dtype) for t in dweights),
-    )  # fmt: skip
-    if ddelta is None:
-        dweight = dweights[0]
-    else:
-        _low_rank(dproj, plan.R).copy_(_product(ddelta, dt_projs_weight))
-        dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, plan.R))
+    finish(x.device, sums, rows)
+    if ddelta is not None:
+        _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
+        dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
         dweight = dweight.to(dt_projs_weight.dtype)
-    return dx, dproj, dweight, dbias.view_as(dt_projs_bias), dA, dDs
+    return dx, dproj, dweight, dbias, dA, dDs
 
 
 # ---- selective_scan
@@ -249,29 +238,35 @@ def _sequence_kernels_serve(device: torch.device, N: int, L: int) -> bool:
     return serve
 
 
+@functools.lru_cache(maxsize=4096)
 def _sequence_plan(
-    which: str, u: Tensor, delta: Tensor, Bs: Tensor, Cs: Tensor, delta_softplus: bool,
-    out_dtype: torch.dtype,
+    which: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], G: int, N: int,
+    delta_softplus: bool, out_dtype: torch.dtype, aligned: bool,
 ) -> Any:  # fmt: skip
-    B, D, L = u.shape
-    G, N = Bs.shape[1:3]
-    # Tensors that start inside others may lie anywhere.
-    aligned = all(t.data_ptr() % 16 == 0 for t in (u, delta, Bs, Cs))
-    sequence = aligned and _sequence_kernels_serve(u.device, N, L)
+    B, D, L = shape
+    sequence = aligned and _sequence_kernels_serve(device, N, L)
     return _plan(
-        which, u.device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[u.dtype],
-        delta_dtype=DTYPES[u.dtype], out_dtype=DTYPES[out_dtype],
+        which, device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
+        delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype],
         softplus=int(delta_softplus), sequence=int(sequence), x_b=D * L, x_d=L, x_l=1,
         delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
         out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
     )  # fmt: skip
 
 
+def _aligned(*tensors: Tensor) -> bool:
+    """Tensors that start inside others may lie anywhere."""
+    return all(t.data_ptr() % 16 == 0 for t in tensors)
+
+
 def selective_scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
     delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    plan = _sequence_plan("FORWARD", u, delta, Bs, Cs, delta_softplus, out_dtype)
+    plan = _sequence_plan(
+        "FORWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, out_dtype,
+        _aligned(u, delta, Bs, Cs),
+    )  # fmt: skip
     out = torch.empty_like(u, dtype=out_dtype)
     last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
     shape = (plan.B, _tiles(plan.W), plan.D, plan.N) if save else (0,)
@@ -288,22 +283,24 @@ def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    plan = _sequence_plan("BACKWARD", u, delta, Bs, Cs, delta_softplus, u.dtype)
+    plan = _sequence_plan(
+        "BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, u.dtype,
+        _aligned(u, delta, Bs, Cs),
+    )  # fmt: skip
     if not (plan.sequence and dout.dtype == u.dtype):
         dout = dout.float()
-    du, ddelta = torch.empty_like(u), torch.empty_like(delta)
-    dBs, dCs = zeros(Bs, Bs.shape, Cs.shape)
-    rows = _partial_sums(plan, u, ("dA", "dDs", "dbias"))
+    du, ddelta, dA, dBs, dCs = (torch.empty_like(t) for t in (u, delta, A, Bs, Cs))
+    dDs, dbias = A.new_empty(plan.D), A.new_empty(plan.D)
+    images = plan.B * plan.splits
+    rows = Sums(cleared=False, dA=(dA, images), dDs=(dDs, images), dbias=(dbias, images))
+    sums = Sums(cleared=True, dBs=(dBs, 1), dCs=(dCs, 1))
     _run(
         "BACKWARD", plan, u,
         **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
         **_addresses(states=states, dout=dout, dlast=dlast, dx=du, ddelta=ddelta),
-        **_addresses(dBs=dBs, dCs=dCs, **rows), dout_dtype=DTYPES[dout.dtype],
+        **sums.addresses, **rows.addresses, dout_dtype=DTYPES[dout.dtype],
     )  # fmt: skip
-    dBs, dCs, dA, dDs, dbias = totals(
-        (dBs[None], Bs.dtype), (dCs[None], Cs.dtype),
-        *((t, torch.float32) for t in rows.values()),
-    )  # fmt: skip
+    finish(u.device, sums, rows)
     return (
         du, ddelta, dA, dBs, dCs,
         u.new_empty((0,), dtype=torch.float32) if Ds is None else dDs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 
 import swin_umamba_ops as ops
 from swin_umamba_ops import backends
-from swin_umamba_ops.backends import _cuda_sums
+from swin_umamba_ops.backends._cuda_sums import Sums, finish
 
 pytestmark = pytest.mark.gpu
 
@@ -132,9 +133,9 @@ def test_a_split_is_chosen_for_few_channels_and_long_sequences() -> None:
     from swin_umamba_ops.backends import cuda
 
     inputs = _inputs(LONG)
-    plan, image = cuda._ss2d_plan(
-        "FORWARD", inputs["x"].permute(0, 2, 3, 1), inputs["A_logs"], inputs["dt_projs_weight"]
-    )
+    x = inputs["x"]
+    shape = x.permute(0, 2, 3, 1).shape
+    plan, image = cuda._ss2d_plan("FORWARD", x.device, x.dtype, shape, LONG.N, LONG.R)
     assert image
     assert plan.splits > 1
 
@@ -236,26 +237,38 @@ def test_every_element_of_the_output_is_written_or_summed_from_zero() -> None:
         assert all(torch.isfinite(t).all() for t in results.values())
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 4, 8), (1, 5), (3, 1027), (7, 2, 512), (2, 0), (0, 4), (5000, 8)], ids=str
-)
-def test_sums_of_a_backward_pass(shape: tuple[int, ...]) -> None:
-    """Vectors and single values, one row and several, cast or not, all in one launch."""
-    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0)).cuda()
+def _memory(address: int, shape: tuple[int, ...]) -> Tensor:
+    """The float32 values that lie at an address."""
+    interface = {"shape": shape, "typestr": "<f4", "data": (address, False), "version": 3}
+    return torch.as_tensor(SimpleNamespace(__cuda_array_interface__=interface), device="cuda")
+
+
+@pytest.mark.parametrize("cleared", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 7, 300])
+def test_sums_of_a_backward_pass(rows: int, cleared: bool) -> None:
+    """Vectors and single values, cast or not, all in one launch."""
     dtypes = (torch.float32, torch.float16, torch.bfloat16)
-    apart = torch.cat([rows.new_zeros(1), rows.flatten()])[1:].view(shape)  # 4 bytes off
-    wanted = [(t, dtype) for t in (rows, apart) for dtype in dtypes]
-    for total, (t, dtype) in zip(_cuda_sums.totals(*wanted), wanted, strict=True):
-        assert total.dtype == dtype
-        torch.testing.assert_close(total, t.double().sum(0).to(dtype))
+    shapes = ((4, 8), (5,), (3, 1027), (2, 512))
+    wanted = {
+        f"{dtype} {shape}": torch.full(shape, torch.nan, device="cuda", dtype=dtype)
+        for dtype in dtypes
+        for shape in shapes
+    }
+    sums = Sums(cleared=cleared, **{name: (t, rows) for name, t in wanted.items()})
+    expected = {}
+    for name, result in wanted.items():
+        assert sums.addresses[name] % 16 == 0
+        summands = _memory(sums.addresses[name], (rows, *result.shape))
+        assert not (cleared and summands.any())
+        summands.copy_(noise_like(summands))
+        expected[name] = summands.double().sum(0).to(result.dtype)
+    finish(torch.device("cuda", torch.cuda.current_device()), sums)
+    for name, result in wanted.items():
+        torch.testing.assert_close(result, expected[name])
 
 
-def test_zeros_share_memory_only_where_they_are_cast_later() -> None:
-    x = torch.ones(2, device="cuda", dtype=torch.float16)
-    first, second = _cuda_sums.zeros(x, (3, 5), (7,))
-    assert first.shape == (3, 5)
-    assert not first.any()
-    assert not second.any()
-    assert second.data_ptr() == first.data_ptr() + 16 * 4
-    first, second = _cuda_sums.zeros(x.float(), (7,), (7,))
-    assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()
+def test_a_float32_result_of_one_row_is_its_own_sum() -> None:
+    result = torch.ones(7, device="cuda")
+    assert Sums(cleared=True, result=(result, 1)).addresses["result"] == result.data_ptr()
+    assert not result.any()
+    assert Sums(cleared=True, result=(result, 2)).addresses["result"] != result.data_ptr()
