@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -24,29 +23,51 @@ namespace {
 py::object build_info() { return py::module_::import("json").attr("loads")(kBuildInfo); }
 
 #ifdef SWIN_UMAMBA_CUDA
-template <class T>
-void def_address(py::class_<swin_umamba::ScanParams>& c, const char* name,
-                 T swin_umamba::ScanParams::*field) {
-  using swin_umamba::ScanParams;
-  c.def_property(
-      name, [field](const ScanParams& p) { return reinterpret_cast<std::uintptr_t>(p.*field); },
-      [field](ScanParams& p, std::uintptr_t v) { p.*field = reinterpret_cast<T>(v); });
+// The addresses of a pass as Python hands them over, in the order of csrc/cuda/params.h.
+#define FOR_EACH_ADDRESS(f)                                                                      \
+  f(x) f(delta) f(Bs) f(Cs) f(proj) f(dt_weight) f(A) f(Ds) f(bias) f(out) f(states)             \
+  f(last_state) f(split_state) f(split_dt) f(dout) f(dlast) f(dx) f(ddelta) f(dBs) f(dCs)        \
+  f(dproj) f(dA) f(dDs) f(dbias) f(ddt_weight)
+#define NAME(name) #name,
+constexpr std::array kAddresses{FOR_EACH_ADDRESS(NAME)};
+#undef NAME
+
+// Items of tuples are read straight: pybind11's casters of sequences take longer than a launch.
+PyObject* item(const py::tuple& t, py::ssize_t i) { return PyTuple_GET_ITEM(t.ptr(), i); }
+
+void expect_size(const py::tuple& t, std::size_t size) {
+  if (t.size() != size) throw std::invalid_argument("expected a tuple of " + std::to_string(size));
 }
 
-using TotalFields = std::tuple<std::uintptr_t, std::uintptr_t, int64_t, int64_t, int, int>;
+swin_umamba::ScanParams with_addresses(swin_umamba::ScanParams p, const py::tuple& addresses) {
+  expect_size(addresses, kAddresses.size());
+  py::ssize_t next = 0;
+#define SET(name) p.name = static_cast<decltype(p.name)>(PyLong_AsVoidPtr(item(addresses, next++)));
+  FOR_EACH_ADDRESS(SET)
+#undef SET
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return p;
+}
 
-// Each part is (from, to, count, stride, rows, dtype), see csrc/cuda/params.h.
-void launch_totals(const std::vector<TotalFields>& parts, std::uintptr_t stream) {
+// Each part is (from, to, count, rows, dtype), its rows side by side: see csrc/cuda/params.h.
+void launch_totals(const std::vector<py::tuple>& parts, std::uintptr_t stream) {
   using swin_umamba::Totals;
   if (parts.size() > Totals::kMost) throw std::invalid_argument("more sums than one launch takes");
   Totals all;
-  for (const auto& [from, to, count, stride, rows, dtype] : parts) {
-    all.parts[all.count++] = {reinterpret_cast<const float*>(from), reinterpret_cast<void*>(to), count, stride, rows, dtype};
+  for (const py::tuple& part : parts) {
+    expect_size(part, 5);
+    auto& total = all.parts[all.count++];
+    total.from = static_cast<const float*>(PyLong_AsVoidPtr(item(part, 0)));
+    total.to = PyLong_AsVoidPtr(item(part, 1));
+    total.count = total.stride = PyLong_AsLongLong(item(part, 2));
+    total.rows = static_cast<int32_t>(PyLong_AsLong(item(part, 3)));
+    total.dtype = static_cast<int32_t>(PyLong_AsLong(item(part, 4)));
   }
+  if (PyErr_Occurred()) throw py::error_already_set();
   swin_umamba::launch_totals(all, stream);
 }
 
-// The CUDA kernels: fields by name, addresses as integers, and launches on a stream handle.
+// The CUDA kernels: sizes and strides by name, addresses as integers, and launches on a stream.
 void bind_cuda(py::module_ m) {
   using namespace swin_umamba;
   py::class_<ScanParams> c(m, "ScanParams");
@@ -55,13 +76,10 @@ void bind_cuda(py::module_ m) {
     for (auto item : fields) self.attr(item.first) = item.second;
     return self.cast<ScanParams>();
   }));
-  c.def("with_fields", [](const ScanParams& self, const py::kwargs& fields) {
-    py::object copy = py::cast(ScanParams(self));
-    for (auto item : fields) copy.attr(item.first) = item.second;
-    return copy;
-  });
+  c.def(py::init<const ScanParams&>());
+  c.def("with_addresses", &with_addresses, "A copy with the addresses in the order of `addresses`.");
+  m.attr("addresses") = py::tuple(py::cast(kAddresses));
 #define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
-#define ADDRESS(name) def_address(c, #name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
   FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
   FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(weight_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
@@ -69,13 +87,7 @@ void bind_cuda(py::module_ m) {
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
   FIELD(bc_b); FIELD(bc_k); FIELD(bc_l); FIELD(bc_n); FIELD(out_b); FIELD(out_l); FIELD(out_d);
   FIELD(dout_b); FIELD(dout_l); FIELD(dout_d);
-  ADDRESS(x); ADDRESS(delta); ADDRESS(Bs); ADDRESS(Cs); ADDRESS(proj); ADDRESS(dt_weight);
-  ADDRESS(A); ADDRESS(Ds); ADDRESS(bias); ADDRESS(out); ADDRESS(states); ADDRESS(last_state);
-  ADDRESS(split_state); ADDRESS(split_dt); ADDRESS(dout); ADDRESS(dlast); ADDRESS(dx);
-  ADDRESS(ddelta); ADDRESS(dBs); ADDRESS(dCs); ADDRESS(dproj); ADDRESS(dA); ADDRESS(dDs);
-  ADDRESS(dbias); ADDRESS(ddt_weight);
 #undef FIELD
-#undef ADDRESS
   py::enum_<Pass>(m, "Pass")
       .value("FORWARD", Pass::kForward)
       .value("FORWARD_SPLITS", Pass::kForwardSplits)

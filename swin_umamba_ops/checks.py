@@ -59,25 +59,25 @@ def check_ss2d(
     autocast_dtype: torch.dtype | None,
 ) -> None:
     """TypeError or ValueError naming the first argument that does not fit (see functional.ss2d)."""
-    parameters = {
-        "x_proj_weight": x_proj_weight,
-        "dt_projs_weight": dt_projs_weight,
-        "dt_projs_bias": dt_projs_bias,
-        "A_logs": A_logs,
-        "Ds": Ds,
-    }
     _is_tensor("x", x)
     _is_float("x", x)
     if x.dim() != 4:
         raise ValueError(f"x has shape {_shape(x)}, expected four axes (B, D, H, W)")
-    D, H, W = x.shape[1:]
+    _, D, H, W = x.shape
     if D == 0 or H == 0 or W == 0:
         raise ValueError(f"x has shape {_shape(x)}: D, H and W must not be 0")
-    for name, parameter in parameters.items():
+    device, dtypes = x.device, (torch.float32, x.dtype, autocast_dtype)
+    for name, parameter in (
+        ("x_proj_weight", x_proj_weight),
+        ("dt_projs_weight", dt_projs_weight),
+        ("dt_projs_bias", dt_projs_bias),
+        ("A_logs", A_logs),
+        ("Ds", Ds),
+    ):
         _is_tensor(name, parameter)
-        _same_device(name, parameter, "x", x.device)
-        _is_float(name, parameter)
-        if parameter.dtype not in (torch.float32, x.dtype, autocast_dtype):
+        _same_device(name, parameter, "x", device)
+        if parameter.dtype not in dtypes:
+            _is_float(name, parameter)
             raise TypeError(
                 f"{name} has dtype {parameter.dtype}, expected torch.float32 or x's {x.dtype}"
             )

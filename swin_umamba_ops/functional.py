@@ -102,7 +102,7 @@ def ss2d(
     if x.stride() != (H * W * D, 1, W * D, D):
         pixels = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format)
         x = pixels.contiguous().permute(0, 3, 1, 2)
-    elif x.dtype != dtype:
+    elif x.dtype != dtype:  # its strides stay
         x = x.to(dtype)
     dt_projs_bias, A_logs, Ds = (t.contiguous() for t in (dt_projs_bias, A_logs, Ds))
     inputs = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)

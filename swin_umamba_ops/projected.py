@@ -36,33 +36,44 @@ class _ProjectedSS2D(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         *tensors, backend, out_dtype = args
-        weight, scanned = _project(*tensors)
-        y, states = library.ss2d_scan(*scanned, backend, out_dtype, True)
         x, x_proj_weight, dt_projs_weight = tensors[:3]
+        with torch._C._AutoDispatchBelowAutograd():
+            weight, scanned = _project(*tensors)
+            y, states = library.ss2d_scan(*scanned, backend, out_dtype, True)
+            # Detached: what autograd takes for a view made in here, nobody may change in place.
+            merged: Tensor = y.permute(0, 3, 1, 2).detach()
         # x itself in place of its view: second derivatives must find where it came from.
         ctx.save_for_backward(x, weight, *scanned[1:], states)
         ctx.shape, ctx.dtype = x_proj_weight.shape, x_proj_weight.dtype
         ctx.dt_dtype = dt_projs_weight.dtype
         ctx.backend = backend
-        # Detached: autograd lets nobody change in place what it takes for a view made in here.
-        merged: Tensor = y.permute(0, 3, 1, 2).detach()
         return merged
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dx, dweight, ddt_weight, *others = _gradients(dy, *ctx.saved_tensors, ctx.backend)
-        dweight = dweight.view(ctx.shape).to(ctx.dtype)
-        return (dx, dweight, ddt_weight.to(ctx.dt_dtype), *others, None, None)
+        gradients = _gradients(dy, ctx.dtype, *ctx.saved_tensors, ctx.backend)
+        dx, dweight, ddt_weight, *others = gradients
+        return (dx, dweight.view(ctx.shape), ddt_weight.to(ctx.dt_dtype), *others, None, None)
 
 
-def _all_gradients(dy: Tensor, x: Tensor, weight: Tensor, *saved: Any) -> tuple[Tensor, ...]:
+def _all_gradients(
+    dy: Tensor, dtype: torch.dtype, x: Tensor, weight: Tensor, *saved: Any
+) -> tuple[Tensor, ...]:
+    """Gradients of x, of x_proj_weight as `weight`, in a dtype, and of the others."""
     x, dy = x.permute(0, 2, 3, 1), dy.permute(0, 2, 3, 1).contiguous()
     dx, dproj, *others = library.ss2d_scan_backward(dy, x, *saved)
-    each_dx, each_dproj = dx.view(-1, x.shape[3]), dproj.view(-1, weight.shape[0])
+    each_x, each_dx = x.view(-1, x.shape[3]), dx.view(-1, x.shape[3])
+    each_dproj = dproj.view(-1, weight.shape[0])
     # The product is added to dx where it lies, and rounded once.
     torch.addmm(each_dx, each_dproj, weight, out=each_dx)
-    dweight = each_dproj.t() @ x.view(each_dx.shape)
-    return (dx.permute(0, 3, 1, 2), dweight, *others)
+    return (dx.permute(0, 3, 1, 2), _product(each_dproj.t(), each_x, dtype), *others)
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """a @ b in a dtype: float32 of half factors, on CUDA, without a cast of its own."""
+    if a.is_cuda and a.itemsize == 2 and dtype == torch.float32 and torch.version.hip is None:
+        return torch.mm(a, b, out_dtype=dtype)
+    return (a @ b).to(dtype)
 
 
 _gradients = library.first_derivative_only(_all_gradients)

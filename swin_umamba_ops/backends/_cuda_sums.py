@@ -17,43 +17,43 @@ DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csr
 
 
 class Sums:
-    """Addresses, by name, where kernels find the rows of which results are the sums.
+    """Addresses where kernels find the rows, in float32, of which results are the sums.
 
-    Rows are float32. One row of a float32 result is the result itself; all others share a piece of
-    memory, until finish() makes the results of them.
+    One row of a float32 result is the result itself; all others share a piece of memory, until
+    finish() makes the results of them.
     """
 
-    def __init__(self, *, cleared: bool, **wanted: tuple[Tensor, int]) -> None:
+    def __init__(self, cleared: bool, *wanted: tuple[Tensor, int]) -> None:
         """`wanted`: each result and its number of rows; `cleared` for kernels that add to them."""
-        self.addresses: dict[str, int] = {}
-        self._apart: list[tuple[str, Tensor, int]] = []
-        size = 0
-        for name, (result, rows) in wanted.items():
-            if rows > 1 or result.dtype != torch.float32:
-                self._apart.append((name, result, rows))
-                self.addresses[name] = 4 * size
-                size += (rows * result.numel() + 3) // 4 * 4  # 16 bytes, for vectors
+        sizes = [
+            # 16 bytes, for vectors.
+            0 if rows == 1 and result.dtype == torch.float32 else (rows * result.numel() + 3) & ~3
+            for result, rows in wanted
+        ]
+        like = wanted[0][0]
+        make = like.new_zeros if cleared else like.new_empty
+        self._memory = make(sum(sizes), dtype=torch.float32)
+        self._apart: list[tuple[int, Tensor, int]] = []
+        self.addresses: list[int] = []
+        start = self._memory.data_ptr()
+        for (result, rows), size in zip(wanted, sizes, strict=True):
+            if size == 0:
+                self.addresses.append((result.zero_() if cleared else result).data_ptr())
             else:
-                self.addresses[name] = (result.zero_() if cleared else result).data_ptr()
-        if self._apart:
-            like = self._apart[0][1]
-            make = like.new_zeros if cleared else like.new_empty
-            self._memory = make(size, dtype=torch.float32)
-            start = self._memory.data_ptr()
-            for name, _, _ in self._apart:
-                self.addresses[name] += start
+                self.addresses.append(start)
+                self._apart.append((start, result, rows))
+                start += 4 * size
 
-    def parts(self) -> list[tuple[int, int, int, int, int, int]]:
-        """What launch_totals() is to make: see Total in csrc/cuda/params.h."""
+    def parts(self) -> list[tuple[int, int, int, int, int]]:
+        """What launch_totals() in csrc/bindings.cpp is to make."""
         parts = []
-        for name, result, rows in self._apart:
+        for start, result, rows in self._apart:
             count = result.numel()
             if rows <= _MOST_ROWS:
-                addresses = (self.addresses[name], result.data_ptr())
-                parts.append((*addresses, count, count, rows, DTYPES[result.dtype]))
+                parts.append((start, result.data_ptr(), count, rows, DTYPES[result.dtype]))
             else:
-                start = (self.addresses[name] - self._memory.data_ptr()) // 4
-                summands = self._memory[start : start + rows * count].view(rows, *result.shape)
+                first = (start - self._memory.data_ptr()) // 4
+                summands = self._memory[first : first + rows * count].view(rows, *result.shape)
                 result.copy_(summands.sum(0))
         return parts
 

@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends._cuda_launch import CHUNK, Addresses, address, plan, run, tiles
 from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums, finish
-from swin_umamba_ops.backends._device import current
 
-chunk_length = 32  # kTile in csrc/cuda/mapping.cuh
+chunk_length = CHUNK
 _WEIGHT_ROWS = 8  # that blocks add dt_projs_weight's gradient to: a row an image takes much memory
 _DIRECTIONS = 4
 _MIN_CAPABILITY = (7, 5)
-
-Fields = dict[str, Any]
 
 
 @functools.cache
@@ -54,67 +52,6 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
     return None if most >= N else f"it serves up to {most} states, not {N}"
 
 
-# ---- launching
-
-
-def _plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
-    """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
-
-    Blocks of channels, and ranges of the sequence by what fills `device`. `image` means the
-    kernels that make dt themselves.
-    """
-    cuda = _extension.module().cuda
-    params = cuda.ScanParams(proj=int(image), **fields)
-    params.directions = params.K
-    with torch.cuda.device(device):
-        params.blocks = cuda.channel_blocks(params)
-        params.splits = cuda.choose_splits(params, getattr(cuda.Pass, which))
-    params.tiles_per_split = _tiles(params.H * params.W, params.splits)
-    params.proj = 0
-    return params
-
-
-def _tiles(length: int, splits: int = 1) -> int:
-    """Tiles in each of `splits` ranges of a sequence."""
-    return -(-length // (chunk_length * splits))
-
-
-def _launch(params: Any, which: str, device: torch.device) -> None:
-    """One pass over everything, or, where determinism asks for it, one launch for each set of
-    sums that must not meet in one address at the same time."""
-    cuda = _extension.module().cuda
-    # The raw handle: a Stream object costs as much as the launch.
-    stream = torch._C._cuda_getCurrentRawStream(device.index)
-    which = getattr(cuda.Pass, which)
-    if not torch.are_deterministic_algorithms_enabled():
-        cuda.launch(params, which, stream)
-        return
-    directions, blocks = params.directions, params.blocks
-    params.directions = params.blocks = 1
-    for params.first_direction in range(directions):
-        for params.first_block in range(blocks):
-            cuda.launch(params, which, stream)
-
-
-def _run(which: str, plan: Any, like: Tensor, **addresses: int) -> None:
-    """Run a pass. Cut into splits it takes one before, which finds what enters each."""
-    device = like.device
-    if plan.splits > 1:
-        rows = (plan.B, plan.K, plan.splits, plan.D)
-        state = like.new_empty((*rows, plan.N), dtype=torch.float32)
-        dt = like.new_empty(rows, dtype=torch.float32)
-        addresses |= {"split_state": state.data_ptr(), "split_dt": dt.data_ptr()}
-    params = plan.with_fields(**addresses)
-    with current(device):
-        if plan.splits > 1:
-            _launch(params.with_fields(), which + "_SPLITS", device)
-        _launch(params, which, device)
-
-
-def _addresses(**tensors: Tensor | None) -> Fields:
-    return {name: t.data_ptr() for name, t in tensors.items() if t is not None}
-
-
 # ---- ss2d
 
 
@@ -133,14 +70,14 @@ def _ss2d_plan(
     B, H, W, D = shape
     L, width = H * W, R + 2 * N
     image = _image_kernels_serve(device, dtype, D, N, R)
-    plan = _plan(
+    made = plan(
         which, device, image=image, B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R,
         dtype=DTYPES[dtype], delta_dtype=DTYPES[torch.float32],
         a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
     )  # fmt: skip
-    return plan, image
+    return made, image
 
 
 def _low_rank(proj: Tensor, R: int) -> Tensor:
@@ -156,37 +93,37 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 def _projected(
     image: bool, plan: Any, proj: Tensor, dt_projs_weight: Tensor
-) -> tuple[Fields, Tensor | None]:
+) -> tuple[dict[str, int], Tensor | None]:
     """The addresses of what the projection made, and delta, which must outlive the launch."""
     if image:
-        return _addresses(proj=proj, dt_weight=dt_projs_weight), None
+        return {"proj": proj.data_ptr(), "dt_weight": dt_projs_weight.data_ptr()}, None
     # (4, B * L, D) in float32: float16 would lose small steps, and more so their gradients.
     delta = _product(_low_rank(proj, plan.R), dt_projs_weight.transpose(1, 2))
-    maps = _maps("Bs", "Cs", proj.data_ptr(), proj.element_size(), plan)
-    return {"delta": delta.data_ptr(), **maps}, delta
+    Bs, Cs = _maps(plan, proj.data_ptr(), proj.element_size())
+    return {"delta": delta.data_ptr(), "Bs": Bs, "Cs": Cs}, delta
 
 
-def _maps(Bs: str, Cs: str, proj: int, item: int, plan: Any) -> Fields:
-    """Where both maps begin in a projection at the address `proj`, of items of this size."""
-    return {Bs: proj + plan.R * item, Cs: proj + (plan.R + plan.N) * item}
+def _maps(plan: Any, proj: int, item: int) -> tuple[int, int]:
+    """Where Bs and Cs begin in a projection at this address, of items of this size."""
+    return proj + plan.R * item, proj + (plan.R + plan.N) * item
 
 
 def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("FORWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     y = torch.zeros_like(x, dtype=torch.float32)
-    B, H, W, D = x.shape
-    shape = (B, _DIRECTIONS, _tiles(H * W), D, N) if save else (0,)
+    shape = (B, _DIRECTIONS, tiles(H * W), D, N) if save else (0,)
     states = x.new_empty(shape, dtype=torch.float32)
-    _run(
-        "FORWARD", plan, x, **projected,
-        **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias, out=y),
-        **_addresses(states=states if save else None),
+    addresses = Addresses(
+        x=x.data_ptr(), A=A_logs.data_ptr(), Ds=Ds.data_ptr(), bias=dt_projs_bias.data_ptr(),
+        out=y.data_ptr(), states=states.data_ptr() if save else 0, **projected,
     )  # fmt: skip
+    run("FORWARD", plan, x, addresses)
     del delta  # not before the launch is queued: the allocator may hand its memory on
     return y.to(out_dtype), states
 
@@ -201,26 +138,28 @@ def ss2d_backward(
     dy = dy.float()
     dx, dproj = torch.empty_like(x), torch.empty_like(proj)
     dbias, dA, dDs = (torch.empty_like(t) for t in (dt_projs_bias, A_logs, Ds))
-    images = plan.B * plan.splits
-    rows = Sums(cleared=False, dA=(dA, images), dDs=(dDs, images), dbias=(dbias, images))
+    rows = plan.B * plan.splits
+    stored = Sums(False, (dA, rows), (dDs, rows), (dbias, rows))
     if image:
         dweight, ddelta = torch.empty_like(dt_projs_weight), None
         if not torch.are_deterministic_algorithms_enabled():
-            images = min(images, _WEIGHT_ROWS)
-        sums = Sums(cleared=True, dx=(dx, 1), dproj=(dproj, 1), ddt_weight=(dweight, images))
-        outputs = {**sums.addresses, "weight_rows": images}
+            rows = min(rows, _WEIGHT_ROWS)
+        added = Sums(True, (dx, 1), (dproj, 1), (dweight, rows))
+        outputs = dict(zip(("dx", "dproj", "ddt_weight"), added.addresses, strict=True))
     else:
         assert delta is not None
         ddelta = torch.empty_like(delta)
-        sums = Sums(cleared=True, dx=(dx, 1), dproj=(dproj, 1))
-        maps = _maps("dBs", "dCs", sums.addresses["dproj"], 4, plan)
-        outputs = {"dx": sums.addresses["dx"], "ddelta": ddelta.data_ptr(), **maps}
-    _run(
-        "BACKWARD", plan, x, **projected, **outputs, **rows.addresses,
-        **_addresses(x=x, A=A_logs, Ds=Ds, bias=dt_projs_bias, states=states, dout=dy),
+        added = Sums(True, (dx, 1), (dproj, 1))
+        dBs, dCs = _maps(plan, added.addresses[1], 4)
+        outputs = {"dx": added.addresses[0], "dBs": dBs, "dCs": dCs, "ddelta": ddelta.data_ptr()}
+    addresses = Addresses(
+        x=x.data_ptr(), A=A_logs.data_ptr(), Ds=Ds.data_ptr(), bias=dt_projs_bias.data_ptr(),
+        states=states.data_ptr(), dout=dy.data_ptr(), dA=stored.addresses[0],
+        dDs=stored.addresses[1], dbias=stored.addresses[2], **projected, **outputs,
     )  # fmt: skip
+    run("BACKWARD", plan, x, addresses, weight_rows=rows)
     del delta
-    finish(x.device, sums, rows)
+    finish(x.device, added, stored)
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
         dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
@@ -245,7 +184,7 @@ def _sequence_plan(
 ) -> Any:  # fmt: skip
     B, D, L = shape
     sequence = aligned and _sequence_kernels_serve(device, N, L)
-    return _plan(
+    return plan(
         which, device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
         delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype],
         softplus=int(delta_softplus), sequence=int(sequence), x_b=D * L, x_d=L, x_l=1,
@@ -269,13 +208,14 @@ def selective_scan_forward(
     )  # fmt: skip
     out = torch.empty_like(u, dtype=out_dtype)
     last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
-    shape = (plan.B, _tiles(plan.W), plan.D, plan.N) if save else (0,)
+    shape = (plan.B, tiles(plan.W), plan.D, plan.N) if save else (0,)
     states = u.new_empty(shape, dtype=torch.float32)
-    _run(
-        "FORWARD", plan, u,
-        **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
-        **_addresses(out=out, last_state=last, states=states if save else None),
+    addresses = Addresses(
+        x=u.data_ptr(), delta=delta.data_ptr(), A=A.data_ptr(), Bs=Bs.data_ptr(), Cs=Cs.data_ptr(),
+        Ds=address(Ds), bias=address(delta_bias), out=out.data_ptr(), last_state=last.data_ptr(),
+        states=states.data_ptr() if save else 0,
     )  # fmt: skip
+    run("FORWARD", plan, u, addresses)
     return out, last, states
 
 
@@ -291,16 +231,18 @@ def selective_scan_backward(
         dout = dout.float()
     du, ddelta, dA, dBs, dCs = (torch.empty_like(t) for t in (u, delta, A, Bs, Cs))
     dDs, dbias = A.new_empty(plan.D), A.new_empty(plan.D)
-    images = plan.B * plan.splits
-    rows = Sums(cleared=False, dA=(dA, images), dDs=(dDs, images), dbias=(dbias, images))
-    sums = Sums(cleared=True, dBs=(dBs, 1), dCs=(dCs, 1))
-    _run(
-        "BACKWARD", plan, u,
-        **_addresses(x=u, delta=delta, A=A, Bs=Bs, Cs=Cs, Ds=Ds, bias=delta_bias),
-        **_addresses(states=states, dout=dout, dlast=dlast, dx=du, ddelta=ddelta),
-        **sums.addresses, **rows.addresses, dout_dtype=DTYPES[dout.dtype],
+    rows = plan.B * plan.splits
+    stored = Sums(False, (dA, rows), (dDs, rows), (dbias, rows))
+    added = Sums(True, (dBs, 1), (dCs, 1))
+    addresses = Addresses(
+        x=u.data_ptr(), delta=delta.data_ptr(), A=A.data_ptr(), Bs=Bs.data_ptr(), Cs=Cs.data_ptr(),
+        Ds=address(Ds), bias=address(delta_bias), states=states.data_ptr(), dout=dout.data_ptr(),
+        dlast=address(dlast), dx=du.data_ptr(), ddelta=ddelta.data_ptr(), dBs=added.addresses[0],
+        dCs=added.addresses[1], dA=stored.addresses[0], dDs=stored.addresses[1],
+        dbias=stored.addresses[2],
     )  # fmt: skip
-    finish(u.device, sums, rows)
+    run("BACKWARD", plan, u, addresses, dout_dtype=DTYPES[dout.dtype])
+    finish(u.device, added, stored)
     return (
         du, ddelta, dA, dBs, dCs,
         u.new_empty((0,), dtype=torch.float32) if Ds is None else dDs,

@@ -24,6 +24,8 @@ from torch import Tensor
 
 import swin_umamba_ops as ops
 from swin_umamba_ops import backends
+from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends._cuda_launch import Addresses
 from swin_umamba_ops.backends._cuda_sums import Sums, finish
 
 pytestmark = pytest.mark.gpu
@@ -249,26 +251,28 @@ def test_sums_of_a_backward_pass(rows: int, cleared: bool) -> None:
     """Vectors and single values, cast or not, all in one launch."""
     dtypes = (torch.float32, torch.float16, torch.bfloat16)
     shapes = ((4, 8), (5,), (3, 1027), (2, 512))
-    wanted = {
-        f"{dtype} {shape}": torch.full(shape, torch.nan, device="cuda", dtype=dtype)
-        for dtype in dtypes
-        for shape in shapes
-    }
-    sums = Sums(cleared=cleared, **{name: (t, rows) for name, t in wanted.items()})
-    expected = {}
-    for name, result in wanted.items():
-        assert sums.addresses[name] % 16 == 0
-        summands = _memory(sums.addresses[name], (rows, *result.shape))
-        assert not (cleared and summands.any())
-        summands.copy_(noise_like(summands))
-        expected[name] = summands.double().sum(0).to(result.dtype)
-    finish(torch.device("cuda", torch.cuda.current_device()), sums)
-    for name, result in wanted.items():
-        torch.testing.assert_close(result, expected[name])
+    device = torch.device("cuda", torch.cuda.current_device())
+    for dtype in dtypes:
+        results = [torch.full(shape, torch.nan, device=device, dtype=dtype) for shape in shapes]
+        sums = Sums(cleared, *((result, rows) for result in results))
+        expected = []
+        for result, address in zip(results, sums.addresses, strict=True):
+            assert address % 16 == 0
+            summands = _memory(address, (rows, *result.shape))
+            assert not (cleared and summands.any())
+            summands.copy_(noise_like(summands))
+            expected.append(summands.double().sum(0).to(dtype))
+        finish(device, sums)
+        for result, total in zip(results, expected, strict=True):
+            torch.testing.assert_close(result, total)
 
 
 def test_a_float32_result_of_one_row_is_its_own_sum() -> None:
     result = torch.ones(7, device="cuda")
-    assert Sums(cleared=True, result=(result, 1)).addresses["result"] == result.data_ptr()
+    assert Sums(True, (result, 1)).addresses == [result.data_ptr()]
     assert not result.any()
-    assert Sums(cleared=True, result=(result, 2)).addresses["result"] != result.data_ptr()
+    assert Sums(True, (result, 2)).addresses != [result.data_ptr()]
+
+
+def test_addresses_are_handed_over_in_one_order() -> None:
+    assert _extension.module().cuda.addresses == Addresses._fields

@@ -1,0 +1,113 @@
+"""Passes of the CUDA kernels: how each is cut, where its tensors lie, and its launches.
+
+Tensors go as addresses in one tuple: by name, field for field, they would take as long as the
+launch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends._device import current
+
+CHUNK = 32  # kTile in csrc/cuda/mapping.cuh
+
+
+class Addresses(NamedTuple):
+    """The pointers of ScanParams in csrc/cuda/params.h, in its order; 0 for what is not given."""
+
+    x: int = 0
+    delta: int = 0
+    Bs: int = 0
+    Cs: int = 0
+    proj: int = 0
+    dt_weight: int = 0
+    A: int = 0
+    Ds: int = 0
+    bias: int = 0
+    out: int = 0
+    states: int = 0
+    last_state: int = 0
+    split_state: int = 0
+    split_dt: int = 0
+    dout: int = 0
+    dlast: int = 0
+    dx: int = 0
+    ddelta: int = 0
+    dBs: int = 0
+    dCs: int = 0
+    dproj: int = 0
+    dA: int = 0
+    dDs: int = 0
+    dbias: int = 0
+    ddt_weight: int = 0
+
+
+def address(t: Tensor | None) -> int:
+    """Where a tensor lies; 0 for none."""
+    return 0 if t is None else t.data_ptr()
+
+
+def tiles(length: int, splits: int = 1) -> int:
+    """Tiles in each of `splits` ranges of a sequence."""
+    return -(-length // (CHUNK * splits))
+
+
+def plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
+    """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
+
+    Blocks of channels, and ranges of the sequence by what fills `device`. `image` means the
+    kernels that make dt themselves.
+    """
+    cuda = _extension.module().cuda
+    # The family of kernels goes by whether there is a proj.
+    params = cuda.ScanParams(**fields).with_addresses(Addresses(proj=int(image)))
+    params.directions = params.K
+    with torch.cuda.device(device):
+        params.blocks = cuda.channel_blocks(params)
+        params.splits = cuda.choose_splits(params, getattr(cuda.Pass, which))
+    params.tiles_per_split = tiles(params.H * params.W, params.splits)
+    return params
+
+
+def _launch(params: Any, which: str, device: torch.device) -> None:
+    """One pass over everything, or, where determinism asks for it, one launch for each set of
+    sums that must not meet in one address at the same time."""
+    cuda = _extension.module().cuda
+    # The raw handle: a Stream object costs as much as the launch.
+    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    which = getattr(cuda.Pass, which)
+    if not torch.are_deterministic_algorithms_enabled():
+        cuda.launch(params, which, stream)
+        return
+    params = cuda.ScanParams(params)
+    directions, blocks = params.directions, params.blocks
+    params.directions = params.blocks = 1
+    for params.first_direction in range(directions):
+        for params.first_block in range(blocks):
+            cuda.launch(params, which, stream)
+
+
+def run(which: str, plan: Any, like: Tensor, addresses: Addresses, **fields: int) -> None:
+    """Run a pass, with `fields` that its plan does not know.
+
+    Cut into splits it takes one before, which finds what enters each.
+    """
+    device = like.device
+    splits = plan.splits
+    if splits > 1:
+        rows = (plan.B, plan.K, splits, plan.D)
+        state = like.new_empty((*rows, plan.N), dtype=torch.float32)
+        dt = like.new_empty(rows, dtype=torch.float32)
+        addresses = addresses._replace(split_state=state.data_ptr(), split_dt=dt.data_ptr())
+    params = plan.with_addresses(addresses)
+    for name, value in fields.items():
+        setattr(params, name, value)
+    with current(device):
+        if splits > 1:
+            _launch(params, which + "_SPLITS", device)
+        _launch(params, which, device)
