@@ -21,6 +21,8 @@ from cases import (
     with_gradients,
 )
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 import swin_umamba_ops as ops
@@ -194,6 +196,101 @@ class _RecordOps(torch.utils._python_dispatch.TorchDispatchMode):
         if func.namespace == "swin_umamba":
             self.tensors += [t for t in args if isinstance(t, Tensor)]
         return func(*args, **(kwargs or {}))
+
+
+def _call_and_gradients(target: Target, *leaves: Tensor) -> tuple[Tensor, ...]:
+    y = ops.ss2d(*leaves, backend=target.backend)
+    return (y, *torch.autograd.grad(y.sum(), leaves))
+
+
+def _leaves(target: Target) -> list[Tensor]:
+    return [t.requires_grad_() for t in _float32(make_ss2d(CASE), target).values()]
+
+
+def test_fake_tensors_do_not_reach_a_backend(target: Target) -> None:
+    leaves = _leaves(target)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fakes = [mode.from_tensor(t) for t in leaves]
+        y, *gradients = _call_and_gradients(target, *fakes)
+    for actual, expected in zip((y, *gradients), (leaves[0], *leaves), strict=True):
+        assert isinstance(actual, FakeTensor)
+        assert actual.shape == expected.shape
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_who_waits_for_the_names_of_ops_gets_them(target: Target) -> None:
+    """Other eager calls go past the dispatcher: modes, traces and the profiler must see them."""
+    leaves = _leaves(target)
+    expected = _call_and_gradients(target, *leaves)
+    forward, backward = "swin_umamba::ss2d_scan", "swin_umamba::ss2d_scan_backward"
+
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        profiled = _call_and_gradients(target, *leaves)
+    assert {forward, backward} <= {event.key for event in profile.key_averages()}
+    torch.testing.assert_close(profiled, expected)
+
+    with _RecordFunctions() as record:
+        ops.ss2d(*leaves, backend=target.backend)
+    assert LIBRARY.ss2d_scan.default in record.functions
+
+    graph = make_fx(partial(_call_and_gradients, target))(*leaves).graph
+    called = [node.target for node in graph.nodes]
+    assert LIBRARY.ss2d_scan.default in called
+    assert LIBRARY.ss2d_scan_backward.default in called
+
+    traced = torch.jit.trace(
+        lambda *tensors: ops.ss2d(*tensors, backend=target.backend),
+        tuple(t.detach() for t in leaves),
+    )
+    assert forward in {node.kind() for node in traced.graph.nodes()}
+
+
+class _RecordFunctions(torch.overrides.TorchFunctionMode):
+    """Records what is called from Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: list[Any] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.functions.append(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_subclasses_stay_what_they_are(target: Target) -> None:
+    x, *parameters = _float32(make_ss2d(CASE), target).values()
+    y = ops.ss2d(x.as_subclass(_Subclass), *parameters, backend=target.backend)
+    assert type(y) is _Subclass
+
+
+class _Subclass(Tensor):
+    pass
+
+
+def test_vmap_runs_the_op_on_each(target: Target) -> None:
+    x, *parameters = _float32(make_ss2d(CASE), target).values()
+    run = partial(ops.ss2d, backend=target.backend)
+    mapped = torch.func.vmap(lambda image: run(image[None], *parameters)[0])(x)
+    torch.testing.assert_close(mapped, run(x, *parameters))
+
+
+def test_forward_mode_raises_without_gradients_too(target: Target) -> None:
+    tensors = list(_float32(make_ss2d(CASE), target).values())
+    with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+        duals = [torch.autograd.forward_ad.make_dual(t, torch.ones_like(t)) for t in tensors]
+        with pytest.raises(NotImplementedError, match="forward mode AD"):
+            ops.ss2d(*duals, backend=target.backend)
+
+
+def test_result_may_be_changed_in_place(target: Target) -> None:
+    leaves = _leaves(target)
+    y, *expected = _call_and_gradients(target, *leaves)
+    changed = ops.ss2d(*leaves, backend=target.backend).mul_(2)
+    torch.testing.assert_close(changed, 2 * y)
+    for actual, wanted in zip(torch.autograd.grad(changed.sum(), leaves), expected, strict=True):
+        torch.testing.assert_close(actual, 2 * wanted)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
