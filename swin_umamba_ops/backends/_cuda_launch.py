@@ -57,7 +57,7 @@ def tiles(length: int, splits: int = 1) -> int:
     return -(-length // (CHUNK * splits))
 
 
-def plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
+def make_plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
     """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
 
     Blocks of channels, and ranges of the sequence by what fills `device`. `image` means the

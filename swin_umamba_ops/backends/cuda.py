@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
-from swin_umamba_ops.backends._cuda_launch import CHUNK, Addresses, address, plan, run, tiles
+from swin_umamba_ops.backends._cuda_launch import CHUNK, Addresses, address, make_plan, run, tiles
 from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums, finish
 
 chunk_length = CHUNK
@@ -70,14 +70,14 @@ def _ss2d_plan(
     B, H, W, D = shape
     L, width = H * W, R + 2 * N
     image = _image_kernels_serve(device, dtype, D, N, R)
-    made = plan(
+    plan = make_plan(
         which, device, image=image, B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R,
         dtype=DTYPES[dtype], delta_dtype=DTYPES[torch.float32],
         a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
     )  # fmt: skip
-    return made, image
+    return plan, image
 
 
 def _low_rank(proj: Tensor, R: int) -> Tensor:
@@ -184,7 +184,7 @@ def _sequence_plan(
 ) -> Any:  # fmt: skip
     B, D, L = shape
     sequence = aligned and _sequence_kernels_serve(device, N, L)
-    return plan(
+    return make_plan(
         which, device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
         delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype],
         softplus=int(delta_softplus), sequence=int(sequence), x_b=D * L, x_d=L, x_l=1,
