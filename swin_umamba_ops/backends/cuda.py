@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
-from swin_umamba_ops.backends._cuda_launch import CHUNK, Addresses, address, make_plan, run, tiles
+from swin_umamba_ops.backends._cuda_launch import (
+    CHUNK,
+    Addresses,
+    address,
+    aligned,
+    make_plan,
+    run,
+    tiles,
+)
 from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums, finish
 
 chunk_length = CHUNK
@@ -112,6 +120,9 @@ def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = aligned(
+        x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
+    )
     B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("FORWARD", x.device, x.dtype, x.shape, N, R)
@@ -132,10 +143,12 @@ def ss2d_backward(
     dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
     A_logs: Tensor, Ds: Tensor, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    dy, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = aligned(
+        dy.float(), x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
+    )
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
-    dy = dy.float()
     dx, dproj = torch.empty_like(x), torch.empty_like(proj)
     dbias, dA, dDs = (torch.empty_like(t) for t in (dt_projs_bias, A_logs, Ds))
     rows = plan.B * plan.splits
@@ -180,10 +193,10 @@ def _sequence_kernels_serve(device: torch.device, N: int, L: int) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _sequence_plan(
     which: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], G: int, N: int,
-    delta_softplus: bool, out_dtype: torch.dtype, aligned: bool,
+    delta_softplus: bool, out_dtype: torch.dtype,
 ) -> Any:  # fmt: skip
     B, D, L = shape
-    sequence = aligned and _sequence_kernels_serve(device, N, L)
+    sequence = _sequence_kernels_serve(device, N, L)
     return make_plan(
         which, device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
         delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype],
@@ -193,19 +206,14 @@ def _sequence_plan(
     )  # fmt: skip
 
 
-def _aligned(*tensors: Tensor) -> bool:
-    """Tensors that start inside others may lie anywhere."""
-    return all(t.data_ptr() % 16 == 0 for t in tensors)
-
-
 def selective_scan_forward(
     u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
     delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    u, delta, A, Bs, Cs = aligned(u, delta, A, Bs, Cs)
     plan = _sequence_plan(
-        "FORWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, out_dtype,
-        _aligned(u, delta, Bs, Cs),
-    )  # fmt: skip
+        "FORWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, out_dtype
+    )
     out = torch.empty_like(u, dtype=out_dtype)
     last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
     shape = (plan.B, tiles(plan.W), plan.D, plan.N) if save else (0,)
@@ -223,10 +231,10 @@ def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    u, delta, A, Bs, Cs = aligned(u, delta, A, Bs, Cs)
     plan = _sequence_plan(
-        "BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, u.dtype,
-        _aligned(u, delta, Bs, Cs),
-    )  # fmt: skip
+        "BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, u.dtype
+    )
     if not (plan.sequence and dout.dtype == u.dtype):
         dout = dout.float()
     du, ddelta, dA, dBs, dCs = (torch.empty_like(t) for t in (u, delta, A, Bs, Cs))

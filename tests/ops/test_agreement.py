@@ -134,6 +134,45 @@ def test_selective_scan_takes_any_strides(target: Target, how: str) -> None:
         torch.testing.assert_close(actual[name], value)
 
 
+def _start_anywhere(inputs: Tensors) -> Tensors:
+    """The same values, one element behind the start of memory that is aligned."""
+
+    def moved(t: Tensor) -> Tensor:
+        shape = t.permute(0, 2, 3, 1).shape if t.dim() == 4 else t.shape
+        memory = t.new_empty(t.numel() + 1)[1:].view(shape)
+        memory = memory.permute(0, 3, 1, 2) if t.dim() == 4 else memory
+        return memory.copy_(t)
+
+    return {name: moved(t) for name, t in inputs.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_inputs_may_start_anywhere(target: Target, dtype: torch.dtype) -> None:
+    _skip_unsupported(target, dtype, N=16)
+    plain = cast_ss2d(make_ss2d(SS2DCase(2, 16, 7, 9, 16, 2)), dtype, target.device)
+    gradient = _start_anywhere({"y": noise_like(plain["x"]).to(target.device)})["y"]
+    run = partial(ops.ss2d, backend=target.backend)
+    expected = with_gradients(run, plain, gradient)
+    actual = with_gradients(run, _start_anywhere(plain), gradient)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_sequences_may_start_anywhere(target: Target, dtype: torch.dtype) -> None:
+    _skip_unsupported(target, dtype, N=16)
+    plain = cast_scan(make_scan(ScanCase(2, 6, 72, 16)), dtype, target.device)
+    gradient = noise_like(plain["u"])
+    run = partial(ops.selective_scan, delta_softplus=True, backend=target.backend)
+    expected = with_gradients(run, plain, gradient)
+    moved = {
+        name: t.new_empty(t.numel() + 1)[1:].view(t.shape).copy_(t) for name, t in plain.items()
+    }
+    actual = with_gradients(run, moved, gradient)
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value)
+
+
 @pytest.mark.parametrize("kind", ["expanded", "channels_first", "strided"])
 def test_any_gradient_strides(target: Target, kind: str) -> None:
     inputs = cast_ss2d(make_ss2d(SS2DCase(2, 12, 7, 9, 4, 3)), torch.float32, target.device)
