@@ -8,7 +8,7 @@ of its own. Inputs of selective_scan go through the same kernels as one-directio
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ _MAX_STATES = 256
 # What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
+_MOST_SPLITS = 64
 
 
 @functools.cache
@@ -84,6 +85,13 @@ def _tile(N: int, backwards: bool, interpreted: bool) -> _Tile:
 
 
 @functools.cache
+def _split_tile(N: int, interpreted: bool) -> _Tile:
+    """The splits' pass keeps little else: more channels share the cost of a step."""
+    tile = _tile(N, False, interpreted)
+    return replace(tile, DH=max(tile.DH, min(4, 16 // tile.NH)))
+
+
+@functools.cache
 def _processors(device: torch.device) -> int:
     if device.type == "cpu":
         return 0
@@ -109,6 +117,25 @@ class _Sizes:
         return -(-self.H * self.W // chunk_length)
 
 
+@functools.cache
+def _split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> int:
+    """Chunks in a split, by what the last program to end has waited for and done.
+
+    Many small programs share out more evenly among the `slots` that run at a time, but each folds
+    what those before it add, and to find that takes a pass of its own.
+    """
+    own_pass = 0.2 if backwards else 0.5  # of a chunk's time; by instructions
+    fold = 0.05
+
+    def cost(length: int) -> float:
+        splits = -(-chunks // length)
+        rounds = -(-programs * splits // slots)
+        return rounds * (length if splits == 1 else length * (1 + own_pass) + splits * fold)
+
+    lengths = {-(-chunks // splits) for splits in range(1, min(chunks, _MOST_SPLITS) + 1)}
+    return min(sorted(lengths, reverse=True), key=cost) if slots else chunks
+
+
 class _Launch:
     """A pass over all sequences: its tile, its splits, and the launches it takes."""
 
@@ -116,10 +143,10 @@ class _Launch:
         self.sizes, self.image = sizes, image
         self.tile = _tile(sizes.N, backwards, _interpreted())
         self.blocks = -(-sizes.D // self.tile.channels)
-        programs = sizes.B * sizes.K * self.blocks
-        wanted = _PROGRAMS_PER_PROCESSOR * _processors(like.device)
-        splits = max(1, min(sizes.chunks, wanted // programs))
-        self.split_chunks = -(-sizes.chunks // splits)
+        self.split_chunks = _split_chunks(
+            sizes.B * sizes.K * self.blocks, sizes.chunks,
+            _PROGRAMS_PER_PROCESSOR * _processors(like.device), backwards,
+        )  # fmt: skip
         self.splits = -(-sizes.chunks // self.split_chunks)
         self.backwards = backwards
         # Backwards ptxas would take all of a lane's registers and leave too few warps to hide
@@ -133,40 +160,54 @@ class _Launch:
     def run(self, kernel: Any, *pointers: Any, strides: tuple[int, ...], **options: Any) -> None:
         """One launch, or, where determinism asks for it, one for each set of sums that must not
         meet in one address at the same time."""
-        s, tile = self.sizes, self.tile
-        # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
-        even = s.D % tile.channels == 0
-        wide = self.image and even and s.N == tile.NH * tile.NL
-        wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
-        directions, blocks = s.K, self.blocks
+        directions, blocks = self.sizes.K, self.blocks
         if torch.are_deterministic_algorithms_enabled():
             directions = 1 if self.image else directions
             blocks = 1 if self.backwards else blocks
-        for first_direction in range(0, s.K, directions):
+        for first_direction in range(0, self.sizes.K, directions):
             for first_block in range(0, self.blocks, blocks):
-                kernel[(s.B * directions * blocks * self.splits,)](
-                    *pointers,
-                    s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
-                    s.chunks, first_direction, first_block, *strides, 1,
-                    N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-                    U=tile.U, EVEN=even, WIDE=wide, IMAGE=self.image,
-                    num_warps=1, **self.compiling, **options,
-                )  # fmt: skip
+                place = (directions, blocks, first_direction, first_block)
+                self._launch(
+                    kernel, self.tile, self.splits, place, *pointers, strides=strides, **options
+                )
 
     def split_states(
         self, like: Tensor, *pointers: Tensor, strides: tuple[int, ...]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What each split adds to the state (or adjoint) that enters it, and its sum of dt."""
+        """What each split but the last on the way adds to the state (or adjoint) that enters it,
+        and its sum of dt."""
         if self.splits == 1:
             return None, None
-        s = self.sizes
+        s, tile = self.sizes, _split_tile(self.sizes.N, _interpreted())
         rows = (s.B, s.K, self.splits, s.D)
         state = like.new_empty((*rows, s.N), dtype=torch.float32)
         dt = like.new_empty(rows, dtype=torch.float32)
-        self.run(
-            forward.split_kernel, *pointers, state, dt, strides=strides, BACKWARD=self.backwards
-        )
+        place = (s.K, -(-s.D // tile.channels), 0, 0)
+        self._launch(
+            forward.split_kernel, tile, self.splits - 1, place, *pointers, state, dt,
+            strides=strides, BACKWARD=self.backwards,
+        )  # fmt: skip
         return state, dt
+
+    def _launch(
+        self, kernel: Any, tile: _Tile, splits: int, place: tuple[int, int, int, int],
+        *pointers: Any, strides: tuple[int, ...], **options: Any,
+    ) -> None:  # fmt: skip
+        """Programs for each image and split, and for so many directions and blocks of channels
+        from the first ones on."""
+        s, (directions, blocks, first_direction, first_block) = self.sizes, place
+        # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
+        even = s.D % tile.channels == 0
+        wide = self.image and even and s.N == tile.NH * tile.NL
+        wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
+        kernel[(s.B * directions * blocks * splits,)](
+            *pointers,
+            s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
+            s.chunks, first_direction, first_block, *strides, 1,
+            N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
+            U=tile.U, EVEN=even, WIDE=wide, IMAGE=self.image,
+            num_warps=1, **self.compiling, **options,
+        )  # fmt: skip
 
     def scratch(self, like: Tensor) -> Tensor:
         """Room for each program's states at the starts of a chunk's segments."""

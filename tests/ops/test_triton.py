@@ -114,6 +114,20 @@ def test_splits_of_an_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPat
     )
 
 
+@pytest.mark.parametrize(
+    ("programs", "chunks", "splits"),
+    [
+        (1440, 200, 1),  # nearly all of the card at once
+        (576, 512, 11),  # two would leave a quarter of it idle
+        (48, 2048, 33),
+        (48, 1, 1),
+    ],
+)
+def test_number_of_splits(programs: int, chunks: int, splits: int) -> None:
+    length = backend._split_chunks(programs, chunks, 1584, False)
+    assert -(-chunks // length) == splits
+
+
 @needs_kernels
 @pytest.mark.parametrize("softplus", [True, False])
 def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -> None:

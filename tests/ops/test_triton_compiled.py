@@ -40,6 +40,8 @@ def _compiled(direction: str, N: int, **options: bool) -> Any:
         "backward": (backward.backward_kernel, True, {"SOFTPLUS": True}),
     }[direction]
     tile = backend._tile(N, backwards, False)
+    if direction == "split":
+        tile = backend._split_tile(N, False)
     constants = {
         "N": N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL, "U": tile.U,
         "T": backend.chunk_length, "EVEN": True, "WIDE": True, "IMAGE": True, "LAST": False,

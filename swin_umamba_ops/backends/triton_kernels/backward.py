@@ -135,7 +135,7 @@ def backward_kernel(
         )  # fmt: skip
     A_sum = tl.zeros((NH, DH, NL, DL), tl.float32)
     bias_sum = tl.zeros((1, max(DH // NL, 1), NL, DL), tl.float32)
-    D_sum = tl.zeros((1, DH, NL, DL), tl.float32)
+    D_sum = tl.zeros((1, max(DH // NL, 1), NL, DL), tl.float32)
     sum_d, d_owner = channel_of_lane(DH, NL)
     sum_n, n_owner = state_of_lane(NH, DL)
     sum_d += dl
@@ -220,9 +220,10 @@ def backward_kernel(
                 tl.atomic_add(to + N * bc_n, dCs, mask=mask, sem="relaxed")
                 by_decay = sum_states(A2 * q, DH, NL, DL)
                 by_input = sum_states(g * Bs[i], DH, NL, DL)
-                D_sum += dy_i * x_i
                 dt_i = channels_of_lane(dt_i, DH, NL, DL)
-                slope = LN2 * by_decay + channels_of_lane(x_i, DH, NL, DL) * by_input
+                x_i = channels_of_lane(x_i, DH, NL, DL)
+                D_sum += x_i * channels_of_lane(dy_i, DH, NL, DL)
+                slope = LN2 * by_decay + x_i * by_input
                 if SOFTPLUS:
                     slope *= softplus_slope(dt_i)
                 bias_sum += slope
@@ -239,5 +240,4 @@ def backward_kernel(
     row = ((b * splits + s) * K + k).to(tl.int64) * D + first_d
     store_states(dA + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
     tl.store(dbias + row + sum_d, bias_sum, mask=(sum_d < d_end) & d_owner)
-    first_lane = tl.arange(0, NL)[None, None, :, None] == 0
-    tl.store(dDs + row + dl + dh, D_sum, mask=own_d & first_lane)
+    tl.store(dDs + row + sum_d, D_sum, mask=(sum_d < d_end) & d_owner)

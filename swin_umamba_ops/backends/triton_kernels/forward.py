@@ -118,7 +118,7 @@ def forward_kernel(
         if SAVE:
             row = ((sequence * chunks + chunk) * D + first_d) * N
             store_states(states + row + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
-        for segment in range(T // U):
+        for segment in range((tl.minimum(L - chunk * T, T) + U - 1) // U):
             step = chunk * T + segment * U
             places, xs, dts, Bs, Cs = rows
             # The next rows are on their way while these are worked on.
@@ -154,11 +154,14 @@ def split_kernel(
 ):  # fmt: skip
     """What each split adds to a state of zero, and its sum of dt.
 
-    Backwards the state is the adjoint's, x stands for dy, and Cs for Bs.
+    Backwards the state is the adjoint's, x stands for dy, and Cs for Bs. What the split at the end
+    of its way adds enters no other.
     """
     b, k, s, block = locate(
-        tl.program_id(0), directions, blocks, splits, first_direction, first_block
+        tl.program_id(0), directions, blocks, splits - 1, first_direction, first_block
     )
+    if BACKWARD:
+        s += 1
     if IMAGE:
         x_d = 1
         bc_n = 1
@@ -224,4 +227,5 @@ def split_kernel(
             total += dt_i
     row = ((b * K + k) * splits + s).to(tl.int64) * D + first_d
     store_states(split_state + row * N + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
-    tl.store(split_dt + row + dl + dh, total, mask=dl + dh < d_end)
+    to = tl.max_contiguous(split_dt + row + dl + dh, (1, 2, 4, 8))
+    tl.store(to, total, mask=dl + dh < d_end)

@@ -111,10 +111,10 @@ def _fold(v, R: tl.constexpr, X: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
     """
     if R > 1 and Q > 1:
         v = tl.reshape(v, (2, R // 2, X, P, 2, Q // 2, Z))
-        register = tl.arange(0, 2)[:, None, None, None, None, None, None]
-        own = register == tl.arange(0, 2)[None, None, None, None, :, None, None]
-        kept = tl.sum(tl.where(own, v, 0.0), 0)
-        given = tl.sum(tl.where(own, 0.0, v), 0).to(tl.int32, bitcast=True)
+        low, high = tl.split(tl.permute(v, (1, 2, 3, 4, 5, 6, 0)))
+        first = tl.arange(0, 2)[None, None, None, :, None, None] == 0
+        kept = tl.where(first, low, high)
+        given = tl.where(first, high, low).to(tl.int32, bitcast=True)
         # Of the sum with the other lane's, as integers, all but our own is the other's: exactly.
         taken = tl.sum(given, 3, keep_dims=True) - given
         v = kept + taken.to(tl.float32, bitcast=True)
@@ -158,12 +158,23 @@ def state_of_lane(NH: tl.constexpr, DL: tl.constexpr):
 
 
 @triton.jit
+def _pick(v, R: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, Z: tl.constexpr):
+    """Of the registers of [R, P, Q, Z] those whose sums `_fold` leaves in a lane."""
+    if R > 1 and Q > 1:
+        v = tl.reshape(v, (2, R // 2, P, 2, Q // 2, Z))
+        low, high = tl.split(tl.permute(v, (1, 2, 3, 4, 5, 0)))
+        v = tl.where(tl.arange(0, 2)[None, None, :, None, None] == 0, low, high)
+        v = _pick(tl.reshape(v, (R // 2, 2 * P, Q // 2, Z)), R // 2, 2 * P, Q // 2, Z)
+    else:
+        v = tl.reshape(v, (R, P * Q, Z))
+    return v
+
+
+@triton.jit
 def channels_of_lane(v, DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr):
     """[1, DH, NL, DL], alike in all lanes of a channel, -> the values of `channel_of_lane`."""
-    S: tl.constexpr = min(DH, NL)
-    v = tl.reshape(v, (S, DH // S, NL, DL))
-    own = tl.arange(0, S)[:, None, None, None] == tl.arange(0, NL)[None, None, :, None] * S // NL
-    return tl.sum(tl.where(own, v, 0.0), 0, keep_dims=True)
+    v = _pick(tl.reshape(v, (DH, 1, NL, DL)), DH, 1, NL, DL)
+    return tl.reshape(v, (1, max(DH // NL, 1), NL, DL))
 
 
 @triton.jit
