@@ -69,7 +69,17 @@ struct ImageSource {
     return t.warp * M::WC + 8 * column + 2 * (t.lane % 4);
   }
 
-  __device__ void begin() { load(kBackward ? w.last_tile - 1 : w.first_tile); }
+  __device__ void begin() {
+    const int tile = kBackward ? w.last_tile - 1 : w.first_tile;
+    load(tile, place(tile));
+  }
+
+  // Finds where the tile's steps lie: for this lane its own, for all in shared memory.
+  __device__ int place(int tile) const {
+    const int at = w.lane_position(p, tile);
+    if (t.warp == 0) places_of(tile)[t.lane] = at;
+    return at;
+  }
 
   // This lane's pair of an 8x8 block of dt_weight, as load_blocks() would give it untransposed: the rows
   // are the block's channels from `channel` on, the columns ranks from r on. Few enough to stay in the
@@ -108,10 +118,12 @@ struct ImageSource {
 
   __device__ void load(int tile) {
     if (tile < w.first_tile || tile >= w.last_tile) return;
+    load(tile, place(tile));
+  }
+
+  __device__ void load(int tile, int at) {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
-    const int at = w.lane_position(p, tile);
-    if (t.warp == 0) places_of(tile)[t.lane] = at;
     const int64_t image = static_cast<int64_t>(kBackward ? fresh(w.b) : w.b) * w.length;
     load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
                                 static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
@@ -120,30 +132,33 @@ struct ImageSource {
       const float* dout = static_cast<const float*>(p.dout) + image * p.D + w.channel;
       load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, dout, p.D * 4u, at, count, 4);
     }
-    if ((p.R + 2 * M::N) % 8 == 0) {
-      load_proj<16>(t, proj_of(tile), image, at, count);
+    const int width = p.R + 2 * M::N;
+    const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
+    if (width % 8 == 0) {
+      load_proj<4>(t, proj_of(tile), rows, at, count);
     } else {
-      load_proj<4>(t, proj_of(tile), image, at, count);
+      load_proj<1>(t, proj_of(tile), rows, at, count);
     }
   }
 
-  // Rows of proj in pieces of kBytes, which rows are multiples of. Lanes that share a row lie side by
-  // side: only its address changes from copy to copy.
-  template <int kBytes>
-  __device__ void load_proj(const Lane<M>& t, uint32_t* to, int64_t image, int at, int count) const {
-    constexpr int kLanes = kBytes == 16 ? 8 : 32, kRows = 32 / kLanes * M::kWarps;  // rows at a time
-    const int width = p.R + 2 * M::N, words = this->words();
-    const char* rows = static_cast<const char*>(p.proj) + (image * p.K + w.k) * (width * 2);
-    const uint32_t row_bytes = p.K * width * 2u, own = t.lane % kLanes * kBytes;
-    const int first = t.warp * (32 / kLanes) + t.lane / kLanes;
-    for (uint32_t byte = own; byte - own < width * 2u; byte += kLanes * kBytes) {
-      const char* from = rows + byte;
+  // Rows of proj, kWords words a lane, which rows are multiples of. Lanes that share a row lie side by
+  // side: from copy to copy only the row's address changes.
+  template <int kWords>
+  __device__ void load_proj(const Lane<M>& t, uint32_t* to, const T* rows, int at, int count) const {
+    constexpr bool kWholeWarp = kWords == 1;
+    constexpr int kLanes = kWholeWarp ? 32 : 8, kRows = M::kThreads / kLanes;  // rows at a time
+    const int words = this->words();
+    const uint32_t row_bytes = p.K * (p.R + 2 * M::N) * 2u, row_words = (p.R + 2 * M::N) / 2;
+    const uint32_t first = kWholeWarp ? t.lane : t.lane % kLanes * kWords;
+    for (uint32_t word = first; word - first < row_words; word += kLanes * kWords) {
+      const char* from = reinterpret_cast<const char*>(rows + 2 * word);
 #pragma unroll
       for (int i = 0; i < kTile / kRows; ++i) {
-        const int row = i * kRows + first;
+        const int row = i * kRows + (kWholeWarp ? t.warp : t.thread() / kLanes);
         const uint32_t pos = __shfl_sync(~0u, at, row);
-        if (byte < width * 2u) {
-          copy_async<kBytes>(to + row * words + byte / 4, from + static_cast<uint64_t>(pos) * row_bytes, row < count);
+        if (word < row_words) {
+          copy_async<4 * kWords>(to + row * words + word, from + static_cast<uint64_t>(pos) * row_bytes,
+                                 row < count);
         }
       }
     }
