@@ -82,7 +82,7 @@ void bind_cuda(py::module_ m) {
 #define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
   FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
-  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(weight_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
+  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(sum_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
   FIELD(accumulate); FIELD(dout_dtype);
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
   FIELD(bc_b); FIELD(bc_k); FIELD(bc_l); FIELD(bc_n); FIELD(out_b); FIELD(out_l); FIELD(out_d);

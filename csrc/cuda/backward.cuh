@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
       for (int s = 0; s < M::S; ++s) dA[c][s] *= A2[c][s] * kLn2;
     }
   }
-  save_states<M>(p, w, t, p.dA + (w.partial(p) * p.K + w.k) * p.D * p.N, dA);
+  add_states<M>(p, w, t, p.dA + (w.sum_row(p) * p.K + w.k) * p.D * p.N, dA);
   source.finish();
 }
 

@@ -194,9 +194,9 @@ struct GivenSource {
     }
     const int c = warp_channel + t.lane;
     if (t.lane >= M::WC || c >= w.channel_end) return;
-    const int64_t o = (w.partial(p) * p.K + w.k) * p.D + c;
-    if (p.dbias) p.dbias[o] = dbias;
-    if (p.dDs) p.dDs[o] = dD;
+    const int64_t o = (w.sum_row(p) * p.K + w.k) * p.D + c;
+    if (p.dbias) add_to(p.dbias + o, dbias);
+    if (p.dDs) add_to(p.dDs + o, dD);
   }
 };
 

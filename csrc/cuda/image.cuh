@@ -355,7 +355,7 @@ struct ImageSource {
   // ddelta^T @ the rank's part of proj.
   __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta, int row) {
     const int rank = this->rank(), words = this->words();
-    float* dweight = p.ddt_weight + (w.partial(p) % p.weight_rows * p.K + w.k) * p.D * p.R;
+    float* dweight = p.ddt_weight + (w.sum_row(p) * p.K + w.k) * p.D * p.R;
     const uint32_t* p_tile = proj_of(tile);
 #pragma unroll 1
     for (int r = 0; r < rank; r += 8) {

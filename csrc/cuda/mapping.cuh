@@ -95,9 +95,9 @@ struct Block {
   }
   // Steps of a tile that exist.
   __device__ int steps(int tile) const { return min(kTile, length - tile * kTile); }
-  // Row of the parameter gradients' partial sums.
-  __device__ int64_t partial(const ScanParams& p) const {
-    return static_cast<int64_t>(b) * p.splits + split;
+  // Row of the parameter gradients' sums that this block adds to.
+  __device__ int64_t sum_row(const ScanParams& p) const {
+    return (static_cast<int64_t>(b) * p.splits + split) % p.sum_rows;
   }
 };
 
@@ -186,6 +186,19 @@ __device__ inline void save_states(const ScanParams& p, const Block& w, const La
 #pragma unroll
     for (int s = 0; s < M::S; ++s) {
       if (t.channel + c < w.channel_end && t.state + s < p.N) own[c * p.N + s] = v[c][s];
+    }
+  }
+}
+
+template <class M>
+__device__ inline void add_states(const ScanParams& p, const Block& w, const Lane<M>& t, float* base,
+                                  const float (&v)[M::P][M::S]) {
+  float* own = base + static_cast<int64_t>(t.channel) * p.N + t.state;
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+    for (int s = 0; s < M::S; ++s) {
+      if (t.channel + c < w.channel_end && t.state + s < p.N) add_to(own + c * p.N + s, v[c][s]);
     }
   }
 }

@@ -22,12 +22,12 @@ struct ParameterSums {
 
   __device__ void write(const ScanParams& p, const Block& w, const Lane<M>& t) const {
     if (!Sum::owner(t.lane)) return;
-    const int64_t row = (w.partial(p) * p.K + w.k) * p.D;
+    const int64_t row = (w.sum_row(p) * p.K + w.k) * p.D;
 #pragma unroll
     for (int v = 0; v < Sum::kHeld; ++v) {
       const int i = Sum::first(t.lane) + v;
       const int c = w.channel + t.warp * M::WC + i / 4 * 8 + 2 * (t.lane % 4) + i % 2;
-      if (c < w.channel_end) (i % 4 < 2 ? p.dDs : p.dbias)[row + c] = held[v];
+      if (c < w.channel_end) add_to((i % 4 < 2 ? p.dDs : p.dbias) + row + c, held[v]);
     }
   }
 };

@@ -61,11 +61,12 @@ struct ScanParams {
   float* dBs = nullptr;
   float* dCs = nullptr;
   float* dproj = nullptr;        // (B, L, K, R + 2N), in place of ddelta, dBs and dCs
-  float* dA = nullptr;           // (B * splits, K * D, N); of the log where a_is_log
-  float* dDs = nullptr;          // (B * splits, K * D)
-  float* dbias = nullptr;        // (B * splits, K * D)
-  float* ddt_weight = nullptr;   // (weight_rows, K, D, R), added to; split after image takes turns
-  int32_t weight_rows = 1;
+  // The parameters' gradients, added to; split after split and image after image take rows in turns.
+  int32_t sum_rows = 1;
+  float* dA = nullptr;           // (sum_rows, K * D, N); of the log where a_is_log
+  float* dDs = nullptr;          // (sum_rows, K * D)
+  float* dbias = nullptr;        // (sum_rows, K * D)
+  float* ddt_weight = nullptr;   // (sum_rows, K, D, R)
 };
 
 // to[i] = the sum of from[row * stride + i] over the rows, i < count.

@@ -17,35 +17,34 @@ DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csr
 
 
 class Sums:
-    """Addresses where kernels find the rows, in float32, of which results are the sums.
+    """Addresses where kernels add to rows, in float32, of which results are the sums.
 
-    One row of a float32 result is the result itself; all others share a piece of memory, until
-    finish() makes the results of them.
+    All rows share a piece of memory, cleared in one launch, until finish() makes the results of
+    them in another. Only large results in float32 are their own one row.
     """
 
-    def __init__(self, cleared: bool, *wanted: tuple[Tensor, int]) -> None:
-        """`wanted`: each result and its number of rows; `cleared` for kernels that add to them."""
+    def __init__(self, large: tuple[Tensor, ...], small: tuple[Tensor, ...], rows: int) -> None:
+        """`large`: results of one row; `small`: results of `rows` rows."""
+        wanted = [(result, 1) for result in large] + [(result, rows) for result in small]
+        own = [result.dtype == torch.float32 for result in large] + [False] * len(small)
         sizes = [
-            # 16 bytes, for vectors.
-            0 if rows == 1 and result.dtype == torch.float32 else (rows * result.numel() + 3) & ~3
-            for result, rows in wanted
+            0 if is_row else (count * result.numel() + 3) & ~3  # 16 bytes, for vectors
+            for (result, count), is_row in zip(wanted, own, strict=True)
         ]
-        like = wanted[0][0]
-        make = like.new_zeros if cleared else like.new_empty
-        self._memory = make(sum(sizes), dtype=torch.float32)
+        self._memory = wanted[0][0].new_zeros(sum(sizes), dtype=torch.float32)
         self._apart: list[tuple[int, Tensor, int]] = []
         self.addresses: list[int] = []
         start = self._memory.data_ptr()
-        for (result, rows), size in zip(wanted, sizes, strict=True):
+        for (result, count), size in zip(wanted, sizes, strict=True):
             if size == 0:
-                self.addresses.append((result.zero_() if cleared else result).data_ptr())
+                self.addresses.append(result.zero_().data_ptr())
             else:
                 self.addresses.append(start)
-                self._apart.append((start, result, rows))
+                self._apart.append((start, result, count))
                 start += 4 * size
 
-    def parts(self) -> list[tuple[int, int, int, int, int]]:
-        """What launch_totals() in csrc/bindings.cpp is to make."""
+    def finish(self) -> None:
+        """Add up all rows, in a fixed order, and bring the sums to their results' dtypes."""
         parts = []
         for start, result, rows in self._apart:
             count = result.numel()
@@ -55,13 +54,8 @@ class Sums:
                 first = (start - self._memory.data_ptr()) // 4
                 summands = self._memory[first : first + rows * count].view(rows, *result.shape)
                 result.copy_(summands.sum(0))
-        return parts
-
-
-def finish(device: torch.device, *sums: Sums) -> None:
-    """Add up all rows, in a fixed order, and bring the sums to their results' dtypes."""
-    parts = [part for each in sums for part in each.parts()]
-    if parts:
-        with current(device):
-            stream = torch._C._cuda_getCurrentRawStream(device.index)
-            _extension.module().cuda.launch_totals(parts, stream)
+        if parts:
+            device = self._memory.device
+            with current(device):
+                stream = torch._C._cuda_getCurrentRawStream(device.index)
+                _extension.module().cuda.launch_totals(parts, stream)

@@ -23,10 +23,10 @@ from swin_umamba_ops.backends._cuda_launch import (
     run,
     tiles,
 )
-from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums, finish
+from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums
 
 chunk_length = CHUNK
-_WEIGHT_ROWS = 8  # that blocks add dt_projs_weight's gradient to: a row an image takes much memory
+_SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
 _DIRECTIONS = 4
 _MIN_CAPABILITY = (7, 5)
 
@@ -58,6 +58,12 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
         return "it needs compute capability 7.5 or newer"
     most = _extension.module().cuda.max_states()
     return None if most >= N else f"it serves up to {most} states, not {N}"
+
+
+def _sum_rows(plan: Any) -> int:
+    """Rows of the parameters' gradients: one for each summand where their order must not vary."""
+    blocks: int = plan.B * plan.splits
+    return blocks if torch.are_deterministic_algorithms_enabled() else min(blocks, _SUM_ROWS)
 
 
 # ---- ss2d
@@ -150,29 +156,27 @@ def ss2d_backward(
     plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     dx, dproj = torch.empty_like(x), torch.empty_like(proj)
+    dweight = torch.empty_like(dt_projs_weight)
     dbias, dA, dDs = (torch.empty_like(t) for t in (dt_projs_bias, A_logs, Ds))
-    rows = plan.B * plan.splits
-    stored = Sums(False, (dA, rows), (dDs, rows), (dbias, rows))
+    rows = _sum_rows(plan)
+    sums = Sums((dx, dproj), (dA, dDs, dbias, *((dweight,) if image else ())), rows)
+    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = sums.addresses
     if image:
-        dweight, ddelta = torch.empty_like(dt_projs_weight), None
-        if not torch.are_deterministic_algorithms_enabled():
-            rows = min(rows, _WEIGHT_ROWS)
-        added = Sums(True, (dx, 1), (dproj, 1), (dweight, rows))
-        outputs = dict(zip(("dx", "dproj", "ddt_weight"), added.addresses, strict=True))
+        ddelta = None
+        outputs = {"dproj": at_dproj, "ddt_weight": at_dweight[0]}
     else:
         assert delta is not None
         ddelta = torch.empty_like(delta)
-        added = Sums(True, (dx, 1), (dproj, 1))
-        dBs, dCs = _maps(plan, added.addresses[1], 4)
-        outputs = {"dx": added.addresses[0], "dBs": dBs, "dCs": dCs, "ddelta": ddelta.data_ptr()}
+        dBs, dCs = _maps(plan, at_dproj, 4)
+        outputs = {"dBs": dBs, "dCs": dCs, "ddelta": ddelta.data_ptr()}
     addresses = Addresses(
         x=x.data_ptr(), A=A_logs.data_ptr(), Ds=Ds.data_ptr(), bias=dt_projs_bias.data_ptr(),
-        states=states.data_ptr(), dout=dy.data_ptr(), dA=stored.addresses[0],
-        dDs=stored.addresses[1], dbias=stored.addresses[2], **projected, **outputs,
+        states=states.data_ptr(), dout=dy.data_ptr(), dx=at_dx, dA=at_dA, dDs=at_dDs,
+        dbias=at_dbias, **projected, **outputs,
     )  # fmt: skip
-    run("BACKWARD", plan, x, addresses, weight_rows=rows)
+    run("BACKWARD", plan, x, addresses, sum_rows=rows)
     del delta
-    finish(x.device, added, stored)
+    sums.finish()
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
         dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
@@ -239,18 +243,17 @@ def selective_scan_backward(
         dout = dout.float()
     du, ddelta, dA, dBs, dCs = (torch.empty_like(t) for t in (u, delta, A, Bs, Cs))
     dDs, dbias = A.new_empty(plan.D), A.new_empty(plan.D)
-    rows = plan.B * plan.splits
-    stored = Sums(False, (dA, rows), (dDs, rows), (dbias, rows))
-    added = Sums(True, (dBs, 1), (dCs, 1))
+    rows = _sum_rows(plan)
+    sums = Sums((dBs, dCs), (dA, dDs, dbias), rows)
+    at_dBs, at_dCs, at_dA, at_dDs, at_dbias = sums.addresses
     addresses = Addresses(
         x=u.data_ptr(), delta=delta.data_ptr(), A=A.data_ptr(), Bs=Bs.data_ptr(), Cs=Cs.data_ptr(),
         Ds=address(Ds), bias=address(delta_bias), states=states.data_ptr(), dout=dout.data_ptr(),
-        dlast=address(dlast), dx=du.data_ptr(), ddelta=ddelta.data_ptr(), dBs=added.addresses[0],
-        dCs=added.addresses[1], dA=stored.addresses[0], dDs=stored.addresses[1],
-        dbias=stored.addresses[2],
+        dlast=address(dlast), dx=du.data_ptr(), ddelta=ddelta.data_ptr(), dBs=at_dBs, dCs=at_dCs,
+        dA=at_dA, dDs=at_dDs, dbias=at_dbias,
     )  # fmt: skip
-    run("BACKWARD", plan, u, addresses, dout_dtype=DTYPES[dout.dtype])
-    finish(u.device, added, stored)
+    run("BACKWARD", plan, u, addresses, sum_rows=rows, dout_dtype=DTYPES[dout.dtype])
+    sums.finish()
     return (
         du, ddelta, dA, dBs, dCs,
         u.new_empty((0,), dtype=torch.float32) if Ds is None else dDs,
