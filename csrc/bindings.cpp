@@ -49,19 +49,20 @@ swin_umamba::ScanParams with_addresses(swin_umamba::ScanParams p, const py::tupl
   return p;
 }
 
-// Each part is (from, to, count, rows, dtype), its rows side by side: see csrc/cuda/params.h.
+// Each part is (from, to, count, rows, dtype, scale), its rows side by side: see csrc/cuda/params.h.
 void launch_totals(const std::vector<py::tuple>& parts, std::uintptr_t stream) {
   using swin_umamba::Totals;
   if (parts.size() > Totals::kMost) throw std::invalid_argument("more sums than one launch takes");
   Totals all;
   for (const py::tuple& part : parts) {
-    expect_size(part, 5);
+    expect_size(part, 6);
     auto& total = all.parts[all.count++];
     total.from = static_cast<const float*>(PyLong_AsVoidPtr(item(part, 0)));
     total.to = PyLong_AsVoidPtr(item(part, 1));
     total.count = total.stride = PyLong_AsLongLong(item(part, 2));
     total.rows = static_cast<int32_t>(PyLong_AsLong(item(part, 3)));
     total.dtype = static_cast<int32_t>(PyLong_AsLong(item(part, 4)));
+    total.scale = static_cast<float>(PyFloat_AsDouble(item(part, 5)));
   }
   if (PyErr_Occurred()) throw py::error_already_set();
   swin_umamba::launch_totals(all, stream);
@@ -78,6 +79,7 @@ void bind_cuda(py::module_ m) {
   }));
   c.def(py::init<const ScanParams&>());
   c.def("with_addresses", &with_addresses, "A copy with the addresses in the order of `addresses`.");
+  m.attr("sum_scale") = kSumScale;
   m.attr("addresses") = py::tuple(py::cast(kAddresses));
 #define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);

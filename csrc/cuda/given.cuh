@@ -195,8 +195,8 @@ struct GivenSource {
     const int c = warp_channel + t.lane;
     if (t.lane >= M::WC || c >= w.channel_end) return;
     const int64_t o = (w.sum_row(p) * p.K + w.k) * p.D + c;
-    if (p.dbias) add_to(p.dbias + o, dbias);
-    if (p.dDs) add_to(p.dDs + o, dD);
+    if (p.dbias) add_to(p.dbias + o, kSumScale * dbias);
+    if (p.dDs) add_to(p.dDs + o, kSumScale * dD);
   }
 };
 

@@ -385,6 +385,8 @@ struct ImageSource {
         }
         // Sums of a block's own would take the shared memory of another block.
         const int channel = w.channel + t.warp * M::WC + c + t.lane / 4, column = r + 2 * (t.lane % 4);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) sum[v] *= kSumScale;
         if (column < p.R) {
           float* to = dweight + static_cast<int64_t>(channel) * p.R + column;
           if (channel < w.channel_end) add_to(to, make_float2(sum[0], sum[1]));

@@ -190,6 +190,7 @@ __device__ inline void save_states(const ScanParams& p, const Block& w, const La
   }
 }
 
+// Likewise, to rows of sums.
 template <class M>
 __device__ inline void add_states(const ScanParams& p, const Block& w, const Lane<M>& t, float* base,
                                   const float (&v)[M::P][M::S]) {
@@ -198,7 +199,7 @@ __device__ inline void add_states(const ScanParams& p, const Block& w, const Lan
   for (int c = 0; c < M::P; ++c) {
 #pragma unroll
     for (int s = 0; s < M::S; ++s) {
-      if (t.channel + c < w.channel_end && t.state + s < p.N) add_to(own + c * p.N + s, v[c][s]);
+      if (t.channel + c < w.channel_end && t.state + s < p.N) add_to(own + c * p.N + s, kSumScale * v[c][s]);
     }
   }
 }

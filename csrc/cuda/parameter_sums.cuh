@@ -27,7 +27,7 @@ struct ParameterSums {
     for (int v = 0; v < Sum::kHeld; ++v) {
       const int i = Sum::first(t.lane) + v;
       const int c = w.channel + t.warp * M::WC + i / 4 * 8 + 2 * (t.lane % 4) + i % 2;
-      if (c < w.channel_end) add_to((i % 4 < 2 ? p.dDs : p.dbias) + row + c, held[v]);
+      if (c < w.channel_end) add_to((i % 4 < 2 ? p.dDs : p.dbias) + row + c, kSumScale * held[v]);
     }
   }
 };

@@ -7,6 +7,9 @@ namespace swin_umamba {
 
 enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 
+// Atomic additions take subnormal numbers for 0, which gradients by A of tiny steps are.
+constexpr float kSumScale = 1 << 24;
+
 // Letters: B batch, K directions, D channels, L steps (H * W), N states, G groups, R dt_rank.
 // A stride counts elements. A null pointer means "not given" or "not wanted".
 struct ScanParams {
@@ -61,7 +64,8 @@ struct ScanParams {
   float* dBs = nullptr;
   float* dCs = nullptr;
   float* dproj = nullptr;        // (B, L, K, R + 2N), in place of ddelta, dBs and dCs
-  // The parameters' gradients, added to; split after split and image after image take rows in turns.
+  // The parameters' gradients times kSumScale, added to; split after split and image after image take
+  // rows in turns.
   int32_t sum_rows = 1;
   float* dA = nullptr;           // (sum_rows, K * D, N); of the log where a_is_log
   float* dDs = nullptr;          // (sum_rows, K * D)
@@ -69,12 +73,13 @@ struct ScanParams {
   float* ddt_weight = nullptr;   // (sum_rows, K, D, R)
 };
 
-// to[i] = the sum of from[row * stride + i] over the rows, i < count.
+// to[i] = scale times the sum of from[row * stride + i] over the rows, i < count.
 struct Total {
   const float* from = nullptr;
   void* to = nullptr;
   int64_t count = 0, stride = 0;
   int32_t rows = 1, dtype = kFloat32;
+  float scale = 1.0f;
   int32_t vectors = 0;  // whether four at a time are aligned: launch_totals() finds out
 };
 

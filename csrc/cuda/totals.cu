@@ -45,13 +45,14 @@ __global__ void __launch_bounds__(kThreads) totals_kernel(const __grid_constant_
       const float4 v = row_of(t.from + row * t.stride + i);
       sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
     }
-    store(t.to, i, t.dtype, sum);
+    store(t.to, i, t.dtype,
+          make_float4(t.scale * sum.x, t.scale * sum.y, t.scale * sum.z, t.scale * sum.w));
     return;
   }
   for (int64_t j = i; j < min(i + kEach, t.count); ++j) {
     float sum = t.from[j];
     for (int row = 1; row < t.rows; ++row) sum += t.from[row * t.stride + j];
-    store_from_float(t.to, j, t.dtype, sum);
+    store_from_float(t.to, j, t.dtype, t.scale * sum);
   }
 }
 

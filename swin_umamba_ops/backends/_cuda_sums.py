@@ -20,42 +20,44 @@ class Sums:
     """Addresses where kernels add to rows, in float32, of which results are the sums.
 
     All rows share a piece of memory, cleared in one launch, until finish() makes the results of
-    them in another. Only large results in float32 are their own one row.
+    them in another. Only large results in float32 are their own one row. Kernels add to the rows
+    of small ones what they have times kSumScale of csrc/cuda/params.h.
     """
 
     def __init__(self, large: tuple[Tensor, ...], small: tuple[Tensor, ...], rows: int) -> None:
         """`large`: results of one row; `small`: results of `rows` rows."""
         wanted = [(result, 1) for result in large] + [(result, rows) for result in small]
-        own = [result.dtype == torch.float32 for result in large] + [False] * len(small)
         sizes = [
-            0 if is_row else (count * result.numel() + 3) & ~3  # 16 bytes, for vectors
-            for (result, count), is_row in zip(wanted, own, strict=True)
+            # 16 bytes, for vectors.
+            0 if i < len(large) and result.dtype == torch.float32 else (n * result.numel() + 3) & ~3
+            for i, (result, n) in enumerate(wanted)
         ]
         self._memory = wanted[0][0].new_zeros(sum(sizes), dtype=torch.float32)
-        self._apart: list[tuple[int, Tensor, int]] = []
+        self._apart: list[tuple[int, Tensor, int, bool]] = []
         self.addresses: list[int] = []
         start = self._memory.data_ptr()
-        for (result, count), size in zip(wanted, sizes, strict=True):
-            if size == 0:
+        for i, (result, n) in enumerate(wanted):
+            if sizes[i] == 0:
                 self.addresses.append(result.zero_().data_ptr())
             else:
                 self.addresses.append(start)
-                self._apart.append((start, result, count))
-                start += 4 * size
+                self._apart.append((start, result, n, i >= len(large)))
+                start += 4 * sizes[i]
 
     def finish(self) -> None:
         """Add up all rows, in a fixed order, and bring the sums to their results' dtypes."""
+        cuda = _extension.module().cuda
         parts = []
-        for start, result, rows in self._apart:
-            count = result.numel()
+        for start, result, rows, is_scaled in self._apart:
+            count, scale = result.numel(), 1.0 / cuda.sum_scale if is_scaled else 1.0
             if rows <= _MOST_ROWS:
-                parts.append((start, result.data_ptr(), count, rows, DTYPES[result.dtype]))
+                parts.append((start, result.data_ptr(), count, rows, DTYPES[result.dtype], scale))
             else:
                 first = (start - self._memory.data_ptr()) // 4
                 summands = self._memory[first : first + rows * count].view(rows, *result.shape)
-                result.copy_(summands.sum(0))
+                result.copy_(scale * summands.sum(0))
         if parts:
             device = self._memory.device
             with current(device):
                 stream = torch._C._cuda_getCurrentRawStream(device.index)
-                _extension.module().cuda.launch_totals(parts, stream)
+                cuda.launch_totals(parts, stream)
