@@ -25,9 +25,9 @@ template <class Family, bool kBackward>
 struct SourceOf;
 template <int N, bool kBackward>
 struct SourceOf<Given<N>, kBackward> { using type = GivenSource<Mapping<N>, kBackward>; };
-template <int N, class T, bool kBackward>
-struct SourceOf<Image<N, T>, kBackward> {
-  using type = ImageSource<Mapping<N>, typename Value<T>::type, kBackward>;
+template <int N, class T, bool kPieces, bool kBackward>
+struct SourceOf<Image<N, T, kPieces>, kBackward> {
+  using type = ImageSource<Mapping<N>, typename Value<T>::type, kPieces, kBackward>;
 };
 template <int N, class T, bool kBackward>
 struct SourceOf<Sequence<N, T>, kBackward> {

@@ -12,7 +12,7 @@
 
 namespace swin_umamba {
 
-template <class M_, class T, bool kBackward>
+template <class M_, class T, bool kPieces, bool kBackward>
 struct ImageSource {
   using M = M_;
   using T2 = typename Pair<T>::type;
@@ -132,29 +132,20 @@ struct ImageSource {
       const float* dout = static_cast<const float*>(p.dout) + image * p.D + w.channel;
       load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, dout, p.D * 4u, at, count, 4);
     }
-    const int width = p.R + 2 * M::N;
+    // Rows of proj, by pieces or by words. Lanes that share a row lie side by side: from copy to copy
+    // only the row's address changes.
+    constexpr int kWords = kPieces ? 4 : 1, kLanes = kPieces ? 8 : 32;
+    constexpr int kRows = M::kThreads / kLanes;  // at a time
+    const int width = p.R + 2 * M::N, words = this->words();
     const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
-    if (width % 8 == 0) {
-      load_proj<4>(t, proj_of(tile), rows, at, count);
-    } else {
-      load_proj<1>(t, proj_of(tile), rows, at, count);
-    }
-  }
-
-  // Rows of proj, kWords words a lane, which rows are multiples of. Lanes that share a row lie side by
-  // side: from copy to copy only the row's address changes.
-  template <int kWords>
-  __device__ void load_proj(const Lane<M>& t, uint32_t* to, const T* rows, int at, int count) const {
-    constexpr bool kWholeWarp = kWords == 1;
-    constexpr int kLanes = kWholeWarp ? 32 : 8, kRows = M::kThreads / kLanes;  // rows at a time
-    const int words = this->words();
-    const uint32_t row_bytes = p.K * (p.R + 2 * M::N) * 2u, row_words = (p.R + 2 * M::N) / 2;
-    const uint32_t first = kWholeWarp ? t.lane : t.lane % kLanes * kWords;
+    uint32_t* to = proj_of(tile);
+    const uint32_t row_bytes = p.K * width * 2u, row_words = width / 2;
+    const uint32_t first = kPieces ? t.lane % kLanes * kWords : t.lane;
     for (uint32_t word = first; word - first < row_words; word += kLanes * kWords) {
       const char* from = reinterpret_cast<const char*>(rows + 2 * word);
 #pragma unroll
       for (int i = 0; i < kTile / kRows; ++i) {
-        const int row = i * kRows + (kWholeWarp ? t.warp : t.thread() / kLanes);
+        const int row = i * kRows + (kPieces ? t.thread() / kLanes : t.warp);
         const uint32_t pos = __shfl_sync(~0u, at, row);
         if (word < row_words) {
           copy_async<4 * kWords>(to + row * words + word, from + static_cast<uint64_t>(pos) * row_bytes,

@@ -2,4 +2,5 @@
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(Image<16, Half>)
+SWIN_UMAMBA_INSTANTIATE(Image<16, Half, true>)
 }

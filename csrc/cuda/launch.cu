@@ -21,7 +21,9 @@ auto with_family(const ScanParams& p, F f) {
       case 1: return half ? f(Image<1, Half>{}) : f(Image<1, BFloat16>{});
       case 4: return half ? f(Image<4, Half>{}) : f(Image<4, BFloat16>{});
       case 8: return half ? f(Image<8, Half>{}) : f(Image<8, BFloat16>{});
-      case 16: return half ? f(Image<16, Half>{}) : f(Image<16, BFloat16>{});
+      case 16:
+        if (p.R % 8 == 0) return half ? f(Image<16, Half, true>{}) : f(Image<16, BFloat16, true>{});
+        return half ? f(Image<16, Half>{}) : f(Image<16, BFloat16>{});
       case 32: return half ? f(Image<32, Half>{}) : f(Image<32, BFloat16>{});
       case 64: return half ? f(Image<64, Half>{}) : f(Image<64, BFloat16>{});
     }

@@ -37,7 +37,7 @@ struct Half {};
 struct BFloat16 {};
 template <int N>
 struct Given {};
-template <int N, class T>
+template <int N, class T, bool kPieces = false>  // whether rows of proj are whole pieces of 16 bytes
 struct Image {};
 template <int N, class T>
 struct Sequence {};
