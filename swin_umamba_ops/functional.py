@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from swin_umamba_ops import backends, graph, library, reference
 from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
-from swin_umamba_ops.numerics import state_dtype
+from swin_umamba_ops.numerics import autocast_dtype, state_dtype
 from swin_umamba_ops.projected import projected_ss2d
 
 
@@ -23,16 +23,6 @@ def _resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> 
 # What torch.compiler.assume_constant_result sets; it would import the compiler, which takes longer
 # than all of torch. Arguments must be constants then: index(N) makes a symbolic size a number.
 _resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype to which autocast wants x, or None outside of autocast."""
-    device_type = x.device.type
-    if device_type not in ("cpu", "cuda"):
-        return None  # torch refuses to be asked of "meta", and the compiler to ask which it has
-    if not torch.is_autocast_enabled(device_type):
-        return None
-    return torch.get_autocast_dtype(device_type)
 
 
 def _wants_grad(*tensors: Tensor | None) -> bool:
@@ -73,11 +63,11 @@ def ss2d(
     named backend that cannot serve.
     """
     check_out_dtype(out_dtype)
-    autocast_dtype = _autocast_dtype(x) if isinstance(x, Tensor) else None
-    check_ss2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, autocast_dtype)
+    wanted = autocast_dtype(x) if isinstance(x, Tensor) else None
+    check_ss2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, wanted)
     dtype = x.dtype
-    if autocast_dtype is not None and dtype != torch.float64:
-        dtype = autocast_dtype
+    if wanted is not None and dtype != torch.float64:
+        dtype = wanted
     name: str = _resolve(backend, x.device, dtype, index(A_logs.shape[1]))
     _refuse_grad(name, x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     accumulate = state_dtype(dtype)
@@ -89,11 +79,7 @@ def ss2d(
     if name in backends.FORMULAS:
         formula = reference.ss2d if name == backends.REFERENCE else graph.ss2d
         # Only where there is one: an exported graph cannot be saved with it.
-        off = (
-            nullcontext()
-            if autocast_dtype is None
-            else torch.autocast(x.device.type, enabled=False)
-        )
+        off = nullcontext() if wanted is None else torch.autocast(x.device.type, enabled=False)
         with off:
             y = formula(x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
             return y.to(out_dtype, memory_format=torch.channels_last)

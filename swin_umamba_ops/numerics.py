@@ -14,6 +14,18 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype to which autocast wants x, or None outside of autocast.
+
+    Devices are known by name: torch refuses to be asked of "meta", and its compiler does not
+    trace the question which devices have autocast.
+    """
+    kind = x.device.type
+    if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
+
+
 def softplus(raw: Tensor) -> Tensor:
     """log(1 + exp(raw)), exact to the last digit also in float64.
 

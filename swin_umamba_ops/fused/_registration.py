@@ -10,11 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swin_umamba_ops import numerics
 from swin_umamba_ops.backends._device import current
 
 LIB = torch.library.Library("swin_umamba", "FRAGMENT")
 # Compiled graphs hand over the strides they were traced with: contiguous ones.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+# Found out here: the compiler does not see through a search for modules.
+_SERVED = ("cuda",) if importlib.util.find_spec("triton") is not None else ()
 _PROCESSORS_OF_A_CPU = 2  # Triton's interpreter: enough to cut the work
 
 
@@ -41,22 +44,14 @@ def define(
         LIB.impl(name, autograd, "Autograd")
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def kernels_serve(x: Tensor) -> bool:
     """Whether the Triton kernels take x; elsewhere the same is written in PyTorch's operators."""
-    return x.device.type == "cuda" and x.dtype != torch.float64 and _has_triton()
+    return x.device.type in _SERVED and x.dtype != torch.float64
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype of autocast where x is, or None outside of autocast and for float64."""
-    kind = x.device.type
-    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(kind):
-        return None
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return None if x.dtype == torch.float64 else numerics.autocast_dtype(x)
 
 
 @functools.cache

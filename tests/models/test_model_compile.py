@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.exc import BackendCompilerFailed
 
 from swin_umamba import model_names
+from swin_umamba_ops.fused import _registration
 
 
 @pytest.mark.parametrize("name", model_names())
@@ -38,3 +41,30 @@ def test_drop_path_is_part_of_the_graph(small, image):
     with torch.no_grad():
         draws = [compiled(x)[0] for _ in range(8)]
     assert any(not torch.equal(draws[0], draw) for draw in draws)
+
+
+@pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("train", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("name", model_names())
+def test_fullgraph_with_the_ops_of_gpus(name, train, amp, small, image, monkeypatch):
+    """Traced as on a GPU, where kernels take the place of PyTorch's operators; nothing is run."""
+    monkeypatch.setattr(_registration, "_SERVED", ("cpu",))
+    found = set()
+
+    def stop(graph, inputs):
+        found.update(str(node.target) for node in graph.graph.nodes)
+        raise RuntimeError("traced")
+
+    model = small(name, dims=(8, 12), depths=(1, 1)).train(train)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        model, fullgraph=True, dynamic=False, backend=aot_autograd(fw_compiler=stop)
+    )
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=amp)
+    with (
+        autocast,
+        torch.set_grad_enabled(train),
+        pytest.raises(BackendCompilerFailed, match="traced"),
+    ):
+        compiled(image(1, 2, 32, 32))
+    assert {"swin_umamba.ss2d_scan.default", "swin_umamba.layer_norm.default"} <= found
