@@ -21,6 +21,7 @@ from benchmarks import (
     peers,
     plot,
     profiling,
+    readme,
     report,
     results,
     scale,
@@ -136,6 +137,11 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("file", type=Path)
     drawn.add_argument("--to", type=Path, default=Path("benchmarks/results"), metavar="FOLDER")
     drawn.add_argument("--prefix", default="", help="of the file names")
+
+    remade = verbs.add_parser("readme", help="README's tables and pictures from the results files")
+    remade.add_argument(
+        "--check", action="store_true", help="only say which tables are not up to date"
+    )
     return parser
 
 
@@ -424,8 +430,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _profile(args)
         if args.verb == "accuracy":
             return _accuracy(args)
-        trained = accuracy_report.load(args.file)
+        if args.verb == "readme":
+            root = Path(__file__).parents[1]
+            paths = readme.stale(root) if args.check else readme.remake(root)
+            print(*paths, sep="\n")
+            return int(args.check and bool(paths))
         if args.verb == "plot":
+            trained = accuracy_report.load(args.file)
             if trained is None:
                 paths = plot.plot(results.load(args.file), args.to, args.prefix)
             else:
@@ -433,10 +444,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 accuracy_report.plot(trained, paths[0])
             print(*paths, sep="\n")
             return 0
-        if trained is None:
-            text = report.markdown(results.load(args.file))
-        else:
-            text = accuracy_report.markdown(trained)
+        text = readme.markdown_of(args.file)
         if args.into is None:
             print(text)
         else:

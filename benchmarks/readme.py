@@ -1,0 +1,145 @@
+"""README's tables and pictures, and the tables beside the results files, made again from those."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import accuracy_report, model_report, plot, report, results
+from benchmarks.results import Results, Row
+from benchmarks.tables import milliseconds, table
+
+_END = "<!-- table: end -->"
+_FOLDER = Path("benchmarks/results")
+# Picture -> the results that it shows, and which of their plots it is.
+_PICTURES = {
+    "ops_h100_float16.png": ("ops_h100.json", "ss2d_forward_backward_table_float16.png"),
+    "ops_h100_sizes.png": ("ops_h100_sizes.json", "ss2d_forward_backward_sizes_float16.png"),
+}
+# Batches that the table shows, each of one size of image.
+_INFERENCE_BATCHES = (30, 1)
+_TRAINING_BATCHES = (30, 13, 12, 2)
+
+
+def _median(row: Row) -> float:
+    assert row.times is not None, f"{row.key} was not timed"
+    return row.times.median
+
+
+def _ratio(ours: float, theirs: float) -> str:
+    return f"{theirs / ours:.1f}x"
+
+
+def _megabytes(row: Row) -> str:
+    return "-" if row.extra_bytes is None else f"{row.extra_bytes / 1e6:.0f}"
+
+
+def scans(found: Results) -> str:
+    """`ss2d` forward and backward: our backends, the peers, ratios, memory."""
+    rows = {
+        (row.case, row.competitor): row
+        for row in found.rows
+        if row.op == "ss2d" and row.mode == "forward_backward"
+    }
+    lines = []
+    for case in dict.fromkeys(case for case, _ in rows):
+        cuda, triton, release, vmamba = (
+            rows[case, name] for name in ("cuda", "triton", "release", "vmamba")
+        )
+        eager, graph = _median(cuda), cuda.graph_ms or _median(cuda)
+        peers = _median(release), _median(vmamba)
+        times = (eager, graph, _median(triton), *peers)
+        lines.append(
+            [
+                case.label,
+                *(milliseconds(ms) for ms in times),
+                *(f"{_ratio(eager, peer)}, {_ratio(graph, peer)}" for peer in peers),
+                f"{_megabytes(cuda)}, {_megabytes(release)} MB",
+            ]
+        )
+    header = ["B, D, HxW", "`cuda`", "`cuda`, graph", "`triton`", "release", "VMamba"]
+    header += ["over release: eager, graph", "over VMamba", "extra memory: `cuda`, release"]
+    return table(header, lines)
+
+
+def models(found: Results) -> str:
+    """Whole models: eager and as graphs against the release, time and peak memory."""
+    rows = {(row.op, row.mode, row.case, row.competitor): row for row in found.rows}
+    lines = []
+    for op in ("swin_umamba", "swin_umamba_d"):
+        for mode, batches in (("training", _TRAINING_BATCHES), ("inference", _INFERENCE_BATCHES)):
+            cases = dict.fromkeys(case for o, m, case, _ in rows if (o, m) == (op, mode))
+            for case in sorted(cases, key=lambda case: -case.B):
+                if case.B not in batches:
+                    continue
+                ours, graph, release = (
+                    rows[op, mode, case, name] for name in ("ours", "ours, graph", "release")
+                )
+                best = min(_median(ours), _median(graph))
+                lines.append(
+                    [
+                        f"{model_report.TITLES[op]}, {mode}, {case.B} at {case.H}x{case.W}",
+                        *(milliseconds(_median(row)) for row in (ours, graph, release)),
+                        _ratio(best, _median(release)),
+                        f"{_megabytes(ours)}, {_megabytes(release)} MB",
+                    ]
+                )
+    header = ["model, B at HxW", "ours", "ours, graph", "release", "best against release"]
+    return table([*header, "peak memory: ours, release"], lines)
+
+
+_TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
+    "scans": ("ops_h100.json", scans),
+    "models": ("model_h100.json", models),
+}
+
+
+def markdown_of(path: Path) -> str:
+    """The Markdown report of any results file."""
+    trained = accuracy_report.load(path)
+    if trained is None:
+        return report.markdown(results.load(path))
+    return accuracy_report.markdown(trained)
+
+
+def with_table(document: str, name: str, text: str) -> str:
+    """The document with the table of this name replaced. ValueError if it has none."""
+    begin = f"<!-- table: {name} -->\n"
+    head, found, rest = document.partition(begin)
+    _, ended, tail = rest.partition(_END)
+    if not (found and ended):
+        raise ValueError(f"README.md needs one line {begin.strip()!r} and a line {_END!r} after it")
+    return f"{head}{begin}{text}\n{_END}{tail}"
+
+
+def texts(root: Path) -> Iterator[tuple[Path, str]]:
+    """Every Markdown file made from results, below `root`, with what it should hold."""
+    folder = root / _FOLDER
+    for made in sorted(folder.glob("*.md")):
+        yield made, markdown_of(made.with_suffix(".json")) + "\n"
+    document = (root / "README.md").read_text()
+    for name, (file, make) in _TABLES.items():
+        document = with_table(document, name, make(results.load(folder / file)))
+    yield root / "README.md", document
+
+
+def stale(root: Path) -> list[Path]:
+    """The Markdown files that do not hold what the results say."""
+    return [path for path, text in texts(root) if path.read_text() != text]
+
+
+def remake(root: Path) -> list[Path]:
+    """Write tables and pictures; returns their paths."""
+    written = []
+    for path, text in list(texts(root)):
+        path.write_text(text)
+        written.append(path)
+    folder = root / _FOLDER
+    with tempfile.TemporaryDirectory() as scratch:
+        for picture, (file, drawn) in _PICTURES.items():
+            plot.plot(results.load(folder / file), Path(scratch))
+            shutil.copy(Path(scratch) / drawn, folder / picture)
+            written.append(folder / picture)
+    return written

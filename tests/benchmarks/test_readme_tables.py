@@ -1,0 +1,38 @@
+"""The tables of README.md and of benchmarks/results say what the results files say."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks import readme
+from benchmarks.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tables_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["readme", "--check"]) == 0, capsys.readouterr().out
+
+
+def test_other_figures_are_found_and_mended(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "benchmarks/results", tmp_path / "benchmarks/results")
+    document = (ROOT / "README.md").read_text()
+    line = next(line for line in document.splitlines() if line.startswith("| 30, 192, 80x80 |"))
+    changed = document.replace(line, line.replace("80x80 | ", "80x80 | 1"))
+    (tmp_path / "README.md").write_text(changed)
+    made = tmp_path / "benchmarks/results/ops_h100.md"
+    made.write_text(made.read_text() + "faster still\n")
+    assert readme.stale(tmp_path) == [made, tmp_path / "README.md"]
+
+    written = readme.remake(tmp_path)
+    assert readme.stale(tmp_path) == []
+    assert (tmp_path / "README.md").read_text() == document
+    assert tmp_path / "benchmarks/results/ops_h100_float16.png" in written
+
+
+def test_a_document_without_the_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="table: scans"):
+        readme.with_table("# Title\n", "scans", "| a |")
