@@ -100,7 +100,7 @@ def _backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tens
             K=weight.shape[-1], WIDE=_WIDE, DEEP=_DEEP,
         )  # fmt: skip
     total = sums.sum(0)
-    dweight = total[:-1].t().reshape(weight.shape).to(weight.dtype)
+    dweight = total[:-1].t().contiguous().view(weight.shape).to(weight.dtype)
     return _convolve(dconv, weight, bias, backward=True), dweight, total[-1].to(bias.dtype).clone()
 
 

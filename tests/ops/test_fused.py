@@ -17,6 +17,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import swin_umamba_ops as ops
 
@@ -317,6 +320,41 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck(name: str) -> None:
     torch.library.opcheck(getattr(LIBRARY, name), _arguments(name))
+
+
+class _Calls(TorchDispatchMode):
+    """Our ops that are called, with their arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Any, tuple[Any, ...], Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.namespace == "swin_umamba":
+            self.seen.append((func, args, out))
+        return out
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", NAMES)
+def test_fakes_have_the_layout_of_results(name: str) -> None:
+    """Forwards and backwards: what the compiler plans with is what it gets."""
+    with _Calls() as calls:
+        y = getattr(LIBRARY, name)(*_arguments(name))
+        y = y[0] if isinstance(y, tuple) else y
+        y.sum().backward()
+    assert len(calls.seen) > 1
+    for func, arguments, results in calls.seen:
+        mode = FakeTensorMode()
+        given = pytree.tree_map_only(Tensor, mode.from_tensor, arguments)
+        with mode, torch._C._AutoDispatchBelowAutograd():
+            planned = func(*given)
+        for fake, real in zip(
+            pytree.tree_leaves(planned), pytree.tree_leaves(results), strict=True
+        ):
+            layouts = [(t.shape, t.stride(), t.dtype) for t in (fake, real)]
+            assert layouts[0] == layouts[1], func
 
 
 @needs_kernels
