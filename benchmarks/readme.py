@@ -11,7 +11,6 @@ from benchmarks import accuracy_report, model_report, plot, report, results
 from benchmarks.results import Results, Row
 from benchmarks.tables import milliseconds, table
 
-_END = "<!-- table: end -->"
 _FOLDER = Path("benchmarks/results")
 # Picture -> the results that it shows, and which of their plots it is.
 _PICTURES = {
@@ -106,12 +105,9 @@ def markdown_of(path: Path) -> str:
 
 def with_table(document: str, name: str, text: str) -> str:
     """The document with the table of this name replaced. ValueError if it has none."""
-    begin = f"<!-- table: {name} -->\n"
-    head, found, rest = document.partition(begin)
-    _, ended, tail = rest.partition(_END)
-    if not (found and ended):
-        raise ValueError(f"README.md needs one line {begin.strip()!r} and a line {_END!r} after it")
-    return f"{head}{begin}{text}\n{_END}{tail}"
+    return report.replaced(
+        document, f"<!-- table: {name} -->", f"<!-- table: {name} end -->", f"{text}\n"
+    )
 
 
 def texts(root: Path) -> Iterator[tuple[Path, str]]:

@@ -189,11 +189,18 @@ def against(old: Results, new: Results, changes: Sequence[Change], tolerance: fl
     return "\n\n".join(parts) + "\n"
 
 
+def replaced(document: str, begin: str, end: str, text: str) -> str:
+    """The document with text between its two marker lines. ValueError without such lines."""
+    if document.count(begin) != 1 or document.count(end) != 1:
+        raise ValueError(f"the document needs one line {begin!r} and one {end!r}")
+    head, rest = document.split(begin)
+    tail = rest.split(end)[1]
+    return f"{head}{begin}\n{text}{end}{tail}"
+
+
 def insert(text: str, path: Path) -> None:
     """Put text between the two marker lines of a Markdown file. ValueError without markers."""
-    document = path.read_text()
-    if document.count(BEGIN) != 1 or document.count(END) != 1:
-        raise ValueError(f"{path} needs one line {BEGIN!r} and one {END!r}")
-    head, rest = document.split(BEGIN)
-    tail = rest.split(END)[1]
-    path.write_text(f"{head}{BEGIN}\n{text}{END}{tail}")
+    try:
+        path.write_text(replaced(path.read_text(), BEGIN, END, text))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
