@@ -26,8 +26,8 @@ py::object build_info() { return py::module_::import("json").attr("loads")(kBuil
 // The addresses of a pass as Python hands them over, in the order of csrc/cuda/params.h.
 #define FOR_EACH_ADDRESS(f)                                                                      \
   f(x) f(delta) f(Bs) f(Cs) f(proj) f(dt_weight) f(A) f(Ds) f(bias) f(out) f(states)             \
-  f(last_state) f(split_state) f(split_dt) f(dout) f(dlast) f(dx) f(ddelta) f(dBs) f(dCs)        \
-  f(dproj) f(dA) f(dDs) f(dbias) f(ddt_weight)
+  f(last_state) f(split_state) f(split_dt) f(leg_state) f(leg_turns) f(dout) f(dlast) f(dx)      \
+  f(ddelta) f(dBs) f(dCs) f(dproj) f(dA) f(dDs) f(dbias) f(ddt_weight)
 #define NAME(name) #name,
 constexpr std::array kAddresses{FOR_EACH_ADDRESS(NAME)};
 #undef NAME
@@ -59,7 +59,7 @@ void launch_totals(const std::vector<py::tuple>& parts, std::uintptr_t stream) {
     auto& total = all.parts[all.count++];
     total.from = static_cast<const float*>(PyLong_AsVoidPtr(item(part, 0)));
     total.to = PyLong_AsVoidPtr(item(part, 1));
-    total.count = total.stride = PyLong_AsLongLong(item(part, 2));
+    total.count = PyLong_AsLongLong(item(part, 2));
     total.rows = static_cast<int32_t>(PyLong_AsLong(item(part, 3)));
     total.dtype = static_cast<int32_t>(PyLong_AsLong(item(part, 4)));
     total.scale = static_cast<float>(PyFloat_AsDouble(item(part, 5)));
@@ -84,7 +84,8 @@ void bind_cuda(py::module_ m) {
 #define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
   FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
-  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(sum_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
+  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(legs); FIELD(tiles_per_leg);
+  FIELD(sum_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
   FIELD(accumulate); FIELD(dout_dtype);
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
   FIELD(bc_b); FIELD(bc_k); FIELD(bc_l); FIELD(bc_n); FIELD(out_b); FIELD(out_l); FIELD(out_d);
@@ -99,7 +100,14 @@ void bind_cuda(py::module_ m) {
   m.def("max_states", &max_states);
   m.def("sequence_kernels_serve", &sequence_kernels_serve);
   m.def("channel_blocks", &channel_blocks);
-  m.def("choose_splits", &choose_splits);
+  m.def("cut", [](ScanParams p, Pass pass) {
+    const Cut cut = choose_cut(p, pass);
+    p.splits = cut.splits;
+    p.tiles_per_split = cut.tiles_per_split;
+    p.legs = cut.legs;
+    p.tiles_per_leg = cut.tiles_per_leg;
+    return p;
+  }, "A copy, cut so that the pass fills the current device.");
   m.def("launch", &launch);
   m.def("launch_totals", &::launch_totals);
   m.def("driver_version", &driver_version);

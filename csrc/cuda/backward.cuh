@@ -6,6 +6,7 @@
 
 #include "forward.cuh"
 #include "gradient_tile.cuh"
+#include "legs.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
 #include "state_sums.cuh"
@@ -50,7 +51,9 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
   using M = typename Source::M;
   extern __shared__ __align__(16) char shared[];
   float* base = reinterpret_cast<float*>(shared);
-  const Block w = Block::of<M>(p, p.splits - 1, 1);  // nothing lies before the first
+  const Leg leg = Leg::take(p);
+  Block w = Block::of<M>(p, leg.range(), p.splits - 1, 1);  // nothing lies before the first
+  leg.cut<true>(w);
   const Lane<M> t = Lane<M>::by_state(w);
   const auto stage = Stage<M, true>::at(base, t);
   const float *bc = stage.bc, *steps = stage.steps;
@@ -59,6 +62,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
   float A2[M::P][M::S], carry[M::P][M::S] = {}, sum_dt[M::P] = {};
   load_decay<M>(p, w, t, A2);
   source.begin();
+  load_split<M>(p, w, leg, t, carry, sum_dt);
 
   for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
     const auto ahead = source.ahead(tile);
@@ -84,7 +88,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, 1)
     __syncthreads();
     source.load(tile - 1);
   }
-  save_split<M>(p, w, t, carry, sum_dt);
+  save_split<M>(p, w, leg, t, carry, sum_dt);
 }
 
 // What a segment's steps need of the staged tile to find their states.
@@ -113,7 +117,9 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   extern __shared__ __align__(16) char shared[];
   float* base = reinterpret_cast<float*>(shared);
   float* all_sums = base + Stage<M, true>::kFloats;
-  const Block w = Block::of<M>(p, p.splits, 0);
+  const Leg leg = Leg::take(p);
+  Block w = Block::of<M>(p, leg.range(), p.splits, 0);
+  leg.cut<true>(w);
   const Lane<M> t = Lane<M>::by_state(w);
   const auto stage = Stage<M, true>::at(base, t);
   const float *bc = stage.bc, *steps = stage.steps;
@@ -123,9 +129,13 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
   float A2[M::P][M::S], carry[M::P][M::S] = {}, dA[M::P][M::S] = {};
   load_decay<M>(p, w, t, A2);
   const int64_t sequence = static_cast<int64_t>(w.b) * p.K + w.k;
-  if (p.dlast) load_states<M>(p, w, t, p.dlast + sequence * p.D * p.N, carry);
-  fold_splits<M>(p, w, t, A2, carry, true);
   source.begin();
+  if (leg.first()) {
+    if (p.dlast) load_states<M>(p, w, t, p.dlast + sequence * p.D * p.N, carry);
+    fold_splits<M>(p, w, t, A2, carry, true);
+  } else {
+    leg.receive<M>(w, t, carry);
+  }
 
   // Where this lane puts its sums, in what a segment's first step has of them.
   const int channel_at = 2 * t.group * M::P + ChannelSum::first(t.lane);
@@ -227,6 +237,7 @@ __global__ void __launch_bounds__(Source::M::kThreads, Source::M::kBackwardBlock
     source.write_block_gradients(tile, Tile{all_sums}, stage);
   }
 
+  leg.hand_over<M>(w, t, carry);
   if (p.a_is_log) {  // d log(-A) = dA A
 #pragma unroll
     for (int c = 0; c < M::P; ++c) {

@@ -8,6 +8,7 @@
 #include "given.cuh"
 #include "image.cuh"
 #include "launch.h"
+#include "legs.cuh"
 #include "sequence.cuh"
 
 namespace swin_umamba {
@@ -67,8 +68,11 @@ void launch_family(const ScanParams& p, Pass pass, void* stream) {
           "preparing the scan kernel");
     const bool whole = pass == Pass::kForward || pass == Pass::kBackward;
     const int splits = whole ? p.splits : p.splits - 1;
-    const int64_t grid = static_cast<int64_t>(p.B) * p.directions * p.blocks * splits;
-    kernel<<<static_cast<unsigned>(grid), threads, bytes, static_cast<cudaStream_t>(stream)>>>(p);
+    const int64_t sequences = static_cast<int64_t>(p.B) * p.directions * p.blocks;
+    ScanParams own = p;
+    if (!whole && p.legs > 1) own.leg_turns += leg_counters(sequences * p.splits);
+    const auto grid = static_cast<unsigned>(sequences * splits * p.legs);
+    kernel<<<grid, threads, bytes, static_cast<cudaStream_t>(stream)>>>(own);
     check(cudaGetLastError(), "launching the scan kernel");
   });
 }

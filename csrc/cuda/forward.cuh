@@ -3,6 +3,7 @@
 #pragma once
 
 #include "barrier.cuh"
+#include "legs.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
 #include "output_sums.cuh"
@@ -42,16 +43,30 @@ __device__ inline void fold_splits(const ScanParams& p, const Block& w, const La
   }
 }
 
+// What a split adds to a zero state, and its sum of dt, leg by leg.
 template <class M>
-__device__ inline void save_split(const ScanParams& p, const Block& w, const Lane<M>& t,
+__device__ inline void load_split(const ScanParams& p, const Block& w, const Leg& leg, const Lane<M>& t,
+                                  float (&v)[M::P][M::S], float (&sum_dt)[M::P]) {
+  if (leg.first()) return;
+  leg.wait<M>(t);
+  const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * p.splits + w.split;
+  load_states<M>(p, w, t, p.split_state + row * p.D * p.N, v);
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+    if (t.channel + c < w.channel_end) sum_dt[c] = p.split_dt[row * p.D + t.channel + c];
+  }
+}
+
+template <class M>
+__device__ inline void save_split(const ScanParams& p, const Block& w, const Leg& leg, const Lane<M>& t,
                                   const float (&v)[M::P][M::S], const float (&sum_dt)[M::P]) {
   const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * p.splits + w.split;
   save_states<M>(p, w, t, p.split_state + row * p.D * p.N, v);
-  if (t.state != 0) return;
 #pragma unroll
   for (int c = 0; c < M::P; ++c) {
-    if (t.channel + c < w.channel_end) p.split_dt[row * p.D + t.channel + c] = sum_dt[c];
+    if (t.state == 0 && t.channel + c < w.channel_end) p.split_dt[row * p.D + t.channel + c] = sum_dt[c];
   }
+  leg.pass_on<M>(t);
 }
 
 // One step of the recurrence for this thread's channels and states; `pairs` is (dt, dt * x).
@@ -99,7 +114,7 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
 }
 
 template <class Source, bool kFull>
-__device__ inline void scan_tiles(const ScanParams& p, const Block& w,
+__device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg& leg,
                                   const Lane<typename Source::M>& t, float* stages) {
   using M = typename Source::M;
   using Sums = OutputSumsFor<M, Source::kHalf>;
@@ -108,7 +123,15 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w,
 
   float A2[M::P][M::S], h[M::P][M::S] = {}, sum_dt[M::P] = {};
   load_decay<M>(p, w, t, A2);
-  if constexpr (kFull) fold_splits<M>(p, w, t, A2, h, false);
+  if constexpr (kFull) {
+    if (leg.first()) {
+      fold_splits<M>(p, w, t, A2, h, false);
+    } else {
+      leg.receive<M>(w, t, h);
+    }
+  } else {
+    load_split<M>(p, w, leg, t, h, sum_dt);
+  }
 
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
     const int parity = (tile - w.first_tile) % M::kStages;
@@ -159,12 +182,13 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w,
   }
 
   if constexpr (kFull) {
-    if (p.last_state && w.split == p.splits - 1) {
+    leg.hand_over<M>(w, t, h);
+    if (p.last_state && w.last_tile == w.tiles) {
       const int64_t row = static_cast<int64_t>(w.b) * p.K + w.k;
       save_states<M>(p, w, t, p.last_state + row * p.D * p.N, h);
     }
   } else {
-    save_split<M>(p, w, t, h, sum_dt);
+    save_split<M>(p, w, leg, t, h, sum_dt);
   }
 }
 
@@ -174,10 +198,12 @@ __global__ void __launch_bounds__(2 * Source::M::kThreads, Source::M::kForwardBl
   using M = typename Source::M;
   extern __shared__ __align__(16) char shared[];
   float* stages = reinterpret_cast<float*>(shared);
-  const Block w = Block::of<M>(p, kFull ? p.splits : p.splits - 1, 0);  // nothing follows the last
+  const Leg leg = Leg::take(p);
+  Block w = Block::of<M>(p, leg.range(), kFull ? p.splits : p.splits - 1, 0);  // nothing follows the last
+  leg.cut<false>(w);
   const Lane<M> t = Lane<M>::by_channel(w);
   if (threadIdx.x < M::kThreads) {
-    scan_tiles<Source, kFull>(p, w, t, stages);
+    scan_tiles<Source, kFull>(p, w, leg, t, stages);
   } else {
     stage_tiles<Source, kFull>(p, w, t, stages,
                                reinterpret_cast<char*>(stages + M::kStages * Stage<M, false>::kFloats));

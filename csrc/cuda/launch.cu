@@ -71,10 +71,14 @@ int channel_blocks(const ScanParams& p) {
 }
 
 // Work is counted in tiles by block. A multiprocessor is busy with about kBusy blocks; with fewer it
-// idles between dependent instructions. Cutting the sequence makes blocks, but the state that enters
-// each split costs a pass of its own over all tiles. That pass takes about half of a forward's
-// instructions and as many exponentials, and a fifth of a backward's.
-int choose_splits(const ScanParams& p, Pass pass) {
+// idles between dependent instructions. Cutting the sequence into splits makes blocks, but what enters
+// each takes a pass of its own over the others, of `extra` of the time. With legs multiprocessors share
+// evenly what they would else have by whole blocks, at a few more starts and ends. All as measured:
+// benchmarks/NOTES.md.
+Cut choose_cut(const ScanParams& p, Pass pass) {
+  constexpr double kBusy = 2.6, kLegs = 1.04;
+  constexpr double kFold = 0.05;  // of a tile, to take in what one split adds
+  constexpr int kLegTiles = 12, kMostLegs = 16, kMostSplits = 64;
   int device = 0, processors = 0;
   check(cudaGetDevice(&device), "asking for the device");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
@@ -83,18 +87,24 @@ int choose_splits(const ScanParams& p, Pass pass) {
       p, [&](auto family) { return resident_blocks<decltype(family)>(p, pass); });
   const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
   const double jobs = static_cast<double>(p.B) * p.directions * channel_blocks(p);
-  const double extra = pass == Pass::kForward ? 0.7 : 0.25;
-  const double busy = std::min(resident, 3);
-  int best = 1;
+  const double extra = pass == Pass::kForward ? 0.7 : 0.35;
+  Cut best;
   double least = 0;
-  for (int splits = 1; splits <= std::min(tiles, 64); ++splits) {
+  for (int splits = 1; splits <= std::min(tiles, kMostSplits); ++splits) {
     const int per_split = ceil_div(tiles, splits);
     if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
-    const double blocks = std::ceil(jobs * splits / processors);
-    const double time = std::max(blocks, busy) * per_split * (splits > 1 ? 1 + extra : 1);
-    if (splits == 1 || time < 0.99 * least) {
-      best = splits;
-      least = time;
+    const int per_leg = ceil_div(per_split, std::clamp(per_split / kLegTiles, 1, kMostLegs));
+    for (const int legs : {1, ceil_div(per_split, per_leg)}) {
+      const auto rounds = [&](int ranges) {  // of a launch over so many of each sequence
+        const double blocks = jobs * ranges / processors;
+        return std::max(legs > 1 ? kLegs * blocks : std::ceil(blocks), std::min<double>(resident, kBusy));
+      };
+      double time = rounds(splits) * per_split;
+      if (splits > 1) time += rounds(splits) * kFold * splits + rounds(splits - 1) * extra * per_split;
+      if (least == 0 || time < 0.997 * least) {
+        best = {splits, per_split, legs, ceil_div(per_split, legs)};
+        least = time;
+      }
     }
   }
   return best;

@@ -21,8 +21,11 @@ bool sequence_kernels_serve(int N, int64_t L, int capability);
 int max_states();
 // Blocks of channels that a launch covers: ScanParams::blocks.
 int channel_blocks(const ScanParams& p);
-// How many ranges to cut the sequence into so that the pass fills the current device.
-int choose_splits(const ScanParams& p, Pass pass);
+// How to cut the sequence so that the pass fills the current device: ScanParams has the fields.
+struct Cut {
+  int32_t splits = 1, tiles_per_split = 0, legs = 1, tiles_per_leg = 0;
+};
+Cut choose_cut(const ScanParams& p, Pass pass);
 // Throws std::runtime_error with CUDA's reason where the launch fails. `stream` is a cudaStream_t.
 void launch(const ScanParams& p, Pass pass, std::uintptr_t stream);
 // One launch for all of `all`.

@@ -66,11 +66,10 @@ struct Block {
   int first_tile, last_tile;    // [first_tile, last_tile)
   int tiles, length;
 
-  // `splits` of those that p has, from the first_split on.
+  // The i-th of B * directions * blocks * splits: `splits` of those that p has, from the first_split on.
   template <class M>
-  static __device__ Block of(const ScanParams& p, int splits, int first_split) {
+  static __device__ Block of(const ScanParams& p, int i, int splits, int first_split) {
     Block w;
-    int i = blockIdx.x;
     const int block = p.first_block + i % p.blocks;
     i /= p.blocks;
     w.split = first_split + i % splits;
@@ -97,7 +96,7 @@ struct Block {
   __device__ int steps(int tile) const { return min(kTile, length - tile * kTile); }
   // Row of the parameter gradients' sums that this block adds to.
   __device__ int64_t sum_row(const ScanParams& p) const {
-    return (static_cast<int64_t>(b) * p.splits + split) % p.sum_rows;
+    return static_cast<uint32_t>(b * p.splits + split) % static_cast<uint32_t>(p.sum_rows);
   }
 };
 

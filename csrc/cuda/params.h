@@ -25,6 +25,8 @@ struct ScanParams {
 
   // The sequence cut into `splits` ranges of `tiles_per_split` tiles, worked on side by side.
   int32_t splits = 1, tiles_per_split = 0;
+  // And each range into `legs` of `tiles_per_leg` tiles, one after the other: see legs.cuh.
+  int32_t legs = 1, tiles_per_leg = 0;
 
   // Inputs. x: (B, L, D); delta: (B, K, L, D), before bias and softplus; Bs, Cs: (B, K * G, L, N).
   const void* x = nullptr;
@@ -53,6 +55,8 @@ struct ScanParams {
   float* last_state = nullptr;   // (B, K * D, N)
   float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
   float* split_dt = nullptr;     // (B, K, splits, D): the sum of dt over a split
+  float* leg_state = nullptr;    // (B, K, splits, D, N): what a leg leaves to the next
+  int32_t* leg_turns = nullptr;  // (2, 1 + 4 * B * directions * blocks * splits) zeros: a row a launch
 
   // Backward. dout: (B, L, D), float32, or of dtype where `sequence` is set; dx, ddelta, dBs, dCs are
   // laid out as their inputs' strides say, dx and dBs, dCs in float32 where they are added to.
@@ -73,11 +77,11 @@ struct ScanParams {
   float* ddt_weight = nullptr;   // (sum_rows, K, D, R)
 };
 
-// to[i] = scale times the sum of from[row * stride + i] over the rows, i < count.
+// to[i] = scale times the sum of from[row * count + i] over the rows, i < count.
 struct Total {
   const float* from = nullptr;
   void* to = nullptr;
-  int64_t count = 0, stride = 0;
+  int64_t count = 0;
   int32_t rows = 1, dtype = kFloat32;
   float scale = 1.0f;
   int32_t vectors = 0;  // whether four at a time are aligned: launch_totals() finds out

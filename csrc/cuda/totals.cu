@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads) totals_kernel(const __grid_constant_
     float4 sum = row_of(t.from + i);
 #pragma unroll 4
     for (int row = 1; row < t.rows; ++row) {
-      const float4 v = row_of(t.from + row * t.stride + i);
+      const float4 v = row_of(t.from + row * t.count + i);
       sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
     }
     store(t.to, i, t.dtype,
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) totals_kernel(const __grid_constant_
   }
   for (int64_t j = i; j < min(i + kEach, t.count); ++j) {
     float sum = t.from[j];
-    for (int row = 1; row < t.rows; ++row) sum += t.from[row * t.stride + j];
+    for (int row = 1; row < t.rows; ++row) sum += t.from[row * t.count + j];
     store_from_float(t.to, j, t.dtype, t.scale * sum);
   }
 }
@@ -63,7 +63,7 @@ void launch_totals(Totals all, std::uintptr_t stream) {
   for (int i = 0; i < all.count; ++i) {
     Total& t = all.parts[i];
     const auto addresses = reinterpret_cast<std::uintptr_t>(t.from) | reinterpret_cast<std::uintptr_t>(t.to);
-    t.vectors = addresses % 16 == 0 && t.count % kEach == 0 && t.stride % kEach == 0;
+    t.vectors = addresses % 16 == 0 && t.count % kEach == 0;
     grid += blocks_of(t);
   }
   if (grid == 0) return;

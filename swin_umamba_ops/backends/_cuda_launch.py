@@ -15,6 +15,7 @@ from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._device import current
 
 CHUNK = 32  # kTile in csrc/cuda/mapping.cuh
+_MOST_WARPS = 4  # of a block: csrc/cuda/legs.cuh
 
 
 class Addresses(NamedTuple):
@@ -34,6 +35,8 @@ class Addresses(NamedTuple):
     last_state: int = 0
     split_state: int = 0
     split_dt: int = 0
+    leg_state: int = 0
+    leg_turns: int = 0
     dout: int = 0
     dlast: int = 0
     dx: int = 0
@@ -57,16 +60,16 @@ def aligned(*tensors: Tensor) -> list[Tensor]:
     return [t if t.data_ptr() % 16 == 0 else t.clone() for t in tensors]
 
 
-def tiles(length: int, splits: int = 1) -> int:
-    """Tiles in each of `splits` ranges of a sequence."""
-    return -(-length // (CHUNK * splits))
+def tiles(length: int) -> int:
+    """Tiles of a sequence."""
+    return -(-length // CHUNK)
 
 
 def make_plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
     """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
 
-    Blocks of channels, and ranges of the sequence by what fills `device`. `image` means the
-    kernels that make dt themselves.
+    Blocks of channels, and ranges and legs of the sequence by what fills `device`. `image` means
+    the kernels that make dt themselves.
     """
     cuda = _extension.module().cuda
     # The family of kernels goes by whether there is a proj.
@@ -74,9 +77,7 @@ def make_plan(which: str, device: torch.device, *, image: bool = False, **fields
     params.directions = params.K
     with torch.cuda.device(device):
         params.blocks = cuda.channel_blocks(params)
-        params.splits = cuda.choose_splits(params, getattr(cuda.Pass, which))
-    params.tiles_per_split = tiles(params.H * params.W, params.splits)
-    return params
+        return cuda.cut(params, getattr(cuda.Pass, which))
 
 
 def _launch(params: Any, which: str, device: torch.device) -> None:
@@ -91,7 +92,7 @@ def _launch(params: Any, which: str, device: torch.device) -> None:
         return
     params = cuda.ScanParams(params)
     directions, blocks = params.directions, params.blocks
-    params.directions = params.blocks = 1
+    params.directions = params.blocks = params.legs = 1
     for params.first_direction in range(directions):
         for params.first_block in range(blocks):
             cuda.launch(params, which, stream)
@@ -109,6 +110,11 @@ def run(which: str, plan: Any, like: Tensor, addresses: Addresses, **fields: int
         state = like.new_empty((*rows, plan.N), dtype=torch.float32)
         dt = like.new_empty(rows, dtype=torch.float32)
         addresses = addresses._replace(split_state=state.data_ptr(), split_dt=dt.data_ptr())
+    if plan.legs > 1:
+        ranges = plan.B * plan.directions * plan.blocks * splits
+        left = like.new_empty((plan.B, plan.K, splits, plan.D, plan.N), dtype=torch.float32)
+        turns = like.new_zeros((2, 1 + _MOST_WARPS * ranges), dtype=torch.int32)
+        addresses = addresses._replace(leg_state=left.data_ptr(), leg_turns=turns.data_ptr())
     params = plan.with_addresses(addresses)
     for name, value in fields.items():
         setattr(params, name, value)

@@ -156,10 +156,11 @@ def ss2d_backward(
     plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     dx, dproj = torch.empty_like(x), torch.empty_like(proj)
-    dweight = torch.empty_like(dt_projs_weight)
-    dbias, dA, dDs = (torch.empty_like(t) for t in (dt_projs_bias, A_logs, Ds))
+    small = [torch.empty_like(t) for t in (A_logs, Ds, dt_projs_bias)]
+    if image:
+        small.append(torch.empty_like(dt_projs_weight))
     rows = _sum_rows(plan)
-    sums = Sums((dx, dproj), (dA, dDs, dbias, *((dweight,) if image else ())), rows)
+    sums = Sums((dx, dproj), tuple(small), rows)
     at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = sums.addresses
     if image:
         ddelta = None
@@ -180,7 +181,8 @@ def ss2d_backward(
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
         dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
-        dweight = dweight.to(dt_projs_weight.dtype)
+        small.append(dweight.to(dt_projs_weight.dtype))
+    dA, dDs, dbias, dweight = small
     return dx, dproj, dweight, dbias, dA, dDs
 
 

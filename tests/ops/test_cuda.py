@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 
@@ -24,8 +24,8 @@ from torch import Tensor
 
 import swin_umamba_ops as ops
 from swin_umamba_ops import backends
-from swin_umamba_ops.backends import _extension
-from swin_umamba_ops.backends._cuda_launch import Addresses
+from swin_umamba_ops.backends import _extension, cuda
+from swin_umamba_ops.backends._cuda_launch import CHUNK, Addresses, make_plan
 from swin_umamba_ops.backends._cuda_sums import Sums
 
 pytestmark = pytest.mark.gpu
@@ -132,14 +132,66 @@ def test_splits_agree_with_one_piece(dtype: torch.dtype) -> None:
 
 
 def test_a_split_is_chosen_for_few_channels_and_long_sequences() -> None:
-    from swin_umamba_ops.backends import cuda
-
     inputs = _inputs(LONG)
     x = inputs["x"]
     shape = x.permute(0, 2, 3, 1).shape
     plan, image = cuda._ss2d_plan("FORWARD", x.device, x.dtype, shape, LONG.N, LONG.R)
     assert image
     assert plan.splits > 1
+
+
+@pytest.fixture(params=[(1, 2), (1, 5), (3, 4)], ids="{0[0]} splits {0[1]} legs".format)
+def legs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every pass cut into splits of legs, as only large ones are of themselves; the last ragged."""
+
+    def cut(*args: object, **fields: object) -> object:
+        plan = make_plan(*args, **fields)  # type: ignore[arg-type]
+        tiles = -(-plan.H * plan.W // CHUNK)
+        plan.tiles_per_split = -(-tiles // request.param[0])
+        plan.splits = -(-tiles // plan.tiles_per_split)
+        plan.tiles_per_leg = -(-plan.tiles_per_split // request.param[1])
+        plan.legs = -(-plan.tiles_per_split // plan.tiles_per_leg)
+        assert plan.legs > 1
+        return plan
+
+    plans = (cuda._ss2d_plan, cuda._sequence_plan)
+    monkeypatch.setattr(cuda, "make_plan", cut)
+    for plan in plans:
+        plan.cache_clear()
+    yield
+    for plan in plans:
+        plan.cache_clear()
+
+
+@pytest.mark.usefixtures("legs")
+@pytest.mark.parametrize("N", [1, 8, 16, 64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_legs_agree_with_one_piece(N: int, dtype: torch.dtype) -> None:
+    """More blocks than run at a time, so that some wait and some take the place of others."""
+    case = SS2DCase(2, 520, 17, 31, N, 6)
+    check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(case, dtype))
+
+
+@pytest.mark.usefixtures("legs")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_legs_of_sequences_agree_with_one_piece(dtype: torch.dtype) -> None:
+    """The last state and its gradient too."""
+
+    def both(scan: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> Tensor:
+        out, last = scan(*inputs, delta_softplus=True, return_last_state=True)
+        return torch.cat([out.to(last.dtype), last], dim=2)
+
+    inputs = cast_scan(make_scan(ScanCase(2, 72, 516, 16, 3)), dtype, "cuda")
+    check_function(partial(both, selective_scan), partial(both, SCAN_REFERENCE), inputs)
+
+
+def test_legs_are_chosen_where_blocks_fill_the_device_unevenly() -> None:
+    properties = torch.cuda.get_device_properties("cuda")
+    B = 1 + properties.multi_processor_count // 4  # four blocks of channels an image, and some
+    case = SS2DCase(B, 64, 64, 64, 16, 4)
+    x = torch.empty(B, 64, 64, 64, dtype=torch.float16, device="cuda")
+    plan, _ = cuda._ss2d_plan("FORWARD", x.device, x.dtype, x.shape, case.N, case.R)
+    assert plan.legs > 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
