@@ -84,7 +84,7 @@ void bind_cuda(py::module_ m) {
 #define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
   FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
-  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(legs); FIELD(tiles_per_leg);
+  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(legs); FIELD(tiles_per_leg); FIELD(least_shared);
   FIELD(sum_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
   FIELD(accumulate); FIELD(dout_dtype);
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
@@ -106,6 +106,7 @@ void bind_cuda(py::module_ m) {
     p.tiles_per_split = cut.tiles_per_split;
     p.legs = cut.legs;
     p.tiles_per_leg = cut.tiles_per_leg;
+    p.least_shared = cut.least_shared;
     return p;
   }, "A copy, cut so that the pass fills the current device.");
   m.def("launch", &launch);

@@ -1,6 +1,7 @@
 // Launches one family of kernels. Included by the files that instantiate one family each.
 #pragma once
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "backward.cuh"
@@ -64,6 +65,7 @@ void with_kernel(const ScanParams& p, Pass pass, F f) {
 template <class Family>
 void launch_family(const ScanParams& p, Pass pass, void* stream) {
   with_kernel<Family>(p, pass, [&](auto kernel, int threads, int bytes) {
+    bytes = std::max<int>(bytes, p.least_shared);
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
           "preparing the scan kernel");
     const bool whole = pass == Pass::kForward || pass == Pass::kBackward;

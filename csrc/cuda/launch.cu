@@ -70,41 +70,71 @@ int channel_blocks(const ScanParams& p) {
   return with_family(p, [&](auto family) { return family_channel_blocks<decltype(family)>(p); });
 }
 
-// Work is counted in tiles by block. A multiprocessor is busy with about kBusy blocks; with fewer it
-// idles between dependent instructions. Cutting the sequence into splits makes blocks, but what enters
-// each takes a pass of its own over the others, of `extra` of the time. With legs multiprocessors share
-// evenly what they would else have by whole blocks, at a few more starts and ends. All as measured:
-// benchmarks/NOTES.md.
+namespace {
+
+int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&value, which, device), "asking for the device's size");
+  return value;
+}
+
+// How much a multiprocessor gets done with 0, 1, 2, 3 blocks of a pass at a time, as measured; what makes
+// splits possible takes `extra` of the pass's time. See benchmarks/NOTES.md.
+struct Speed {
+  double of[4];
+  double extra;
+  double operator()(double blocks) const {
+    const int low = std::min(static_cast<int>(blocks), 2);
+    return of[low] + std::min(blocks - low, 1.0) * (of[low + 1] - of[low]);
+  }
+};
+constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 0.89, 1}, 0.36};
+
+}  // namespace
+
+// Time is counted in tiles of a block. A multiprocessor with few blocks idles between dependent
+// instructions: splits make more of them, and a pass of their own. Legs let multiprocessors share
+// evenly what they would else have by whole blocks, at a few more starts and ends; but blocks that wait
+// for their turn take places, and crowd others, so that there may be no more places than ranges.
 Cut choose_cut(const ScanParams& p, Pass pass) {
-  constexpr double kBusy = 2.6, kLegs = 1.04;
+  constexpr double kLegs = 1.04, kFull = 0.75;
   constexpr double kFold = 0.05;  // of a tile, to take in what one split adds
   constexpr int kLegTiles = 12, kMostLegs = 16, kMostSplits = 64;
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "asking for the device's size");
+  const Speed& speed = pass == Pass::kForward ? kForwardSpeed : kBackwardSpeed;
+  const int processors = attribute(cudaDevAttrMultiProcessorCount);
+  const int shared = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   const int resident = with_family(
       p, [&](auto family) { return resident_blocks<decltype(family)>(p, pass); });
   const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
-  const double jobs = static_cast<double>(p.B) * p.directions * channel_blocks(p);
-  const double extra = pass == Pass::kForward ? 0.7 : 0.35;
+  const double jobs = static_cast<double>(p.B) * p.directions * channel_blocks(p) / processors;
   Cut best;
   double least = 0;
   for (int splits = 1; splits <= std::min(tiles, kMostSplits); ++splits) {
     const int per_split = ceil_div(tiles, splits);
     if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
-    const int per_leg = ceil_div(per_split, std::clamp(per_split / kLegTiles, 1, kMostLegs));
-    for (const int legs : {1, ceil_div(per_split, per_leg)}) {
-      const auto rounds = [&](int ranges) {  // of a launch over so many of each sequence
-        const double blocks = jobs * ranges / processors;
-        return std::max(legs > 1 ? kLegs * blocks : std::ceil(blocks), std::min<double>(resident, kBusy));
-      };
+    // Of a cut whose launch over so many ranges of each sequence takes rounds(ranges).
+    const auto consider = [&](Cut cut, auto rounds) {
       double time = rounds(splits) * per_split;
-      if (splits > 1) time += rounds(splits) * kFold * splits + rounds(splits - 1) * extra * per_split;
-      if (least == 0 || time < 0.997 * least) {
-        best = {splits, per_split, legs, ceil_div(per_split, legs)};
-        least = time;
-      }
+      if (splits > 1) time += rounds(splits) * kFold * splits + rounds(splits - 1) * speed.extra * per_split;
+      if (least > 0 && time > 0.997 * least) return;
+      best = cut;
+      least = time;
+    };
+    consider({splits, per_split, 1, per_split, 0}, [&](int ranges) {
+      const double blocks = std::ceil(jobs * ranges);
+      return blocks / speed(std::min<double>(blocks, resident));
+    });
+    const int legs = std::min(per_split / kLegTiles, kMostLegs);
+    if (legs < 2) continue;
+    const int per_leg = ceil_div(per_split, legs);
+    for (int places = 1; places <= resident && kFull * places <= jobs * splits; ++places) {
+      const Cut cut{splits, per_split, ceil_div(per_split, per_leg), per_leg,
+                    places < resident ? shared / (places + 1) : 0};
+      consider(cut, [&](int ranges) {
+        const double blocks = jobs * ranges;
+        return kLegs * blocks / speed(std::min<double>(blocks, places));
+      });
     }
   }
   return best;

@@ -23,7 +23,7 @@ int max_states();
 int channel_blocks(const ScanParams& p);
 // How to cut the sequence so that the pass fills the current device: ScanParams has the fields.
 struct Cut {
-  int32_t splits = 1, tiles_per_split = 0, legs = 1, tiles_per_leg = 0;
+  int32_t splits = 1, tiles_per_split = 0, legs = 1, tiles_per_leg = 0, least_shared = 0;
 };
 Cut choose_cut(const ScanParams& p, Pass pass);
 // Throws std::runtime_error with CUDA's reason where the launch fails. `stream` is a cudaStream_t.

@@ -27,6 +27,8 @@ struct ScanParams {
   int32_t splits = 1, tiles_per_split = 0;
   // And each range into `legs` of `tiles_per_leg` tiles, one after the other: see legs.cuh.
   int32_t legs = 1, tiles_per_leg = 0;
+  // Bytes of shared memory that a block takes at least, so that few are on a multiprocessor at a time.
+  int32_t least_shared = 0;
 
   // Inputs. x: (B, L, D); delta: (B, K, L, D), before bias and softplus; Bs, Cs: (B, K * G, L, N).
   const void* x = nullptr;

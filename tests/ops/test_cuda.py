@@ -151,6 +151,7 @@ def legs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         plan.splits = -(-tiles // plan.tiles_per_split)
         plan.tiles_per_leg = -(-plan.tiles_per_split // request.param[1])
         plan.legs = -(-plan.tiles_per_split // plan.tiles_per_leg)
+        plan.least_shared = 0
         assert plan.legs > 1
         return plan
 
