@@ -79,33 +79,37 @@ int attribute(cudaDeviceAttr which) {
   return value;
 }
 
-// How much a multiprocessor gets done with 0, 1, 2, 3 blocks of a pass at a time, as measured; what makes
-// splits possible takes `extra` of the pass's time. See benchmarks/NOTES.md.
+// How much a multiprocessor gets done with none, a third, two thirds and all of the blocks that it can
+// hold, as measured; what makes splits possible takes `extra` of a pass's time. See benchmarks/NOTES.md.
 struct Speed {
   double of[4];
   double extra;
-  double operator()(double blocks) const {
-    const int low = std::min(static_cast<int>(blocks), 2);
-    return of[low] + std::min(blocks - low, 1.0) * (of[low + 1] - of[low]);
+  double operator()(double share) const {
+    const double thirds = 3 * std::min(share, 1.0);
+    const int low = std::min(static_cast<int>(thirds), 2);
+    return of[low] + (thirds - low) * (of[low + 1] - of[low]);
   }
 };
-constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 0.89, 1}, 0.36};
+constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 0.89, 1}, 0.32};
 
 }  // namespace
 
 // Time is counted in tiles of a block. A multiprocessor with few blocks idles between dependent
-// instructions: splits make more of them, and a pass of their own. Legs let multiprocessors share
+// instructions: splits make more of them, and a launch of their own. Legs let multiprocessors share
 // evenly what they would else have by whole blocks, at a few more starts and ends; but blocks that wait
-// for their turn take places, and crowd others, so that there may be no more places than ranges.
+// for their turn take places, and crowd others, so that there may not be many more places than ranges.
 Cut choose_cut(const ScanParams& p, Pass pass) {
   constexpr double kLegs = 1.04, kFull = 0.75;
   constexpr double kFold = 0.05;  // of a tile, to take in what one split adds
   constexpr int kLegTiles = 12, kMostLegs = 16, kMostSplits = 64;
-  const Speed& speed = pass == Pass::kForward ? kForwardSpeed : kBackwardSpeed;
+  const bool forward = pass == Pass::kForward;
+  const Speed& speed = forward ? kForwardSpeed : kBackwardSpeed;
   const int processors = attribute(cudaDevAttrMultiProcessorCount);
   const int shared = attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
-  const int resident = with_family(
-      p, [&](auto family) { return resident_blocks<decltype(family)>(p, pass); });
+  const auto most = [&](Pass launch) {
+    return with_family(p, [&](auto family) { return resident_blocks<decltype(family)>(p, launch); });
+  };
+  const int resident = most(pass), resident_before = most(forward ? Pass::kForwardSplits : Pass::kBackwardSplits);
   const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
   const double jobs = static_cast<double>(p.B) * p.directions * channel_blocks(p) / processors;
   Cut best;
@@ -113,28 +117,31 @@ Cut choose_cut(const ScanParams& p, Pass pass) {
   for (int splits = 1; splits <= std::min(tiles, kMostSplits); ++splits) {
     const int per_split = ceil_div(tiles, splits);
     if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
-    // Of a cut whose launch over so many ranges of each sequence takes rounds(ranges).
-    const auto consider = [&](Cut cut, auto rounds) {
-      double time = rounds(splits) * per_split;
-      if (splits > 1) time += rounds(splits) * kFold * splits + rounds(splits - 1) * speed.extra * per_split;
+    const auto consider = [&](const Cut& cut, int places) {
+      // Of a launch over so many ranges of each sequence.
+      const auto rounds = [&](int ranges, int places, int resident) {
+        const double blocks = jobs * ranges;
+        if (cut.legs > 1) return kLegs * blocks / speed(std::min<double>(blocks, places) / resident);
+        const int most = std::ceil(blocks), last = (most - 1) % places + 1;  // that run to the end alone
+        return most - last + last / speed(static_cast<double>(last) / resident);
+      };
+      double time = rounds(splits, places, resident) * (per_split + (splits > 1 ? kFold * splits : 0));
+      if (splits > 1) {
+        const int before = cut.least_shared > 0 ? std::min(places, resident_before) : resident_before;
+        time += rounds(splits - 1, before, resident_before) * speed.extra * per_split;
+      }
       if (least > 0 && time > 0.997 * least) return;
       best = cut;
       least = time;
     };
-    consider({splits, per_split, 1, per_split, 0}, [&](int ranges) {
-      const double blocks = std::ceil(jobs * ranges);
-      return blocks / speed(std::min<double>(blocks, resident));
-    });
+    consider({splits, per_split, 1, per_split, 0}, resident);
     const int legs = std::min(per_split / kLegTiles, kMostLegs);
     if (legs < 2) continue;
     const int per_leg = ceil_div(per_split, legs);
     for (int places = 1; places <= resident && kFull * places <= jobs * splits; ++places) {
-      const Cut cut{splits, per_split, ceil_div(per_split, per_leg), per_leg,
-                    places < resident ? shared / (places + 1) : 0};
-      consider(cut, [&](int ranges) {
-        const double blocks = jobs * ranges;
-        return kLegs * blocks / speed(std::min<double>(blocks, places));
-      });
+      consider({splits, per_split, ceil_div(per_split, per_leg), per_leg,
+                places < resident ? shared / (places + 1) : 0},
+               places);
     }
   }
   return best;
