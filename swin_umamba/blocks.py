@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 import swin_umamba_ops as ops
 
 _SLOPE = 0.01  # of the leaky ReLU
+_MANY, _PARTS = 2**26, 4  # values of a map that is joined in parts, and how many
 
 
 class InstanceNorm(nn.InstanceNorm2d):
@@ -79,5 +80,14 @@ class UpBlock(nn.Module):
         self.conv_block = ResidualBlock(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or skip.numel() <= _MANY:
+            return self._join(x, skip)
+        # Nothing is kept for a backward pass, so that a model's memory peaks here: a part of the
+        # images at a time, whose norms are their own.
+        images = -(-skip.shape[0] // _PARTS)
+        parts = zip(x.split(images), skip.split(images), strict=True)
+        return torch.cat([self._join(*part) for part in parts])
+
+    def _join(self, x: Tensor, skip: Tensor) -> Tensor:
         out: Tensor = self.conv_block(torch.cat((self.transp_conv(x), skip), dim=1))
         return out
