@@ -1,13 +1,15 @@
 """The Triton kernels of triton_kernels: allocation, strides and the cut into programs.
 
-dt is made by a kernel of its own, in float32, from the low-rank part of the projection; Bs and Cs
-are brought to float32 as well. The scans then add float32 sums in place: no direction has a copy
-of its own. Inputs of selective_scan go through the same kernels as one-direction sequences.
+Forwards, for half inputs, a program makes dt itself, a chunk at a time, from the low-rank part of
+the projection, and reads Bs and Cs where the projection has them. Else a kernel of its own makes dt
+and brings Bs and Cs to float32. The scans add float32 sums in place: no direction has a copy of its
+own. Inputs of selective_scan go through the same kernels as one-direction sequences.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +105,8 @@ def _processors(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class _Sizes:
-    """B images or sequences of K directions or groups, D channels in each, H * W steps."""
+    """B images or sequences of K directions or groups, D channels in each, H * W steps; before Bs
+    and Cs lie R values of dt's projection."""
 
     B: int
     K: int
@@ -111,6 +114,7 @@ class _Sizes:
     H: int
     W: int
     N: int
+    R: int = 0
 
     @property
     def chunks(self) -> int:
@@ -140,7 +144,7 @@ class _Launch:
     """A pass over all sequences: its tile, its splits, and the launches it takes."""
 
     def __init__(self, sizes: _Sizes, like: Tensor, backwards: bool, image: bool) -> None:
-        self.sizes, self.image = sizes, image
+        self.sizes, self.image, self.item = sizes, image, like.element_size()
         self.tile = _tile(sizes.N, backwards, _interpreted())
         self.blocks = -(-sizes.D // self.tile.channels)
         self.split_chunks = _split_chunks(
@@ -172,22 +176,33 @@ class _Launch:
                 )
 
     def split_states(
-        self, like: Tensor, *pointers: Tensor, strides: tuple[int, ...]
+        self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None, strides: tuple[int, ...]
     ) -> tuple[Tensor | None, Tensor | None]:
         """What each split but the last on the way adds to the state (or adjoint) that enters it,
-        and its sum of dt."""
+        and its sum of dt. Without dt they make it themselves."""
         if self.splits == 1:
             return None, None
         s, tile = self.sizes, _split_tile(self.sizes.N, _interpreted())
         rows = (s.B, s.K, self.splits, s.D)
-        state = like.new_empty((*rows, s.N), dtype=torch.float32)
-        dt = like.new_empty(rows, dtype=torch.float32)
+        state = x.new_empty((*rows, s.N), dtype=torch.float32)
+        total_dt = x.new_empty(rows, dtype=torch.float32)
         place = (s.K, -(-s.D // tile.channels), 0, 0)
         self._launch(
-            forward.split_kernel, tile, self.splits - 1, place, *pointers, state, dt,
-            strides=strides, BACKWARD=self.backwards,
+            forward.split_kernel, tile, self.splits - 1, place,
+            x, self._staged_dt(x, tile) if dt is None else dt, *pointers, state, total_dt,
+            strides=strides, R=s.R, STAGED=dt is None, BACKWARD=self.backwards,
         )  # fmt: skip
-        return state, dt
+        return state, total_dt
+
+    def scan(
+        self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None, strides: tuple[int, ...],
+        **options: Any,
+    ) -> None:  # fmt: skip
+        """The scan forwards; without dt the programs make it themselves."""
+        self.run(
+            forward.forward_kernel, x, self._staged_dt(x, self.tile) if dt is None else dt,
+            *pointers, strides=strides, R=self.sizes.R, STAGED=dt is None, **options,
+        )  # fmt: skip
 
     def _launch(
         self, kernel: Any, tile: _Tile, splits: int, place: tuple[int, int, int, int],
@@ -200,21 +215,31 @@ class _Launch:
         even = s.D % tile.channels == 0
         wide = self.image and even and s.N == tile.NH * tile.NL
         wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
+        aligned = 16 if wide else 0
+        piece = math.gcd(aligned, math.gcd(s.R, s.N) * self.item) if s.R and wide else aligned
         kernel[(s.B * directions * blocks * splits,)](
             *pointers,
             s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
             s.chunks, first_direction, first_block, *strides, 1,
             N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-            U=tile.U, EVEN=even, WIDE=wide, IMAGE=self.image,
+            U=tile.U, EVEN=even, WIDE=aligned, PIECE=piece, IMAGE=self.image,
             num_warps=1, **self.compiling, **options,
         )  # fmt: skip
 
     def scratch(self, like: Tensor) -> Tensor:
         """Room for each program's states at the starts of a chunk's segments."""
-        s, tile = self.sizes, self.tile
-        programs = s.B * s.K * self.blocks * self.splits
+        tile = self.tile
         states = tile.NH * tile.DH * tile.NL * tile.DL
-        return like.new_empty((programs, chunk_length // tile.U, states), dtype=torch.float32)
+        return self._room(like, tile, chunk_length // tile.U * states)
+
+    def _staged_dt(self, like: Tensor, tile: _Tile) -> Tensor:
+        """Room for each program's dt of a chunk."""
+        return self._room(like, tile, chunk_length * project.staged_row(tile.channels))
+
+    def _room(self, like: Tensor, tile: _Tile, each: int) -> Tensor:
+        s = self.sizes
+        programs = s.B * s.K * -(-s.D // tile.channels) * self.splits
+        return like.new_empty((programs, each), dtype=torch.float32)
 
     def partial(self, like: Tensor, *tail: int) -> Tensor:
         """Rows of partial sums, one for each image and split: summed later in a fixed order."""
@@ -226,13 +251,16 @@ class _Launch:
 
 
 def _scan(
-    sizes: _Sizes, image: bool, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor, y: Tensor,
-    states: Tensor | None, last: Tensor | None, strides: tuple[int, ...],
+    sizes: _Sizes, image: bool, x: Tensor, dt: Tensor | None, maps: Tensor, weight: Tensor | None,
+    bias: Tensor | None, A: Tensor, y: Tensor, states: Tensor | None, last: Tensor | None,
+    strides: tuple[int, ...],
 ) -> None:  # fmt: skip
+    """Without dt it is made from the first values in maps, weight and bias."""
     launch = _Launch(sizes, x, False, image)
-    split = launch.split_states(x, x, dt, maps, A, strides=strides)
-    launch.run(
-        forward.forward_kernel, x, dt, maps, A, y, states, last, *split, strides=strides,
+    inputs = (x, dt, maps, weight, bias, A)
+    split = launch.split_states(*inputs, strides=strides)
+    launch.scan(
+        *inputs, y, states, last, *split, strides=strides,
         SAVE=states is not None, LAST=last is not None, SPLIT=launch.splits > 1,
     )  # fmt: skip
 
@@ -256,7 +284,7 @@ def _scan_backward(
     launch = _Launch(sizes, x, True, image)
     ddt, dmaps = torch.empty_like(dt, dtype=x.dtype), torch.zeros_like(maps)
     dA, dbias, dDs = launch.partial(x, sizes.N), launch.partial(x), launch.partial(x)
-    split = launch.split_states(x, dy, dt, maps, A, strides=strides)
+    split = launch.split_states(dy, dt, maps, None, None, A, strides=strides)
     launch.run(
         backward.backward_kernel, dy, x, dt, maps, A, states, launch.scratch(x), dlast, dx, ddt,
         dmaps, dA, dbias, dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
@@ -268,23 +296,29 @@ def _scan_backward(
 # ---- ss2d
 
 
-def _image_inputs(
-    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor
-) -> tuple[_Sizes, tuple[int, ...], Tensor, Tensor, Tensor]:
-    """Sizes, strides, dt (4, B, L, D), Bs and Cs (B, L, 4, 2N) and A (4 * D, N), in float32."""
+def _image_layout(x: Tensor, N: int, R: int) -> tuple[_Sizes, tuple[int, ...]]:
+    """Sizes, and strides of x (B, H, W, D), dt (4, B, L, D) and maps (B, L, 4, R + 2N)."""
     B, H, W, D = x.shape
-    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
-    L = H * W
-    dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
-    rows, block = B * L, (64, 64)
-    project.dt_kernel[(-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS)](
-        proj, dt_projs_weight, dt_projs_bias, dt, rows, D, R, proj.stride(2), proj.stride(3),
+    L, row = H * W, R + 2 * N
+    strides = (L * D, 0, D, 1, L * D, B * L * D, L * DIRECTIONS * row, row, DIRECTIONS * row, 1)
+    return _Sizes(B, DIRECTIONS, D, H, W, N, R), strides
+
+
+def _projected(
+    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, N: int
+) -> tuple[Tensor, Tensor]:
+    """dt (4, B, L, D), and Bs and Cs (B, L, 4, 2N), in float32."""
+    B, H, W, D = x.shape
+    R = dt_projs_weight.shape[2]
+    dt = x.new_empty((DIRECTIONS, B, H * W, D), dtype=torch.float32)
+    maps = x.new_empty((B, H * W, DIRECTIONS, 2 * N), dtype=torch.float32)
+    rows, block = B * H * W, (64, 64)
+    project.image_kernel[(-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS)](
+        proj, dt_projs_weight, dt_projs_bias, dt, maps, rows, D, R, N=N,
         BLOCK_L=block[0], BLOCK_D=block[1], BLOCK_R=min(64, max(16, triton.next_power_of_2(R))),
-        EXACT=x.dtype == torch.float32, num_warps=8,
+        BLOCK_N=min(64, triton.next_power_of_2(2 * N)), EXACT=x.dtype == torch.float32, num_warps=8,
     )  # fmt: skip
-    maps = proj[..., R:].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-    strides = (L * D, 0, D, 1, L * D, B * L * D, L * 8 * N, 2 * N, 8 * N, 1)
-    return _Sizes(B, DIRECTIONS, D, H, W, N), strides, dt, maps, -torch.exp(A_logs)
+    return dt, maps
 
 
 def ss2d_forward(
@@ -293,11 +327,25 @@ def ss2d_forward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
     with current(x.device):
-        sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
+        N, R, projection = (
+            A_logs.shape[1],
+            dt_projs_weight.shape[2],
+            (dt_projs_weight, dt_projs_bias),
+        )
+        if x.dtype == torch.float32:
+            sizes, strides = _image_layout(x, N, 0)
+            dt, maps = _projected(x, proj, *projection, N)
+        else:
+            # A program's own matrix product is of halves, whose products are exact in float32.
+            sizes, strides = _image_layout(x, N, R)
+            dt, maps = None, proj
         y = x * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         shape = (sizes.B, DIRECTIONS, sizes.chunks, sizes.D, sizes.N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
-        _scan(sizes, True, x, dt, maps, A, y, states if save else None, None, strides)
+        _scan(
+            sizes, True, x, dt, maps, *projection, -torch.exp(A_logs), y,
+            states if save else None, None, strides,
+        )  # fmt: skip
     return y.to(out_dtype), states
 
 
@@ -306,15 +354,17 @@ def ss2d_backward(
     A_logs: Tensor, Ds: Tensor, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of the six inputs from x to Ds, each like its input."""
-    R = dt_projs_weight.shape[2]
+    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     with current(x.device), torch.autocast(x.device.type, enabled=False):
-        sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
+        sizes, strides = _image_layout(x, N, 0)
+        dt, maps = _projected(x, proj, dt_projs_weight, dt_projs_bias, N)
+        A = -torch.exp(A_logs)
         dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
         grads = _scan_backward(sizes, True, True, dy, x, dt, maps, A, states, None, dx, strides)
         ddt, weight = grads.dt, dt_projs_weight.to(x.dtype)  # (4, B, L, D), (4, D, R)
         dt_r = proj.flatten(1, 2)[..., :R].permute(2, 0, 1, 3).to(x.dtype)  # (4, B, L, R)
         dproj = torch.empty_like(proj)
-        dproj[..., R:] = grads.maps
+        dproj.flatten(1, 2)[..., R:] = grads.maps
         dproj.flatten(1, 2)[..., :R] = (ddt @ weight[:, None]).permute(1, 2, 0, 3)
         # Image by image: a product over all positions at once would keep few processors busy.
         dweight = (ddt.transpose(2, 3) @ dt_r).sum(1).to(dt_projs_weight.dtype)
@@ -357,7 +407,7 @@ def selective_scan_forward(
         # The kernels keep a group's states together.
         shape = (B, sizes.K, sizes.chunks, sizes.D, sizes.N)
         states = u.new_empty(shape, dtype=torch.float32) if save else None
-        _scan(sizes, False, u, dt, maps, A, out, states, last, strides)
+        _scan(sizes, False, u, dt, maps, None, None, A, out, states, last, strides)
         if Ds is not None:
             out.addcmul_(u.float(), Ds[:, None])
         kept = (

@@ -51,6 +51,9 @@ TILES = {
     "wide": backend._Tile(NH=2, NL=4, DH=4, DL=8, U=8),
 }
 
+# Programs make dt for halves; for float32 a kernel of its own does.
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+
 
 @pytest.mark.slow
 @pytest.mark.skipif(backend.why_unusable() is None, reason="they run in this process")
@@ -80,12 +83,30 @@ def test_tiles(name: str, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_kernels
+@DTYPES
 @pytest.mark.parametrize(("N", "D"), [(1, 130), (2, 5), (16, 16), (13, 9), (64, 5)])
-def test_tiles_of_a_gpu(N: int, D: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_a_gpu(
+    N: int, D: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The interpreter's own are larger."""
     tile = backend._tile
     monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
-    inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), torch.float32, DEVICE)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), dtype, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("R", [1, 2, 4, 17])
+def test_pieces_in_which_a_projection_is_read(
+    R: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single values, pairs or all of a lane's states, by what R leaves aligned."""
+    tile = backend._tile
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 16, 2, 3, 16, R)), dtype, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
     )
@@ -104,11 +125,14 @@ def test_images_that_lie_at_any_address() -> None:
 
 
 @needs_kernels
+@DTYPES
 @pytest.mark.parametrize("size", [(3, 6), (9, 1)], ids=str)
-def test_splits_of_an_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_of_an_image(
+    size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backend, "_processors", lambda device: 1000)
     monkeypatch.setattr(backend, "chunk_length", 8)
-    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), torch.float32, DEVICE)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
     )
@@ -166,13 +190,13 @@ def test_deterministic_launches_agree_and_repeat(
 @pytest.mark.parametrize(
     ("kernel", "pointers"),
     [
-        (forward.forward_kernel, "x dt bc A y states last split_state split_dt"),
-        (forward.split_kernel, "x dt bc A split_state split_dt"),
+        (forward.forward_kernel, "x dt bc weight bias A y states last split_state split_dt"),
+        (forward.split_kernel, "x dt bc weight bias A split_state split_dt"),
         (
             backward.backward_kernel,
             "dy x dt bc A states scratch dlast dx ddt dbc dA dbias dDs split_state split_dt",
         ),
-        (project.dt_kernel, "proj weight bias dt"),
+        (project.image_kernel, "proj weight bias dt maps"),
     ],
 )
 def test_no_size_or_stride_is_compiled_in(kernel: object, pointers: str) -> None:

@@ -82,7 +82,7 @@ def backward_kernel(
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
     IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
@@ -163,7 +163,7 @@ def backward_kernel(
         segments = (tl.minimum(L - chunk * T, T) + U - 1) // U
         forth, at, inner = load_steps(
             at, inner, L - chunk * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, WIDE,
+            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, WIDE, PIECE,
         )  # fmt: skip
         # Two segments at a time, for rows that come from far away.
         for segment in range(0, segments, 2):
@@ -171,7 +171,7 @@ def backward_kernel(
             forth, at, inner = load_steps(
                 at, inner, L - chunk * T - (segment + 2) * U, x, dt, bc, x_l, bc_l,
                 dh * x_d, nh * bc_n, None, own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL,
-                WIDE,
+                WIDE, PIECE,
             )  # fmt: skip
             note = scratch + segment * SIZE
             for i in tl.static_range(2 * U):
