@@ -31,6 +31,7 @@ _MAX_STATES = 256
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
 _MOST_SPLITS = 64
+_FAR = 2**31  # values in an image whose offsets take 64 bits
 
 
 @functools.cache
@@ -153,9 +154,9 @@ class _Launch:
         )  # fmt: skip
         self.splits = -(-sizes.chunks // self.split_chunks)
         self.backwards = backwards
-        # Backwards ptxas would take all of a lane's registers and leave too few warps to hide
-        # latencies; the option is NVIDIA's.
-        limited = backwards and like.device.type == "cuda" and torch.version.cuda is not None
+        # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
+        # option is NVIDIA's.
+        limited = like.device.type == "cuda" and torch.version.cuda is not None
         self.compiling = {
             "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
             **({"maxnreg": _MOST_REGISTERS} if limited else {}),
@@ -217,12 +218,13 @@ class _Launch:
         wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
         aligned = 16 if wide else 0
         piece = math.gcd(aligned, math.gcd(s.R, s.N) * self.item) if s.R and wide else aligned
+        far = s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR
         kernel[(s.B * directions * blocks * splits,)](
             *pointers,
             s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
             s.chunks, first_direction, first_block, *strides, 1,
             N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-            U=tile.U, EVEN=even, WIDE=aligned, PIECE=piece, IMAGE=self.image,
+            U=tile.U, EVEN=even, WIDE=aligned, PIECE=piece, FAR=far, IMAGE=self.image,
             num_warps=1, **self.compiling, **options,
         )  # fmt: skip
 

@@ -113,6 +113,17 @@ def test_pieces_in_which_a_projection_is_read(
 
 
 @needs_kernels
+@DTYPES
+def test_images_of_many_values(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets within an image may take 64 bits."""
+    monkeypatch.setattr(backend, "_FAR", 0)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 5, 2, 3, 4, 2)), dtype, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
 def test_images_that_lie_at_any_address() -> None:
     """Whole tiles are read several values at a time, where the memory is aligned for it."""
     case = cast_ss2d(make_ss2d(SS2DCase(1, 64, 3, 2, 16, 2)), torch.float16, DEVICE)

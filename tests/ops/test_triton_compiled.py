@@ -45,8 +45,8 @@ def _compiled(direction: str, N: int, **options: int) -> Any:
         tile = backend._split_tile(N, False)
     constants = {
         "N": N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL, "U": tile.U,
-        "T": backend.chunk_length, "EVEN": True, "WIDE": 16, "PIECE": 16, "IMAGE": True,
-        "LAST": False, "SPLIT": False, **own, **options,
+        "T": backend.chunk_length, "EVEN": True, "WIDE": 16, "PIECE": 16, "FAR": False,
+        "IMAGE": True, "LAST": False, "SPLIT": False, **own, **options,
     }  # fmt: skip
     names = kernel.arg_names
     pointers = names[: names.index("D")]
@@ -63,8 +63,9 @@ def _compiled(direction: str, N: int, **options: int) -> Any:
         {(i,): constants[name] for i, name in enumerate(names) if name in constants},
         {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in pointers},
     )
-    limit = {"maxnreg": backend._MOST_REGISTERS} if backwards else {}
-    compiling = {"num_warps": 1, "enable_fp_fusion": True, **limit}
+    compiling = {
+        "num_warps": 1, "enable_fp_fusion": True, "maxnreg": backend._MOST_REGISTERS
+    }  # fmt: skip
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=compiling)
 
 

@@ -34,6 +34,7 @@ def load_steps(
     at, inner, left, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
     run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
     EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
+    FAR: tl.constexpr,
 ):  # fmt: skip
     """Where U steps lie in x, their rows of x, dt, Bs and Cs, and where the next ones start. Of the
     steps `left` are left; where these are fewer, the last is repeated. Cs lie `states` after
@@ -44,7 +45,7 @@ def load_steps(
     Bs = ()
     Cs = ()
     for i in tl.static_range(U):
-        p = at.to(tl.int64)
+        p = at.to(tl.int64) if FAR else at
         place = p * x_l
         maps = bc + p * bc_l
         places = places + (place,)
@@ -65,14 +66,15 @@ def forward_kernel(
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
-    IMAGE: tl.constexpr, STAGED: tl.constexpr, SAVE: tl.constexpr, LAST: tl.constexpr,
-    SPLIT: tl.constexpr,
+    FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, SAVE: tl.constexpr,
+    LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """x, y share strides, steps of dt lie as x's; y is added to (IMAGE) or stored. Chunks of T
     steps, U at a time. STAGED: dt is the programs' scratch, for chunks that each makes itself.
 
     Rows of bc are R values of dt's projection, Bs and Cs. In images channels, and values in bc, are
     adjacent. EVEN: the tile divides D. Accesses are aligned to WIDE bytes, in bc to PIECE; 0: not.
+    FAR: offsets within an image are of 64 bits.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -126,7 +128,7 @@ def forward_kernel(
     at, inner = start(first * T, k, H, W, run, IMAGE)
     rows, at, inner = load_steps(
         at, inner, L - first * T, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
     )  # fmt: skip
     for chunk in range(first, tl.minimum(first + split_chunks, chunks)):
         if SAVE:
@@ -146,8 +148,9 @@ def forward_kernel(
             # The next rows are on their way while these are worked on.
             rows, at, inner = load_steps(
                 at, inner, L - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE,
+                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
             )  # fmt: skip
+            values = ()
             for i in tl.static_range(U):
                 dt_i = dts[i]
                 if not STAGED:
@@ -156,13 +159,16 @@ def forward_kernel(
                 h = tl.exp2(A2 * dt_i) * h + unpack_maps(Bs[i], bc.dtype.element_ty, NH) * (
                     dt_i * xs[i].to(tl.float32)
                 )
-                value = sum_states(h * unpack_maps(Cs[i], bc.dtype.element_ty, NH), DH, NL, DL)
+                maps = unpack_maps(Cs[i], bc.dtype.element_ty, NH)
+                values = values + (sum_states(h * maps, DH, NL, DL),)
+            # All together: ptxas moves nothing past an addition to memory.
+            for i in tl.static_range(U):
                 to = tl.max_contiguous(y + places[i] + sum_d * x_d, (1, 2, 4, 8))
                 mask = (sum_d < tl.where(step + i < L, d_end, 0)) & sum_owner
                 if IMAGE:
-                    tl.atomic_add(to, value, mask=mask, sem="relaxed")
+                    tl.atomic_add(to, values[i], mask=mask, sem="relaxed")
                 else:
-                    tl.store(to, value, mask=mask)
+                    tl.store(to, values[i], mask=mask)
     if LAST:
         last += (sequence * D + first_d) * N + lanes
         if s == splits - 1:
@@ -176,7 +182,7 @@ def split_kernel(
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
-    IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
+    FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """What each split adds to a state of zero, and its sum of dt.
 
@@ -241,7 +247,7 @@ def split_kernel(
         move = -move
     rows, at, inner = load_steps(
         at, inner, end - first, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
     )  # fmt: skip
     for chunk in range(first, end, T):
         if STAGED:
@@ -254,7 +260,7 @@ def split_kernel(
                 staged = load_staged(dt, step + U - chunk, dl, dh, U, DH, DL, T)
             rows, at, inner = load_steps(
                 at, inner, end - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE,
+                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
             )  # fmt: skip
             for i in tl.static_range(U):
                 dt_i = dts[i]
