@@ -10,6 +10,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from swin_umamba_ops.backends import triton as backend
 from swin_umamba_ops.backends.triton_kernels import (
     backward,
     forward,
+    parameters,
     project,
     unspecialised,
 )
@@ -53,6 +55,14 @@ TILES = {
 
 # Programs make dt for halves; for float32 a kernel of its own does.
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _passes_made_anew() -> Iterator[None]:
+    """Tests change by what passes are cut, and passes are kept."""
+    backend._pass_of.cache_clear()
+    yield
+    backend._pass_of.cache_clear()
 
 
 @pytest.mark.slow
@@ -205,15 +215,19 @@ def test_deterministic_launches_agree_and_repeat(
         (forward.split_kernel, "x dt bc weight bias A split_state split_dt"),
         (
             backward.backward_kernel,
-            "dy x dt bc A states scratch dlast dx ddt dbc dA dbias dDs split_state split_dt",
+            "dy x dt bc A states scratch dlast dx ddt dbc sums split_state split_dt",
         ),
-        (project.image_kernel, "proj weight bias dt maps"),
+        (project.image_kernel, "proj weight bias dt maps dt_r dmaps"),
+        (parameters.skip_kernel, "x Ds y"),
+        (parameters.sums_kernel, "sums A_logs dA dbias dDs"),
     ],
 )
 def test_no_size_or_stride_is_compiled_in(kernel: object, pointers: str) -> None:
     parameters = inspect.signature(kernel.fn).parameters.values()  # type: ignore[attr-defined]
     numbers = {p.name for p in parameters if p.annotation is inspect.Parameter.empty}
-    assert numbers - set(pointers.split()) <= {*unspecialised.SCAN, *unspecialised.PROJECT}
+    assert numbers - set(pointers.split()) <= {
+        *unspecialised.SCAN, *unspecialised.PROJECT, *unspecialised.PARAMETERS
+    }  # fmt: skip
 
 
 def test_says_what_it_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:

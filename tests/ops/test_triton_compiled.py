@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton")
 pytestmark = [
@@ -88,7 +89,9 @@ def test_nothing_is_spilled_and_no_step_goes_through_shared_memory(
     binary.write_bytes(compiled.asm["cubin"])
     command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "STACK:0" in report, report
+    # Backwards at N = 1: two values, which no step reads.
+    most = 8 if (direction, N) == ("backward", 1) else 0
+    assert int(report.partition("STACK:")[2].split()[0]) <= most, report
 
 
 @DIRECTIONS
@@ -98,3 +101,82 @@ def test_ragged_sequences_with_a_last_state_compile(direction: str, N: int) -> N
     _compiled(
         direction, N, EVEN=False, WIDE=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True, SPLIT=True
     )
+
+
+class _Utils:
+    def load_binary(self, *binary: Any) -> tuple[int, ...]:
+        return 1, 2, 100, 0, 1024  # module, function, registers, spills, threads
+
+    def unload_module(self, module: int) -> None:
+        pass
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 232448}
+
+
+class _Driver:
+    """A GPU whose launches are noted, on which nothing runs."""
+
+    utils = _Utils()
+
+    def __init__(self) -> None:
+        self.launches: list[list[Any]] = []
+
+    def get_current_device(self) -> int:
+        return 99  # whose kernels no other test takes for its own
+
+    def get_current_stream(self, device: int) -> int:
+        return 7
+
+    def get_current_target(self) -> Any:
+        from triton.backends.compiler import GPUTarget
+
+        return GPUTarget("cuda", 90, 32)
+
+    def launcher_cls(self, source: Any, metadata: Any) -> Any:
+        def launch(*arguments: Any) -> None:
+            self.launches.append(
+                # Less what Triton tells of them to its hooks, and these.
+                [
+                    (t.shape, t.dtype) if isinstance(t, torch.Tensor) else t
+                    for t in (*arguments[:6], *arguments[9:])
+                ]
+            )
+
+        return launch
+
+
+_NOTING = _Driver()  # one for all: what Triton compiled keeps its launcher
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_kept_kernels_are_launched_as_triton_would(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from swin_umamba_ops.backends import triton as backend
+
+    monkeypatch.setattr(triton.runtime.driver, "_active", _NOTING)
+    monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    backend._pass_of.cache_clear()
+    B, H, W, D, N, R = 1, 16, 8, 32, 16, 6
+    x, proj = torch.randn(B, H, W, D).to(dtype), torch.randn(B, H, W, 4, R + 2 * N).to(dtype)
+    parameters = (
+        torch.randn(4, D, R).to(dtype), torch.randn(4, D), torch.randn(4 * D, N), torch.randn(4 * D)
+    )  # fmt: skip
+
+    def both() -> list[list[Any]]:
+        _NOTING.launches.clear()
+        y, states = backend.ss2d_forward(x, proj, *parameters, torch.float32, True)
+        backend.ss2d_backward(y, x, proj, *parameters, states)
+        return list(_NOTING.launches)
+
+    compiling = both()
+    # Kernels that are compiled already are all that is asked of Triton.
+    for kernel in (backend.forward, backend.backward, backend.parameters, backend.project):
+        for function in vars(kernel).values():
+            if isinstance(function, triton.runtime.JITFunction):
+                monkeypatch.setattr(function, "run", None)
+    kept = both()
+    backend._pass_of.cache_clear()
+    assert len(kept) == len(compiling) == (8 if dtype == torch.float16 else 9)
+    assert kept == compiling

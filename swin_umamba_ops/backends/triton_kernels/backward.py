@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from swin_umamba_ops.backends.triton_kernels import unspecialised
-from swin_umamba_ops.backends.triton_kernels.forward import LOG2E, load_steps
+from swin_umamba_ops.backends.triton_kernels.forward import load_steps
 from swin_umamba_ops.backends.triton_kernels.tile import (
     channel_of_lane,
     channels_of_lane,
@@ -22,6 +22,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_channels,
     lane_states,
     load_channels,
+    load_decay,
     load_states,
     locate,
     register_channels,
@@ -35,6 +36,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     walk,
 )
 
+LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
 
@@ -78,7 +80,7 @@ def load_steps_back(
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def backward_kernel(
-    dy, x, dt, bc, A, states, scratch, dlast, dx, ddt, dbc, dA, dbias, dDs, split_state, split_dt,
+    dy, x, dt, bc, A, states, scratch, dlast, dx, ddt, dbc, sums, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
@@ -87,7 +89,8 @@ def backward_kernel(
     SPLIT: tl.constexpr,
 ):  # fmt: skip
     """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
-    before softplus, stored, dbc added to; dA, dbias and dDs hold one row for each image and split.
+    before softplus, stored, dbc added to. sums have a row for each image and split, of what A, the
+    bias and Ds get there: (K * D, N), (K * D,) and (K * D,).
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -123,7 +126,7 @@ def backward_kernel(
     bc += at_bc + nl * bc_n
     dbc += at_bc
     A += (k * D + first_d) * N + lanes
-    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
@@ -203,7 +206,7 @@ def backward_kernel(
                 h = a * h + Bs[i] * (dt_i * xs[i].to(tl.float32))
                 decays = decays + (a,)
                 hs = hs + (h,)
-            sums = ()
+            results = ()
             for i in tl.static_range(U - 1, -1, -1):
                 # Steps past the end have no dt and no dy, and write nothing.
                 ok = step + i < L
@@ -225,11 +228,11 @@ def backward_kernel(
                 if SOFTPLUS:
                     slope *= softplus_slope(dt_i)
                 bias_sum += slope
-                sums = ((dBs, dCs, dt_i * by_input, slope),) + sums
+                results = ((dBs, dCs, dt_i * by_input, slope),) + results
             # All together: ptxas moves nothing past an addition to memory.
             for i in tl.static_range(U - 1, -1, -1):
                 ok = step + i < L
-                dBs, dCs, dx_i, slope = sums[i]
+                dBs, dCs, dx_i, slope = results[i]
                 to = tl.max_contiguous(dbc + maps[i] + sum_n * bc_n, (1, 2, 4, 8))
                 mask = (sum_n < tl.where(ok, N, 0)) & n_owner
                 tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
@@ -244,7 +247,10 @@ def backward_kernel(
                 tl.store(to_dt, slope, mask=mask)
         tl.debug_barrier()
 
-    row = ((b * splits + s) * K + k).to(tl.int64) * D + first_d
-    store_states(dA + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
-    tl.store(dbias + row + sum_d, bias_sum, mask=(sum_d < d_end) & d_owner)
-    tl.store(dDs + row + sum_d, D_sum, mask=(sum_d < d_end) & d_owner)
+    channels = K * D
+    row = k * D + first_d
+    sums += (b * splits + s).to(tl.int64) * channels * (N + 2)
+    store_states(sums + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
+    to = sums + channels * N + row + sum_d
+    tl.store(to, bias_sum, mask=(sum_d < d_end) & d_owner)
+    tl.store(to + channels, D_sum, mask=(sum_d < d_end) & d_owner)

@@ -14,8 +14,8 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_channels,
     lane_states,
     load_channels,
+    load_decay,
     load_maps,
-    load_states,
     locate,
     register_channels,
     register_states,
@@ -25,8 +25,6 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     unpack_maps,
     walk,
 )
-
-LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
@@ -115,7 +113,7 @@ def forward_kernel(
     else:
         dt_rows = dt + wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
     A += (k * D + first_d) * N + lanes
-    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
@@ -227,7 +225,7 @@ def split_kernel(
     if BACKWARD:
         bc += N * bc_n
     A += (k * D + first_d) * N + lanes
-    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)

@@ -81,12 +81,13 @@ def stage_dt(
 
 @triton.jit(do_not_specialize=unspecialised.PROJECT)
 def image_kernel(
-    proj, weight, bias, dt, maps, rows, D, R,
+    proj, weight, bias, dt, maps, dt_r, dmaps, rows, D, R,
     N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """proj: rows of 4 directions, each R + 2N values; weight (4, D, R); bias (4, D);
-    dt (4, rows, D); maps (rows, 4, 2N): proj's last 2N values in float32."""
+    dt (4, rows, D); maps (rows, 4, 2N): proj's last 2N values in float32. Not of a forward pass:
+    dt_r (4, rows, R), proj's first R values as they are, and dmaps, like maps, zeros."""
     blocks = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
     k = tl.program_id(1)
@@ -100,6 +101,11 @@ def image_kernel(
         values = tl.load(
             proj + row * (R + 2 * N) + r[None, :], mask=own_l & (r[None, :] < R), other=0.0
         )
+        if dt_r is not None:
+            tl.store(
+                dt_r + (k.to(tl.int64) * rows + l[:, None]) * R + r[None, :], values,
+                mask=own_l & (r[None, :] < tl.where(pid % blocks == 0, R, 0)),
+            )  # fmt: skip
         w = tl.load(
             weight + (k * D + d[None, :]) * R + r[:, None],
             mask=(d[None, :] < D) & (r[:, None] < R), other=0.0,
@@ -122,3 +128,5 @@ def image_kernel(
             mask = own_l & (n < 2 * N)
             values = tl.load(proj + row * (R + 2 * N) + R + n, mask=mask)
             tl.store(maps + row * (2 * N) + n, values.to(tl.float32), mask=mask)
+            if dmaps is not None:
+                tl.store(dmaps + row * (2 * N) + n, tl.zeros_like(values).to(tl.float32), mask=mask)

@@ -104,6 +104,18 @@ def load_channels(at, registers, mask, DH: tl.constexpr, EXACT: tl.constexpr, PI
 
 
 @triton.jit
+def load_decay(
+    A, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr,
+    IMAGE: tl.constexpr,
+):  # fmt: skip
+    """log2(e) A: of images A is given as log(-A)."""
+    values = load_states(A, registers, mask, NH, EXACT, PIECE)
+    if IMAGE:
+        values = -tl.exp(values)
+    return 1.4426950408889634 * values
+
+
+@triton.jit
 def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
     """As `load_states`, of Bs or Cs, as they lie: for `unpack_maps` to make float32 of them when
     they have come. Where a lane's halves are not aligned as a whole, pairs of them may be."""

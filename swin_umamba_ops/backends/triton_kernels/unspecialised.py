@@ -7,3 +7,4 @@ SCAN = (
     "bc_b", "bc_k", "bc_l", "bc_n", "one", "R",
 )  # fmt: skip
 PROJECT = ("rows", "D", "R")
+PARAMETERS = ("rows", "pieces", "channels")
