@@ -137,7 +137,7 @@ def _split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> in
     Many small programs share out more evenly among the `slots` that run at a time, but each folds
     what those before it add, and to find that takes a pass of its own.
     """
-    own_pass = 0.2 if backwards else 0.5  # of a chunk's time; by instructions
+    own_pass = 0.2 if backwards else 0.6  # of a chunk's time; by instructions
     fold = 0.05
 
     def cost(length: int) -> float:
@@ -156,11 +156,16 @@ class _Pass:
         self.layout, self.item, self.backwards = layout, item, backwards
         self.tile = _tile(layout.N, backwards, _interpreted())
         self.blocks = -(-layout.D // self.tile.channels)
+        slots = _PROGRAMS_PER_PROCESSOR * _processors(device)
         self.split_chunks = _split_chunks(
-            layout.B * layout.K * self.blocks, layout.chunks,
-            _PROGRAMS_PER_PROCESSOR * _processors(device), backwards,
-        )  # fmt: skip
+            layout.B * layout.K * self.blocks, layout.chunks, slots, backwards
+        )
         self.splits = -(-layout.chunks // self.split_chunks)
+        # More channels share the cost of a step, but must leave no place on the device empty.
+        self.split_tile = _split_tile(layout.N, _interpreted())
+        blocks = -(-layout.D // self.split_tile.channels)
+        if layout.B * layout.K * blocks * (self.splits - 1) < slots:
+            self.split_tile = _tile(layout.N, False, _interpreted())
         # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
         # option is NVIDIA's.
         limited = device.type == "cuda" and torch.version.cuda is not None
@@ -190,7 +195,7 @@ class _Pass:
         and its sum of dt. Without dt they make it themselves."""
         if self.splits == 1:
             return None, None
-        s, tile = self.layout, _split_tile(self.layout.N, _interpreted())
+        s, tile = self.layout, self.split_tile
         rows = (s.B, s.K, self.splits, s.D)
         state = x.new_empty((*rows, s.N), dtype=torch.float32)
         total_dt = x.new_empty(rows, dtype=torch.float32)

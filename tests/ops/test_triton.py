@@ -173,6 +173,17 @@ def test_number_of_splits(programs: int, chunks: int, splits: int) -> None:
     assert -(-chunks // length) == splits
 
 
+@pytest.mark.parametrize(("B", "size", "channels"), [(12, 128, 32), (1, 256, 16), (2, 80, 16)])
+def test_splits_pass_leaves_no_place_empty(
+    B: int, size: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_interpreted", lambda: False)
+    monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    layout = backend._image_layout((B, size, size, 192), 16, 6)
+    plan = backend._Pass(layout, torch.device("cpu"), 2, False)
+    assert plan.split_tile.channels == channels
+
+
 @needs_kernels
 @pytest.mark.parametrize("softplus", [True, False])
 def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -> None:
