@@ -1,13 +1,15 @@
 """The Triton kernels of triton_kernels: allocation, strides and the cut into programs.
 
-dt is made by a kernel of its own, in float32, from the low-rank part of the projection; Bs and Cs
-are brought to float32 as well. The scans then add float32 sums in place: no direction has a copy
-of its own. Inputs of selective_scan go through the same kernels as one-direction sequences.
+Forwards, for half inputs, a program makes dt itself, a chunk at a time, from the low-rank part of
+the projection, and reads Bs and Cs where the projection has them. Else a kernel of its own makes dt
+and brings Bs and Cs to float32. The scans add float32 sums in place: no direction has a copy of its
+own. Inputs of selective_scan go through the same kernels as one-direction sequences.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +18,7 @@ import triton
 from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
-from swin_umamba_ops.backends.triton_kernels import backward, forward, project
+from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters, project
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -29,6 +31,7 @@ _MAX_STATES = 256
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
 _MOST_SPLITS = 64
+_FAR = 2**31  # values in an image whose offsets take 64 bits
 
 
 @functools.cache
@@ -92,6 +95,12 @@ def _split_tile(N: int, interpreted: bool) -> _Tile:
 
 
 @functools.cache
+def _staged_row(tile: _Tile) -> int:
+    row: int = project.staged_row(tile.channels)
+    return row
+
+
+@functools.cache
 def _processors(device: torch.device) -> int:
     if device.type == "cpu":
         return 0
@@ -102,8 +111,9 @@ def _processors(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class _Sizes:
-    """B images or sequences of K directions or groups, D channels in each, H * W steps."""
+class _Layout:
+    """B images or sequences of K directions or groups, D channels in each, H * W steps; before Bs
+    and Cs lie R values of dt's projection. The strides are those of SCAN in unspecialised.py."""
 
     B: int
     K: int
@@ -111,6 +121,9 @@ class _Sizes:
     H: int
     W: int
     N: int
+    R: int
+    image: bool
+    strides: tuple[int, ...]
 
     @property
     def chunks(self) -> int:
@@ -124,7 +137,7 @@ def _split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> in
     Many small programs share out more evenly among the `slots` that run at a time, but each folds
     what those before it add, and to find that takes a pass of its own.
     """
-    own_pass = 0.2 if backwards else 0.5  # of a chunk's time; by instructions
+    own_pass = 0.2 if backwards else 0.6  # of a chunk's time; by instructions
     fold = 0.05
 
     def cost(length: int) -> float:
@@ -136,155 +149,221 @@ def _split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> in
     return min(sorted(lengths, reverse=True), key=cost) if slots else chunks
 
 
-class _Launch:
-    """A pass over all sequences: its tile, its splits, and the launches it takes."""
+class _Pass:
+    """A pass over all sequences of a layout: its tile, its splits, and the launches it takes."""
 
-    def __init__(self, sizes: _Sizes, like: Tensor, backwards: bool, image: bool) -> None:
-        self.sizes, self.image = sizes, image
-        self.tile = _tile(sizes.N, backwards, _interpreted())
-        self.blocks = -(-sizes.D // self.tile.channels)
+    def __init__(self, layout: _Layout, device: torch.device, item: int, backwards: bool) -> None:
+        self.layout, self.item, self.backwards = layout, item, backwards
+        self.tile = _tile(layout.N, backwards, _interpreted())
+        self.blocks = -(-layout.D // self.tile.channels)
+        slots = _PROGRAMS_PER_PROCESSOR * _processors(device)
         self.split_chunks = _split_chunks(
-            sizes.B * sizes.K * self.blocks, sizes.chunks,
-            _PROGRAMS_PER_PROCESSOR * _processors(like.device), backwards,
-        )  # fmt: skip
-        self.splits = -(-sizes.chunks // self.split_chunks)
-        self.backwards = backwards
-        # Backwards ptxas would take all of a lane's registers and leave too few warps to hide
-        # latencies; the option is NVIDIA's.
-        limited = backwards and like.device.type == "cuda" and torch.version.cuda is not None
-        self.compiling = {
+            layout.B * layout.K * self.blocks, layout.chunks, slots, backwards
+        )
+        self.splits = -(-layout.chunks // self.split_chunks)
+        # More channels share the cost of a step, but must leave no place on the device empty.
+        self.split_tile = _split_tile(layout.N, _interpreted())
+        blocks = -(-layout.D // self.split_tile.channels)
+        if layout.B * layout.K * blocks * (self.splits - 1) < slots:
+            self.split_tile = _tile(layout.N, False, _interpreted())
+        # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
+        # option is NVIDIA's.
+        limited = device.type == "cuda" and torch.version.cuda is not None
+        self._compiling = {
+            "num_warps": 1,
             "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
             **({"maxnreg": _MOST_REGISTERS} if limited else {}),
         }
+        self._compiled: dict[tuple[Any, ...], Any] = {}
 
-    def run(self, kernel: Any, *pointers: Any, strides: tuple[int, ...], **options: Any) -> None:
+    def run(self, kernel: Any, *pointers: Tensor | None, **options: Any) -> None:
         """One launch, or, where determinism asks for it, one for each set of sums that must not
         meet in one address at the same time."""
-        directions, blocks = self.sizes.K, self.blocks
+        directions, blocks = self.layout.K, self.blocks
         if torch.are_deterministic_algorithms_enabled():
-            directions = 1 if self.image else directions
+            directions = 1 if self.layout.image else directions
             blocks = 1 if self.backwards else blocks
-        for first_direction in range(0, self.sizes.K, directions):
+        for first_direction in range(0, self.layout.K, directions):
             for first_block in range(0, self.blocks, blocks):
                 place = (directions, blocks, first_direction, first_block)
-                self._launch(
-                    kernel, self.tile, self.splits, place, *pointers, strides=strides, **options
-                )
+                self._launch(kernel, self.tile, self.splits, place, *pointers, **options)
 
     def split_states(
-        self, like: Tensor, *pointers: Tensor, strides: tuple[int, ...]
+        self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """What each split but the last on the way adds to the state (or adjoint) that enters it,
-        and its sum of dt."""
+        and its sum of dt. Without dt they make it themselves."""
         if self.splits == 1:
             return None, None
-        s, tile = self.sizes, _split_tile(self.sizes.N, _interpreted())
+        s, tile = self.layout, self.split_tile
         rows = (s.B, s.K, self.splits, s.D)
-        state = like.new_empty((*rows, s.N), dtype=torch.float32)
-        dt = like.new_empty(rows, dtype=torch.float32)
+        state = x.new_empty((*rows, s.N), dtype=torch.float32)
+        total_dt = x.new_empty(rows, dtype=torch.float32)
         place = (s.K, -(-s.D // tile.channels), 0, 0)
         self._launch(
-            forward.split_kernel, tile, self.splits - 1, place, *pointers, state, dt,
-            strides=strides, BACKWARD=self.backwards,
+            forward.split_kernel, tile, self.splits - 1, place,
+            x, self._staged_dt(x, tile) if dt is None else dt, *pointers, state, total_dt,
+            R=s.R, STAGED=dt is None, BACKWARD=self.backwards,
         )  # fmt: skip
-        return state, dt
+        return state, total_dt
+
+    def scan(self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None, **options: bool) -> None:
+        """The scan forwards; without dt the programs make it themselves."""
+        self.run(
+            forward.forward_kernel, x, self._staged_dt(x, self.tile) if dt is None else dt,
+            *pointers, R=self.layout.R, STAGED=dt is None, SPLIT=self.splits > 1, **options,
+        )  # fmt: skip
 
     def _launch(
         self, kernel: Any, tile: _Tile, splits: int, place: tuple[int, int, int, int],
-        *pointers: Any, strides: tuple[int, ...], **options: Any,
+        *pointers: Tensor | None, **options: Any,
     ) -> None:  # fmt: skip
         """Programs for each image and split, and for so many directions and blocks of channels
         from the first ones on."""
-        s, (directions, blocks, first_direction, first_block) = self.sizes, place
+        s, (directions, blocks, first_direction, first_block) = self.layout, place
+        grid = (s.B * directions * blocks * splits, 1, 1)
+        numbers = (
+            s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks, s.chunks,
+            first_direction, first_block, *s.strides, 1,
+        )  # fmt: skip
         # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
         even = s.D % tile.channels == 0
-        wide = self.image and even and s.N == tile.NH * tile.NL
+        wide = s.image and even and s.N == tile.NH * tile.NL
         wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
-        kernel[(s.B * directions * blocks * splits,)](
-            *pointers,
-            s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks,
-            s.chunks, first_direction, first_block, *strides, 1,
-            N=s.N, NH=tile.NH, NL=tile.NL, DH=tile.DH, DL=tile.DL, T=chunk_length,
-            U=tile.U, EVEN=even, WIDE=wide, IMAGE=self.image,
-            num_warps=1, **self.compiling, **options,
-        )  # fmt: skip
+        aligned = 16 if wide else 0
+        piece = math.gcd(aligned, math.gcd(s.R, s.N) * self.item) if s.R and wide else aligned
+        constants = {
+            "N": s.N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL,
+            "T": chunk_length, "U": tile.U, "EVEN": even, "WIDE": aligned, "PIECE": piece,
+            "FAR": s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR, "IMAGE": s.image, **options,
+        }  # fmt: skip
+        self.start(kernel, grid, pointers, numbers, constants, self._compiling)
+
+    def start(
+        self, kernel: Any, grid: tuple[int, int, int], pointers: tuple[Tensor | None, ...],
+        numbers: tuple[int, ...], constants: dict[str, int], compiling: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Launch a kernel whose arguments are `pointers`, `numbers`, none of which Triton
+        specialises on, and `constants`."""
+        # To look at every argument takes Triton longer than to launch what it has compiled, so that
+        # is kept, by all that it may be compiled anew for.
+        kinds = [t if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in pointers]
+        key = (kernel.__name__, *kinds, *constants.values())
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            # The interpreter compiles nothing.
+            self._compiled[key] = kernel[grid](*pointers, *numbers, **constants, **compiling)
+        else:
+            names = kernel.arg_names[len(pointers) + len(numbers) :]
+            compiled[grid](*pointers, *numbers, *[constants[name] for name in names])
 
     def scratch(self, like: Tensor) -> Tensor:
         """Room for each program's states at the starts of a chunk's segments."""
-        s, tile = self.sizes, self.tile
-        programs = s.B * s.K * self.blocks * self.splits
+        tile = self.tile
         states = tile.NH * tile.DH * tile.NL * tile.DL
-        return like.new_empty((programs, chunk_length // tile.U, states), dtype=torch.float32)
+        return self._room(like, tile, chunk_length // tile.U * states)
 
-    def partial(self, like: Tensor, *tail: int) -> Tensor:
-        """Rows of partial sums, one for each image and split: summed later in a fixed order."""
-        s = self.sizes
-        return like.new_empty((s.B * self.splits, s.K * s.D, *tail), dtype=torch.float32)
+    def _staged_dt(self, like: Tensor, tile: _Tile) -> Tensor:
+        """Room for each program's dt of a chunk."""
+        return self._room(like, tile, chunk_length * _staged_row(tile))
+
+    def _room(self, like: Tensor, tile: _Tile, each: int) -> Tensor:
+        s = self.layout
+        programs = s.B * s.K * -(-s.D // tile.channels) * self.splits
+        return like.new_empty((programs, each), dtype=torch.float32)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pass_of(layout: _Layout, device: torch.device, item: int, backwards: bool) -> _Pass:
+    return _Pass(layout, device, item, backwards)
+
+
+def _pass(layout: _Layout, like: Tensor, backwards: bool) -> _Pass:
+    return _pass_of(layout, like.device, like.element_size(), backwards)
 
 
 # ---- the scan, whatever its layout
 
 
 def _scan(
-    sizes: _Sizes, image: bool, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor, y: Tensor,
-    states: Tensor | None, last: Tensor | None, strides: tuple[int, ...],
+    plan: _Pass, x: Tensor, dt: Tensor | None, maps: Tensor, weight: Tensor | None,
+    bias: Tensor | None, A: Tensor, y: Tensor, states: Tensor | None, last: Tensor | None,
 ) -> None:  # fmt: skip
-    launch = _Launch(sizes, x, False, image)
-    split = launch.split_states(x, x, dt, maps, A, strides=strides)
-    launch.run(
-        forward.forward_kernel, x, dt, maps, A, y, states, last, *split, strides=strides,
-        SAVE=states is not None, LAST=last is not None, SPLIT=launch.splits > 1,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Gradients:
-    """Of a scan: dt before softplus, in x's dtype; maps and sums over images in float32."""
-
-    dt: Tensor
-    maps: Tensor
-    A: Tensor
-    bias: Tensor
-    Ds: Tensor
+    """Without dt it is made from the first values in maps, weight and bias. Of images A is
+    log(-A)."""
+    inputs = (x, dt, maps, weight, bias, A)
+    split = plan.split_states(*inputs)
+    plan.scan(*inputs, y, states, last, *split, SAVE=states is not None, LAST=last is not None)
 
 
 def _scan_backward(
-    sizes: _Sizes, image: bool, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor,
-    A: Tensor, states: Tensor, dlast: Tensor | None, dx: Tensor, strides: tuple[int, ...],
-) -> _Gradients:  # fmt: skip
-    """Adds to dx (or, in sequences, writes it)."""
-    launch = _Launch(sizes, x, True, image)
-    ddt, dmaps = torch.empty_like(dt, dtype=x.dtype), torch.zeros_like(maps)
-    dA, dbias, dDs = launch.partial(x, sizes.N), launch.partial(x), launch.partial(x)
-    split = launch.split_states(x, dy, dt, maps, A, strides=strides)
-    launch.run(
-        backward.backward_kernel, dy, x, dt, maps, A, states, launch.scratch(x), dlast, dx, ddt,
-        dmaps, dA, dbias, dDs, *split, strides=strides, SOFTPLUS=softplus, LAST=dlast is not None,
-        SPLIT=launch.splits > 1,
+    plan: _Pass, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor,
+    states: Tensor, dlast: Tensor | None, dx: Tensor, dmaps: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of dt before softplus, in x's dtype, and of A (of images, of its logarithm; as
+    A), the bias and Ds (K * D,). Adds to dmaps, and to dx or, in sequences, writes it."""
+    layout = plan.layout
+    N, channels, rows = layout.N, layout.K * layout.D, layout.B * plan.splits
+    ddt = torch.empty_like(dt, dtype=x.dtype)
+    # A row for each image and split: their sums take a fixed order.
+    sums = x.new_empty((rows, channels * (N + 2)), dtype=torch.float32)
+    split = plan.split_states(dy, dt, maps, None, None, A)
+    plan.run(
+        backward.backward_kernel, dy, x, dt, maps, A, states, plan.scratch(x), dlast, dx, ddt,
+        dmaps, sums, *split, SOFTPLUS=softplus, LAST=dlast is not None, SPLIT=plan.splits > 1,
     )  # fmt: skip
-    return _Gradients(ddt, dmaps, dA.sum(0), dbias.sum(0), dDs.sum(0))
+    dA, dbias, dDs = torch.empty_like(A), A.new_empty(channels), A.new_empty(channels)
+    columns = 32
+    plan.start(
+        parameters.sums_kernel, (-(-channels * (N + 2) // columns), 1, 1),
+        (sums, A if layout.image else None, dA, dbias, dDs), (rows, channels),
+        {"N": N, "ROWS": 32, "COLUMNS": columns}, {},
+    )  # fmt: skip
+    return ddt, dA, dbias, dDs
 
 
 # ---- ss2d
 
 
-def _image_inputs(
-    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor
-) -> tuple[_Sizes, tuple[int, ...], Tensor, Tensor, Tensor]:
-    """Sizes, strides, dt (4, B, L, D), Bs and Cs (B, L, 4, 2N) and A (4 * D, N), in float32."""
-    B, H, W, D = x.shape
-    N, R = A_logs.shape[1], dt_projs_weight.shape[2]
-    L = H * W
-    dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
-    rows, block = B * L, (64, 64)
-    project.dt_kernel[(-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS)](
-        proj, dt_projs_weight, dt_projs_bias, dt, rows, D, R, proj.stride(2), proj.stride(3),
-        BLOCK_L=block[0], BLOCK_D=block[1], BLOCK_R=min(64, max(16, triton.next_power_of_2(R))),
-        EXACT=x.dtype == torch.float32, num_warps=8,
+@functools.lru_cache(maxsize=4096)
+def _image_layout(shape: tuple[int, ...], N: int, R: int) -> _Layout:
+    """Of x (B, H, W, D), dt (4, B, L, D) and maps (B, L, 4, R + 2N)."""
+    B, H, W, D = shape
+    L, row = H * W, R + 2 * N
+    strides = (L * D, 0, D, 1, L * D, B * L * D, L * DIRECTIONS * row, row, DIRECTIONS * row, 1)
+    return _Layout(B, DIRECTIONS, D, H, W, N, R, True, strides)
+
+
+def _project(
+    plan: _Pass, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, dt: Tensor,
+    maps: Tensor, dt_r: Tensor | None, dmaps: Tensor | None,
+) -> None:  # fmt: skip
+    """Fill dt (4, B, L, D) and maps, Bs and Cs (B, L, 4, 2N), in float32; and where they are given
+    dt_r (4, B, L, R) with what dt was made from, and dmaps, like maps, with zeros."""
+    D, R = dt_projs_weight.shape[1:]
+    rows, N, block = maps.shape[0] * maps.shape[1], maps.shape[3] // 2, (64, 64)
+    constants = {
+        "N": N, "BLOCK_L": block[0], "BLOCK_D": block[1],
+        "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
+        "BLOCK_N": min(64, triton.next_power_of_2(2 * N)), "EXACT": proj.dtype == torch.float32,
+    }  # fmt: skip
+    plan.start(
+        project.image_kernel, (-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS, 1),
+        (proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps), (rows, D, R), constants,
+        {"num_warps": 8},
     )  # fmt: skip
-    maps = proj[..., R:].to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-    strides = (L * D, 0, D, 1, L * D, B * L * D, L * 8 * N, 2 * N, 8 * N, 1)
-    return _Sizes(B, DIRECTIONS, D, H, W, N), strides, dt, maps, -torch.exp(A_logs)
+
+
+def _skip(plan: _Pass, x: Tensor, Ds: Tensor) -> Tensor:
+    """x (B, H, W, D) times the directions' Ds, in float32."""
+    y = torch.empty_like(x, dtype=torch.float32)
+    D = plan.layout.D
+    rows, piece, block = x.numel() // D, math.gcd(8, D), (32, 64)
+    plan.start(
+        parameters.skip_kernel, (-(-rows // block[0]) * -(-D // block[1]), 1, 1), (x, Ds, y),
+        (rows, D // piece), {"PIECE": piece, "ROWS": block[0], "COLUMNS": block[1]}, {},
+    )  # fmt: skip
+    return y
 
 
 def ss2d_forward(
@@ -292,12 +371,21 @@ def ss2d_forward(
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
+    B, H, W, D = x.shape
+    N, R, projection = A_logs.shape[1], dt_projs_weight.shape[2], (dt_projs_weight, dt_projs_bias)
     with current(x.device):
-        sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
-        y = x * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
-        shape = (sizes.B, DIRECTIONS, sizes.chunks, sizes.D, sizes.N) if save else (0,)
+        # A program's own matrix product is of halves, whose products are exact in float32.
+        staged = x.dtype != torch.float32
+        plan = _pass(_image_layout(x.shape, N, R if staged else 0), x, False)
+        dt, maps = None, proj
+        if not staged:
+            dt = x.new_empty((DIRECTIONS, B, H * W, D))
+            maps = x.new_empty((B, H * W, DIRECTIONS, 2 * N))
+            _project(plan, proj, *projection, dt, maps, None, None)
+        y = _skip(plan, x, Ds)
+        shape = (B, DIRECTIONS, plan.layout.chunks, D, N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
-        _scan(sizes, True, x, dt, maps, A, y, states if save else None, None, strides)
+        _scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
     return y.to(out_dtype), states
 
 
@@ -306,21 +394,27 @@ def ss2d_backward(
     A_logs: Tensor, Ds: Tensor, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of the six inputs from x to Ds, each like its input."""
-    R = dt_projs_weight.shape[2]
+    B, H, W, D = x.shape
+    N, R, L = A_logs.shape[1], dt_projs_weight.shape[2], H * W
     with current(x.device), torch.autocast(x.device.type, enabled=False):
-        sizes, strides, dt, maps, A = _image_inputs(x, proj, dt_projs_weight, dt_projs_bias, A_logs)
-        dx = dy * Ds.view(DIRECTIONS, sizes.D).sum(0)  # float32
-        grads = _scan_backward(sizes, True, True, dy, x, dt, maps, A, states, None, dx, strides)
-        ddt, weight = grads.dt, dt_projs_weight.to(x.dtype)  # (4, B, L, D), (4, D, R)
-        dt_r = proj.flatten(1, 2)[..., :R].permute(2, 0, 1, 3).to(x.dtype)  # (4, B, L, R)
+        plan = _pass(_image_layout(x.shape, N, 0), x, True)
+        dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
+        dt_r = x.new_empty((DIRECTIONS, B, L, R))
+        maps = x.new_empty((B, L, DIRECTIONS, 2 * N), dtype=torch.float32)
+        dmaps = torch.empty_like(maps)
+        _project(plan, proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps)
+        dx = _skip(plan, dy, Ds)
+        ddt, dA_logs, dbias, dDs = _scan_backward(
+            plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
+        )
         dproj = torch.empty_like(proj)
-        dproj[..., R:] = grads.maps
-        dproj.flatten(1, 2)[..., :R] = (ddt @ weight[:, None]).permute(1, 2, 0, 3)
+        rows = dproj.view(B * L, DIRECTIONS, R + 2 * N)
+        torch.bmm(ddt.flatten(1, 2), dt_projs_weight, out=rows[..., :R].transpose(0, 1))
+        rows[..., R:] = dmaps.flatten(0, 1)
         # Image by image: a product over all positions at once would keep few processors busy.
-        dweight = (ddt.transpose(2, 3) @ dt_r).sum(1).to(dt_projs_weight.dtype)
-    return (
-        dx.to(x.dtype), dproj, dweight, grads.bias.view_as(dt_projs_bias), grads.A * A, grads.Ds
-    )  # fmt: skip
+        dweight = torch.bmm(ddt.flatten(0, 1).transpose(1, 2), dt_r.flatten(0, 1))
+        dweight = dweight.view(DIRECTIONS, B, D, R).sum(1)
+    return dx.to(x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
 
 
 # ---- selective_scan
@@ -329,8 +423,8 @@ def ss2d_backward(
 def _sequence_inputs(
     u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, delta_bias: Tensor | None,
     delta_softplus: bool,
-) -> tuple[_Sizes, tuple[int, ...], Tensor, Tensor]:  # fmt: skip
-    """Sizes, strides, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
+) -> tuple[_Layout, Tensor, Tensor]:  # fmt: skip
+    """The layout, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
     dt = delta.float()
@@ -341,7 +435,7 @@ def _sequence_inputs(
     maps = torch.cat([Bs, Cs], dim=2).float()
     each = D // G
     strides = (D * L, each * L, 1, L, D * L, each * L, G * 2 * N * L, 2 * N * L, 1, L)
-    return _Sizes(B, G, each, 1, L, N), strides, dt, maps
+    return _Layout(B, G, each, 1, L, N, 0, False, strides), dt, maps
 
 
 def selective_scan_forward(
@@ -351,19 +445,19 @@ def selective_scan_forward(
     """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
     B, D, _ = u.shape
     with current(u.device):
-        sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
+        layout, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
         out = torch.empty_like(u, dtype=torch.float32)
-        last = u.new_empty((B, D, sizes.N), dtype=torch.float32)
+        last = u.new_empty((B, D, layout.N), dtype=torch.float32)
         # The kernels keep a group's states together.
-        shape = (B, sizes.K, sizes.chunks, sizes.D, sizes.N)
+        shape = (B, layout.K, layout.chunks, layout.D, layout.N)
         states = u.new_empty(shape, dtype=torch.float32) if save else None
-        _scan(sizes, False, u, dt, maps, A, out, states, last, strides)
+        _scan(_pass(layout, u, False), u, dt, maps, None, None, A, out, states, last)
         if Ds is not None:
             out.addcmul_(u.float(), Ds[:, None])
         kept = (
             u.new_empty((0,), dtype=torch.float32)
             if states is None
-            else states.transpose(1, 2).reshape(B, sizes.chunks, D, sizes.N)
+            else states.transpose(1, 2).reshape(B, layout.chunks, D, layout.N)
         )
     return out.to(out_dtype), last, kept
 
@@ -374,19 +468,20 @@ def selective_scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
     with current(u.device), torch.autocast(u.device.type, enabled=False):
-        sizes, strides, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
+        layout, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
         du = torch.empty_like(u, dtype=torch.float32)
-        grouped = states.view(sizes.B, sizes.chunks, sizes.K, sizes.D, sizes.N)
-        grads = _scan_backward(
-            sizes, False, delta_softplus, dout, u, dt, maps, A,
-            grouped.transpose(1, 2).contiguous(), dlast, du, strides,
+        grouped = states.view(layout.B, layout.chunks, layout.K, layout.D, layout.N)
+        dmaps = torch.zeros_like(maps)
+        ddelta, dA, dbias, dDs = _scan_backward(
+            _pass(layout, u, True), delta_softplus, dout, u, dt, maps, A,
+            grouped.transpose(1, 2).contiguous(), dlast, du, dmaps,
         )  # fmt: skip
         if Ds is not None:
             du.addcmul_(dout.float(), Ds[:, None])
-        dBs, dCs = grads.maps.split(sizes.N, dim=2)
+        dBs, dCs = dmaps.split(layout.N, dim=2)
         absent = u.new_empty((0,), dtype=torch.float32)
     return (
-        du.to(u.dtype), grads.dt.to(delta.dtype), grads.A, dBs.to(Bs.dtype).contiguous(),
+        du.to(u.dtype), ddelta.to(delta.dtype), dA, dBs.to(Bs.dtype).contiguous(),
         dCs.to(Cs.dtype).contiguous(),
-        absent if Ds is None else grads.Ds, absent.clone() if delta_bias is None else grads.bias,
+        absent if Ds is None else dDs, absent.clone() if delta_bias is None else dbias,
     )  # fmt: skip

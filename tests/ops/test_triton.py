@@ -10,6 +10,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from swin_umamba_ops.backends import triton as backend
 from swin_umamba_ops.backends.triton_kernels import (
     backward,
     forward,
+    parameters,
     project,
     unspecialised,
 )
@@ -50,6 +52,17 @@ TILES = {
     "narrow": backend._Tile(NH=1, NL=8, DH=1, DL=4, U=1),
     "wide": backend._Tile(NH=2, NL=4, DH=4, DL=8, U=8),
 }
+
+# Programs make dt for halves; for float32 a kernel of its own does.
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def _passes_made_anew() -> Iterator[None]:
+    """Tests change by what passes are cut, and passes are kept."""
+    backend._pass_of.cache_clear()
+    yield
+    backend._pass_of.cache_clear()
 
 
 @pytest.mark.slow
@@ -80,12 +93,41 @@ def test_tiles(name: str, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_kernels
+@DTYPES
 @pytest.mark.parametrize(("N", "D"), [(1, 130), (2, 5), (16, 16), (13, 9), (64, 5)])
-def test_tiles_of_a_gpu(N: int, D: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_of_a_gpu(
+    N: int, D: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The interpreter's own are larger."""
     tile = backend._tile
     monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
-    inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), torch.float32, DEVICE)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), dtype, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("R", [1, 2, 4, 17])
+def test_pieces_in_which_a_projection_is_read(
+    R: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single values, pairs or all of a lane's states, by what R leaves aligned."""
+    tile = backend._tile
+    monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 16, 2, 3, 16, R)), dtype, DEVICE)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@DTYPES
+def test_images_of_many_values(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offsets within an image may take 64 bits."""
+    monkeypatch.setattr(backend, "_FAR", 0)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 5, 2, 3, 4, 2)), dtype, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
     )
@@ -104,11 +146,14 @@ def test_images_that_lie_at_any_address() -> None:
 
 
 @needs_kernels
+@DTYPES
 @pytest.mark.parametrize("size", [(3, 6), (9, 1)], ids=str)
-def test_splits_of_an_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splits_of_an_image(
+    size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(backend, "_processors", lambda device: 1000)
     monkeypatch.setattr(backend, "chunk_length", 8)
-    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), torch.float32, DEVICE)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
     )
@@ -126,6 +171,17 @@ def test_splits_of_an_image(size: tuple[int, int], monkeypatch: pytest.MonkeyPat
 def test_number_of_splits(programs: int, chunks: int, splits: int) -> None:
     length = backend._split_chunks(programs, chunks, 1584, False)
     assert -(-chunks // length) == splits
+
+
+@pytest.mark.parametrize(("B", "size", "channels"), [(12, 128, 32), (1, 256, 16), (2, 80, 16)])
+def test_splits_pass_leaves_no_place_empty(
+    B: int, size: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_interpreted", lambda: False)
+    monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    layout = backend._image_layout((B, size, size, 192), 16, 6)
+    plan = backend._Pass(layout, torch.device("cpu"), 2, False)
+    assert plan.split_tile.channels == channels
 
 
 @needs_kernels
@@ -166,19 +222,23 @@ def test_deterministic_launches_agree_and_repeat(
 @pytest.mark.parametrize(
     ("kernel", "pointers"),
     [
-        (forward.forward_kernel, "x dt bc A y states last split_state split_dt"),
-        (forward.split_kernel, "x dt bc A split_state split_dt"),
+        (forward.forward_kernel, "x dt bc weight bias A y states last split_state split_dt"),
+        (forward.split_kernel, "x dt bc weight bias A split_state split_dt"),
         (
             backward.backward_kernel,
-            "dy x dt bc A states scratch dlast dx ddt dbc dA dbias dDs split_state split_dt",
+            "dy x dt bc A states scratch dlast dx ddt dbc sums split_state split_dt",
         ),
-        (project.dt_kernel, "proj weight bias dt"),
+        (project.image_kernel, "proj weight bias dt maps dt_r dmaps"),
+        (parameters.skip_kernel, "x Ds y"),
+        (parameters.sums_kernel, "sums A_logs dA dbias dDs"),
     ],
 )
 def test_no_size_or_stride_is_compiled_in(kernel: object, pointers: str) -> None:
     parameters = inspect.signature(kernel.fn).parameters.values()  # type: ignore[attr-defined]
     numbers = {p.name for p in parameters if p.annotation is inspect.Parameter.empty}
-    assert numbers - set(pointers.split()) <= {*unspecialised.SCAN, *unspecialised.PROJECT}
+    assert numbers - set(pointers.split()) <= {
+        *unspecialised.SCAN, *unspecialised.PROJECT, *unspecialised.PARAMETERS
+    }  # fmt: skip
 
 
 def test_says_what_it_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from swin_umamba_ops.backends.triton_kernels import unspecialised
-from swin_umamba_ops.backends.triton_kernels.forward import LOG2E, load_steps
+from swin_umamba_ops.backends.triton_kernels.forward import load_steps
 from swin_umamba_ops.backends.triton_kernels.tile import (
     channel_of_lane,
     channels_of_lane,
@@ -22,6 +22,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_channels,
     lane_states,
     load_channels,
+    load_decay,
     load_states,
     locate,
     register_channels,
@@ -35,6 +36,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     walk,
 )
 
+LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
 
@@ -49,7 +51,7 @@ def softplus_slope(dt):
 def load_steps_back(
     at, inner, step, L, dy, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
     run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
-    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, FAR: tl.constexpr,
 ):  # fmt: skip
     """Where the U steps from `step` on lie in x and in bc, their rows of dy, x, dt, Bs and Cs, and
     where those before them end. The first and the last step take the place of any beyond them. Cs
@@ -62,7 +64,7 @@ def load_steps_back(
     Bs = ()
     Cs = ()
     for i in tl.static_range(U - 1, -1, -1):
-        p = at.to(tl.int64)
+        p = at.to(tl.int64) if FAR else at
         place = p * x_l
         map = p * bc_l
         places = (place,) + places
@@ -78,15 +80,17 @@ def load_steps_back(
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def backward_kernel(
-    dy, x, dt, bc, A, states, scratch, dlast, dx, ddt, dbc, dA, dbias, dDs, split_state, split_dt,
+    dy, x, dt, bc, A, states, scratch, dlast, dx, ddt, dbc, sums, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
-    IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
+    FAR: tl.constexpr, IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):  # fmt: skip
     """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
-    before softplus, stored, dbc added to; dA, dbias and dDs hold one row for each image and split.
+    before softplus, stored, dbc added to. sums have a row for each image and split, of what A, the
+    bias and Ds get there: (K * D, N), (K * D,) and (K * D,).
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -122,7 +126,7 @@ def backward_kernel(
     bc += at_bc + nl * bc_n
     dbc += at_bc
     A += (k * D + first_d) * N + lanes
-    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
@@ -153,7 +157,7 @@ def backward_kernel(
     back_at, back_inner = start(tl.minimum(step + U, L) - 1, k, H, W, run, IMAGE)
     rows, back_at, back_inner = load_steps_back(
         back_at, back_inner, step, L, dy, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, FAR,
     )  # fmt: skip
     for back in range(first, end):
         chunk = first + end - 1 - back
@@ -163,7 +167,7 @@ def backward_kernel(
         segments = (tl.minimum(L - chunk * T, T) + U - 1) // U
         forth, at, inner = load_steps(
             at, inner, L - chunk * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, WIDE,
+            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
         )  # fmt: skip
         # Two segments at a time, for rows that come from far away.
         for segment in range(0, segments, 2):
@@ -171,7 +175,7 @@ def backward_kernel(
             forth, at, inner = load_steps(
                 at, inner, L - chunk * T - (segment + 2) * U, x, dt, bc, x_l, bc_l,
                 dh * x_d, nh * bc_n, None, own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL,
-                WIDE,
+                WIDE, PIECE, FAR,
             )  # fmt: skip
             note = scratch + segment * SIZE
             for i in tl.static_range(2 * U):
@@ -192,7 +196,7 @@ def backward_kernel(
             rows, back_at, back_inner = load_steps_back(
                 back_at, back_inner, step - U, L, dy, x, dt, bc, x_l, bc_l,
                 dh * x_d, nh * bc_n, N * bc_n, own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL,
-                WIDE,
+                WIDE, FAR,
             )  # fmt: skip
             hs = (h,)
             decays = ()
@@ -202,6 +206,7 @@ def backward_kernel(
                 h = a * h + Bs[i] * (dt_i * xs[i].to(tl.float32))
                 decays = decays + (a,)
                 hs = hs + (h,)
+            results = ()
             for i in tl.static_range(U - 1, -1, -1):
                 # Steps past the end have no dt and no dy, and write nothing.
                 ok = step + i < L
@@ -214,10 +219,6 @@ def backward_kernel(
                 A_sum += dt_i * q
                 dBs = sum_channels(g * (dt_i * x_i), NH, NL, DL)
                 dCs = sum_channels(hs[i + 1] * dy_i, NH, NL, DL)
-                to = tl.max_contiguous(dbc + maps[i] + sum_n * bc_n, (1, 2, 4, 8))
-                mask = (sum_n < tl.where(ok, N, 0)) & n_owner
-                tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
-                tl.atomic_add(to + N * bc_n, dCs, mask=mask, sem="relaxed")
                 by_decay = sum_states(A2 * q, DH, NL, DL)
                 by_input = sum_states(g * Bs[i], DH, NL, DL)
                 dt_i = channels_of_lane(dt_i, DH, NL, DL)
@@ -227,17 +228,29 @@ def backward_kernel(
                 if SOFTPLUS:
                     slope *= softplus_slope(dt_i)
                 bias_sum += slope
+                results = ((dBs, dCs, dt_i * by_input, slope),) + results
+            # All together: ptxas moves nothing past an addition to memory.
+            for i in tl.static_range(U - 1, -1, -1):
+                ok = step + i < L
+                dBs, dCs, dx_i, slope = results[i]
+                to = tl.max_contiguous(dbc + maps[i] + sum_n * bc_n, (1, 2, 4, 8))
+                mask = (sum_n < tl.where(ok, N, 0)) & n_owner
+                tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
+                tl.atomic_add(to + N * bc_n, dCs, mask=mask, sem="relaxed")
                 to_dx = tl.max_contiguous(dx + places[i] + sum_d * x_d, (1, 2, 4, 8))
                 to_dt = tl.max_contiguous(ddt + places[i] + sum_d * x_d, (1, 2, 4, 8))
                 mask = (sum_d < tl.where(ok, d_end, 0)) & d_owner
                 if IMAGE:
-                    tl.atomic_add(to_dx, dt_i * by_input, mask=mask, sem="relaxed")
+                    tl.atomic_add(to_dx, dx_i, mask=mask, sem="relaxed")
                 else:
-                    tl.store(to_dx, dt_i * by_input, mask=mask)
+                    tl.store(to_dx, dx_i, mask=mask)
                 tl.store(to_dt, slope, mask=mask)
         tl.debug_barrier()
 
-    row = ((b * splits + s) * K + k).to(tl.int64) * D + first_d
-    store_states(dA + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
-    tl.store(dbias + row + sum_d, bias_sum, mask=(sum_d < d_end) & d_owner)
-    tl.store(dDs + row + sum_d, D_sum, mask=(sum_d < d_end) & d_owner)
+    channels = K * D
+    row = k * D + first_d
+    sums += (b * splits + s).to(tl.int64) * channels * (N + 2)
+    store_states(sums + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
+    to = sums + channels * N + row + sum_d
+    tl.store(to, bias_sum, mask=(sum_d < d_end) & d_owner)
+    tl.store(to + channels, D_sum, mask=(sum_d < d_end) & d_owner)

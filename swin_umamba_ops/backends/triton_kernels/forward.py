@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 
 from swin_umamba_ops.backends.triton_kernels import unspecialised
+from swin_umamba_ops.backends.triton_kernels.project import load_staged, stage_dt, staged_row
 from swin_umamba_ops.backends.triton_kernels.tile import (
     advance,
     channel_of_lane,
@@ -13,60 +14,65 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_channels,
     lane_states,
     load_channels,
-    load_states,
+    load_decay,
+    load_maps,
     locate,
     register_channels,
     register_states,
     start,
     store_states,
     sum_states,
+    unpack_maps,
     walk,
 )
-
-LOG2E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
 def load_steps(
     at, inner, left, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
     run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
-    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr,
+    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
+    FAR: tl.constexpr,
 ):  # fmt: skip
     """Where U steps lie in x, their rows of x, dt, Bs and Cs, and where the next ones start. Of the
     steps `left` are left; where these are fewer, the last is repeated. Cs lie `states` after
-    Bs; where it is None, nobody wants them."""
+    Bs; where it is None, nobody wants them, nor dt where that is None."""
     places = ()
     xs = ()
     dts = ()
     Bs = ()
     Cs = ()
     for i in tl.static_range(U):
-        p = at.to(tl.int64)
+        p = at.to(tl.int64) if FAR else at
         place = p * x_l
         maps = bc + p * bc_l
         places = places + (place,)
         xs = xs + (load_channels(x + place, x_registers, own_d, DH, EVEN, WIDE),)
-        dts = dts + (load_channels(dt + place, x_registers, own_d, DH, EVEN, WIDE),)
-        Bs = Bs + (load_states(maps, bc_registers, own_n, NH, FULL, WIDE),)
+        if dt is not None:
+            dts = dts + (load_channels(dt + place, x_registers, own_d, DH, EVEN, WIDE),)
+        Bs = Bs + (load_maps(maps, bc_registers, own_n, NH, FULL, PIECE),)
         if states is not None:
-            Cs = Cs + (load_states(maps + states, bc_registers, own_n, NH, FULL, WIDE),)
+            Cs = Cs + (load_maps(maps + states, bc_registers, own_n, NH, FULL, PIECE),)
         at, inner = advance(at, inner, run, move, turn, i + 1 < left)
     return (places, xs, dts, Bs, Cs), at, inner
 
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def forward_kernel(
-    x, dt, bc, A, y, states, last, split_state, split_dt,
+    x, dt, bc, weight, bias, A, y, states, last, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
-    IMAGE: tl.constexpr, SAVE: tl.constexpr, LAST: tl.constexpr, SPLIT: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
+    FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, SAVE: tl.constexpr,
+    LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """x, y share strides, steps of dt lie as x's; y is added to (IMAGE) or stored. Chunks of T
-    steps, U at a time.
+    steps, U at a time. STAGED: dt is the programs' scratch, for chunks that each makes itself.
 
-    In images channels, and states in bc, are adjacent. EVEN: the tile divides D.
+    Rows of bc are R values of dt's projection, Bs and Cs. In images channels, and values in bc, are
+    adjacent. EVEN: the tile divides D. Accesses are aligned to WIDE bytes, in bc to PIECE; 0: not.
+    FAR: offsets within an image are of 64 bits.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -96,10 +102,18 @@ def forward_kernel(
     at_x = wide_b * x_b + k * x_k + first_d * x_d
     x += at_x + dl * x_d
     y += at_x
-    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
-    bc += wide_b * bc_b + k * bc_k + nl * bc_n
+    bc += wide_b * bc_b + k * bc_k
+    low_rank = bc
+    bc += (R + nl) * bc_n
+    dt_rows = None
+    if STAGED:
+        dt += tl.program_id(0).to(tl.int64) * (T * staged_row(DH * DL))
+        weight += (k * D + first_d) * R
+        bias += k * D + first_d
+    else:
+        dt_rows = dt + wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
     A += (k * D + first_d) * N + lanes
-    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
@@ -111,32 +125,48 @@ def forward_kernel(
     run, move, turn = walk(k, H, W, IMAGE)
     at, inner = start(first * T, k, H, W, run, IMAGE)
     rows, at, inner = load_steps(
-        at, inner, L - first * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+        at, inner, L - first * T, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
     )  # fmt: skip
     for chunk in range(first, tl.minimum(first + split_chunks, chunks)):
         if SAVE:
             row = ((sequence * chunks + chunk) * D + first_d) * N
             store_states(states + row + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
+        if STAGED:
+            stage_dt(
+                low_rank, weight, bias, dt, chunk * T, k, H, W, run, d_end, R, bc_l, DH * DL, T
+            )
+            staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
         for segment in range((tl.minimum(L - chunk * T, T) + U - 1) // U):
             step = chunk * T + segment * U
             places, xs, dts, Bs, Cs = rows
+            if STAGED:
+                dts = staged
+                staged = load_staged(dt, (segment + 1) * U, dl, dh, U, DH, DL, T)
             # The next rows are on their way while these are worked on.
             rows, at, inner = load_steps(
-                at, inner, L - step - U, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+                at, inner, L - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
+                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
             )  # fmt: skip
+            values = ()
             for i in tl.static_range(U):
-                # Steps past the end change nothing.
-                dt_i = tl.where(step + i < L, dts[i], 0.0)
-                h = tl.exp2(A2 * dt_i) * h + Bs[i] * (dt_i * xs[i].to(tl.float32))
-                value = sum_states(h * Cs[i], DH, NL, DL)
+                dt_i = dts[i]
+                if not STAGED:
+                    # Steps past the end change nothing.
+                    dt_i = tl.where(step + i < L, dt_i, 0.0)
+                h = tl.exp2(A2 * dt_i) * h + unpack_maps(Bs[i], bc.dtype.element_ty, NH) * (
+                    dt_i * xs[i].to(tl.float32)
+                )
+                maps = unpack_maps(Cs[i], bc.dtype.element_ty, NH)
+                values = values + (sum_states(h * maps, DH, NL, DL),)
+            # All together: ptxas moves nothing past an addition to memory.
+            for i in tl.static_range(U):
                 to = tl.max_contiguous(y + places[i] + sum_d * x_d, (1, 2, 4, 8))
                 mask = (sum_d < tl.where(step + i < L, d_end, 0)) & sum_owner
                 if IMAGE:
-                    tl.atomic_add(to, value, mask=mask, sem="relaxed")
+                    tl.atomic_add(to, values[i], mask=mask, sem="relaxed")
                 else:
-                    tl.store(to, value, mask=mask)
+                    tl.store(to, values[i], mask=mask)
     if LAST:
         last += (sequence * D + first_d) * N + lanes
         if s == splits - 1:
@@ -145,17 +175,17 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def split_kernel(
-    x, dt, bc, A, split_state, split_dt,
+    x, dt, bc, weight, bias, A, split_state, split_dt,
     D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
-    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
+    x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
-    IMAGE: tl.constexpr, BACKWARD: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
+    FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """What each split adds to a state of zero, and its sum of dt.
 
-    Backwards the state is the adjoint's, x stands for dy, and Cs for Bs. What the split at the end
-    of its way adds enters no other.
+    Backwards the state is the adjoint's, x stands for dy, and Cs for Bs, and nothing is STAGED.
+    What the split at the end of its way adds enters no other.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits - 1, first_direction, first_block
@@ -182,12 +212,20 @@ def split_kernel(
 
     wide_b = b.to(tl.int64)
     x += wide_b * x_b + k * x_k + first_d * x_d + dl * x_d
-    dt += wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
-    bc += wide_b * bc_b + k * bc_k + nl * bc_n
+    bc += wide_b * bc_b + k * bc_k
+    low_rank = bc
+    bc += (R + nl) * bc_n
+    dt_rows = None
+    if STAGED:
+        dt += tl.program_id(0).to(tl.int64) * (T * staged_row(DH * DL))
+        weight += (k * D + first_d) * R
+        bias += k * D + first_d
+    else:
+        dt_rows = dt + wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
     if BACKWARD:
         bc += N * bc_n
     A += (k * D + first_d) * N + lanes
-    A2 = LOG2E * load_states(A, registers, tile_mask, NH, EXACT, WIDE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)
@@ -206,25 +244,35 @@ def split_kernel(
         at = L - 1 - at
         move = -move
     rows, at, inner = load_steps(
-        at, inner, end - first, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
+        at, inner, end - first, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
     )  # fmt: skip
-    for step in range(first, end, U):
-        _, xs, dts, maps, _ = rows
-        rows, at, inner = load_steps(
-            at, inner, end - step - U, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-            own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE,
-        )  # fmt: skip
-        for i in tl.static_range(U):
-            # Steps past the end add nothing.
-            dt_i = tl.where(step + i < end, dts[i], 0.0)
-            x_i = xs[i].to(tl.float32)
-            a = tl.exp2(A2 * dt_i)
-            if BACKWARD:
-                h = a * (h + tl.where(step + i < end, maps[i], 0.0) * x_i)
-            else:
-                h = a * h + maps[i] * (dt_i * x_i)
-            total += dt_i
+    for chunk in range(first, end, T):
+        if STAGED:
+            stage_dt(low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T)
+            staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
+        for step in range(chunk, tl.minimum(chunk + T, end), U):
+            _, xs, dts, maps, _ = rows
+            if STAGED:
+                dts = staged
+                staged = load_staged(dt, step + U - chunk, dl, dh, U, DH, DL, T)
+            rows, at, inner = load_steps(
+                at, inner, end - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
+                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+            )  # fmt: skip
+            for i in tl.static_range(U):
+                dt_i = dts[i]
+                if not STAGED:
+                    # Steps past the end add nothing.
+                    dt_i = tl.where(step + i < end, dt_i, 0.0)
+                x_i = xs[i].to(tl.float32)
+                map_i = unpack_maps(maps[i], bc.dtype.element_ty, NH)
+                a = tl.exp2(A2 * dt_i)
+                if BACKWARD:
+                    h = a * (h + tl.where(step + i < end, map_i, 0.0) * x_i)
+                else:
+                    h = a * h + map_i * (dt_i * x_i)
+                total += dt_i
     row = ((b * K + k) * splits + s).to(tl.int64) * D + first_d
     store_states(split_state + row * N + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
     to = tl.max_contiguous(split_dt + row + dl + dh, (1, 2, 4, 8))

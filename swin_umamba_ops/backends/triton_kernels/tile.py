@@ -11,9 +11,10 @@ Triton gives an access lanes along the axes of the longest contiguity first, and
 lane where it can prove them aligned. So sizes and strides are passed as unspecialised integers,
 offsets between lanes are multiplied by a `one` of that kind, and `tl.max_contiguous` claims a
 contiguity that puts the axes in the tile's order; without a known alignment nothing else follows
-from it. Where an access is WIDE, the claim puts one of the registers' axes first, and with the
-alignment a lane's values along it come in one instruction. Offsets between a lane's registers are
-constants, added last: they end up in the load instructions.
+from it. Where addresses are aligned to PIECE bytes (0: unknown), the claim puts one of the
+registers' axes first, and with the alignment a lane's values along it come in pieces of so many
+bytes. Offsets between a lane's registers are constants, added last: they end up in the load
+instructions.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ def register_channels(DH: tl.constexpr):
 
 
 @triton.jit
-def _along_states(at, registers, NH: tl.constexpr, WIDE: tl.constexpr):
-    """Addresses of float32 in the tile's layout; WIDE: those of a lane's states are adjacent and
-    aligned."""
+def _along_states(at, registers, NH: tl.constexpr, PIECE: tl.constexpr):
+    """Addresses in the tile's layout; PIECE: those of a lane's states are adjacent, and aligned to
+    so many bytes, or to all of a lane's states; 0: neither is known."""
     at += registers  # here: Triton forgets what it is told of an argument
-    if WIDE:
-        BYTES: tl.constexpr = min(4 * NH, 16)
+    if PIECE > 0:
+        BYTES: tl.constexpr = min(NH * at.dtype.element_ty.primitive_bitwidth // 8, PIECE)
         at = tl.max_contiguous(tl.multiple_of(at, (BYTES, 1, 1, 1)), (16, 2, 4, 8))
     else:
         at = tl.max_contiguous(at, (1, 2, 4, 8))
@@ -71,19 +72,19 @@ def _load(at, mask, EXACT: tl.constexpr):
 
 
 @triton.jit
-def load_states(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr):
+def load_states(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
     """The values at each lane's address `at` and its registers' offsets where `mask`, else 0; of
     states, or of states and channels. EXACT: it holds everywhere."""
-    at = _along_states(at, registers, NH, WIDE)
+    at = _along_states(at, registers, NH, PIECE)
     return _load(at, mask, EXACT)
 
 
 @triton.jit
 def store_states(
-    at, registers, values, mask, NH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr
+    at, registers, values, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr
 ):
     """The opposite of `load_states`."""
-    at = _along_states(at, registers, NH, WIDE)
+    at = _along_states(at, registers, NH, PIECE)
     if EXACT:
         tl.store(at, values)
     else:
@@ -91,15 +92,53 @@ def store_states(
 
 
 @triton.jit
-def load_channels(at, registers, mask, DH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr):
-    """As `load_states`, of channels in any dtype."""
+def load_channels(at, registers, mask, DH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
+    """As `load_states`, of channels."""
     at += registers
-    if WIDE:
-        BYTES: tl.constexpr = min(DH * at.dtype.element_ty.primitive_bitwidth // 8, 16)
+    if PIECE > 0:
+        BYTES: tl.constexpr = min(DH * at.dtype.element_ty.primitive_bitwidth // 8, PIECE)
         at = tl.max_contiguous(tl.multiple_of(at, (1, BYTES, 1, 1)), (2, 16, 4, 8))
     else:
         at = tl.max_contiguous(at, (1, 2, 4, 8))
     return _load(at, mask, EXACT)
+
+
+@triton.jit
+def load_decay(
+    A, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr,
+    IMAGE: tl.constexpr,
+):  # fmt: skip
+    """log2(e) A: of images A is given as log(-A)."""
+    values = load_states(A, registers, mask, NH, EXACT, PIECE)
+    if IMAGE:
+        values = -tl.exp(values)
+    return 1.4426950408889634 * values
+
+
+@triton.jit
+def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
+    """As `load_states`, of Bs or Cs, as they lie: for `unpack_maps` to make float32 of them when
+    they have come. Where a lane's halves are not aligned as a whole, pairs of them may be."""
+    ITEM: tl.constexpr = at.dtype.element_ty.primitive_bitwidth // 8
+    if min(NH * ITEM, 16) <= PIECE:
+        values = load_states(at, registers, mask, NH, EXACT, PIECE)
+    elif ITEM == 2 and PIECE >= 4:
+        pairs = at.to(tl.pointer_type(tl.int32)) + tl.arange(0, NH // 2)[:, None, None, None]
+        values = tl.load(tl.max_contiguous(pairs, (1, 2, 4, 8)))
+    else:
+        values = load_states(at, registers, mask, NH, EXACT, 0)
+    return values
+
+
+@triton.jit
+def unpack_maps(values, dtype: tl.constexpr, NH: tl.constexpr):
+    """What `load_maps` read from memory of `dtype`, in float32, [NH, 1, NL, DL]."""
+    if values.dtype == tl.int32:
+        low = values.to(tl.int16).to(dtype, bitcast=True)
+        high = (values >> 16).to(tl.int16).to(dtype, bitcast=True)
+        pairs = tl.permute(tl.join(low, high), (0, 4, 1, 2, 3))
+        values = tl.reshape(pairs, (NH, 1, values.shape[2], values.shape[3]))
+    return values.to(tl.float32)
 
 
 @triton.jit
@@ -235,7 +274,7 @@ def retreat(at, inner, run, move, turn, going):
 @triton.jit
 def fold_splits(
     h, A2, split_state, split_dt, row, s, splits, D, first_d, N, lanes, registers, mask, channels,
-    NH: tl.constexpr, EXACT: tl.constexpr, WIDE: tl.constexpr, BACKWARD: tl.constexpr,
+    NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
     """Fold what the splits before this one (backwards: behind it) add into the entering `h`:
     h <- exp(A sum dt) h + what the split adds. `row` is the sequence's first split."""
@@ -247,7 +286,7 @@ def fold_splits(
         if BACKWARD:
             at = splits - 1 - i
         base = (row + at).to(tl.int64) * D + first_d
-        added = load_states(split_state + base * N + lanes, registers, mask, NH, EXACT, WIDE)
+        added = load_states(split_state + base * N + lanes, registers, mask, NH, EXACT, PIECE)
         dt = tl.load(split_dt + base + channels, mask=channels < D - first_d, other=0.0)
         h = tl.exp2(A2 * dt) * h + added
     return h
