@@ -44,53 +44,6 @@ __device__ inline void load_own(const float* slot, int lane, float (&v)[M::P][M:
   }
 }
 
-// What a split passes on to the one before it, were nothing to come in from behind.
-template <class Source>
-__global__ void __launch_bounds__(Source::M::kThreads, 1)
-    carry_kernel(const __grid_constant__ ScanParams p) {
-  using M = typename Source::M;
-  extern __shared__ __align__(16) char shared[];
-  float* base = reinterpret_cast<float*>(shared);
-  const Leg leg = Leg::take(p);
-  Block w = Block::of<M>(p, leg.range(), p.splits - 1, 1);  // nothing lies before the first
-  leg.cut<true>(w);
-  const Lane<M> t = Lane<M>::by_state(w);
-  const auto stage = Stage<M, true>::at(base, t);
-  const float *bc = stage.bc, *steps = stage.steps;
-  Source source(p, w, t, reinterpret_cast<char*>(base + stage.kFloats));
-
-  float A2[M::P][M::S], carry[M::P][M::S] = {}, sum_dt[M::P] = {};
-  load_decay<M>(p, w, t, A2);
-  source.begin();
-  load_split<M>(p, w, leg, t, carry, sum_dt);
-
-  for (int tile = w.last_tile - 1; tile >= w.first_tile; --tile) {
-    const auto ahead = source.ahead(tile);
-    source.wait();
-    __syncthreads();
-    source.prepare(tile, ahead, stage);
-    __syncthreads();
-#pragma unroll 4
-    for (int step = w.steps(tile) - 1; step >= 0; --step) {
-      float pairs[2 * M::P], Cs[M::S], dy[M::P];
-      load_vector(steps + step * stage.kRow + 2 * t.group * M::P, pairs);
-      load_vector(bc + step * 2 * M::N + M::N + t.state, Cs);
-      load_vector(source.dy_row(step) + t.group * M::P, dy);
-#pragma unroll
-      for (int c = 0; c < M::P; ++c) {
-        sum_dt[c] += pairs[2 * c];
-#pragma unroll
-        for (int s = 0; s < M::S; ++s) {
-          carry[c][s] = exp2_fast(pairs[2 * c] * A2[c][s]) * fmaf(dy[c], Cs[s], carry[c][s]);
-        }
-      }
-    }
-    __syncthreads();
-    source.load(tile - 1);
-  }
-  save_split<M>(p, w, leg, t, carry, sum_dt);
-}
-
 // What a segment's steps need of the staged tile to find their states.
 template <class M>
 struct SegmentRows {

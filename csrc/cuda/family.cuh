@@ -23,17 +23,17 @@ struct Value<Half> { using type = __half; };
 template <>
 struct Value<BFloat16> { using type = __nv_bfloat16; };
 
-template <class Family, bool kBackward>
+template <class Family, Walk kWalk>
 struct SourceOf;
-template <int N, bool kBackward>
-struct SourceOf<Given<N>, kBackward> { using type = GivenSource<Mapping<N>, kBackward>; };
-template <int N, class T, bool kPieces, bool kBackward>
-struct SourceOf<Image<N, T, kPieces>, kBackward> {
-  using type = ImageSource<Mapping<N>, typename Value<T>::type, kPieces, kBackward>;
+template <int N, Walk kWalk>
+struct SourceOf<Given<N>, kWalk> { using type = GivenSource<Mapping<N>, kWalk>; };
+template <int N, class T, bool kPieces, Walk kWalk>
+struct SourceOf<Image<N, T, kPieces>, kWalk> {
+  using type = ImageSource<Mapping<N>, typename Value<T>::type, kPieces, kWalk>;
 };
-template <int N, class T, bool kBackward>
-struct SourceOf<Sequence<N, T>, kBackward> {
-  using type = SequenceSource<Mapping<N>, typename Value<T>::type, kBackward>;
+template <int N, class T, Walk kWalk>
+struct SourceOf<Sequence<N, T>, kWalk> {
+  using type = SequenceSource<Mapping<N>, typename Value<T>::type, kWalk>;
 };
 
 inline void check(cudaError_t error, const char* what) {
@@ -44,21 +44,21 @@ inline void check(cudaError_t error, const char* what) {
 // Calls f(kernel, threads, shared bytes) for the kernel that makes the pass.
 template <class Family, class F>
 void with_kernel(const ScanParams& p, Pass pass, F f) {
-  using Forward = typename SourceOf<Family, false>::type;
-  using Backward = typename SourceOf<Family, true>::type;
+  using Forward = typename SourceOf<Family, Walk::kForward>::type;
+  using Carry = typename SourceOf<Family, Walk::kCarry>::type;
+  using Backward = typename SourceOf<Family, Walk::kBackward>::type;
   using M = typename Forward::M;
-  const int forward = M::kStages * Stage<M, false>::kFloats * 4 + Forward::shared_bytes(p);
-  const int backward = Stage<M, true>::kFloats * 4 + Backward::shared_bytes(p);
+  const int stages = M::kStages * Stage<M, false>::kFloats * 4;
   switch (pass) {
     case Pass::kForward:
-      return f(forward_kernel<Forward, true>, 2 * M::kThreads, forward);
+      return f(forward_kernel<Forward, true>, 2 * M::kThreads, stages + Forward::shared_bytes(p));
     case Pass::kForwardSplits:
-      return f(forward_kernel<Forward, false>, 2 * M::kThreads, forward);
+      return f(forward_kernel<Forward, false>, 2 * M::kThreads, stages + Forward::shared_bytes(p));
     case Pass::kBackward:
       return f(backward_kernel<Backward>, M::kThreads,
-               backward + M::kWarps * GradientTile<M>::kFloats * 4);
+               Stage<M, true>::kFloats * 4 + M::kWarps * GradientTile<M>::kFloats * 4 + Backward::shared_bytes(p));
     case Pass::kBackwardSplits:
-      return f(carry_kernel<Backward>, M::kThreads, backward);
+      return f(forward_kernel<Carry, false>, 2 * M::kThreads, stages + Carry::shared_bytes(p));
   }
 }
 
@@ -93,7 +93,7 @@ int resident_blocks(const ScanParams& p, Pass pass) {
 
 template <class Family>
 int family_channel_blocks(const ScanParams& p) {
-  return channel_blocks<typename SourceOf<Family, false>::type::M>(p);
+  return channel_blocks<typename SourceOf<Family, Walk::kForward>::type::M>(p);
 }
 
 #define SWIN_UMAMBA_INSTANTIATE(...)                                             \

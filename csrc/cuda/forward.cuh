@@ -1,5 +1,6 @@
 // The scan forwards. kFull: y and, where wanted, the states entering each tile. Otherwise only what
-// a split adds to a zero state, so that all splits can then start side by side.
+// a split adds to a zero state, so that all splits can then start side by side; likewise from the end,
+// what it adds to a zero adjoint.
 #pragma once
 
 #include "barrier.cuh"
@@ -82,6 +83,19 @@ __device__ inline void advance(float (&h)[M::P][M::S], const float (&A2)[M::P][M
   }
 }
 
+// The same for the adjoint, which a step hands to the one before it; `pairs` is (dt, dy).
+template <class M>
+__device__ inline void retreat(float (&carry)[M::P][M::S], const float (&A2)[M::P][M::S],
+                               const float (&pairs)[2 * M::P], const float (&Cs)[M::S]) {
+#pragma unroll
+  for (int c = 0; c < M::P; ++c) {
+#pragma unroll
+    for (int s = 0; s < M::S; ++s) {
+      carry[c][s] = exp2_fast(pairs[2 * c] * A2[c][s]) * fmaf(pairs[2 * c + 1], Cs[s], carry[c][s]);
+    }
+  }
+}
+
 // Half of a block's warps stage, the other half scan, and up to two tiles lie between them: what staging
 // waits for costs the scan nothing.
 enum ForwardBarrier { kStagers = 1, kStaged = 2, kScanned = 4 };  // the latter two one a stage
@@ -91,29 +105,72 @@ __device__ inline void stage_tiles(const ScanParams& p, const Block& w, const La
                                    float* stages, char* own) {
   using M = typename Source::M;
   using S = Stage<M, false>;
+  constexpr bool kReverse = Source::kReverse;
   Source source(p, w, t, own);
-  const auto stage_of = [&](int tile) {
-    return S::at(stages + (tile - w.first_tile) % M::kStages * S::kFloats, t);
-  };
-  // When the scan is through with a tile.
-  const auto finish = [&](int tile) {
-    barrier_sync<kScanned, 2 * M::kThreads>((tile - w.first_tile) % M::kStages);
-    if constexpr (kFull) source.write_outputs(tile, stage_of(tile));
+  const auto stage_of = [&](int i) { return S::at(stages + i % M::kStages * S::kFloats, t); };
+  // When the scan is through with the i-th tile.
+  const auto finish = [&](int i) {
+    barrier_sync<kScanned, 2 * M::kThreads>(i % M::kStages);
+    if constexpr (kFull) source.write_outputs(w.tile<kReverse>(i), stage_of(i));
   };
   source.begin();
-  for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
+  const int tiles = w.last_tile - w.first_tile;
+  for (int i = 0; i < tiles; ++i) {
+    const int tile = w.tile<kReverse>(i);
     const auto ahead = source.ahead(tile);
     source.wait();
     barrier_sync<kStagers, M::kThreads>();
-    source.load(tile + 1);
-    if (tile - w.first_tile >= M::kStages) finish(tile - M::kStages);
-    source.prepare(tile, ahead, stage_of(tile));
-    barrier_arrive<kStaged, 2 * M::kThreads>((tile - w.first_tile) % M::kStages);
+    source.load(w.tile<kReverse>(i + 1));
+    if (i >= M::kStages) finish(i - M::kStages);
+    source.prepare(tile, ahead, stage_of(i));
+    barrier_arrive<kStaged, 2 * M::kThreads>(i % M::kStages);
   }
-  for (int tile = max(w.first_tile, w.last_tile - M::kStages); tile < w.last_tile; ++tile) finish(tile);
+  for (int i = max(0, tiles - M::kStages); i < tiles; ++i) finish(i);
 }
 
-template <class Source, bool kFull>
+// What the steps of a split add to a zero state, or from the end to a zero adjoint.
+template <class Source>
+__device__ inline void sum_tiles(const ScanParams& p, const Block& w, const Leg& leg,
+                                 const Lane<typename Source::M>& t, float* stages) {
+  using M = typename Source::M;
+  using S = Stage<M, false>;
+  constexpr int kAtOnce = 4;
+  static_assert(kTile % kAtOnce == 0);
+  constexpr bool kReverse = Source::kReverse;
+
+  float A2[M::P][M::S], v[M::P][M::S] = {}, sum_dt[M::P] = {};
+  load_decay<M>(p, w, t, A2);
+  load_split<M>(p, w, leg, t, v, sum_dt);
+
+  for (int i = 0; i < w.last_tile - w.first_tile; ++i) {
+    const S stage = S::at(stages + i % M::kStages * S::kFloats, t);
+    barrier_sync<kStaged, 2 * M::kThreads>(i % M::kStages);
+    // A step past the end has dt = 0 and dy = 0 and changes nothing.
+    const int groups = (w.steps(w.tile<kReverse>(i)) + kAtOnce - 1) / kAtOnce;
+#pragma unroll 1
+    for (int j = 0; j < groups; ++j) {
+      const int first = (kReverse ? groups - 1 - j : j) * kAtOnce;
+#pragma unroll
+      for (int u = 0; u < kAtOnce; ++u) {
+        const int step = first + (kReverse ? kAtOnce - 1 - u : u);
+        float pairs[2 * M::P], map[M::S];
+        load_vector(stage.steps + step * S::kRow + 2 * t.group * M::P, pairs);
+        load_vector(stage.bc + step * 2 * M::N + (kReverse ? M::N : 0) + t.state, map);
+        if constexpr (kReverse) {
+          retreat<M>(v, A2, pairs, map);
+        } else {
+          advance<M>(v, A2, pairs, map);
+        }
+#pragma unroll
+        for (int c = 0; c < M::P; ++c) sum_dt[c] += pairs[2 * c];
+      }
+    }
+    barrier_arrive<kScanned, 2 * M::kThreads>(i % M::kStages);
+  }
+  save_split<M>(p, w, leg, t, v, sum_dt);
+}
+
+template <class Source>
 __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg& leg,
                                   const Lane<typename Source::M>& t, float* stages) {
   using M = typename Source::M;
@@ -121,28 +178,22 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg
   constexpr int kTogether = Sums::kTogether;
   using S = Stage<M, false>;
 
-  float A2[M::P][M::S], h[M::P][M::S] = {}, sum_dt[M::P] = {};
+  float A2[M::P][M::S], h[M::P][M::S] = {};
   load_decay<M>(p, w, t, A2);
-  if constexpr (kFull) {
-    if (leg.first()) {
-      fold_splits<M>(p, w, t, A2, h, false);
-    } else {
-      leg.receive<M>(w, t, h);
-    }
+  if (leg.first()) {
+    fold_splits<M>(p, w, t, A2, h, false);
   } else {
-    load_split<M>(p, w, leg, t, h, sum_dt);
+    leg.receive<M>(w, t, h);
   }
 
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
     const int parity = (tile - w.first_tile) % M::kStages;
     const S stage = S::at(stages + parity * S::kFloats, t);
     barrier_sync<kStaged, 2 * M::kThreads>(parity);
-    if constexpr (kFull) {
-      if (p.states) {
-        // Made anew: kept over the scan it would spill registers.
-        const int64_t row = (static_cast<int64_t>(fresh(w.b)) * p.K + w.k) * w.tiles + tile;
-        save_states<M>(p, w, t, p.states + row * p.D * p.N, h);
-      }
+    if (p.states) {
+      // Made anew: kept over the scan it would spill registers.
+      const int64_t row = (static_cast<int64_t>(fresh(w.b)) * p.K + w.k) * w.tiles + tile;
+      save_states<M>(p, w, t, p.states + row * p.D * p.N, h);
     }
     const int count = w.steps(tile);  // a step past the end has dt = 0 and changes nothing
     // Sums are stored behind the next steps' first loads: before them they would hold them up.
@@ -157,38 +208,25 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg
         float pairs[2 * M::P], Bs[M::S], Cs[M::S];
         load_vector(row + u * S::kRow + 2 * t.group * M::P, pairs);
         load_vector(bc + u * 2 * M::N, Bs);
-        if constexpr (kFull) load_vector(bc + u * 2 * M::N + M::N, Cs);
-        if constexpr (kFull) {
-          if (u == 0) {
-            __syncwarp();  // every lane has read its dt of the steps before, whose place y takes
-            if (first > 0) late.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
-          }
+        load_vector(bc + u * 2 * M::N + M::N, Cs);
+        if (u == 0) {
+          __syncwarp();  // every lane has read its dt of the steps before, whose place y takes
+          if (first > 0) late.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
         }
         advance<M>(h, A2, pairs, Bs);
-        if constexpr (kFull) {
-          sums.add(u, h, Cs, t.lane);
-        } else {
-#pragma unroll
-          for (int c = 0; c < M::P; ++c) sum_dt[c] += pairs[2 * c];
-        }
+        sums.add(u, h, Cs, t.lane);
       }
-      if constexpr (kFull) sums.reduce(t.lane);
+      sums.reduce(t.lane);
     }
-    if constexpr (kFull) {
-      __syncwarp();
-      sums.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
-    }
+    __syncwarp();
+    sums.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
     barrier_arrive<kScanned, 2 * M::kThreads>(parity);
   }
 
-  if constexpr (kFull) {
-    leg.hand_over<M>(w, t, h);
-    if (p.last_state && w.last_tile == w.tiles) {
-      const int64_t row = static_cast<int64_t>(w.b) * p.K + w.k;
-      save_states<M>(p, w, t, p.last_state + row * p.D * p.N, h);
-    }
-  } else {
-    save_split<M>(p, w, leg, t, h, sum_dt);
+  leg.hand_over<M>(w, t, h);
+  if (p.last_state && w.last_tile == w.tiles) {
+    const int64_t row = static_cast<int64_t>(w.b) * p.K + w.k;
+    save_states<M>(p, w, t, p.last_state + row * p.D * p.N, h);
   }
 }
 
@@ -199,14 +237,17 @@ __global__ void __launch_bounds__(2 * Source::M::kThreads, Source::M::kForwardBl
   extern __shared__ __align__(16) char shared[];
   float* stages = reinterpret_cast<float*>(shared);
   const Leg leg = Leg::take(p);
-  Block w = Block::of<M>(p, leg.range(), kFull ? p.splits : p.splits - 1, 0);  // nothing follows the last
-  leg.cut<false>(w);
+  // No split needs what the last one adds; from the end, the first one.
+  Block w = Block::of<M>(p, leg.range(), kFull ? p.splits : p.splits - 1, Source::kReverse ? 1 : 0);
+  leg.cut<Source::kReverse>(w);
   const Lane<M> t = Lane<M>::by_channel(w);
-  if (threadIdx.x < M::kThreads) {
-    scan_tiles<Source, kFull>(p, w, leg, t, stages);
-  } else {
+  if (threadIdx.x >= M::kThreads) {
     stage_tiles<Source, kFull>(p, w, t, stages,
                                reinterpret_cast<char*>(stages + M::kStages * Stage<M, false>::kFloats));
+  } else if constexpr (kFull) {
+    scan_tiles<Source>(p, w, leg, t, stages);
+  } else {
+    sum_tiles<Source>(p, w, leg, t, stages);
   }
 }
 

@@ -8,9 +8,10 @@
 
 namespace swin_umamba {
 
-template <class M_, bool kBackward>
+template <class M_, Walk kWalk>
 struct GivenSource {
   using M = M_;
+  static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
   static constexpr bool kHalf = false;  // its inputs may be float32
   static constexpr int kDyRow = M::WC + 2;  // padded against bank conflicts, keeping pairs aligned
 
@@ -83,12 +84,15 @@ struct GivenSource {
                            p.delta_dtype);
         if (p.bias) dt += p.bias[kc];
         if (p.softplus) dt = softplus(dt);
-        x = load_as_float(p.x, w.b * p.x_b + pos * p.x_l + c * p.x_d, p.dtype);
-        if constexpr (kBackward) {
+        if constexpr (kWalk != Walk::kCarry) {
+          x = load_as_float(p.x, w.b * p.x_b + pos * p.x_l + c * p.x_d, p.dtype);
+        }
+        if constexpr (kReverse) {
           g = static_cast<const float*>(p.dout)[w.b * p.dout_b + pos * p.dout_l + c * p.dout_d];
         }
       }
-      *reinterpret_cast<float2*>(stage.steps + step * stage.kRow + 2 * channel) = make_float2(dt, dt * x);
+      *reinterpret_cast<float2*>(stage.steps + step * stage.kRow + 2 * channel) =
+          make_float2(dt, kWalk == Walk::kCarry ? g : dt * x);
       if constexpr (kBackward) dy[step * kDyRow + channel] = g;
     }
   }

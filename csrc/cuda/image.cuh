@@ -3,6 +3,8 @@
 // does its gradient.
 #pragma once
 
+#include <type_traits>
+
 #include "gradient_tile.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
@@ -12,16 +14,20 @@
 
 namespace swin_umamba {
 
-template <class M_, class T, bool kPieces, bool kBackward>
+template <class M_, class T, bool kPieces, Walk kWalk>
 struct ImageSource {
   using M = M_;
   using T2 = typename Pair<T>::type;
+  static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
+  static constexpr bool kCarry = kWalk == Walk::kCarry;  // of dout, which takes the place of x
+  using X = std::conditional_t<kCarry, float, T>;
+  using X2 = typename Pair<X>::type;
   static constexpr bool kHalf = true;
-  // Tiles of x on the way: forwards the one being loaded, the one being staged, and two whose y is
-  // not written yet. Rows of proj are read while staging only.
-  static constexpr int kXTiles = kBackward ? 1 : 4, kProjTiles = kBackward ? 1 : 2;
+  // Tiles of x on the way: the one being loaded, the one being staged, and forwards two whose y is not
+  // written yet. Rows of proj are read while staging only.
+  static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kProjTiles = kBackward ? 1 : 2;
   static constexpr int kPlaces = kBackward ? 2 : 4;  // backwards dproj is written after the next load
-  static constexpr int kXRow = M::kChannels + 8;    // of T: 16-byte rows, four banks apart
+  static constexpr int kXRow = M::kChannels + 16 / sizeof(X);  // 16-byte rows, four banks apart
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
   static constexpr float kNoStep = -1e30f;          // softplus makes 0 of it
@@ -33,7 +39,7 @@ struct ImageSource {
     return (words + 3) / 8 * 8 + 4;
   }
   static __host__ __device__ int shared_bytes(const ScanParams& p) {
-    const int tiles = kTile * (kXTiles * kXRow * 2 + kPlaces * 4 + kProjTiles * proj_words(p) * 4);
+    const int tiles = kTile * (kXTiles * kXRow * sizeof(X) + kPlaces * 4 + kProjTiles * proj_words(p) * 4);
     return tiles + (kBackward ? kTile * kDyRow * 4 : 0);
   }
 
@@ -43,7 +49,7 @@ struct ImageSource {
   const Block& w;
   const Lane<M>& t;
   // Arrays of known size come first in shared memory, so that their places are constants.
-  T* x_tiles;         // (kXTiles, kTile, kXRow)
+  X* x_tiles;         // (kXTiles, kTile, kXRow)
   int* places;        // (kPlaces, kTile): where the steps of a tile lie in the image
   float* dy;          // (kTile, kDyRow), backward only
   uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj
@@ -52,13 +58,13 @@ struct ImageSource {
 
   __device__ ImageSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
       : p(p), w(w), t(t) {
-    x_tiles = reinterpret_cast<T*>(own);
+    x_tiles = reinterpret_cast<X*>(own);
     places = reinterpret_cast<int*>(x_tiles + kXTiles * kTile * kXRow);
     dy = reinterpret_cast<float*>(places + kPlaces * kTile);
     p_tiles = reinterpret_cast<uint32_t*>(dy + (kBackward ? kTile * kDyRow : 0));
   }
 
-  __device__ T* x_of(int tile) const { return x_tiles + (tile - w.first_tile) % kXTiles * kTile * kXRow; }
+  __device__ X* x_of(int tile) const { return x_tiles + (tile - w.first_tile) % kXTiles * kTile * kXRow; }
   __device__ int* places_of(int tile) const { return places + (tile - w.first_tile) % kPlaces * kTile; }
   __device__ uint32_t* proj_of(int tile) const {
     return p_tiles + (tile - w.first_tile) % kProjTiles * kTile * words();
@@ -69,10 +75,7 @@ struct ImageSource {
     return t.warp * M::WC + 8 * column + 2 * (t.lane % 4);
   }
 
-  __device__ void begin() {
-    const int tile = kBackward ? w.last_tile - 1 : w.first_tile;
-    load(tile, place(tile));
-  }
+  __device__ void begin() { load(w.tile<kReverse>(0)); }
 
   // Finds where the tile's steps lie: for this lane its own, for all in shared memory.
   __device__ int place(int tile) const {
@@ -125,9 +128,9 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int64_t image = static_cast<int64_t>(kBackward ? fresh(w.b) : w.b) * w.length;
-    load_rows<M::kChannels * 2>(t, x_of(tile), kXRow * 2,
-                                static_cast<const T*>(p.x) + image * p.D + w.channel, p.D * 2u, at,
-                                count, 2);
+    constexpr int kItem = sizeof(X);
+    const X* x = static_cast<const X*>(kCarry ? p.dout : p.x) + image * p.D + w.channel;
+    load_rows<M::kChannels * kItem>(t, x_of(tile), kXRow * kItem, x, p.D * kItem, at, count, kItem);
     if constexpr (kBackward) {
       const float* dout = static_cast<const float*>(p.dout) + image * p.D + w.channel;
       load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, dout, p.D * 4u, at, count, 4);
@@ -176,7 +179,7 @@ struct ImageSource {
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank(), words = this->words();
-    const T* x_tile = x_of(tile);
+    const X* x_tile = x_of(tile);
     const uint32_t* p_tile = proj_of(tile);
     // All loads of a kind before the stores, which the compiler would not let them pass; and no branch
     // around a step that does not exist: each costs the latency of what it skips.
@@ -222,13 +225,13 @@ struct ImageSource {
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      T2 x[2][kColumns];
+      X2 x[2][kColumns];
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
         const int step = 16 * half + 8 * e + t.lane / 4;
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) {
-          x[e][j] = *reinterpret_cast<const T2*>(x_tile + step * kXRow + lane_channel(t, j));
+          x[e][j] = *reinterpret_cast<const X2*>(x_tile + step * kXRow + lane_channel(t, j));
         }
       }
 #pragma unroll
@@ -240,7 +243,7 @@ struct ImageSource {
           const float d0 = softplus(step < count ? dt[half][j][2 * e] : kNoStep);
           const float d1 = softplus(step < count ? dt[half][j][2 * e + 1] : kNoStep);
           *reinterpret_cast<float4*>(stage.steps + step * stage.kRow + 2 * (8 * j + 2 * (t.lane % 4))) =
-              make_float4(d0, d0 * v.x, d1, d1 * v.y);
+              kCarry ? make_float4(d0, v.x, d1, v.y) : make_float4(d0, d0 * v.x, d1, d1 * v.y);
         }
       }
     }

@@ -34,10 +34,10 @@ struct Leg {
   __device__ bool first() const { return leg() == 0; }
 
   // Leaves of a block's range its own tiles.
-  template <bool kBackward>
+  template <bool kReverse>
   __device__ void cut(Block& w) const {
     const int done = leg() * p.tiles_per_leg;
-    if constexpr (kBackward) {
+    if constexpr (kReverse) {
       w.last_tile -= done;
       w.first_tile = max(w.first_tile, w.last_tile - p.tiles_per_leg);
     } else {

@@ -46,6 +46,10 @@ __host__ __device__ inline int channel_blocks(const ScanParams& p) {
   return p.G * ceil_div(p.D / p.G, M::kChannels);
 }
 
+// What a sequence is walked along for: forwards, for what splits hand back to those before them, and
+// backwards. The latter two begin at the end.
+enum class Walk { kForward, kCarry, kBackward };
+
 // Position in the image of step l of direction k: row-major, column-major, and both backwards.
 __device__ inline int position(const ScanParams& p, int k, int l) {
   const int forward = (k & 2) ? p.H * p.W - 1 - l : l;
@@ -87,6 +91,9 @@ struct Block {
     w.last_tile = min(w.tiles, w.first_tile + p.tiles_per_split);
     return w;
   }
+  // The i-th tile on the way.
+  template <bool kReverse>
+  __device__ int tile(int i) const { return kReverse ? last_tile - 1 - i : first_tile + i; }
   // Where this lane's step of a tile lies in the image; 0 past the end.
   __device__ int lane_position(const ScanParams& p, int tile) const {
     const int l = tile * kTile + static_cast<int>(threadIdx.x % 32);

@@ -48,6 +48,7 @@ __device__ inline float softplus_slope(float y) {
 
 __device__ inline float2 to_float2(__half2 v) { return __half22float2(v); }
 __device__ inline float2 to_float2(__nv_bfloat162 v) { return __bfloat1622float2(v); }
+__device__ inline float2 to_float2(float2 v) { return v; }
 __device__ inline float to_float(__half v) { return __half2float(v); }
 __device__ inline float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
 __device__ inline void from_float2(float2 v, __half2& out) { out = __float22half2_rn(v); }
@@ -55,6 +56,8 @@ __device__ inline void from_float2(float2 v, __nv_bfloat162& out) { out = __floa
 
 template <class T>
 struct Pair;
+template <>
+struct Pair<float> { using type = float2; };
 template <>
 struct Pair<__half> { using type = __half2; };
 template <>

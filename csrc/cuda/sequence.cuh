@@ -21,24 +21,27 @@ struct Quad<__half> { using type = uint2; };
 template <>
 struct Quad<__nv_bfloat16> { using type = uint2; };
 
-template <class M_, class T, bool kBackward>
+template <class M_, class T, Walk kWalk>
 struct SequenceSource {
   using M = M_;
+  static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
+  static constexpr bool kCarry = kWalk == Walk::kCarry;  // of dout, which takes the place of u
   using Q = typename Quad<T>::type;
   static constexpr bool kHalf = sizeof(T) == 2;
   static constexpr int kPieces = kTile / 4;             // of a row
   static constexpr int kRow = kTile + 4;                // of T: rows start in other banks
   // Tiles of u: as in image.cuh. Those of delta, Bs and Cs are read while staging only.
-  static constexpr int kXTiles = kBackward ? 1 : 4, kTiles = kBackward ? 1 : 2;
+  static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kTiles = kBackward ? 1 : 2;
+  static constexpr int kXItem = kCarry ? 4 : sizeof(T);  // dout may be of float32
   static constexpr int kDyRow = M::WC + 2;              // padded against bank conflicts, pairs aligned
 
   static constexpr int kColumns = M::WC / 8;            // 8-channel blocks of a warp
   static_assert(M::N >= 4, "Bs and Cs are staged four at a time");
 
   static __host__ __device__ int shared_bytes(const ScanParams&) {
-    const int rows = kXTiles * M::kChannels + kTiles * (M::kChannels + 2 * M::N);
+    const int rows = kXTiles * M::kChannels * kXItem + kTiles * (M::kChannels + 2 * M::N) * int{sizeof(T)};
     const int values = M::kChannels + (kBackward ? M::kWarps * kTile * kDyRow : 0);
-    return rows * kRow * static_cast<int>(sizeof(T)) + values * 4;
+    return rows * kRow + values * 4;
   }
 
   ParameterSums<M> parameter_sums;
@@ -46,7 +49,7 @@ struct SequenceSource {
   const ScanParams& p;
   const Block& w;
   const Lane<M>& t;
-  T* us;         // (kXTiles, channels, kRow); backwards du takes its place
+  char* us;      // (kXTiles, channels, kRow) of T, or of dout's type; backwards du takes its place
   T* all_delta;  // (kTiles, channels, kRow); backwards ddelta takes its place
   T* all_maps;   // (kTiles, 2N, kRow): Bs, then Cs
   float* bias;   // (channels); zeros where there is none
@@ -54,15 +57,16 @@ struct SequenceSource {
 
   __device__ SequenceSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
       : p(p), w(w), t(t) {
-    us = reinterpret_cast<T*>(own);
-    all_delta = us + kXTiles * M::kChannels * kRow;
+    us = own;
+    all_delta = reinterpret_cast<T*>(us + kXTiles * M::kChannels * kRow * kXItem);
     all_maps = all_delta + kTiles * M::kChannels * kRow;
     bias = reinterpret_cast<float*>(all_maps + kTiles * 2 * M::N * kRow);
     dy = bias + M::kChannels + t.warp * kTile * kDyRow;
   }
 
-  __device__ T* u_of(int tile) const {
-    return us + (tile - w.first_tile) % kXTiles * M::kChannels * kRow;
+  template <class X = T>
+  __device__ X* u_of(int tile) const {
+    return reinterpret_cast<X*>(us + (tile - w.first_tile) % kXTiles * M::kChannels * kRow * kXItem);
   }
   __device__ T* delta_of(int tile) const {
     return all_delta + (tile - w.first_tile) % kTiles * M::kChannels * kRow;
@@ -76,21 +80,21 @@ struct SequenceSource {
       const bool valid = w.channel + i < w.channel_end;
       bias[i] = valid && p.bias ? p.bias[w.channel + i] : 0.0f;
     }
-    load(kBackward ? w.last_tile - 1 : w.first_tile);
+    load(w.tile<kReverse>(0));
   }
 
   // kRows rows of a tile, of which `valid` exist; `stride` values lie between two.
-  template <int kRows>
-  __device__ void load_rows(const Lane<M>& t, T* to, const void* from, int64_t offset, int64_t stride,
+  template <int kRows, class X>
+  __device__ void load_rows(const Lane<M>& t, X* to, const void* from, int64_t offset, int64_t stride,
                             int valid, int count) const {
     constexpr int kItems = kRows * kPieces;
-    const T* rows = static_cast<const T*>(from) + offset;
+    const X* rows = static_cast<const X*>(from) + offset;
 #pragma unroll
     for (int first = 0; first < kItems; first += M::kThreads) {
       const int i = first + t.thread(), row = i / kPieces, step = 4 * (i % kPieces);
       if (kItems % M::kThreads && i >= kItems) break;
       const bool exists = row < valid && step < count;
-      copy_async<4 * sizeof(T)>(to + row * kRow + step, rows + (exists ? row * stride + step : 0), exists);
+      copy_async<4 * sizeof(X)>(to + row * kRow + step, rows + (exists ? row * stride + step : 0), exists);
     }
   }
 
@@ -98,8 +102,17 @@ struct SequenceSource {
     if (tile < w.first_tile || tile >= w.last_tile) return;
     const Lane<M> t = kBackward ? this->t.fresh() : this->t;
     const int count = w.steps(tile), first = tile * kTile, channels = w.channel_end - w.channel;
-    load_rows<M::kChannels>(t, u_of(tile), p.x, w.b * p.x_b + w.channel * p.x_d + first, p.x_d, channels,
-                            count);
+    if constexpr (kCarry) {
+      const int64_t dout = w.b * p.dout_b + w.channel * p.dout_d + first;
+      if (dout_is_float32()) {
+        load_rows<M::kChannels>(t, u_of<float>(tile), p.dout, dout, p.dout_d, channels, count);
+      } else {
+        load_rows<M::kChannels>(t, u_of(tile), p.dout, dout, p.dout_d, channels, count);
+      }
+    } else {
+      load_rows<M::kChannels>(t, u_of(tile), p.x, w.b * p.x_b + w.channel * p.x_d + first, p.x_d, channels,
+                              count);
+    }
     load_rows<M::kChannels>(t, delta_of(tile), p.delta, w.b * p.delta_b + w.channel * p.delta_d + first,
                             p.delta_d, channels, count);
     const int64_t maps = w.b * p.bc_b + w.group * p.bc_k + first;
@@ -149,8 +162,9 @@ struct SequenceSource {
     return a;
   }
 
-  __device__ static float value(const T* from) {
-    if constexpr (sizeof(T) == 4) {
+  template <class X>
+  __device__ static float value(const X* from) {
+    if constexpr (sizeof(X) == 4) {
       return *from;
     } else {
       return to_float(*from);
@@ -184,8 +198,18 @@ struct SequenceSource {
       *reinterpret_cast<float4*>(stage.bc + step * 2 * M::N + n) =
           make_float4(value(from), value(from + kRow), value(from + 2 * kRow), value(from + 3 * kRow));
     }
-    // A lane a step, two channels at a time.
-    const T* u = u_of(tile) + t.warp * M::WC * kRow + t.lane;
+    if (kCarry && dout_is_float32()) {
+      stage_steps(t, tile, count, u_of<float>(tile), stage);
+    } else {
+      stage_steps(t, tile, count, u_of(tile), stage);
+    }
+  }
+
+  // Delta and u (or dout), a lane a step, two channels at a time.
+  template <class X>
+  __device__ void stage_steps(const Lane<M>& t, int tile, int count, const X* us,
+                              const Stage<M, kBackward>& stage) const {
+    const X* u = us + t.warp * M::WC * kRow + t.lane;
     const T* delta = delta_of(tile) + t.warp * M::WC * kRow + t.lane;
     const float* own_bias = bias + t.warp * M::WC;
 #pragma unroll 4
@@ -199,7 +223,7 @@ struct SequenceSource {
         if (t.lane >= count) dt[j] = 0.0f;
       }
       *reinterpret_cast<float4*>(stage.steps + t.lane * stage.kRow + 2 * c) =
-          make_float4(dt[0], dt[0] * x[0], dt[1], dt[1] * x[1]);
+          kCarry ? make_float4(dt[0], x[0], dt[1], x[1]) : make_float4(dt[0], dt[0] * x[0], dt[1], dt[1] * x[1]);
     }
   }
 

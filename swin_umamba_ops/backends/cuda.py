@@ -237,7 +237,7 @@ def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    u, delta, A, Bs, Cs = aligned(u, delta, A, Bs, Cs)
+    dout, u, delta, A, Bs, Cs = aligned(dout, u, delta, A, Bs, Cs)
     plan = _sequence_plan(
         "BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, u.dtype
     )
