@@ -71,6 +71,16 @@ def difference(first: dict[str, Any], second: dict[str, Any], metric: str) -> st
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
+def _options(run: dict[str, Any]) -> str:
+    """What a model was trained with, where models of one dataset may differ."""
+    told = [f"lr {run['lr']:g}"]
+    # Files of before the models' options could differ do not hold them.
+    if "eps" in run:
+        told.append(f"eps {run['eps']:g}")
+        told += [f"{name} {value}" for name, value in run["model_options"].items()]
+    return ", ".join(told)
+
+
 def load(path: Path) -> dict[str, Any] | None:
     """The facts of `python -m benchmarks accuracy`; None if the file is another verb's."""
     facts: dict[str, Any] = json.loads(path.read_text())
@@ -94,12 +104,12 @@ def markdown(facts: dict[str, Any]) -> str:
             runs = _runs(facts, dataset, model)
             if not runs:
                 reason = next(r["reason"] for r in own if r["model"] == model)
-                rows.append([model, reason, *["-"] * len(metrics)])
+                rows.append([model, "-", reason, *["-"] * len(metrics)])
                 continue
             steps = "; ".join(str(r["iterations"]) for r in runs)
-            rows.append([model, steps, *(_shown(runs, m) for m in metrics)])
+            rows.append([model, _options(runs[0]), steps, *(_shown(runs, m) for m in metrics)])
         lines += ["", f"### {dataset}", ""]
-        lines.append(table(["model", "steps", *(_METRICS[m] for m in metrics)], rows))
+        lines.append(table(["model", "options", "steps", *(_METRICS[m] for m in metrics)], rows))
         baseline = _runs(facts, dataset, "dynunet")
         others = [r for r in scored if r["seed"] == 0 and r["model"] != "dynunet"]
         if baseline and others:

@@ -38,6 +38,41 @@ def test_a_transfer_starts_from_the_encoder_of_its_source():
     assert words[words.index("--device") + 1] == "cuda:1"
 
 
+def test_options_of_a_dataset_a_model_or_both_the_narrowest_last():
+    options = {"B:dynunet": ["--lr", "3"], "dynunet": ["--lr", "2"], "B": ["--lr", "1"]}
+    settings = Settings([A, B], Path("work"), options_of=options)
+
+    def rates(job):
+        words = accuracy.command(job, settings, "cpu")
+        return [words[i + 1] for i, word in enumerate(words) if word == "--lr"]
+
+    assert rates(Job(B, "dynunet")) == ["1", "2", "3"]
+    assert rates(Job(A, "dynunet")) == ["2"]
+    assert rates(Job(A, "swin_umamba")) == []
+
+
+def test_one_step_of_every_model_is_made_outside_of_the_minutes(monkeypatch, tmp_path):
+    made = []
+
+    class Process:
+        def __init__(self, words, env, **rest):
+            made.append((words, env["CUDA_VISIBLE_DEVICES"]))
+
+        def wait(self):
+            return 1
+
+    monkeypatch.setattr(accuracy.subprocess, "Popen", Process)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    accuracy.warm_up(Settings([A, B], tmp_path / "work"), "cuda:1")
+    assert [words[words.index("--model") + 1] for words, _ in made] == list(accuracy.MODELS)
+    for words, sees in made:
+        assert words[1:5] == ["-m", "swin_umamba.cli", "train", str(A)]
+        assert words[-2:] == ["--iterations", "1"]
+        assert not words[5].startswith(str(tmp_path / "work"))
+        assert sees == "1"
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize(
     ("device", "visible", "expected"),
     [
@@ -59,6 +94,7 @@ def test_a_training_sees_its_own_gpu_alone(device, visible, expected):
         (["nowhere", "--transfer", "A:B:dynunet"], "expected a name of nowhere"),
         (["nowhere", "--transfer", "nowhere:nowhere:unet"], "which is none of the trainings"),
         (["nowhere", "--train-for", "A=--lr 1"], "expected a name of nowhere"),
+        (["nowhere", "--train-for", "nowhere:unet=--lr 1"], "nowhere:dynunet"),
         (["nowhere", "--seeds", "1", "2"], "expected one or 1"),
     ],
 )
@@ -105,10 +141,13 @@ def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
     moved = by_model["B", "swin_umamba_d, encoder from A"]
     for made in (by_model["A", "swin_umamba_d"], by_model["B", "swin_umamba_d"], moved):
         assert made["iterations"] == 2
+        assert 0 < made["first_step"] < made["stepping"] < made["seconds"]
+        assert made["model_options"]["dims"] == [8, 16]
         assert len(made["curve"]) == 2
         assert 0 <= made["scores"]["means"]["dsc"]["foreground"]["mean"] <= 1
     text = out.with_suffix(".md").read_text()
     assert "swin_umamba_d, encoder from A" in text
+    assert "lr 0.0001, eps 1e-05, dims [8, 16]" in text
     assert out.with_suffix(".png").stat().st_size > 1000
     assert "swin_umamba_d" in capsys.readouterr().out
 
