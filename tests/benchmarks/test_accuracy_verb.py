@@ -179,4 +179,22 @@ def test_intervals_and_differences_are_over_cases():
     assert accuracy_report.case_values(two["scores"], "dsc") == pytest.approx({"a": 0.6, "b": 0.7})
     mean, low, high = accuracy_report.interval([0.5, 0.7])
     assert (mean, low, high) == pytest.approx((0.6, 0.5, 0.7))
-    assert accuracy_report.difference(one, two, "dsc") == "-0.050 (-0.100 to +0.000)"
+    assert accuracy_report.difference([one], [two], "dsc") == "-0.050 (-0.100 to +0.000)"
+    # Half as much where one of two runs is the same.
+    assert accuracy_report.difference([one, one], [one, two], "dsc") == "-0.025 (-0.050 to +0.000)"
+
+
+def test_differences_are_of_the_first_seed_and_of_all_that_both_models_have():
+    def run(model, seed, value):
+        scores = {"cases": [{"case": "a", "dsc": [value]}, {"case": "b", "dsc": [value]}]}
+        made = {"dataset": "A", "model": model, "seed": seed, "lr": 1e-3, "iterations": 9}
+        return made | {"scores": scores}
+
+    runs = [run("ours", 0, 0.5), run("dynunet", 0, 0.4), run("ours", 1, 0.7)]
+    runs += [run("dynunet", 1, 0.5), run("ours", 2, 0.1)]
+    settings = {"datasets": ["A"], "minutes": 1, "at_once": 1, "devices": ["cpu"]}
+    where = {"device": "cpu", "torch": "2", "commit": "c", "date": "d"}
+    text = accuracy_report.markdown({"environment": where, "settings": settings, "runs": runs})
+    assert "| ours | 0 | +0.100 (+0.100 to +0.100) |" in text
+    assert "| ours | 0, 1 | +0.150 (+0.150 to +0.150) |" in text
+    assert "0, 1, 2" not in text
