@@ -175,7 +175,7 @@ def _add_accuracy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="+",
         default=[],
         metavar="NAME=OPTIONS",
-        help="further options for one dataset",
+        help="further options for a dataset, a model, or DATASET:MODEL",
     )
     accurate.add_argument("--work", type=Path, required=True, help="folder for the runs")
     accurate.add_argument(
@@ -191,9 +191,14 @@ def _accuracy(args: argparse.Namespace) -> int:
         if len(parts) != 3:
             raise ValueError(f"--transfer has {':'.join(parts)}, expected A:B:MODEL")
     options_of = [pair.partition("=")[::2] for pair in args.train_for]
-    for name in [name for a, b, _ in transfers for name in (a, b)] + [n for n, _ in options_of]:
-        if name not in by_name:
-            raise ValueError(f"got {name!r}, expected a name of {', '.join(by_name)}")
+    both = [f"{name}:{model}" for name in by_name for model in args.models]
+    for names, known in (
+        ([name for a, b, _ in transfers for name in (a, b)], list(by_name)),
+        ([name for name, _ in options_of], [*by_name, *args.models, *both]),
+    ):
+        for name in names:
+            if name not in known:
+                raise ValueError(f"got {name!r}, expected a name of {', '.join(known)}")
     settings = accuracy.Settings(
         datasets=args.datasets,
         work=args.work,

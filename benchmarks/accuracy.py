@@ -1,11 +1,14 @@
 """Accuracy at equal time: models trained in the same loop on the same splits, as users train them.
 
-Every model is trained from scratch on fold 0 of every dataset for the same minutes, with the same
-options, by `swin-umamba train`; the last weights, not those that scored best, predict the
-validation cases, and `swin-umamba evaluate` scores them. --transfer A:B:MODEL also trains on B with
-the encoder that was trained on A. Several trainings may share a GPU (--at-once): then each has its
-share of the GPU's time, so let all places be taken until the end. Each ends as a run in --work,
-with report and curves; runs that are complete there are not made again.
+Every model is trained from scratch on fold 0 of every dataset for the same minutes by
+`swin-umamba train`, with the same options but for those of --train-for; the last weights, not those
+that scored best, predict the validation cases, and `swin-umamba evaluate` scores them.
+--transfer A:B:MODEL also trains on B with the encoder that was trained on A. Several trainings may
+share a GPU (--at-once): then each has its share of the GPU's time, so let all places be taken until
+the end. On a GPU every model first takes one step on the first dataset, outside of all minutes:
+kernels that are compiled when they are first used are not compiled on one model's time. Each
+training ends as a run in --work, with report and curves; runs that are complete there are not made
+again.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +69,8 @@ class Job:
 class Settings:
     """See the help of `python -m benchmarks accuracy`. seeds: how many, for each dataset.
 
-    options: of `swin-umamba train`, for all; options_of: further ones, by name of a dataset.
+    options: of `swin-umamba train`, for all; options_of: further ones, by name of a dataset, of a
+    model, or of both as DATASET:MODEL.
     """
 
     datasets: Sequence[Path]
@@ -108,7 +113,9 @@ def command(job: Job, settings: Settings, device: str) -> list[str]:
     """The worker's: the options of `swin-umamba train` that are the job's, then the user's."""
     arguments = ["--model", job.model, "--seed", str(job.seed), "--minutes", str(settings.minutes)]
     arguments += ["--device", device, *settings.options]
-    arguments += settings.options_of.get(job.dataset.name, ())
+    # The narrower choice last: `swin-umamba train` takes the last of an option's values.
+    for name in (job.dataset.name, job.model, f"{job.dataset.name}:{job.model}"):
+        arguments += settings.options_of.get(name, ())
     if job.source is not None:
         # As good a start for the encoder as its own: it is not held back.
         encoder = settings.work / job.source / ENCODER
@@ -129,6 +136,32 @@ def alone(device: str, visible: str | None) -> tuple[str, dict[str, str]]:
     names = visible.split(",") if visible else None
     number = int(index or 0)
     return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number] if names else str(number)}
+
+
+def warm_up(settings: Settings, device: str) -> None:
+    """One step of every model at once, whose compiled kernels later processes find in their cache.
+
+    A model that fails here fails in its training too, which tells why.
+    """
+    device, sees = alone(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    with tempfile.TemporaryDirectory() as folder:
+        tried = replace(settings, work=Path(folder))
+        running = []
+        for model in settings.models:
+            words = command(Job(settings.datasets[0], model), tried, device)
+            worker = words.index("benchmarks.accuracy_worker")
+            words[worker : worker + 1] = ["swin_umamba.cli", "train"]
+            running.append(
+                subprocess.Popen(
+                    [*words, "--iterations", "1"],
+                    cwd=_ROOT,
+                    env={**os.environ, "OMP_NUM_THREADS": "1", **sees},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+        for process in running:
+            process.wait()
 
 
 class _Runner:
@@ -228,6 +261,8 @@ def run(settings: Settings, tree: str | None = None, out: Path | None = None) ->
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(facts(), indent=1) + "\n")
 
+    if settings.devices[0].startswith("cuda"):
+        warm_up(settings, settings.devices[0])
     runner = _Runner(settings, save)
     runner.run()
     return facts()
@@ -255,8 +290,12 @@ def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
         "batch_size": config["batch_size"],
         "patch_size": config["patch_size"],
         "lr": config["lr"],
+        "eps": config["eps"],
+        "model_options": config["model_options"],
         "iterations": len(records),
         "seconds": records[-1]["seconds"],
+        "first_step": records[0]["step"],  # with what is built then: a CUDA graph, kernels
+        "stepping": round(steps, 3),  # seconds, those of validations and checkpoints left out
         "skipped": sum("skipped" in record for record in records),
         "waited": sum(record["waited"] for record in records) / max(steps, 1e-9),
         "curve": [[r["seconds"], r["dsc"]] for r in records if r.get("dsc") is not None],

@@ -63,12 +63,37 @@ def _shown(runs: Iterable[dict[str, Any]], metric: str) -> str:
     return "; ".join(shown) or "-"
 
 
-def difference(first: dict[str, Any], second: dict[str, Any], metric: str) -> str:
-    """Mean of first - second over the cases of both, with its interval."""
-    one, two = case_values(first["scores"], metric), case_values(second["scores"], metric)
+def difference(
+    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]], metric: str
+) -> str:
+    """Mean of first - second over the cases of both, with its interval.
+
+    A case counts with its mean over the runs, so the interval says nothing of other seeds.
+    """
+    one, two = _over_runs(first, metric), _over_runs(second, metric)
     pairs = [one[name] - two[name] for name in one if name in two]
     mean, low, high = interval(pairs)
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _over_runs(runs: Sequence[dict[str, Any]], metric: str) -> dict[str, float]:
+    """The mean score over runs of each case that all of them score."""
+    found = [case_values(run["scores"], metric) for run in runs]
+    return {
+        name: float(np.mean([values[name] for values in found]))
+        for name in found[0]
+        if all(name in values for values in found)
+    }
+
+
+def _options(run: dict[str, Any]) -> str:
+    """What a model was trained with, where models of one dataset may differ."""
+    told = [f"lr {run['lr']:g}"]
+    # Files of before the models' options could differ do not hold them.
+    if "eps" in run:
+        told.append(f"eps {run['eps']:g}")
+        told += [f"{name} {value}" for name, value in run["model_options"].items()]
+    return ", ".join(told)
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -94,25 +119,26 @@ def markdown(facts: dict[str, Any]) -> str:
             runs = _runs(facts, dataset, model)
             if not runs:
                 reason = next(r["reason"] for r in own if r["model"] == model)
-                rows.append([model, reason, *["-"] * len(metrics)])
+                rows.append([model, "-", reason, *["-"] * len(metrics)])
                 continue
             steps = "; ".join(str(r["iterations"]) for r in runs)
-            rows.append([model, steps, *(_shown(runs, m) for m in metrics)])
+            rows.append([model, _options(runs[0]), steps, *(_shown(runs, m) for m in metrics)])
         lines += ["", f"### {dataset}", ""]
-        lines.append(table(["model", "steps", *(_METRICS[m] for m in metrics)], rows))
-        baseline = _runs(facts, dataset, "dynunet")
-        others = [r for r in scored if r["seed"] == 0 and r["model"] != "dynunet"]
-        if baseline and others:
-            lines += ["", "Against `dynunet`, case by case, first seed:", ""]
-            lines.append(
-                table(
-                    ["model", *(_METRICS[m] for m in metrics)],
-                    [
-                        [r["model"], *(difference(r, baseline[0], m) for m in metrics)]
-                        for r in others
-                    ],
-                )
-            )
+        lines.append(table(["model", "options", "steps", *(_METRICS[m] for m in metrics)], rows))
+        baseline = {r["seed"]: r for r in _runs(facts, dataset, "dynunet")}
+        rows = []
+        for model in unique(r["model"] for r in scored if r["model"] != "dynunet"):
+            ours = {r["seed"]: r for r in _runs(facts, dataset, model)}
+            common = sorted(ours.keys() & baseline.keys())
+            # What one seed tells, then what all tell that both models have.
+            for number in sorted({min(1, len(common)), len(common)} - {0}):
+                seeds = common[:number]
+                first, second = ([runs[seed] for seed in seeds] for runs in (ours, baseline))
+                told = ", ".join(map(str, seeds))
+                rows.append([model, told, *(difference(first, second, m) for m in metrics)])
+        if rows:
+            lines += ["", "Against `dynunet`, case by case, the mean of the seeds:", ""]
+            lines.append(table(["model", "seeds", *(_METRICS[m] for m in metrics)], rows))
     if "note" in facts:
         lines += ["", facts["note"]]
     return "\n".join(lines) + "\n"

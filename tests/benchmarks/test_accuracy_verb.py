@@ -38,6 +38,41 @@ def test_a_transfer_starts_from_the_encoder_of_its_source():
     assert words[words.index("--device") + 1] == "cuda:1"
 
 
+def test_options_of_a_dataset_a_model_or_both_the_narrowest_last():
+    options = {"B:dynunet": ["--lr", "3"], "dynunet": ["--lr", "2"], "B": ["--lr", "1"]}
+    settings = Settings([A, B], Path("work"), options_of=options)
+
+    def rates(job):
+        words = accuracy.command(job, settings, "cpu")
+        return [words[i + 1] for i, word in enumerate(words) if word == "--lr"]
+
+    assert rates(Job(B, "dynunet")) == ["1", "2", "3"]
+    assert rates(Job(A, "dynunet")) == ["2"]
+    assert rates(Job(A, "swin_umamba")) == []
+
+
+def test_one_step_of_every_model_is_made_outside_of_the_minutes(monkeypatch, tmp_path):
+    made = []
+
+    class Process:
+        def __init__(self, words, env, **rest):
+            made.append((words, env["CUDA_VISIBLE_DEVICES"]))
+
+        def wait(self):
+            return 1
+
+    monkeypatch.setattr(accuracy.subprocess, "Popen", Process)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    accuracy.warm_up(Settings([A, B], tmp_path / "work"), "cuda:1")
+    assert [words[words.index("--model") + 1] for words, _ in made] == list(accuracy.MODELS)
+    for words, sees in made:
+        assert words[1:5] == ["-m", "swin_umamba.cli", "train", str(A)]
+        assert words[-2:] == ["--iterations", "1"]
+        assert not words[5].startswith(str(tmp_path / "work"))
+        assert sees == "1"
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.parametrize(
     ("device", "visible", "expected"),
     [
@@ -59,6 +94,7 @@ def test_a_training_sees_its_own_gpu_alone(device, visible, expected):
         (["nowhere", "--transfer", "A:B:dynunet"], "expected a name of nowhere"),
         (["nowhere", "--transfer", "nowhere:nowhere:unet"], "which is none of the trainings"),
         (["nowhere", "--train-for", "A=--lr 1"], "expected a name of nowhere"),
+        (["nowhere", "--train-for", "nowhere:unet=--lr 1"], "nowhere:dynunet"),
         (["nowhere", "--seeds", "1", "2"], "expected one or 1"),
     ],
 )
@@ -105,10 +141,13 @@ def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
     moved = by_model["B", "swin_umamba_d, encoder from A"]
     for made in (by_model["A", "swin_umamba_d"], by_model["B", "swin_umamba_d"], moved):
         assert made["iterations"] == 2
+        assert 0 < made["first_step"] < made["stepping"] < made["seconds"]
+        assert made["model_options"]["dims"] == [8, 16]
         assert len(made["curve"]) == 2
         assert 0 <= made["scores"]["means"]["dsc"]["foreground"]["mean"] <= 1
     text = out.with_suffix(".md").read_text()
     assert "swin_umamba_d, encoder from A" in text
+    assert "lr 0.0001, eps 1e-05, dims [8, 16]" in text
     assert out.with_suffix(".png").stat().st_size > 1000
     assert "swin_umamba_d" in capsys.readouterr().out
 
@@ -140,4 +179,22 @@ def test_intervals_and_differences_are_over_cases():
     assert accuracy_report.case_values(two["scores"], "dsc") == pytest.approx({"a": 0.6, "b": 0.7})
     mean, low, high = accuracy_report.interval([0.5, 0.7])
     assert (mean, low, high) == pytest.approx((0.6, 0.5, 0.7))
-    assert accuracy_report.difference(one, two, "dsc") == "-0.050 (-0.100 to +0.000)"
+    assert accuracy_report.difference([one], [two], "dsc") == "-0.050 (-0.100 to +0.000)"
+    # Half as much where one of two runs is the same.
+    assert accuracy_report.difference([one, one], [one, two], "dsc") == "-0.025 (-0.050 to +0.000)"
+
+
+def test_differences_are_of_the_first_seed_and_of_all_that_both_models_have():
+    def run(model, seed, value):
+        scores = {"cases": [{"case": "a", "dsc": [value]}, {"case": "b", "dsc": [value]}]}
+        made = {"dataset": "A", "model": model, "seed": seed, "lr": 1e-3, "iterations": 9}
+        return made | {"scores": scores}
+
+    runs = [run("ours", 0, 0.5), run("dynunet", 0, 0.4), run("ours", 1, 0.7)]
+    runs += [run("dynunet", 1, 0.5), run("ours", 2, 0.1)]
+    settings = {"datasets": ["A"], "minutes": 1, "at_once": 1, "devices": ["cpu"]}
+    where = {"device": "cpu", "torch": "2", "commit": "c", "date": "d"}
+    text = accuracy_report.markdown({"environment": where, "settings": settings, "runs": runs})
+    assert "| ours | 0 | +0.100 (+0.100 to +0.100) |" in text
+    assert "| ours | 0, 1 | +0.150 (+0.150 to +0.150) |" in text
+    assert "0, 1, 2" not in text
