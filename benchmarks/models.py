@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import swin_umamba
 from benchmarks import peers
+from swin_umamba.compiling import compiled
 from swin_umamba.graphs import GraphedInference, GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 
@@ -180,8 +181,7 @@ def _compiled(make: Make) -> Make:
 
 
 def _fullgraph(model: nn.Module) -> nn.Module:
-    compiled: Any = torch.compile(model, fullgraph=True, dynamic=False)
-    module: nn.Module = compiled
+    module: nn.Module = compiled(model, fullgraph=True, dynamic=False)
     return module
 
 

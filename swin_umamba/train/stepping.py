@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swin_umamba.compiling import compiled
 from swin_umamba.data import Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
 from swin_umamba.graphs import GraphedStep
@@ -257,7 +258,7 @@ class Stepper:
                     self.model.unfreeze_encoder()
             self._frozen = frozen
             self._graph = None
-            net: Any = torch.compile(self.model) if self.config.compile else self.model
+            net: Any = compiled(self.model) if self.config.compile else self.model
             self._net = self.world.wrapped(net)
         return self._net
 

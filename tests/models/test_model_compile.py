@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InductorError
+from torch._inductor.graph import GraphLowering
 
 from swin_umamba import model_names
+from swin_umamba.blocks import UpBlock
+from swin_umamba.compiling import compiled
 from swin_umamba_ops.fused import _registration
 
 
@@ -68,3 +72,26 @@ def test_fullgraph_with_the_ops_of_gpus(name, train, amp, small, image, monkeypa
     ):
         compiled(image(1, 2, 32, 32))
     assert {"swin_umamba.ss2d_scan.default", "swin_umamba.layer_norm.default"} <= found
+
+
+def test_compiled_code_copies_no_map_around_our_ops(monkeypatch):
+    """Written for a CPU, with the ops of GPUs: all it has to make itself is the concatenation."""
+    written = []
+
+    def stop(code):
+        written.append(code.count("async_compile.cpp_pybinding("))
+        raise RuntimeError("written")
+
+    monkeypatch.setattr(_registration, "_SERVED", ("cpu",))
+    monkeypatch.setattr(GraphLowering, "save_output_code", stop)
+    block = UpBlock(8, 4).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    skip = torch.randn(2, 4, 16, 16).contiguous(memory_format=torch.channels_last)
+    for function in (compiled(block), torch.compile(block)):
+        torch._dynamo.reset()
+        caches = torch._inductor.config.patch(force_disable_caches=True)
+        with caches, pytest.raises(InductorError, match="written"):
+            function(x, skip)
+    ours, plain = written
+    assert ours == 1
+    assert plain > 1, "inductor keeps layouts now: swin_umamba.compiling has nothing left to do"

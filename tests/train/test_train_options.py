@@ -219,8 +219,7 @@ def test_graphs_train_as_single_launches_do(tmp_path: Path, amp: str) -> None:
 
 def test_compiled_models_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced, but not compiled to machine code, which would take minutes."""
-    traced = partial(torch.compile, backend="eager")
-    monkeypatch.setattr(stepping.torch, "compile", traced)
+    monkeypatch.setattr(stepping, "compiled", partial(torch.compile, backend="eager"))
     go(tmp_path / "plain", tiny_config(iterations=2))
     go(tmp_path / "compiled", tiny_config(iterations=2, compile=True))
     assert_same_weights(tmp_path / "plain", tmp_path / "compiled")
