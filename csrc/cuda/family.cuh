@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "backward.cuh"
+#include "check.cuh"
 #include "forward.cuh"
 #include "given.cuh"
 #include "image.cuh"
@@ -35,11 +36,6 @@ template <int N, class T, Walk kWalk>
 struct SourceOf<Sequence<N, T>, kWalk> {
   using type = SequenceSource<Mapping<N>, typename Value<T>::type, kWalk>;
 };
-
-inline void check(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return;
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
 
 // Calls f(kernel, threads, shared bytes) for the kernel that makes the pass.
 template <class Family, class F>
@@ -92,6 +88,16 @@ int resident_blocks(const ScanParams& p, Pass pass) {
 }
 
 template <class Family>
+int family_shared_bytes(const ScanParams& p) {
+  constexpr int kTurn = 16;  // see legs.cuh
+  int most = 0;
+  for (const Pass pass : {Pass::kForward, Pass::kForwardSplits, Pass::kBackward, Pass::kBackwardSplits}) {
+    with_kernel<Family>(p, pass, [&](auto, int, int bytes) { most = std::max(most, bytes + kTurn); });
+  }
+  return most;
+}
+
+template <class Family>
 int family_channel_blocks(const ScanParams& p) {
   return channel_blocks<typename SourceOf<Family, Walk::kForward>::type::M>(p);
 }
@@ -99,6 +105,7 @@ int family_channel_blocks(const ScanParams& p) {
 #define SWIN_UMAMBA_INSTANTIATE(...)                                             \
   template void launch_family<__VA_ARGS__>(const ScanParams&, Pass, void*);      \
   template int resident_blocks<__VA_ARGS__>(const ScanParams&, Pass);            \
+  template int family_shared_bytes<__VA_ARGS__>(const ScanParams&);              \
   template int family_channel_blocks<__VA_ARGS__>(const ScanParams&);
 
 }  // namespace swin_umamba

@@ -1,4 +1,4 @@
-// Picks the kernel family for a set of parameters, and the number of splits for a device.
+// Picks the kernel family for a set of parameters, and how a device's work is cut.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "check.cuh"
 #include "launch.h"
 #include "mapping.cuh"
 
@@ -46,16 +47,11 @@ auto with_family(const ScanParams& p, F f) {
   throw std::runtime_error("no scan kernel for N = " + std::to_string(p.N));
 }
 
-void check(cudaError_t error, const char* what) {
-  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
-}
-
 }  // namespace
 
 int max_states() { return 256; }
 
-// 16-byte rows of x, whole pairs in a row of proj, and weights that fit beside the rest in shared
-// memory.
+// 16-byte rows of x, whole pairs in a row of proj, and offsets into dt_weight of 32 bits.
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
   const bool states = N == 1 || N == 4 || N == 8 || N == 16 || N == 32 || N == 64;
   return capability >= 80 && dtype != kFloat32 && states && D % 8 == 0 && R % 2 == 0 && R <= 64;
@@ -64,6 +60,10 @@ bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
 // Whole pieces of four steps, and mamba-ssm's number of states: others have the general kernels.
 bool sequence_kernels_serve(int N, int64_t L, int capability) {
   return capability >= 80 && N > 8 && N <= 16 && L % 4 == 0;
+}
+
+int shared_bytes(const ScanParams& p) {
+  return with_family(p, [&](auto family) { return family_shared_bytes<decltype(family)>(p); });
 }
 
 int channel_blocks(const ScanParams& p) {
@@ -152,6 +152,13 @@ void launch(const ScanParams& p, Pass pass, std::uintptr_t stream) {
     launch_family<decltype(family)>(p, pass, reinterpret_cast<void*>(stream));
     return 0;
   });
+}
+
+int most_shared_bytes(int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "asking for the device's shared memory");
+  return value;
 }
 
 int driver_version() {

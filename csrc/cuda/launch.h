@@ -19,6 +19,9 @@ bool image_kernels_serve(int dtype, int D, int N, int R, int capability);
 bool sequence_kernels_serve(int N, int64_t L, int capability);
 // The most states that any kernel takes.
 int max_states();
+// Shared memory that the largest of their kernels wants for a block, and what a device gives to one.
+int shared_bytes(const ScanParams& p);
+int most_shared_bytes(int device);
 // Blocks of channels that a launch covers: ScanParams::blocks.
 int channel_blocks(const ScanParams& p);
 // How to cut the sequence so that the pass fills the current device: ScanParams has the fields.
@@ -49,6 +52,8 @@ template <class Family>
 void launch_family(const ScanParams& p, Pass pass, void* stream);
 template <class Family>
 int resident_blocks(const ScanParams& p, Pass pass);  // of one multiprocessor
+template <class Family>
+int family_shared_bytes(const ScanParams& p);
 template <class Family>
 int family_channel_blocks(const ScanParams& p);
 

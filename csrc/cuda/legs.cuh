@@ -36,6 +36,7 @@ struct Leg {
   // Leaves of a block's range its own tiles.
   template <bool kReverse>
   __device__ void cut(Block& w) const {
+    if (p.legs == 1) return;
     const int done = leg() * p.tiles_per_leg;
     if constexpr (kReverse) {
       w.last_tile -= done;

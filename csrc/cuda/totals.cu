@@ -3,9 +3,8 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
+#include "check.cuh"
 #include "launch.h"
 #include "math.cuh"
 
@@ -68,10 +67,7 @@ void launch_totals(Totals all, std::uintptr_t stream) {
   }
   if (grid == 0) return;
   totals_kernel<<<static_cast<unsigned>(grid), kThreads, 0, reinterpret_cast<cudaStream_t>(stream)>>>(all);
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(std::string("launching the sums' kernel: ") + cudaGetErrorString(error));
-  }
+  check(cudaGetLastError(), "launching the sums' kernel");
 }
 
 }  // namespace swin_umamba

@@ -6,6 +6,7 @@ launch.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +66,24 @@ def tiles(length: int) -> int:
     return -(-length // CHUNK)
 
 
+def _params(image: bool, fields: dict[str, int]) -> Any:
+    # The family of kernels goes by whether there is a proj.
+    scan_params = _extension.module().cuda.ScanParams(**fields)
+    return scan_params.with_addresses(Addresses(proj=int(image)))
+
+
+@functools.cache
+def why_too_large(device: torch.device, *, image: bool = False, **fields: int) -> str | None:
+    """Why the kernels for these `fields` of ScanParams cannot run for want of shared memory."""
+    cuda = _extension.module().cuda
+    wanted = cuda.shared_bytes(_params(image, fields))
+    index = torch.cuda.current_device() if device.index is None else device.index
+    most = cuda.most_shared_bytes(index)
+    if wanted <= most:
+        return None
+    return f"its kernels want {wanted} bytes of shared memory for a block, this GPU gives {most}"
+
+
 def make_plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
     """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
 
@@ -72,8 +91,7 @@ def make_plan(which: str, device: torch.device, *, image: bool = False, **fields
     the kernels that make dt themselves.
     """
     cuda = _extension.module().cuda
-    # The family of kernels goes by whether there is a proj.
-    params = cuda.ScanParams(**fields).with_addresses(Addresses(proj=int(image)))
+    params = _params(image, fields)
     params.directions = params.K
     with torch.cuda.device(device):
         params.blocks = cuda.channel_blocks(params)
@@ -93,6 +111,7 @@ def _launch(params: Any, which: str, device: torch.device) -> None:
     params = cuda.ScanParams(params)
     directions, blocks = params.directions, params.blocks
     params.directions = params.blocks = params.legs = 1
+    params.least_shared = 0
     for params.first_direction in range(directions):
         for params.first_block in range(blocks):
             cuda.launch(params, which, stream)

@@ -22,6 +22,7 @@ from swin_umamba_ops.backends._cuda_launch import (
     make_plan,
     run,
     tiles,
+    why_too_large,
 )
 from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums
 
@@ -57,7 +58,9 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
     if torch.cuda.get_device_capability(device) < _MIN_CAPABILITY:
         return "it needs compute capability 7.5 or newer"
     most = _extension.module().cuda.max_states()
-    return None if most >= N else f"it serves up to {most} states, not {N}"
+    if most < N:
+        return f"it serves up to {most} states, not {N}"
+    return why_too_large(device, N=N)  # the general kernels, which serve what others do not
 
 
 def _sum_rows(plan: Any) -> int:
@@ -73,7 +76,7 @@ def _image_kernels_serve(device: torch.device, dtype: torch.dtype, D: int, N: in
     major, minor = torch.cuda.get_device_capability(device)
     capability = 10 * major + minor
     serve: bool = _extension.module().cuda.image_kernels_serve(DTYPES[dtype], D, N, R, capability)
-    return serve
+    return serve and why_too_large(device, image=True, dtype=DTYPES[dtype], N=N, R=R) is None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -190,10 +193,10 @@ def ss2d_backward(
 
 
 @functools.cache
-def _sequence_kernels_serve(device: torch.device, N: int, L: int) -> bool:
+def _sequence_kernels_serve(device: torch.device, dtype: torch.dtype, N: int, L: int) -> bool:
     major, minor = torch.cuda.get_device_capability(device)
     serve: bool = _extension.module().cuda.sequence_kernels_serve(N, L, 10 * major + minor)
-    return serve
+    return serve and why_too_large(device, sequence=1, dtype=DTYPES[dtype], N=N) is None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -202,7 +205,7 @@ def _sequence_plan(
     delta_softplus: bool, out_dtype: torch.dtype,
 ) -> Any:  # fmt: skip
     B, D, L = shape
-    sequence = _sequence_kernels_serve(device, N, L)
+    sequence = _sequence_kernels_serve(device, dtype, N, L)
     return make_plan(
         which, device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
         delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype],

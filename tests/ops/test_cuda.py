@@ -165,7 +165,7 @@ def legs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.usefixtures("legs")
-@pytest.mark.parametrize("N", [1, 8, 16, 64])
+@pytest.mark.parametrize("N", [1, 8, 16, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_legs_agree_with_one_piece(N: int, dtype: torch.dtype) -> None:
     """More blocks than run at a time, so that some wait and some take the place of others."""
@@ -184,6 +184,27 @@ def test_legs_of_sequences_agree_with_one_piece(dtype: torch.dtype) -> None:
 
     inputs = cast_scan(make_scan(ScanCase(2, 72, 516, 16, 3)), dtype, "cuda")
     check_function(partial(both, selective_scan), partial(both, SCAN_REFERENCE), inputs)
+
+
+@pytest.mark.usefixtures("deterministic", "legs")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_deterministic_mode_takes_ranges_whole(dtype: torch.dtype) -> None:
+    """One launch for each set of sums: none has its legs."""
+    case = SS2DCase(2, 136, 17, 31, 16, 6)
+    check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(case, dtype))
+
+
+@pytest.mark.usefixtures("legs")
+def test_legs_in_a_graph_count_anew_each_time() -> None:
+    inputs = _inputs(SS2DCase(2, 136, 17, 31, 16, 6))
+    expected = ss2d(**inputs)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = ss2d(**inputs)
+    for _ in range(3):
+        captured.zero_()
+        graph.replay()
+        assert relative_error(captured, expected) < 1e-5
 
 
 def test_legs_are_chosen_where_blocks_fill_the_device_unevenly() -> None:
