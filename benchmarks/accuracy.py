@@ -138,30 +138,33 @@ def alone(device: str, visible: str | None) -> tuple[str, dict[str, str]]:
     return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number] if names else str(number)}
 
 
-def warm_up(settings: Settings, device: str) -> None:
-    """One step of every model at once, whose compiled kernels later processes find in their cache.
+def warm_up(settings: Settings, device: str) -> list[str]:
+    """One step of every model, whose compiled kernels later processes find in their cache.
 
-    A model that fails here fails in its training too, which tells why.
+    One after the other, as each may want the whole GPU. Returns the models that failed: their own
+    trainings tell why, or compile in their own time.
     """
     device, sees = alone(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    failed = []
     with tempfile.TemporaryDirectory() as folder:
         tried = replace(settings, work=Path(folder))
-        running = []
         for model in settings.models:
             words = command(Job(settings.datasets[0], model), tried, device)
             worker = words.index("benchmarks.accuracy_worker")
             words[worker : worker + 1] = ["swin_umamba.cli", "train"]
-            running.append(
-                subprocess.Popen(
+            try:
+                subprocess.run(
                     [*words, "--iterations", "1"],
                     cwd=_ROOT,
                     env={**os.environ, "OMP_NUM_THREADS": "1", **sees},
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
+                    timeout=_STARTUP,
+                    check=True,
                 )
-            )
-        for process in running:
-            process.wait()
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                failed.append(model)
+    return failed
 
 
 class _Runner:
@@ -253,6 +256,7 @@ def run(settings: Settings, tree: str | None = None, out: Path | None = None) ->
             "schema": SCHEMA,
             "environment": where,
             "settings": _plain(settings),
+            "not_warmed_up": cold,
             "runs": runs,
         }
 
@@ -261,8 +265,8 @@ def run(settings: Settings, tree: str | None = None, out: Path | None = None) ->
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(facts(), indent=1) + "\n")
 
-    if settings.devices[0].startswith("cuda"):
-        warm_up(settings, settings.devices[0])
+    device = settings.devices[0]
+    cold = warm_up(settings, device) if device.startswith("cuda") else []
     runner = _Runner(settings, save)
     runner.run()
     return facts()

@@ -72,6 +72,8 @@ def difference(
     """
     one, two = _over_runs(first, metric), _over_runs(second, metric)
     pairs = [one[name] - two[name] for name in one if name in two]
+    if not pairs:
+        return "-"
     mean, low, high = interval(pairs)
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
@@ -110,6 +112,9 @@ def markdown(facts: dict[str, Any]) -> str:
         f" {len(settings['devices'])}; fold 0, from scratch unless said, the last weights;"
         " mean over cases and 95 % bootstrap interval, then the means of further seeds."
     ]
+    if facts.get("not_warmed_up"):
+        cold = ", ".join(facts["not_warmed_up"])
+        lines += ["", f"With kernels still to compile when their time began: {cold}."]
     for dataset in settings["datasets"]:
         own = [r for r in facts["runs"] if r["dataset"] == dataset]
         scored = [r for r in own if "scores" in r]

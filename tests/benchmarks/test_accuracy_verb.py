@@ -54,16 +54,15 @@ def test_options_of_a_dataset_a_model_or_both_the_narrowest_last():
 def test_one_step_of_every_model_is_made_outside_of_the_minutes(monkeypatch, tmp_path):
     made = []
 
-    class Process:
-        def __init__(self, words, env, **rest):
-            made.append((words, env["CUDA_VISIBLE_DEVICES"]))
+    def run(words, env, **rest):
+        made.append((words, env["CUDA_VISIBLE_DEVICES"]))
+        if "swin_umamba_d" in words:
+            raise accuracy.subprocess.CalledProcessError(1, words)
 
-        def wait(self):
-            return 1
-
-    monkeypatch.setattr(accuracy.subprocess, "Popen", Process)
+    monkeypatch.setattr(accuracy.subprocess, "run", run)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    accuracy.warm_up(Settings([A, B], tmp_path / "work"), "cuda:1")
+    failed = accuracy.warm_up(Settings([A, B], tmp_path / "work"), "cuda:1")
+    assert failed == ["swin_umamba_d"]
     assert [words[words.index("--model") + 1] for words, _ in made] == list(accuracy.MODELS)
     for words, sees in made:
         assert words[1:5] == ["-m", "swin_umamba.cli", "train", str(A)]
@@ -182,6 +181,11 @@ def test_intervals_and_differences_are_over_cases():
     assert accuracy_report.difference([one], [two], "dsc") == "-0.050 (-0.100 to +0.000)"
     # Half as much where one of two runs is the same.
     assert accuracy_report.difference([one, one], [one, two], "dsc") == "-0.025 (-0.050 to +0.000)"
+
+
+def test_models_without_a_common_case_have_no_difference():
+    one, two = ({"scores": {"cases": [{"case": name, "dsc": [0.5]}]}} for name in "ab")
+    assert accuracy_report.difference([one], [two], "dsc") == "-"
 
 
 def test_differences_are_of_the_first_seed_and_of_all_that_both_models_have():
