@@ -100,6 +100,7 @@ void bind_cuda(py::module_ m) {
   m.def("max_states", &max_states);
   m.def("sequence_kernels_serve", &sequence_kernels_serve);
   m.def("channel_blocks", &channel_blocks);
+  m.def("leg_counters", &leg_counters);
   m.def("shared_bytes", &shared_bytes);
   m.def("most_shared_bytes", &most_shared_bytes);
   m.def("cut", [](ScanParams p, Pass pass) {

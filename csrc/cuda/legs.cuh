@@ -9,11 +9,6 @@
 
 namespace swin_umamba {
 
-constexpr int kMostWarps = 4;  // of a block
-
-// Numbers that a launch over so many ranges counts in: turns taken, and legs that are through.
-__host__ __device__ constexpr int64_t leg_counters(int64_t ranges) { return 1 + kMostWarps * ranges; }
-
 // Which leg of which range this block has.
 struct Leg {
   const ScanParams& p;

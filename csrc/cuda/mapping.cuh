@@ -27,7 +27,7 @@ struct Mapping {
   // Blocks that registers must leave room for on a multiprocessor, as measured: benchmarks/NOTES.md.
   static constexpr int kForwardBlocks = N == 16 ? 3 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
   static constexpr int kChannels = kWarps * WC;  // channels a block
-  // Floats of one step: (dt, dt * x) by channel, padded against bank conflicts.
+  // Floats of one step: (dt, dt * x), or (dt, dy), by channel, padded against bank conflicts.
   static constexpr int kForwardRow = 2 * WC + 8, kBackwardRow = 2 * WC + 4;
 };
 
@@ -144,7 +144,7 @@ struct Lane {
   }
 };
 
-// The staged values of one tile: Bs and Cs of the block, (dt, dt * x) of the warps, and in their place
+// The staged values of one tile: Bs and Cs of the block, (dt, dt * x) or (dt, dy) of the warps, and in their place
 // y by channel when the tile has been scanned.
 template <class M, bool kBackward>
 struct Stage {

@@ -10,6 +10,11 @@ enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 // Atomic additions take subnormal numbers for 0, which gradients by A of tiny steps are.
 constexpr float kSumScale = 1 << 24;
 
+// Numbers that a launch over so many ranges of sequences counts in: turns taken, and legs that are
+// through, for every warp of a block. See legs.cuh.
+constexpr int kMostWarps = 4;
+constexpr int64_t leg_counters(int64_t ranges) { return 1 + kMostWarps * ranges; }
+
 // Letters: B batch, K directions, D channels, L steps (H * W), N states, G groups, R dt_rank.
 // A stride counts elements. A null pointer means "not given" or "not wanted".
 struct ScanParams {
@@ -58,7 +63,7 @@ struct ScanParams {
   float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
   float* split_dt = nullptr;     // (B, K, splits, D): the sum of dt over a split
   float* leg_state = nullptr;    // (B, K, splits, D, N): what a leg leaves to the next
-  int32_t* leg_turns = nullptr;  // (2, 1 + 4 * B * directions * blocks * splits) zeros: a row a launch
+  int32_t* leg_turns = nullptr;  // (2, leg_counters(B * directions * blocks * splits)) zeros: a row a launch
 
   // Backward. dout: (B, L, D), float32, or of dtype where `sequence` is set; dx, ddelta, dBs, dCs are
   // laid out as their inputs' strides say, dx and dBs, dCs in float32 where they are added to.

@@ -16,7 +16,6 @@ from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._device import current
 
 CHUNK = 32  # kTile in csrc/cuda/mapping.cuh
-_MOST_WARPS = 4  # of a block: csrc/cuda/legs.cuh
 
 
 class Addresses(NamedTuple):
@@ -132,7 +131,8 @@ def run(which: str, plan: Any, like: Tensor, addresses: Addresses, **fields: int
     if plan.legs > 1:
         ranges = plan.B * plan.directions * plan.blocks * splits
         left = like.new_empty((plan.B, plan.K, splits, plan.D, plan.N), dtype=torch.float32)
-        turns = like.new_zeros((2, 1 + _MOST_WARPS * ranges), dtype=torch.int32)
+        counters = _extension.module().cuda.leg_counters(ranges)
+        turns = like.new_zeros((2, counters), dtype=torch.int32)
         addresses = addresses._replace(leg_state=left.data_ptr(), leg_turns=turns.data_ptr())
     params = plan.with_addresses(addresses)
     for name, value in fields.items():
