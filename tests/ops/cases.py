@@ -183,9 +183,12 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
     return 0.0 if error == 0.0 else error / norm if norm else math.inf
 
 
-def rounded_again(inputs: Tensors) -> Tensors:
+_DRAWS = 10  # of moved inputs
+
+
+def rounded_again(inputs: Tensors, draw: int = 0) -> Tensors:
     """The inputs in float64, every element moved by up to half a unit in its last place."""
-    g = _generator(11)
+    g = _generator(11 + draw)
 
     def moved(t: Tensor) -> Tensor:
         part = 2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1
@@ -194,8 +197,8 @@ def rounded_again(inputs: Tensors) -> Tensors:
     return {name: moved(t) for name, t in inputs.items()}
 
 
-def assert_close_to_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> None:
-    """Every tensor's relative error is at most twice that of the plain computations.
+def too_far_from_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> list[str]:
+    """Which tensors' relative errors are more than twice those of the plain computations.
 
     actual: what a backend returns. exact: float64 on the same rounded inputs. plain: what may be
     lost anyway, the worst counting: the straightforward computation in actual's precision, and
@@ -213,6 +216,12 @@ def assert_close_to_float64(actual: Tensors, exact: Tensors, *plain: Tensors) ->
         error = relative_error(value, exact[name])
         if not error <= bound:  # a NaN is a failure too
             failures.append(f"{name}: error {error:.3g} above {bound:.3g}")
+    return failures
+
+
+def assert_close_to_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> None:
+    """No tensor is too far."""
+    failures = too_far_from_float64(actual, exact, *plain)
     assert not failures, "; ".join(failures)
 
 
@@ -227,6 +236,15 @@ def check_function(
     in_float64 = {name: t.double() for name, t in on_cpu.items()}
     gradient = noise_like(plain_function(*in_float64.values()))
     exact = with_gradients(plain_function, in_float64, gradient)
-    plain = with_gradients(plain_function, on_cpu, gradient)
-    moved = with_gradients(plain_function, rounded_again(on_cpu), gradient)
-    assert_close_to_float64(with_gradients(function, inputs, gradient), exact, plain, moved)
+    actual = with_gradients(function, inputs, gradient)
+    plain = [with_gradients(plain_function, on_cpu, gradient)]
+    # One draw of moved inputs may miss by luck what ten show to be lost: where a small gradient is
+    # left of large summands, they differ twentyfold. More are made only where fewer do not explain
+    # an error.
+    for draw in range(_DRAWS):
+        moved = rounded_again(on_cpu, draw)
+        plain.append(with_gradients(plain_function, moved, gradient))
+        failures = too_far_from_float64(actual, exact, *plain)
+        if not failures:
+            return
+    raise AssertionError("; ".join(failures))
