@@ -175,14 +175,9 @@ def _compiled(make: Make) -> Make:
         model: nn.Module, image: Tensor, target: Tensor, dtype: torch.dtype | None
     ) -> Call:
         # The optimised module shares its parameters with the model, whose gradients are read.
-        return make(_fullgraph(model), image, target, dtype)
+        return make(compiled(model, fullgraph=True, dynamic=False), image, target, dtype)
 
     return of_compiled
-
-
-def _fullgraph(model: nn.Module) -> nn.Module:
-    module: nn.Module = compiled(model, fullgraph=True, dynamic=False)
-    return module
 
 
 def competitors(device: torch.device) -> list[ModelCompetitor]:

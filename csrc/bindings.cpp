@@ -103,15 +103,7 @@ void bind_cuda(py::module_ m) {
   m.def("leg_counters", &leg_counters);
   m.def("shared_bytes", &shared_bytes);
   m.def("most_shared_bytes", &most_shared_bytes);
-  m.def("cut", [](ScanParams p, Pass pass) {
-    const Cut cut = choose_cut(p, pass);
-    p.splits = cut.splits;
-    p.tiles_per_split = cut.tiles_per_split;
-    p.legs = cut.legs;
-    p.tiles_per_leg = cut.tiles_per_leg;
-    p.least_shared = cut.least_shared;
-    return p;
-  }, "A copy, cut so that the pass fills the current device.");
+  m.def("cut", &cut);
   m.def("launch", &launch);
   m.def("launch_totals", &::launch_totals);
   m.def("driver_version", &driver_version);

@@ -16,5 +16,6 @@ def compiled(model: nn.Module, *, fullgraph: bool = False, dynamic: bool | None 
     in an order of its own: copies before and after each of our ops. fullgraph, dynamic: as of
     torch.compile. For small batches CUDA graphs gain more: `swin_umamba.graphs`.
     """
-    options: dict[str, str | int | bool | Any] = {"layout_optimization": False}
-    return torch.compile(model, fullgraph=fullgraph, dynamic=dynamic, options=options)
+    return torch.compile(
+        model, fullgraph=fullgraph, dynamic=dynamic, options={"layout_optimization": False}
+    )

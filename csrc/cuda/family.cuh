@@ -2,7 +2,6 @@
 #pragma once
 
 #include <algorithm>
-#include <stdexcept>
 
 #include "backward.cuh"
 #include "check.cuh"
@@ -10,7 +9,6 @@
 #include "given.cuh"
 #include "image.cuh"
 #include "launch.h"
-#include "legs.cuh"
 #include "sequence.cuh"
 
 namespace swin_umamba {

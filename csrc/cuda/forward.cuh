@@ -31,7 +31,7 @@ __device__ inline void fold_splits(const ScanParams& p, const Block& w, const La
   const int count = backward ? p.splits - 1 - w.split : w.split;
   for (int i = 0; i < count; ++i) {
     const int split = backward ? p.splits - 1 - i : i;
-    const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * p.splits + split;
+    const int64_t row = w.split_row(p, split);
     float added[M::P][M::S];
     load_states<M>(p, w, t, p.split_state + row * p.D * p.N, added);
 #pragma unroll
@@ -50,7 +50,7 @@ __device__ inline void load_split(const ScanParams& p, const Block& w, const Leg
                                   float (&v)[M::P][M::S], float (&sum_dt)[M::P]) {
   if (leg.first()) return;
   leg.wait<M>(t);
-  const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * p.splits + w.split;
+  const int64_t row = w.split_row(p, w.split);
   load_states<M>(p, w, t, p.split_state + row * p.D * p.N, v);
 #pragma unroll
   for (int c = 0; c < M::P; ++c) {
@@ -61,7 +61,7 @@ __device__ inline void load_split(const ScanParams& p, const Block& w, const Leg
 template <class M>
 __device__ inline void save_split(const ScanParams& p, const Block& w, const Leg& leg, const Lane<M>& t,
                                   const float (&v)[M::P][M::S], const float (&sum_dt)[M::P]) {
-  const int64_t row = (static_cast<int64_t>(w.b) * p.K + w.k) * p.splits + w.split;
+  const int64_t row = w.split_row(p, w.split);
   save_states<M>(p, w, t, p.split_state + row * p.D * p.N, v);
 #pragma unroll
   for (int c = 0; c < M::P; ++c) {

@@ -98,7 +98,7 @@ constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 
 // instructions: splits make more of them, and a launch of their own. Legs let multiprocessors share
 // evenly what they would else have by whole blocks, at a few more starts and ends; but blocks that wait
 // for their turn take places, and crowd others, so that there may not be many more places than ranges.
-Cut choose_cut(const ScanParams& p, Pass pass) {
+ScanParams cut(ScanParams p, Pass pass) {
   constexpr double kLegs = 1.04, kFull = 0.75;
   constexpr double kFold = 0.05;  // of a tile, to take in what one split adds
   constexpr int kLegTiles = 12, kMostLegs = 16, kMostSplits = 64;
@@ -112,36 +112,39 @@ Cut choose_cut(const ScanParams& p, Pass pass) {
   const int resident = most(pass), resident_before = most(forward ? Pass::kForwardSplits : Pass::kBackwardSplits);
   const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
   const double jobs = static_cast<double>(p.B) * p.directions * channel_blocks(p) / processors;
-  Cut best;
+  ScanParams best = p;
   double least = 0;
   for (int splits = 1; splits <= std::min(tiles, kMostSplits); ++splits) {
     const int per_split = ceil_div(tiles, splits);
     if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
-    const auto consider = [&](const Cut& cut, int places) {
+    p.splits = splits;
+    p.tiles_per_split = per_split;
+    const auto consider = [&](int legs, int per_leg, int places) {
+      p.legs = legs;
+      p.tiles_per_leg = per_leg;
+      p.least_shared = places < resident ? shared / (places + 1) : 0;
       // Of a launch over so many ranges of each sequence.
       const auto rounds = [&](int ranges, int places, int resident) {
         const double blocks = jobs * ranges;
-        if (cut.legs > 1) return kLegs * blocks / speed(std::min<double>(blocks, places) / resident);
+        if (legs > 1) return kLegs * blocks / speed(std::min<double>(blocks, places) / resident);
         const int most = std::ceil(blocks), last = (most - 1) % places + 1;  // that run to the end alone
         return most - last + last / speed(static_cast<double>(last) / resident);
       };
       double time = rounds(splits, places, resident) * (per_split + (splits > 1 ? kFold * splits : 0));
       if (splits > 1) {
-        const int before = cut.least_shared > 0 ? std::min(places, resident_before) : resident_before;
+        const int before = p.least_shared > 0 ? std::min(places, resident_before) : resident_before;
         time += rounds(splits - 1, before, resident_before) * speed.extra * per_split;
       }
       if (least > 0 && time > 0.997 * least) return;
-      best = cut;
+      best = p;
       least = time;
     };
-    consider({splits, per_split, 1, per_split, 0}, resident);
+    consider(1, per_split, resident);
     const int legs = std::min(per_split / kLegTiles, kMostLegs);
     if (legs < 2) continue;
     const int per_leg = ceil_div(per_split, legs);
     for (int places = 1; places <= resident && kFull * places <= jobs * splits; ++places) {
-      consider({splits, per_split, ceil_div(per_split, per_leg), per_leg,
-                places < resident ? shared / (places + 1) : 0},
-               places);
+      consider(ceil_div(per_split, per_leg), per_leg, places);
     }
   }
   return best;

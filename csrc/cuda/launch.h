@@ -24,11 +24,8 @@ int shared_bytes(const ScanParams& p);
 int most_shared_bytes(int device);
 // Blocks of channels that a launch covers: ScanParams::blocks.
 int channel_blocks(const ScanParams& p);
-// How to cut the sequence so that the pass fills the current device: ScanParams has the fields.
-struct Cut {
-  int32_t splits = 1, tiles_per_split = 0, legs = 1, tiles_per_leg = 0, least_shared = 0;
-};
-Cut choose_cut(const ScanParams& p, Pass pass);
+// p with its sequences cut, splits to least_shared, so that the pass fills the current device.
+ScanParams cut(ScanParams p, Pass pass);
 // Throws std::runtime_error with CUDA's reason where the launch fails. `stream` is a cudaStream_t.
 void launch(const ScanParams& p, Pass pass, std::uintptr_t stream);
 // One launch for all of `all`.

@@ -73,7 +73,7 @@ struct Leg {
 
   // The state between two legs.
   __device__ float* state(const Block& w) const {
-    return p.leg_state + ((static_cast<int64_t>(w.b) * p.K + w.k) * p.splits + w.split) * p.D * p.N;
+    return p.leg_state + w.split_row(p, w.split) * p.D * p.N;
   }
   template <class M>
   __device__ void receive(const Block& w, const Lane<M>& t, float (&v)[M::P][M::S]) const {

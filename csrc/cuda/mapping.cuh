@@ -101,6 +101,10 @@ struct Block {
   }
   // Steps of a tile that exist.
   __device__ int steps(int tile) const { return min(kTile, length - tile * kTile); }
+  // Row of a split of this sequence in an array of (B, K, splits, ..).
+  __device__ int64_t split_row(const ScanParams& p, int split) const {
+    return (static_cast<int64_t>(b) * p.K + k) * p.splits + split;
+  }
   // Row of the parameter gradients' sums that this block adds to.
   __device__ int64_t sum_row(const ScanParams& p) const {
     return static_cast<uint32_t>(b * p.splits + split) % static_cast<uint32_t>(p.sum_rows);

@@ -57,6 +57,24 @@ def load_steps(
     return (places, xs, dts, Bs, Cs), at, inner
 
 
+@triton.jit
+def own_inputs(
+    bc, dt, weight, bias, b, k, first_d, D, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+    T: tl.constexpr, C: tl.constexpr, STAGED: tl.constexpr,
+):  # fmt: skip
+    """Where a program's sequence begins in bc, with the R values of dt's projection, and its lanes'
+    Bs; then its dt, or, STAGED, its scratch for it, and its channels' weight and bias of dt."""
+    low_rank = bc + (b * bc_b + k * bc_k)
+    bc = low_rank + (R + nl) * bc_n
+    if STAGED:
+        dt += tl.program_id(0).to(tl.int64) * (T * staged_row(C))
+        weight += (k * D + first_d) * R
+        bias += k * D + first_d
+    else:
+        dt = dt + b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
+    return low_rank, bc, dt, weight, bias
+
+
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def forward_kernel(
     x, dt, bc, weight, bias, A, y, states, last, split_state, split_dt,
@@ -102,16 +120,11 @@ def forward_kernel(
     at_x = wide_b * x_b + k * x_k + first_d * x_d
     x += at_x + dl * x_d
     y += at_x
-    bc += wide_b * bc_b + k * bc_k
-    low_rank = bc
-    bc += (R + nl) * bc_n
-    dt_rows = None
-    if STAGED:
-        dt += tl.program_id(0).to(tl.int64) * (T * staged_row(DH * DL))
-        weight += (k * D + first_d) * R
-        bias += k * D + first_d
-    else:
-        dt_rows = dt + wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
+    low_rank, bc, dt, weight, bias = own_inputs(
+        bc, dt, weight, bias, wide_b, k, first_d, D, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+        T, DH * DL, STAGED,
+    )  # fmt: skip
+    dt_rows = None if STAGED else dt
     A += (k * D + first_d) * N + lanes
     A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
 
@@ -212,16 +225,11 @@ def split_kernel(
 
     wide_b = b.to(tl.int64)
     x += wide_b * x_b + k * x_k + first_d * x_d + dl * x_d
-    bc += wide_b * bc_b + k * bc_k
-    low_rank = bc
-    bc += (R + nl) * bc_n
-    dt_rows = None
-    if STAGED:
-        dt += tl.program_id(0).to(tl.int64) * (T * staged_row(DH * DL))
-        weight += (k * D + first_d) * R
-        bias += k * D + first_d
-    else:
-        dt_rows = dt + wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
+    low_rank, bc, dt, weight, bias = own_inputs(
+        bc, dt, weight, bias, wide_b, k, first_d, D, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+        T, DH * DL, STAGED,
+    )  # fmt: skip
+    dt_rows = None if STAGED else dt
     if BACKWARD:
         bc += N * bc_n
     A += (k * D + first_d) * N + lanes
