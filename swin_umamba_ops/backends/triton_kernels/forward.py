@@ -59,20 +59,18 @@ def load_steps(
 
 @triton.jit
 def own_inputs(
-    bc, dt, weight, bias, b, k, first_d, D, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+    bc, dt, b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
     T: tl.constexpr, C: tl.constexpr, STAGED: tl.constexpr,
 ):  # fmt: skip
     """Where a program's sequence begins in bc, with the R values of dt's projection, and its lanes'
-    Bs; then its dt, or, STAGED, its scratch for it, and its channels' weight and bias of dt."""
+    Bs; then its dt, or, STAGED, its scratch for it."""
     low_rank = bc + (b * bc_b + k * bc_k)
     bc = low_rank + (R + nl) * bc_n
     if STAGED:
         dt += tl.program_id(0).to(tl.int64) * (T * staged_row(C))
-        weight += (k * D + first_d) * R
-        bias += k * D + first_d
     else:
         dt = dt + b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
-    return low_rank, bc, dt, weight, bias
+    return low_rank, bc, dt
 
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
@@ -120,10 +118,12 @@ def forward_kernel(
     at_x = wide_b * x_b + k * x_k + first_d * x_d
     x += at_x + dl * x_d
     y += at_x
-    low_rank, bc, dt, weight, bias = own_inputs(
-        bc, dt, weight, bias, wide_b, k, first_d, D, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
-        T, DH * DL, STAGED,
-    )  # fmt: skip
+    low_rank, bc, dt = own_inputs(
+        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n, T, DH * DL, STAGED
+    )
+    if STAGED:
+        weight += (k * D + first_d) * R
+        bias += k * D + first_d
     dt_rows = None if STAGED else dt
     A += (k * D + first_d) * N + lanes
     A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
@@ -225,10 +225,12 @@ def split_kernel(
 
     wide_b = b.to(tl.int64)
     x += wide_b * x_b + k * x_k + first_d * x_d + dl * x_d
-    low_rank, bc, dt, weight, bias = own_inputs(
-        bc, dt, weight, bias, wide_b, k, first_d, D, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
-        T, DH * DL, STAGED,
-    )  # fmt: skip
+    low_rank, bc, dt = own_inputs(
+        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n, T, DH * DL, STAGED
+    )
+    if STAGED:
+        weight += (k * D + first_d) * R
+        bias += k * D + first_d
     dt_rows = None if STAGED else dt
     if BACKWARD:
         bc += N * bc_n
