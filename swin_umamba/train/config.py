@@ -77,7 +77,7 @@ class TrainConfig:
     overlap: float = 0.5  # of neighbouring windows in validation
     seed: int = 0
     device: str = "auto"  # "auto" takes a CUDA device if there is one, else the CPU
-    amp: str = "auto"  # on CUDA devices; "auto" takes bf16 where it is supported, else fp16
+    amp: str = "auto"  # on CUDA devices, validations included; "auto": bf16 if supported, else fp16
     workers: int | None = None  # processes that cut patches; None: up to 8 for a GPU, 0 for a CPU
     compile: bool = False  # torch.compile
     cuda_graph: bool = False  # a step's kernels in one launch: up to 10x faster for small batches

@@ -58,10 +58,15 @@ def checkpoint_activations(model: SegmentationModel) -> None:
             )
 
 
+def amp_on(device: torch.device, amp: str) -> str:
+    """What a config's `amp` comes to there: "off", "bf16" or "fp16"."""
+    if device.type != "cuda":
+        return "off"
+    if amp == "auto":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return amp
+
+
 def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
     """The dtype for autocast, or None to stay in float32."""
-    if amp == "off" or device.type != "cuda":
-        return None
-    if amp == "auto":
-        amp = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp_on(device, amp)]

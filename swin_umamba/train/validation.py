@@ -16,6 +16,7 @@ from swin_umamba.models import SegmentationModel
 from swin_umamba.overlays import save_overlay
 from swin_umamba.predict import predict_stack
 from swin_umamba.train.config import TrainConfig
+from swin_umamba.train.network import amp_on
 from swin_umamba.train.world import World
 
 Labels = npt.NDArray[np.int64]
@@ -36,7 +37,7 @@ class Score:
 
 
 class Validation:
-    """Whole images, segmented window by window as predictions are.
+    """Whole images, segmented window by window as predictions are, in the training's precision.
 
     Slices of one volume, which stand together in `cases`, are scored as one. Ignored pixels count
     as background in both. Several processes share the volumes. overlays: so many of this
@@ -54,6 +55,7 @@ class Validation:
     ) -> None:
         self.folder, self.overlays = folder, overlays
         self.cases, self.config, self.world = cases, config, world
+        self.amp = amp_on(world.device, config.amp)
         names = [case.volume for case in cases]
         groups = [list(group) for _, group in groupby(range(len(names)), key=names.__getitem__)]
         self.volumes = groups[world.rank :: world.size]
@@ -83,6 +85,7 @@ class Validation:
                 patch_size=config.patch_size,
                 overlap=config.overlap,
                 batch_size=max(PIXELS // (height * width), 1),
+                amp=self.amp,
             )
             predicted.append(np.where(masks < 0, 0, probabilities.argmax(1)))
             true.append(np.maximum(masks, 0))

@@ -20,8 +20,10 @@ from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.metrics import dice
-from swin_umamba.train import Progress, TrainConfig, TrainResult, train
+from swin_umamba.predict import predict_stack
+from swin_umamba.train import Progress, TrainConfig, TrainResult, train, validation
 from swin_umamba.train import stepping as stepping_module
+from swin_umamba.train.network import amp_on
 from swin_umamba.train.schedule import learning_rate
 from swin_umamba.weights import load_weights, read_config
 
@@ -277,15 +279,31 @@ def test_trains_under_ddp(name: str, tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize("amp", ["bf16", "fp16", "off"])
+def test_precision_is_the_config_s_on_a_gpu_and_full_on_a_cpu(amp: str) -> None:
+    assert amp_on(torch.device("cuda"), amp) == amp
+    assert amp_on(torch.device("cpu"), amp) == "off"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("amp", ["auto", "bf16", "fp16", "off"])
-def test_trains_on_a_gpu(tmp_path: Path, amp: str) -> None:
+def test_trains_and_validates_on_a_gpu(
+    tmp_path: Path, amp: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated = []
+
+    def segment(*given: Any, **options: Any) -> Any:
+        validated.append(options["amp"])
+        return predict_stack(*given, **options)
+
+    monkeypatch.setattr(validation, "predict_stack", segment)
     result = _train(
         tmp_path / "run", device="cuda", amp=amp, iterations=120, validate_every=120, warmup=0.1
     )
     assert result.dsc is not None
     assert result.dsc > 0.85
     assert all(p.dtype == torch.float32 for p in result.model.parameters())
+    assert set(validated) == {amp_on(torch.device("cuda"), amp)}
 
 
 @pytest.mark.gpu
