@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -168,6 +170,24 @@ def _add_accuracy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     accurate.add_argument("--devices", nargs="+", default=["cuda:0"], help="default cuda:0")
     accurate.add_argument("--at-once", type=int, default=1, help="trainings on a device (1)")
     accurate.add_argument(
+        "--together",
+        action="store_true",
+        help="the models of one dataset and seed at once on one device; --at-once counts seeds",
+    )
+    accurate.add_argument(
+        "--start-until",
+        type=float,
+        default=math.inf,
+        metavar="SECONDS",
+        help="start no training later than this: another call takes the rest",
+    )
+    accurate.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="JSON",
+        help="a file of the same command, commit and kind of device, whose scores to take over",
+    )
+    accurate.add_argument(
         "--train", default="", metavar="OPTIONS", help="of `swin-umamba train`, for all"
     )
     accurate.add_argument(
@@ -208,16 +228,26 @@ def _accuracy(args: argparse.Namespace) -> int:
         minutes=args.minutes,
         devices=args.devices,
         at_once=args.at_once,
+        together=args.together,
+        start_until=args.start_until,
         options=shlex.split(args.train),
         options_of={name: shlex.split(text) for name, text in options_of},
     )
-    facts = accuracy.run(settings, tree=args.commit, out=args.out)
+    earlier = None if args.earlier is None else _accuracy_facts(args.earlier)
+    facts = accuracy.run(settings, tree=args.commit, out=args.out, earlier=earlier)
     text = accuracy_report.markdown(facts)
     print(text)
     if args.out is not None:
         args.out.with_suffix(".md").write_text(text)
         accuracy_report.plot(facts, args.out.with_suffix(".png"))
     return int(any("reason" in made for made in facts["runs"]))
+
+
+def _accuracy_facts(path: Path) -> dict[str, Any]:
+    facts = accuracy_report.load(path)
+    if facts is None:
+        raise ValueError(f"--earlier has {path}, which holds no accuracies")
+    return facts
 
 
 def _add_model_choice(parser: argparse.ArgumentParser) -> None:

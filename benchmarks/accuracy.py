@@ -5,22 +5,27 @@ Every model is trained from scratch on fold 0 of every dataset for the same minu
 that scored best, predict the validation cases, and `swin-umamba evaluate` scores them.
 --transfer A:B:MODEL also trains on B with the encoder that was trained on A. Several trainings may
 share a GPU (--at-once): then each has its share of the GPU's time, so let all places be taken until
-the end. On a GPU every model first takes one step on the first dataset, outside of all minutes:
-kernels that are compiled when they are first used are not compiled on one model's time. Each
-training ends as a run in --work, with report and curves; runs that are complete there are not made
-again.
+the end. With --together the models of one dataset and seed share a device in the same minutes, and
+nothing else trains there. On a GPU every model first takes one step on the first dataset, outside
+of all minutes: kernels that are compiled when they are first used are not compiled on one model's
+time. Each training ends as a run in --work, with report and curves. Runs that are complete there,
+or have their scores in --earlier, are not made again; with --together, only if all of their seed
+are.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +39,7 @@ MODELS = ("swin_umamba", "swin_umamba_d", "dynunet")
 DONE, ENCODER = "scores.json", "encoder.safetensors"
 _ROOT = Path(__file__).resolve().parents[1]
 _STARTUP = 300  # seconds that a training may take beyond its minutes
+_SAME = ("device", "torch", "commit")  # of the environments of runs in one file
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,9 @@ class Job:
 class Settings:
     """See the help of `python -m benchmarks accuracy`. seeds: how many, for each dataset.
 
-    options: of `swin-umamba train`, for all; options_of: further ones, by name of a dataset, of a
-    model, or of both as DATASET:MODEL.
+    at_once: trainings on a device, or with `together` such groups of them. start_until: seconds
+    after which no training starts. options: of `swin-umamba train`, for all; options_of: further
+    ones, by name of a dataset, of a model, or of both as DATASET:MODEL.
     """
 
     datasets: Sequence[Path]
@@ -81,6 +88,8 @@ class Settings:
     minutes: float = 3.0
     devices: Sequence[str] = ("cpu",)
     at_once: int = 1
+    together: bool = False
+    start_until: float = math.inf
     options: Sequence[str] = ()
     options_of: dict[str, Sequence[str]] = field(default_factory=dict)
 
@@ -107,6 +116,17 @@ def jobs(settings: Settings) -> list[Job]:
     if missing:
         raise ValueError(f"--transfer needs {missing[0]}, which is none of the trainings")
     return found
+
+
+def groups(settings: Settings) -> list[list[Job]]:
+    """The trainings that start at once on one device."""
+    found = jobs(settings)
+    if not settings.together:
+        return [[job] for job in found]
+    if settings.transfers:
+        raise ValueError("--together has no place for --transfer, which waits for another training")
+    count = len(settings.models)
+    return [found[first : first + count] for first in range(0, len(found), count)]
 
 
 def command(job: Job, settings: Settings, device: str) -> list[str]:
@@ -141,14 +161,14 @@ def alone(device: str, visible: str | None) -> tuple[str, dict[str, str]]:
 def warm_up(settings: Settings, device: str) -> list[str]:
     """One step of every model, whose compiled kernels later processes find in their cache.
 
-    One after the other, as each may want the whole GPU. Returns the models that failed: their own
+    As many of them at once as will train on the GPU. Returns the models that failed: their own
     trainings tell why, or compile in their own time.
     """
     device, sees = alone(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        tried = replace(settings, work=Path(folder))
-        for model in settings.models:
+
+    def fails(model: str) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            tried = replace(settings, work=Path(folder))
             words = command(Job(settings.datasets[0], model), tried, device)
             worker = words.index("benchmarks.accuracy_worker")
             words[worker : worker + 1] = ["swin_umamba.cli", "train"]
@@ -163,20 +183,30 @@ def warm_up(settings: Settings, device: str) -> list[str]:
                     check=True,
                 )
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
-                failed.append(model)
-    return failed
+                return True
+        return False
+
+    at_once = settings.at_once * len(groups(settings)[0])
+    with ThreadPoolExecutor(at_once) as pool:
+        failures = pool.map(fails, settings.models)
+        return [model for model, failed in zip(settings.models, failures, strict=True) if failed]
 
 
 class _Runner:
-    """Places on devices, each taking the next job whose source is there."""
+    """Places on devices, each taking the next group whose sources are there."""
 
-    def __init__(self, settings: Settings, on_done: Callable[[], None]) -> None:
-        self.settings, self.on_done = settings, on_done
-        self.waiting: list[Job] = jobs(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        missing: list[list[Job]],
+        started: float,
+        on_done: Callable[[], None],
+    ) -> None:
+        self.settings, self.started, self.on_done = settings, started, on_done
+        self.waiting = list(missing)
         self.reasons: dict[str, str] = {}
         self.changed = threading.Condition()
         self.running: set[str] = set()
-        self.started = time.perf_counter()
 
     def run(self) -> None:
         threads = [
@@ -190,34 +220,42 @@ class _Runner:
             thread.join()
 
     def _work(self, device: str) -> None:
-        while (job := self._next()) is not None:
-            reason = self._train(job, device)
-            with self.changed:
-                self.running.discard(job.name)
-                if reason is not None:
-                    self.reasons[job.name] = reason
-                self.on_done()
-                self.changed.notify_all()
-            took = time.perf_counter() - self.started
-            print(f"{took:6.1f} s  {job.name}: {reason or 'done'}", file=sys.stderr, flush=True)
+        while (group := self._next()) is not None:
+            with ThreadPoolExecutor(len(group)) as pool:
+                for finished in [pool.submit(self._finish, job, device) for job in group]:
+                    finished.result()
 
-    def _next(self) -> Job | None:
-        """A job that can start; waits while one may become free, None if there is no more."""
+    def _finish(self, job: Job, device: str) -> None:
+        reason = self._train(job, device)
         with self.changed:
-            while self.waiting:
-                for job in self.waiting:
-                    if job.source not in {other.name for other in self.waiting} | self.running:
-                        self.waiting.remove(job)
-                        self.running.add(job.name)
-                        return job
+            self.running.discard(job.name)
+            if reason is not None:
+                self.reasons[job.name] = reason
+            self.on_done()
+            self.changed.notify_all()
+        print(f"{self._took():6.1f} s  {job.name}: {reason or 'done'}", file=sys.stderr, flush=True)
+
+    def _took(self) -> float:
+        return time.perf_counter() - self.started
+
+    def _next(self) -> list[Job] | None:
+        """A group that can start; waits while one may become free, None if there is no more."""
+        with self.changed:
+            while self.waiting and self._took() <= self.settings.start_until:
+                pending = {job.name for group in self.waiting for job in group} | self.running
+                for group in self.waiting:
+                    if pending.isdisjoint({job.source for job in group}):
+                        self.waiting.remove(group)
+                        self.running |= {job.name for job in group}
+                        return group
                 self.changed.wait()
             return None
 
     def _train(self, job: Job, device: str) -> str | None:
         """Why there are no scores, or None."""
         run = self.settings.work / job.name
-        if (run / DONE).exists():
-            return None
+        if run.exists():  # cut off, or to be made again beside others
+            shutil.rmtree(run)
         if job.source in self.reasons:
             return f"needs {job.source}"
         log = self.settings.work / f"{job.name}.txt"
@@ -241,42 +279,85 @@ class _Runner:
         return lines[-1].strip() if lines else f"status {done.returncode}: see {log}"
 
 
-def run(settings: Settings, tree: str | None = None, out: Path | None = None) -> dict[str, Any]:
-    """Train and score everything; the facts, as they are written to `out` after every training."""
-    made = jobs(settings)
-    missing = [d for d in settings.datasets if not d.is_dir()]
-    if missing:
-        raise ValueError(f"DATASET has {missing[0]}, which is no folder")
+def run(
+    settings: Settings,
+    tree: str | None = None,
+    out: Path | None = None,
+    earlier: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train and score everything; the facts, as they are written to `out` after every training.
+
+    earlier: facts of such a run that did not come to its end, whose scores are taken over.
+    """
+    started = time.perf_counter()
+    planned = groups(settings)
+    gone = [d for d in settings.datasets if not d.is_dir()]
+    if gone:
+        raise ValueError(f"DATASET has {gone[0]}, which is no folder")
     settings.work.mkdir(parents=True, exist_ok=True)
     where = environment.describe(torch.device(settings.devices[0]), tree)
+    kept = {} if earlier is None else _kept(earlier, settings, where)
+
+    def is_there(job: Job) -> bool:
+        return _key(job) in kept or (settings.work / job.name / DONE).exists()
 
     def facts() -> dict[str, Any]:
-        runs = [_facts(job, settings, runner.reasons.get(job.name)) for job in made]
-        return {
+        runs = [
+            kept.get(_key(job)) or _facts(job, settings, runner.reasons.get(job.name))
+            for group in planned
+            for job in group
+        ]
+        found: dict[str, Any] = {
             "schema": SCHEMA,
             "environment": where,
             "settings": _plain(settings),
             "not_warmed_up": cold,
             "runs": runs,
         }
+        if earlier is not None:
+            found["earlier_environment"] = earlier["environment"]
+        return found
 
     def save() -> None:
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(json.dumps(facts(), indent=1) + "\n")
 
+    missing = [group for group in planned if not all(map(is_there, group))]
+    for group in missing:
+        for job in group:
+            kept.pop(_key(job), None)
     device = settings.devices[0]
-    cold = warm_up(settings, device) if device.startswith("cuda") else []
-    runner = _Runner(settings, save)
+    cold = warm_up(settings, device) if missing and device.startswith("cuda") else []
+    runner = _Runner(settings, missing, started, save)
     runner.run()
+    save()
     return facts()
+
+
+def _key(job: Job) -> tuple[str, str, int]:
+    return job.dataset.name, job.label, job.seed
+
+
+def _kept(
+    earlier: dict[str, Any], settings: Settings, where: dict[str, Any]
+) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The earlier runs with scores. ValueError unless they were made in the same way."""
+    if settings.transfers:
+        raise ValueError("--earlier has no place for --transfer: scores hold no encoders")
+    asked = json.loads(json.dumps(_plain(settings)))
+    differing = [name for name in asked if asked[name] != earlier["settings"].get(name)]
+    differing += [name for name in _SAME if where[name] != earlier["environment"][name]]
+    if differing:
+        raise ValueError(f"--earlier was made otherwise: {', '.join(differing)}")
+    return {(r["dataset"], r["model"], r["seed"]): r for r in earlier["runs"] if "scores" in r}
 
 
 def _plain(settings: Settings) -> dict[str, Any]:
     values = asdict(settings)
     values["datasets"] = [d.name for d in settings.datasets]
     values["transfers"] = [[a.name, b.name, model] for a, b, model in settings.transfers]
-    del values["work"]
+    del values["work"], values["start_until"]
     return values
 
 

@@ -98,6 +98,18 @@ def _options(run: dict[str, Any]) -> str:
     return ", ".join(told)
 
 
+def _sharing(settings: dict[str, Any]) -> str:
+    """How many trainings share a device."""
+    count = settings["at_once"]
+    places = f"at once on each of {len(settings['devices'])}"
+    # Files of before trainings could be grouped do not say so.
+    if not settings.get("together", False):
+        return f"{count} {places}"
+    models = len(settings["models"])
+    groups = "a seed of a dataset" if count == 1 else f"{count} seeds of datasets"
+    return f"{models * count} {places}: all models of {groups}"
+
+
 def load(path: Path) -> dict[str, Any] | None:
     """The facts of `python -m benchmarks accuracy`; None if the file is another verb's."""
     facts: dict[str, Any] = json.loads(path.read_text())
@@ -108,9 +120,9 @@ def markdown(facts: dict[str, Any]) -> str:
     where, settings = facts["environment"], facts["settings"]
     lines = [
         f"{where['device']}, torch {where['torch']}; commit {where['commit']}, {where['date']}."
-        f" {settings['minutes']:g} minutes each, {settings['at_once']} at once on each of"
-        f" {len(settings['devices'])}; fold 0, from scratch unless said, the last weights;"
-        " mean over cases and 95 % bootstrap interval, then the means of further seeds."
+        f" {settings['minutes']:g} minutes each, {_sharing(settings)}; fold 0, from scratch unless"
+        " said, the last weights; mean over cases and 95 % bootstrap interval, then the means of"
+        " further seeds."
     ]
     if facts.get("not_warmed_up"):
         cold = ", ".join(facts["not_warmed_up"])

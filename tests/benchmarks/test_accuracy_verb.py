@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from benchmarks import accuracy, accuracy_report, accuracy_worker
 from benchmarks.accuracy import Job, Settings
 
 A, B = Path("sets/A"), Path("sets/B")
+TRANSFER = ("--transfer", "nowhere:nowhere:dynunet")
 
 
 def test_every_model_on_every_dataset_then_more_seeds_then_transfers():
@@ -28,6 +33,47 @@ def test_every_model_on_every_dataset_then_more_seeds_then_transfers():
         Job(A, "dynunet", 1),
         Job(B, "swin_umamba_d", 0, A),
     ]
+
+
+def test_the_models_of_a_dataset_and_seed_share_a_device():
+    models = ["swin_umamba", "dynunet"]
+    settings = Settings([A, B], Path("work"), models, [2, 1], together=True)
+    assert accuracy.groups(settings) == [
+        [Job(A, "swin_umamba"), Job(A, "dynunet")],
+        [Job(B, "swin_umamba"), Job(B, "dynunet")],
+        [Job(A, "swin_umamba", 1), Job(A, "dynunet", 1)],
+    ]
+    alone = replace(settings, together=False)
+    assert accuracy.groups(alone)[0] == [Job(A, "swin_umamba")]
+
+
+def test_a_device_takes_a_group_when_it_is_through_with_the_one_before(monkeypatch, tmp_path):
+    events = []
+    all_there = threading.Barrier(2, timeout=20)
+
+    def train(self, job, device):
+        all_there.wait()
+        events.append(("start", job.name, device))
+        all_there.wait()
+        events.append(("end", job.name, device))
+
+    monkeypatch.setattr(accuracy._Runner, "_train", train)
+    models = ["swin_umamba", "dynunet"]
+    settings = Settings([A, B], tmp_path, models, devices=["cpu"], together=True)
+    runner = accuracy._Runner(settings, accuracy.groups(settings), time.perf_counter(), lambda: 0)
+    runner.run()
+    first = {name for what, name, _ in events[:4] if what == "end"}
+    assert first == {"A-swin_umamba-0", "A-dynunet-0"}
+    assert [what for what, _, _ in events] == ["start", "start", "end", "end"] * 2
+
+
+def test_nothing_starts_too_late(monkeypatch, tmp_path):
+    monkeypatch.setattr(accuracy._Runner, "_train", lambda *given: pytest.fail("it started"))
+    settings = Settings([A], tmp_path, start_until=10.0)
+    missing = accuracy.groups(settings)
+    runner = accuracy._Runner(settings, missing, time.perf_counter() - 11, lambda: 0)
+    runner.run()
+    assert runner.waiting == missing
 
 
 def test_a_transfer_starts_from_the_encoder_of_its_source():
@@ -95,6 +141,7 @@ def test_a_training_sees_its_own_gpu_alone(device, visible, expected):
         (["nowhere", "--train-for", "A=--lr 1"], "expected a name of nowhere"),
         (["nowhere", "--train-for", "nowhere:unet=--lr 1"], "nowhere:dynunet"),
         (["nowhere", "--seeds", "1", "2"], "expected one or 1"),
+        (["nowhere", "--together", *TRANSFER], "--together has no place for --transfer"),
     ],
 )
 def test_bad_arguments_are_told(arguments, message, tmp_path, capsys):
@@ -157,6 +204,70 @@ def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == f"{text.strip()}\n\nStopped early."
     assert command.main(["plot", str(out), "--to", str(tmp_path), "--prefix", "again_"]) == 0
     assert (tmp_path / f"again_{out.stem}.png").stat().st_size > 1000
+
+
+def test_a_cut_off_command_goes_on_in_another(tmp_path, monkeypatch, capsys):
+    data = _dataset(tmp_path / "A", 0)
+    out, work = tmp_path / "accuracy.json", tmp_path / "work"
+    words = ["accuracy", str(data), "--models", "swin_umamba_d", "dynunet", "--devices", "cpu"]
+    words += ["--together", "--seeds", "2", "--work", str(work), "--out", str(out)]
+    words += ["--train", "--iterations 1"]
+    trained = []
+
+    def worker(self, job, device):
+        trained.append(job.name)
+        run = work / job.name
+        run.mkdir()
+        record = {"step": 0.5, "seconds": 1.0, "waited": 0.1, "dsc": 0.5}
+        (run / "log.jsonl").write_text(json.dumps(record))
+        names = ("batch_size", "patch_size", "lr", "eps")
+        (run / "config.json").write_text(
+            json.dumps(dict.fromkeys(names, 1) | {"model_options": {}})
+        )
+        case = {"case": "a", "dsc": [0.1 * len(trained)]}
+        (run / accuracy.DONE).write_text(json.dumps({"cases": [case]}))
+
+    monkeypatch.setattr(accuracy._Runner, "_train", worker)
+    monkeypatch.setattr(accuracy._Runner, "_took", lambda self: 200.0 if trained else 0.0)
+    assert command.main([*words, "--start-until", "100"]) == 1
+    first, second = ({f"A-{m}-{seed}" for m in ("swin_umamba_d", "dynunet")} for seed in (0, 1))
+    assert set(trained) == first
+    before = json.loads(out.read_text())
+    assert ["scores" in r for r in before["runs"]] == [True, True, False, False]
+    assert before["runs"][2]["reason"] == "not finished"
+
+    # On another machine, with nothing but the file.
+    shutil.rmtree(work)
+    earlier = tmp_path / "earlier.json"
+    out.rename(earlier)
+    assert command.main([*words, "--earlier", str(earlier)]) == 0
+    assert set(trained[2:]) == second
+    found = json.loads(out.read_text())
+    assert found["runs"][:2] == before["runs"][:2]
+    assert found["earlier_environment"] == before["environment"]
+    assert "2 at once on each of 1: all models of a seed of a dataset" in capsys.readouterr().out
+
+    # Half of what belongs together is made again together.
+    trained.clear()
+    (work / "A-dynunet-1" / accuracy.DONE).unlink()
+    monkeypatch.setattr(accuracy._Runner, "_train", lambda self, job, _: trained.append(job.name))
+    assert command.main([*words, "--earlier", str(earlier)]) == 1
+    assert set(trained) == second
+
+    before["environment"]["commit"] = "another"
+    earlier.write_text(json.dumps(before))
+    assert command.main([*words, "--minutes", "1", "--earlier", str(earlier)]) == 2
+    assert "--earlier was made otherwise: minutes, commit" in capsys.readouterr().err
+
+
+def test_a_training_that_was_cut_off_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "command", lambda job, settings, device: ["true"])
+    settings = Settings([A], tmp_path, ["dynunet"])
+    (left,) = accuracy.jobs(settings)
+    (tmp_path / left.name).mkdir()
+    runner = accuracy._Runner(settings, [[left]], time.perf_counter(), lambda: 0)
+    runner.run()
+    assert not (tmp_path / left.name).exists()
 
 
 def test_a_training_that_fails_is_not_scored(tmp_path, monkeypatch):
