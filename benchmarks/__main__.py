@@ -238,7 +238,7 @@ def _accuracy(args: argparse.Namespace) -> int:
     text = accuracy_report.markdown(facts)
     print(text)
     if args.out is not None:
-        args.out.with_suffix(".md").write_text(text)
+        args.out.with_suffix(".md").write_text(f"{text}\n")
         accuracy_report.plot(facts, args.out.with_suffix(".png"))
     return int(any("reason" in made for made in facts["runs"]))
 

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, accuracy_report, accuracy_worker
+from benchmarks import accuracy, accuracy_report, accuracy_worker, readme
 from benchmarks.accuracy import Job, Settings
 
 A, B = Path("sets/A"), Path("sets/B")
@@ -192,6 +192,7 @@ def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
         assert len(made["curve"]) == 2
         assert 0 <= made["scores"]["means"]["dsc"]["foreground"]["mean"] <= 1
     text = out.with_suffix(".md").read_text()
+    assert text == readme.markdown_of(out) + "\n", "as `python -m benchmarks readme` writes it"
     assert "swin_umamba_d, encoder from A" in text
     assert "lr 0.0001, eps 1e-05, dims [8, 16]" in text
     assert out.with_suffix(".png").stat().st_size > 1000
