@@ -19,6 +19,7 @@ from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
 from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters, project
+from swin_umamba_ops.kept_kernels import launch
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -169,12 +170,11 @@ class _Pass:
         # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
         # option is NVIDIA's.
         limited = device.type == "cuda" and torch.version.cuda is not None
-        self._compiling = {
+        self._options = {
             "num_warps": 1,
             "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
             **({"maxnreg": _MOST_REGISTERS} if limited else {}),
         }
-        self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def run(self, kernel: Any, *pointers: Tensor | None, **options: Any) -> None:
         """One launch, or, where determinism asks for it, one for each set of sums that must not
@@ -221,7 +221,7 @@ class _Pass:
         """Programs for each image and split, and for so many directions and blocks of channels
         from the first ones on."""
         s, (directions, blocks, first_direction, first_block) = self.layout, place
-        grid = (s.B * directions * blocks * splits, 1, 1)
+        grid = (s.B * directions * blocks * splits,)
         numbers = (
             s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks, s.chunks,
             first_direction, first_block, *s.strides, 1,
@@ -237,25 +237,7 @@ class _Pass:
             "T": chunk_length, "U": tile.U, "EVEN": even, "WIDE": aligned, "PIECE": piece,
             "FAR": s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR, "IMAGE": s.image, **options,
         }  # fmt: skip
-        self.start(kernel, grid, pointers, numbers, constants, self._compiling)
-
-    def start(
-        self, kernel: Any, grid: tuple[int, int, int], pointers: tuple[Tensor | None, ...],
-        numbers: tuple[int, ...], constants: dict[str, int], compiling: dict[str, Any],
-    ) -> None:  # fmt: skip
-        """Launch a kernel whose arguments are `pointers`, `numbers`, none of which Triton
-        specialises on, and `constants`."""
-        # To look at every argument takes Triton longer than to launch what it has compiled, so that
-        # is kept, by all that it may be compiled anew for.
-        kinds = [t if t is None else (t.dtype, t.data_ptr() % 16 == 0) for t in pointers]
-        key = (kernel.__name__, *kinds, *constants.values())
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            # The interpreter compiles nothing.
-            self._compiled[key] = kernel[grid](*pointers, *numbers, **constants, **compiling)
-        else:
-            names = kernel.arg_names[len(pointers) + len(numbers) :]
-            compiled[grid](*pointers, *numbers, *[constants[name] for name in names])
+        launch(kernel, grid, (*pointers, *numbers), constants, self._options)
 
     def scratch(self, like: Tensor) -> Tensor:
         """Room for each program's states at the starts of a chunk's segments."""
@@ -314,10 +296,10 @@ def _scan_backward(
     )  # fmt: skip
     dA, dbias, dDs = torch.empty_like(A), A.new_empty(channels), A.new_empty(channels)
     columns = 32
-    plan.start(
-        parameters.sums_kernel, (-(-channels * (N + 2) // columns), 1, 1),
-        (sums, A if layout.image else None, dA, dbias, dDs), (rows, channels),
-        {"N": N, "ROWS": 32, "COLUMNS": columns}, {},
+    launch(
+        parameters.sums_kernel, (-(-channels * (N + 2) // columns),),
+        (sums, A if layout.image else None, dA, dbias, dDs, rows, channels),
+        {"N": N, "ROWS": 32, "COLUMNS": columns},
     )  # fmt: skip
     return ddt, dA, dbias, dDs
 
@@ -335,7 +317,7 @@ def _image_layout(shape: tuple[int, ...], N: int, R: int) -> _Layout:
 
 
 def _project(
-    plan: _Pass, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, dt: Tensor,
+    proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, dt: Tensor,
     maps: Tensor, dt_r: Tensor | None, dmaps: Tensor | None,
 ) -> None:  # fmt: skip
     """Fill dt (4, B, L, D) and maps, Bs and Cs (B, L, 4, 2N), in float32; and where they are given
@@ -347,21 +329,22 @@ def _project(
         "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
         "BLOCK_N": min(64, triton.next_power_of_2(2 * N)), "EXACT": proj.dtype == torch.float32,
     }  # fmt: skip
-    plan.start(
-        project.image_kernel, (-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS, 1),
-        (proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps), (rows, D, R), constants,
+    launch(
+        project.image_kernel, (-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS),
+        (proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps, rows, D, R), constants,
         {"num_warps": 8},
     )  # fmt: skip
 
 
-def _skip(plan: _Pass, x: Tensor, Ds: Tensor) -> Tensor:
+def _skip(x: Tensor, Ds: Tensor) -> Tensor:
     """x (B, H, W, D) times the directions' Ds, in float32."""
     y = torch.empty_like(x, dtype=torch.float32)
-    D = plan.layout.D
+    D = x.shape[-1]
     rows, piece, block = x.numel() // D, math.gcd(8, D), (32, 64)
-    plan.start(
-        parameters.skip_kernel, (-(-rows // block[0]) * -(-D // block[1]), 1, 1), (x, Ds, y),
-        (rows, D // piece), {"PIECE": piece, "ROWS": block[0], "COLUMNS": block[1]}, {},
+    launch(
+        parameters.skip_kernel, (-(-rows // block[0]) * -(-D // block[1]),),
+        (x, Ds, y, rows, D // piece),
+        {"PIECE": piece, "ROWS": block[0], "COLUMNS": block[1]},
     )  # fmt: skip
     return y
 
@@ -381,8 +364,8 @@ def ss2d_forward(
         if not staged:
             dt = x.new_empty((DIRECTIONS, B, H * W, D))
             maps = x.new_empty((B, H * W, DIRECTIONS, 2 * N))
-            _project(plan, proj, *projection, dt, maps, None, None)
-        y = _skip(plan, x, Ds)
+            _project(proj, *projection, dt, maps, None, None)
+        y = _skip(x, Ds)
         shape = (B, DIRECTIONS, plan.layout.chunks, D, N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
         _scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
@@ -402,8 +385,8 @@ def ss2d_backward(
         dt_r = x.new_empty((DIRECTIONS, B, L, R))
         maps = x.new_empty((B, L, DIRECTIONS, 2 * N), dtype=torch.float32)
         dmaps = torch.empty_like(maps)
-        _project(plan, proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps)
-        dx = _skip(plan, dy, Ds)
+        _project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps)
+        dx = _skip(dy, Ds)
         ddt, dA_logs, dbias, dDs = _scan_backward(
             plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
         )

@@ -28,6 +28,7 @@ from swin_umamba_ops.fused.instance_norm import (
     norm_act_gradient_in_place,
     normalise,
 )
+from swin_umamba_ops.kept_kernels import launch
 
 # Channels of the result and of x, as measured on an H100: benchmarks/NOTES.md.
 _FEW, _ENOUGH = 64, 16
@@ -116,10 +117,12 @@ def _sums_of_products(dy: Tensor, x: Tensor) -> Tensor:
     sums = x.new_empty((programs, 3, 3, E, C), dtype=torch.float32)
     if pixels:
         columns = [max(16, 1 << (channels - 1).bit_length()) for channels in (C, E)]
-        _kernels().weight_gradient[(3, programs)](
-            dy, x, sums, pixels, H, W, programs,
-            C=C, E=E, COLS_C=columns[0], COLS_E=columns[1], PIXELS=at_a_time,
-            WIDE=x.device.type == "cpu",
+        launch(
+            _kernels().weight_gradient, (3, programs), (dy, x, sums, pixels, H, W, programs),
+            {
+                "C": C, "E": E, "COLS_C": columns[0], "COLS_E": columns[1], "PIXELS": at_a_time,
+                "WIDE": x.device.type == "cpu",
+            },
         )  # fmt: skip
     return sums.sum(0).permute(2, 3, 0, 1)
 

@@ -16,6 +16,7 @@ from swin_umamba_ops.fused._registration import (
     kernels_serve,
     processors,
 )
+from swin_umamba_ops.kept_kernels import launch
 
 _DEEP = 64  # channels of a program
 _WIDE = 8  # positions of a row in a tile; backwards all taps' sums of a tile are in registers
@@ -74,9 +75,9 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, backward: bool) -> Tensor
     y = torch.empty_like(x)
     blocks, programs, share = _cut(x)
     if x.numel():
-        _kernels().convolve[(blocks, programs)](
-            x, weight, bias, y, *x.shape, share,
-            BACKWARD=backward, K=weight.shape[-1], WIDE=_WIDE, DEEP=_DEEP,
+        launch(
+            _kernels().convolve, (blocks, programs), (x, weight, bias, y, *x.shape, share),
+            {"BACKWARD": backward, "K": weight.shape[-1], "WIDE": _WIDE, "DEEP": _DEEP},
         )  # fmt: skip
     return y
 
@@ -95,9 +96,10 @@ def _backward(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tens
     dconv = torch.empty_like(x)
     sums = x.new_empty((programs, taps + 1, x.shape[3]), dtype=torch.float32)
     if x.numel():
-        _kernels().backward_of_activation[(blocks, programs)](
-            dy, x, weight, bias, dconv, sums, *x.shape, share,
-            K=weight.shape[-1], WIDE=_WIDE, DEEP=_DEEP,
+        launch(
+            _kernels().backward_of_activation, (blocks, programs),
+            (dy, x, weight, bias, dconv, sums, *x.shape, share),
+            {"K": weight.shape[-1], "WIDE": _WIDE, "DEEP": _DEEP},
         )  # fmt: skip
     total = sums.sum(0)
     dweight = total[:-1].t().contiguous().view(weight.shape).to(weight.dtype)

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from swin_umamba_ops.fused._registration import define, kernels_serve, processors
+from swin_umamba_ops.kept_kernels import launch
 
 _TILE = 2048  # values a program holds at once
 _MOST_DEEP = 128
@@ -124,9 +125,10 @@ def normalise(x: Tensor, stats: Tensor, slope: float) -> Tensor:
     y = torch.empty_like(x)
     if x.numel():
         cut = _Cut(x)
-        _kernels().apply[cut.grid](
-            x, stats, None, None, None, stats, y, stats, *cut.sizes, 0.0, slope,
-            AFFINE=False, RESIDUAL=NO_RESIDUAL, KNOWN=True, **cut.whole,
+        launch(
+            _kernels().apply, cut.grid,
+            (x, stats, None, None, None, stats, y, stats, *cut.sizes, 0.0, slope),
+            {"AFFINE": False, "RESIDUAL": NO_RESIDUAL, "KNOWN": True, **cut.whole},
         )  # fmt: skip
     return y
 
@@ -145,14 +147,15 @@ def _forward(
         return y, stats
     cut, kernels = _Cut(x), _kernels()
     sums = cut.sums(x, 2)
-    kernels.moments[cut.grid](x, sums, *cut.sizes, **cut.tile)
+    launch(kernels.moments, cut.grid, (x, sums, *cut.sizes), cut.tile)
     residual_sums = sums
     if kind == _NORMALISED:
         residual_sums = cut.sums(x, 2)
-        kernels.moments[cut.grid](residual, residual_sums, *cut.sizes, **cut.tile)
-    kernels.apply[cut.grid](
-        x, sums, weight, bias, residual, residual_sums, y, stats, *cut.sizes, eps, slope,
-        AFFINE=weight is not None, RESIDUAL=kind, KNOWN=False, **cut.whole,
+        launch(kernels.moments, cut.grid, (residual, residual_sums, *cut.sizes), cut.tile)
+    launch(
+        kernels.apply, cut.grid,
+        (x, sums, weight, bias, residual, residual_sums, y, stats, *cut.sizes, eps, slope),
+        {"AFFINE": weight is not None, "RESIDUAL": kind, "KNOWN": False, **cut.whole},
     )  # fmt: skip
     return y, stats
 
@@ -192,13 +195,15 @@ def _backward(
     cut, kernels = _Cut(x), _kernels()
     sums = cut.sums(x, 3)
     options = {"AFFINE": weight is not None, "RESIDUAL": kind}
-    kernels.gradient_sums[cut.grid](
-        dy, dy_stride, x, weight, bias, residual, stats, sums, *cut.sizes, slope,
-        **options, **cut.tile,
+    launch(
+        kernels.gradient_sums, cut.grid,
+        (dy, dy_stride, x, weight, bias, residual, stats, sums, *cut.sizes, slope),
+        {**options, **cut.tile},
     )  # fmt: skip
-    kernels.gradient[cut.grid](
-        dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual, *cut.sizes, slope,
-        **options, **cut.whole,
+    launch(
+        kernels.gradient, cut.grid,
+        (dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual, *cut.sizes, slope),
+        {**options, **cut.whole},
     )  # fmt: skip
     if weight is not None and bias is not None:
         total = sums[:2].sum((1, 2))

@@ -16,6 +16,7 @@ from swin_umamba_ops.fused._registration import (
     kernels_serve,
     processors,
 )
+from swin_umamba_ops.kept_kernels import launch
 from swin_umamba_ops.numerics import state_dtype
 
 _TILE = 2048  # values a program holds: 16 a thread
@@ -85,9 +86,10 @@ def _forward(
     M = x.numel() // C
     rows, columns = _tile(C)
     if M:
-        _kernels().forward[((M + rows - 1) // rows,)](
-            x, gate, weight, bias, y, M, C, eps, GATED=gate is not None, ROWS=rows, COLS=columns
-        )
+        launch(
+            _kernels().forward, ((M + rows - 1) // rows,), (x, gate, weight, bias, y, M, C, eps),
+            {"GATED": gate is not None, "ROWS": rows, "COLS": columns},
+        )  # fmt: skip
     return y
 
 
@@ -112,9 +114,10 @@ def _backward(
     programs = min((M + rows - 1) // rows, _PROGRAMS_PER_PROCESSOR * processors(x.device))
     sums = x.new_empty((2, programs, C), dtype=torch.float32)
     if M:
-        _kernels().backward[(programs,)](
-            dy, x, gate, weight, bias, dx, dgate, sums, M, C, eps, programs,
-            GATED=gate is not None, ROWS=rows, COLS=columns,
+        launch(
+            _kernels().backward, (programs,),
+            (dy, x, gate, weight, bias, dx, dgate, sums, M, C, eps, programs),
+            {"GATED": gate is not None, "ROWS": rows, "COLS": columns},
         )  # fmt: skip
     dweight, dbias = sums.sum(1).unbind()
     return dx, dgate, dweight.to(weight.dtype), dbias.clone().to(bias.dtype)

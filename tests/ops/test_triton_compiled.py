@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from swin_umamba_ops import kept_kernels
 
 triton = pytest.importorskip("triton")
 pytestmark = [
@@ -149,13 +152,40 @@ class _Driver:
 _NOTING = _Driver()  # one for all: what Triton compiled keeps its launcher
 
 
+@pytest.fixture
+def kept_as_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[Callable[[], object]], int]]:
+    """Runs what is given twice: through Triton, then by what is kept; the number of launches."""
+    monkeypatch.setattr(triton.runtime.driver, "_active", _NOTING)
+    kept_kernels._KEPT.clear()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("Triton is asked again")
+
+    def check(calls: Callable[[], object]) -> int:
+        _NOTING.launches.clear()
+        calls()
+        compiling = list(_NOTING.launches)
+        _NOTING.launches.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(triton.runtime.JITFunction, "run", refuse)
+            calls()
+        assert compiling == _NOTING.launches
+        return len(compiling)
+
+    yield check
+    kept_kernels._KEPT.clear()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_kept_kernels_are_launched_as_triton_would(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype,
+    kept_as_compiled: Callable[[Callable[[], object]], int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from swin_umamba_ops.backends import triton as backend
 
-    monkeypatch.setattr(triton.runtime.driver, "_active", _NOTING)
     monkeypatch.setattr(backend, "_processors", lambda device: 132)
     backend._pass_of.cache_clear()
     B, H, W, D, N, R = 1, 16, 8, 32, 16, 6
@@ -164,19 +194,45 @@ def test_kept_kernels_are_launched_as_triton_would(
         torch.randn(4, D, R).to(dtype), torch.randn(4, D), torch.randn(4 * D, N), torch.randn(4 * D)
     )  # fmt: skip
 
-    def both() -> list[list[Any]]:
-        _NOTING.launches.clear()
+    def both() -> None:
         y, states = backend.ss2d_forward(x, proj, *parameters, torch.float32, True)
         backend.ss2d_backward(y, x, proj, *parameters, states)
-        return list(_NOTING.launches)
 
-    compiling = both()
-    # Kernels that are compiled already are all that is asked of Triton.
-    for kernel in (backend.forward, backend.backward, backend.parameters, backend.project):
-        for function in vars(kernel).values():
-            if isinstance(function, triton.runtime.JITFunction):
-                monkeypatch.setattr(function, "run", None)
-    kept = both()
+    assert kept_as_compiled(both) == (8 if dtype == torch.float16 else 9)
     backend._pass_of.cache_clear()
-    assert len(kept) == len(compiling) == (8 if dtype == torch.float16 else 9)
-    assert kept == compiling
+
+
+@pytest.mark.parametrize("sides", [(8, 16), (7, 9)], ids=str)
+@pytest.mark.parametrize("C", [16, 5])
+def test_kept_kernels_around_the_scan_are_launched_as_triton_would(
+    C: int, sides: tuple[int, int], kept_as_compiled: Callable[[Callable[[], object]], int]
+) -> None:
+    """With sizes that Triton specialises on, and others."""
+    op = torch.ops.swin_umamba
+    x, dy = (torch.randn(1, *sides, C, dtype=torch.float16) for _ in range(2))
+    weight, bias, taps = torch.randn(C), torch.randn(C), torch.randn(C, 1, 3, 3)
+
+    def all_of_them() -> None:
+        op.layer_norm(x, x, weight, bias, 1e-5, torch.float16)
+        op.layer_norm_backward(dy, x, None, weight, bias, 1e-5)
+        op.depthwise_conv_silu(x, taps, bias)
+        op.depthwise_conv_silu_backward(dy, x, taps, bias)
+        _, stats = op.instance_norm_act(x, weight, bias, x, 2, 1e-5, 0.01)
+        op.instance_norm_act_backward(dy, x, weight, bias, x, stats, 2, 0.01)
+
+    assert kept_as_compiled(all_of_them) == 10
+
+
+def test_sizes_that_triton_specialises_on_have_kernels_of_their_own(
+    kept_as_compiled: Callable[[Callable[[], object]], int],
+) -> None:
+    """One compiled for multiples of sixteen would read past the end of others."""
+
+    def norm(C: int) -> None:
+        x = torch.randn(1, 4, 4, C, dtype=torch.float16)
+        torch.ops.swin_umamba.layer_norm(x, None, torch.ones(C), torch.ones(C), 1e-5, x.dtype)
+
+    assert kept_as_compiled(lambda: norm(32)) == 1
+    kernels = len(kept_kernels._KEPT)
+    assert kept_as_compiled(lambda: norm(30)) == 1  # as many columns of a program
+    assert len(kept_kernels._KEPT) == kernels + 1
