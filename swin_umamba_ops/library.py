@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from swin_umamba_ops import backends, flops
+from swin_umamba_ops.eager import past_dispatcher
 from swin_umamba_ops.numerics import state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -275,7 +275,7 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            out, last_state, states = _OPS.selective_scan.default(*inputs)
+            out, last_state, states = selective_scan(*inputs)
         *tensors, delta_softplus, backend, out_dtype, save = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(states)
@@ -294,7 +294,7 @@ class _SelectiveScan(torch.autograd.Function):
         u, delta, A, Bs, Cs, Ds, delta_bias, states = ctx.saved_tensors
         if dout is None:
             dout = torch.zeros_like(u, dtype=ctx.out_dtype)
-        grads = _OPS.selective_scan_backward.default(
+        grads = _selective_scan_gradients(
             dout.contiguous(),
             None if dlast is None else dlast.contiguous(),
             u,
@@ -392,36 +392,10 @@ _register(
 # ---- the ops as functional.py and projected.py call them
 
 
-_PLAIN = {Tensor, torch.nn.Parameter, str, bool, torch.dtype}
-
-
-def _short_cut(op: Any, implementation: Any) -> Callable[..., tuple[Tensor, ...]]:
-    """`op`, past the dispatcher where nobody would notice and autograd has nothing to record.
-
-    Its way from Python to Python takes longer than the kernels of a small image. Who would notice:
-    the compiler, tensors of other classes or without memory, modes (fake tensors, FLOP counters),
-    transforms, traces, the profiler, and forward-mode derivatives, which the op refuses.
-    """
-
-    def call(*inputs: Any) -> tuple[Tensor, ...]:
-        noticed = (
-            torch.compiler.is_compiling()
-            or not _PLAIN.issuperset(map(type, inputs))
-            or inputs[0].is_meta
-            or torch._C._len_torch_dispatch_stack()
-            or torch._C._is_torch_function_mode_enabled()
-            or torch._C._are_functorch_transforms_active()
-            or torch._C._get_tracing_state()
-            or torch._C._autograd._profiler_enabled()
-            or forward_ad._current_level >= 0
-        )
-        result: tuple[Tensor, ...] = op(*inputs) if noticed else implementation(*inputs)
-        return result
-
-    return call
-
-
 # A named overload saves the look-up.
-ss2d_scan = _short_cut(_OPS.ss2d_scan.default, _ss2d_scan)
-ss2d_scan_backward = _short_cut(_OPS.ss2d_scan_backward.default, _ss2d_scan_backward)
-selective_scan = _OPS.selective_scan.default
+ss2d_scan = past_dispatcher(_OPS.ss2d_scan.default, _ss2d_scan)
+ss2d_scan_backward = past_dispatcher(_OPS.ss2d_scan_backward.default, _ss2d_scan_backward)
+selective_scan = past_dispatcher(_OPS.selective_scan.default, _selective_scan, _SelectiveScan)
+_selective_scan_gradients = first_derivative_only(
+    past_dispatcher(_OPS.selective_scan_backward.default, _selective_scan_backward)
+)

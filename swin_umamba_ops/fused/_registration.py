@@ -12,6 +12,7 @@ from torch import Tensor
 
 from swin_umamba_ops import numerics
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.eager import past_dispatcher
 
 LIB = torch.library.Library("swin_umamba", "FRAGMENT")
 # Compiled graphs hand over the strides they were traced with: contiguous ones.
@@ -33,15 +34,19 @@ def _on_its_device(impl: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def define(
-    schema: str, impl: Callable[..., Any], fake: Callable[..., Any], autograd: Any = None
-) -> None:
-    """An op of one schema with its kernel for all devices, its fake and, if any, its gradient."""
+    schema: str, impl: Callable[..., Any], fake: Callable[..., Any], function: Any = None
+) -> Callable[..., Any]:
+    """An op of one schema with its kernel for all devices, its fake and, if any, its
+    autograd.Function; how to call it."""
     name = schema.split("(")[0]
+    implementation = _on_its_device(impl)
     LIB.define(schema, tags=_TAGS)
-    LIB.impl(name, _on_its_device(impl), "CompositeExplicitAutograd")
+    LIB.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"swin_umamba::{name}", fake, lib=LIB)
-    if autograd is not None:
-        LIB.impl(name, autograd, "Autograd")
+    if function is not None:
+        LIB.impl(name, function.apply, "Autograd")
+    op = getattr(torch.ops.swin_umamba, name).default
+    return past_dispatcher(op, implementation, function)
 
 
 def kernels_serve(x: Tensor) -> bool:

@@ -176,16 +176,14 @@ class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            y: Tensor = torch.ops.swin_umamba.conv3x3.default(x, weight)
+            y: Tensor = _conv3x3(x, weight)
         ctx.save_for_backward(x, weight)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
-        gradients: tuple[Tensor, Tensor] = torch.ops.swin_umamba.conv3x3_backward.default(
-            dy.contiguous(), *ctx.saved_tensors
-        )
+        gradients: tuple[Tensor, Tensor] = _conv3x3_backward(dy.contiguous(), *ctx.saved_tensors)
         return gradients
 
 
@@ -224,7 +222,7 @@ class _NormActConv3x3(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, eps: float, slope: float
     ) -> tuple[Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            y, stats = torch.ops.swin_umamba.norm_act_conv3x3.default(x, weight, eps, slope)
+            y, stats = _norm_act_conv3x3(x, weight, eps, slope)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(stats)
         ctx.save_for_backward(x, weight, stats)
@@ -236,29 +234,25 @@ class _NormActConv3x3(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         if dy is None:
             return (None,) * 4
-        dx, dweight = torch.ops.swin_umamba.norm_act_conv3x3_backward.default(
-            dy.contiguous(), *ctx.saved_tensors, ctx.slope
-        )
+        dx, dweight = _norm_act_conv3x3_backward(dy.contiguous(), *ctx.saved_tensors, ctx.slope)
         return dx, dweight, None, None
 
 
-define("conv3x3(Tensor x, Tensor weight) -> Tensor", _convolve, _fake, _Conv3x3.apply)
-define(
+_conv3x3 = define("conv3x3(Tensor x, Tensor weight) -> Tensor", _convolve, _fake, _Conv3x3)
+_conv3x3_backward = define(
     "conv3x3_backward(Tensor dy, Tensor x, Tensor weight) -> (Tensor, Tensor)",
     _gradients,
     _backward_fake,
 )
-define(
+_norm_act_conv3x3 = define(
     "norm_act_conv3x3(Tensor x, Tensor weight, float eps, float slope) -> (Tensor, Tensor)",
     _norm_act_forward,
     _norm_act_fake,
-    _NormActConv3x3.apply,
+    _NormActConv3x3,
 )
-define(
+_norm_act_conv3x3_backward = define(
     "norm_act_conv3x3_backward(Tensor dy, Tensor x, Tensor weight, Tensor stats, "
     "float slope) -> (Tensor, Tensor)",
     _norm_act_backward,
     _norm_act_backward_fake,
 )
-_conv3x3 = torch.ops.swin_umamba.conv3x3.default
-_norm_act_conv3x3 = torch.ops.swin_umamba.norm_act_conv3x3.default

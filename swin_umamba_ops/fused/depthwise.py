@@ -118,29 +118,28 @@ class _DepthwiseConvSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            y: Tensor = torch.ops.swin_umamba.depthwise_conv_silu.default(*inputs)
+            y: Tensor = _depthwise_conv_silu(*inputs)
         ctx.save_for_backward(*inputs)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
-        grads: tuple[Tensor, ...] = torch.ops.swin_umamba.depthwise_conv_silu_backward.default(
+        grads: tuple[Tensor, ...] = _depthwise_conv_silu_backward(
             dy.contiguous(), *ctx.saved_tensors
         )
         return grads
 
 
-define(
+_depthwise_conv_silu = define(
     "depthwise_conv_silu(Tensor x, Tensor weight, Tensor bias) -> Tensor",
     _forward,
     _forward_fake,
-    _DepthwiseConvSilu.apply,
+    _DepthwiseConvSilu,
 )
-define(
+_depthwise_conv_silu_backward = define(
     "depthwise_conv_silu_backward(Tensor dy, Tensor x, Tensor weight, Tensor bias) "
     "-> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
-_depthwise_conv_silu = torch.ops.swin_umamba.depthwise_conv_silu.default

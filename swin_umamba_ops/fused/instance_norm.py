@@ -245,7 +245,7 @@ class _InstanceNormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
         with torch._C._AutoDispatchBelowAutograd():
-            y, stats = torch.ops.swin_umamba.instance_norm_act.default(*inputs)
+            y, stats = _instance_norm_act(*inputs)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(stats)
         ctx.save_for_backward(*inputs[:4], stats)
@@ -258,24 +258,23 @@ class _InstanceNormAct(torch.autograd.Function):
         if dy is None:
             return (None,) * 7
         x, weight, bias, residual, stats = ctx.saved_tensors
-        dx, dweight, dbias, dresidual = torch.ops.swin_umamba.instance_norm_act_backward.default(
+        dx, dweight, dbias, dresidual = _instance_norm_act_backward(
             dy, x, weight, bias, residual, stats, ctx.kind, ctx.slope
         )
         given = [None if t is None else d for t, d in ((weight, dweight), (bias, dbias))]
         return (dx, *given, None if residual is None else dresidual, None, None, None)
 
 
-define(
+_instance_norm_act = define(
     "instance_norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, int kind, "
     "float eps, float slope) -> (Tensor, Tensor)",
     _forward,
     _forward_fake,
-    _InstanceNormAct.apply,
+    _InstanceNormAct,
 )
-define(
+_instance_norm_act_backward = define(
     "instance_norm_act_backward(Tensor dy, Tensor x, Tensor? weight, Tensor? bias, "
     "Tensor? residual, Tensor stats, int kind, float slope) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
-_instance_norm_act = torch.ops.swin_umamba.instance_norm_act.default

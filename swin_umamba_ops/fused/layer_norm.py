@@ -136,7 +136,7 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            y: Tensor = torch.ops.swin_umamba.layer_norm.default(*inputs)
+            y: Tensor = _layer_norm(*inputs)
         ctx.save_for_backward(*inputs[:4])
         ctx.eps = inputs[4]
         return y
@@ -145,23 +145,22 @@ class _LayerNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, weight, bias = ctx.saved_tensors
-        dx, dgate, dweight, dbias = torch.ops.swin_umamba.layer_norm_backward.default(
+        dx, dgate, dweight, dbias = _layer_norm_backward(
             dy.contiguous(), x, gate, weight, bias, ctx.eps
         )
         return dx, None if gate is None else dgate, dweight, dbias, None, None
 
 
-define(
+_layer_norm = define(
     "layer_norm(Tensor x, Tensor? gate, Tensor weight, Tensor bias, float eps, "
     "ScalarType out_dtype) -> Tensor",
     _forward,
     _forward_fake,
-    _LayerNorm.apply,
+    _LayerNorm,
 )
-define(
+_layer_norm_backward = define(
     "layer_norm_backward(Tensor dy, Tensor x, Tensor? gate, Tensor weight, Tensor bias, float eps) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
-_layer_norm = torch.ops.swin_umamba.layer_norm.default
