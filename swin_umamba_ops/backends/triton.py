@@ -101,6 +101,16 @@ def _staged_row(tile: _Tile) -> int:
     return row
 
 
+def _alignment(*tensors: Tensor | None) -> int:
+    """16: all begin at multiples of so many bytes; 0: not."""
+    return 16 if all(t is None or t.data_ptr() % 16 == 0 for t in tensors) else 0
+
+
+def _common(alignment: int, *sizes: int) -> int:
+    """What rows of these sizes that follow each other are aligned to; 0: to nothing."""
+    return math.gcd(alignment, *sizes) if alignment else 0
+
+
 @functools.cache
 def _processors(device: torch.device) -> int:
     if device.type == "cpu":
@@ -229,9 +239,8 @@ class _Pass:
         # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
         even = s.D % tile.channels == 0
         wide = s.image and even and s.N == tile.NH * tile.NL
-        wide = wide and all(t is None or t.data_ptr() % 16 == 0 for t in pointers)
-        aligned = 16 if wide else 0
-        piece = math.gcd(aligned, math.gcd(s.R, s.N) * self.item) if s.R and wide else aligned
+        aligned = _alignment(*pointers) if wide else 0
+        piece = _common(aligned, s.R * self.item, s.N * self.item) if s.R else aligned
         constants = {
             "N": s.N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL,
             "T": chunk_length, "U": tile.U, "EVEN": even, "WIDE": aligned, "PIECE": piece,
@@ -323,11 +332,14 @@ def _project(
     """Fill dt (4, B, L, D) and maps, Bs and Cs (B, L, 4, 2N), in float32; and where they are given
     dt_r (4, B, L, R) with what dt was made from, and dmaps, like maps, with zeros."""
     D, R = dt_projs_weight.shape[1:]
+    item = proj.element_size()
     rows, N, block = maps.shape[0] * maps.shape[1], maps.shape[3] // 2, (64, 64)
     constants = {
         "N": N, "BLOCK_L": block[0], "BLOCK_D": block[1],
         "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
-        "BLOCK_N": min(64, triton.next_power_of_2(2 * N)), "EXACT": proj.dtype == torch.float32,
+        "BLOCK_N": min(64, triton.next_power_of_2(2 * N)),
+        "PIECE": _common(_alignment(proj, dt_projs_weight), R * item, N * item),
+        "CHANNELS": math.gcd(4, D),
     }  # fmt: skip
     launch(
         project.image_kernel, (-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS),

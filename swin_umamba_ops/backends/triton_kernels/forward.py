@@ -119,8 +119,9 @@ def forward_kernel(
     x += at_x + dl * x_d
     y += at_x
     low_rank, bc, dt = own_inputs(
-        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n, T, DH * DL, STAGED
-    )
+        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+        T, DH * DL, STAGED,
+    )  # fmt: skip
     if STAGED:
         weight += (k * D + first_d) * R
         bias += k * D + first_d
@@ -147,8 +148,9 @@ def forward_kernel(
             store_states(states + row + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
         if STAGED:
             stage_dt(
-                low_rank, weight, bias, dt, chunk * T, k, H, W, run, d_end, R, bc_l, DH * DL, T
-            )
+                low_rank, weight, bias, dt, chunk * T, k, H, W, run, d_end, R, bc_l,
+                DH * DL, T, PIECE,
+            )  # fmt: skip
             staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
         for segment in range((tl.minimum(L - chunk * T, T) + U - 1) // U):
             step = chunk * T + segment * U
@@ -226,8 +228,9 @@ def split_kernel(
     wide_b = b.to(tl.int64)
     x += wide_b * x_b + k * x_k + first_d * x_d + dl * x_d
     low_rank, bc, dt = own_inputs(
-        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n, T, DH * DL, STAGED
-    )
+        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+        T, DH * DL, STAGED,
+    )  # fmt: skip
     if STAGED:
         weight += (k * D + first_d) * R
         bias += k * D + first_d
@@ -259,7 +262,9 @@ def split_kernel(
     )  # fmt: skip
     for chunk in range(first, end, T):
         if STAGED:
-            stage_dt(low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T)
+            stage_dt(
+                low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T, PIECE
+            )
             staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
         for step in range(chunk, tl.minimum(chunk + T, end), U):
             _, xs, dts, maps, _ = rows

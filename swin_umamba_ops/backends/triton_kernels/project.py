@@ -8,6 +8,8 @@ import triton.language as tl
 from swin_umamba_ops.backends.triton_kernels import unspecialised
 from swin_umamba_ops.backends.triton_kernels.tile import load_channels, start
 
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
 
 @triton.jit
 def softplus(raw):
@@ -45,17 +47,50 @@ def load_staged(
 
 
 @triton.jit
+def load_adjacent(rows, columns, mask, ADJACENT: tl.constexpr):
+    """The values in these columns [1, C] of rows at [R, 1], where `mask`, else 0; so many adjacent
+    ones are aligned and masked alike."""
+    BYTES: tl.constexpr = ADJACENT * rows.dtype.element_ty.primitive_bitwidth // 8
+    at = rows + columns  # here: Triton forgets what it is told of an argument
+    at = tl.max_contiguous(tl.multiple_of(at, (1, BYTES)), (1, ADJACENT))
+    return tl.load(at, mask=mask, other=0.0)
+
+
+@triton.jit
+def multiply(a, b, total):
+    """total + a b, products in float32."""
+    if INTERPRETED:  # there are no products of bfloat16 there
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, total, input_precision="ieee")
+
+
+@triton.jit
+def store_adjacent(rows, columns, values, mask, ADJACENT: tl.constexpr):
+    """The opposite of `load_adjacent`."""
+    BYTES: tl.constexpr = ADJACENT * rows.dtype.element_ty.primitive_bitwidth // 8
+    at = rows + columns
+    at = tl.max_contiguous(tl.multiple_of(at, (1, BYTES)), (1, ADJACENT))
+    tl.store(at, values, mask=mask)
+
+
+@triton.jit
 def stage_dt(
     proj, weight, bias, to, first, k, H, W, run, channels, R, row_stride,
-    C: tl.constexpr, T: tl.constexpr,
+    C: tl.constexpr, T: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     """dt of C channels, of which there are `channels`, in the T steps of an image from `first` on,
     into rows at `to`; 0 in steps past the end.
 
     proj, of half precision, is the image's first position and the direction's first of R values;
-    weight (channels, R) and bias (channels,) are of the first channel.
+    weight (channels, R) and bias (channels,) are of the first channel. Their rows are aligned to
+    PIECE bytes; 0: to single values.
     """
     COLUMNS: tl.constexpr = 16
+    ADJACENT: tl.constexpr = max(PIECE // 2, 1)
+    # Each turn of the loop waits for memory.
+    RANK: tl.constexpr = 32 if PIECE == 16 else 16
+    R = R // ADJACENT * ADJACENT  # the same R, known to be a multiple
     tl.debug_barrier()  # other lanes may still read the rows before
     row = tl.arange(0, T)
     step = first + row
@@ -64,15 +99,14 @@ def stage_dt(
     for column in range(0, C, COLUMNS):
         d = column + tl.arange(0, COLUMNS)
         total = tl.zeros((T, COLUMNS), tl.float32)
-        for rank in range(0, R, 16):
-            r = rank + tl.arange(0, 16)
-            values = tl.load(rows + r[None, :], mask=r[None, :] < R, other=0.0)
-            w = tl.load(
-                weight + d[None, :] * R + r[:, None],
-                mask=(d[None, :] < channels) & (r[:, None] < R), other=0.0,
+        for rank in tl.range(0, R, RANK, num_stages=1):
+            r = rank + tl.arange(0, RANK)
+            values = load_adjacent(rows, r[None, :], r[None, :] < R, ADJACENT)
+            w = load_adjacent(
+                weight + d[:, None] * R, r[None, :],
+                (d[:, None] < channels) & (r[None, :] < R), ADJACENT,
             )  # fmt: skip
-            # The products of half values are exact in tf32 too.
-            total = tl.dot(values.to(tl.float32), w.to(tl.float32), total, input_precision="tf32")
+            total = multiply(values, tl.trans(w), total)
         total += tl.load(bias + d, mask=d < channels, other=0.0)[None, :]
         dt = tl.where(step[:, None] < H * W, softplus(total), 0.0)
         tl.store(to + row[:, None] * staged_row(C) + d[None, :], dt)
@@ -83,11 +117,16 @@ def stage_dt(
 def image_kernel(
     proj, weight, bias, dt, maps, dt_r, dmaps, rows, D, R,
     N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr, EXACT: tl.constexpr,
+    BLOCK_N: tl.constexpr, PIECE: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """proj: rows of 4 directions, each R + 2N values; weight (4, D, R); bias (4, D);
     dt (4, rows, D); maps (rows, 4, 2N): proj's last 2N values in float32. Not of a forward pass:
-    dt_r (4, rows, R), proj's first R values as they are, and dmaps, like maps, zeros."""
+    dt_r (4, rows, R), proj's first R values as they are, and dmaps, like maps, zeros.
+    Rows of R and of 2N values begin at multiples of PIECE bytes (0: at any address), D is a
+    multiple of CHANNELS, 4 at most."""
+    ADJACENT: tl.constexpr = max(PIECE * 8 // proj.dtype.element_ty.primitive_bitwidth, 1)
+    R = R // ADJACENT * ADJACENT  # the same, known to be multiples
+    D = D // CHANNELS * CHANNELS
     blocks = tl.cdiv(D, BLOCK_D)
     pid = tl.program_id(0)
     k = tl.program_id(1)
@@ -96,37 +135,28 @@ def image_kernel(
     row = (l * 4 + k)[:, None]
     own_l = l[:, None] < rows
     total = tl.zeros((BLOCK_L, BLOCK_D), tl.float32)
-    for first in range(0, R, BLOCK_R):
-        r = first + tl.arange(0, BLOCK_R)
-        values = tl.load(
-            proj + row * (R + 2 * N) + r[None, :], mask=own_l & (r[None, :] < R), other=0.0
-        )
+    for first in tl.range(0, R, BLOCK_R, num_stages=1):
+        r = (first + tl.arange(0, BLOCK_R))[None, :]
+        values = load_adjacent(proj + row * (R + 2 * N), r, own_l & (r < R), ADJACENT)
         if dt_r is not None:
-            tl.store(
-                dt_r + (k.to(tl.int64) * rows + l[:, None]) * R + r[None, :], values,
-                mask=own_l & (r[None, :] < tl.where(pid % blocks == 0, R, 0)),
+            store_adjacent(
+                dt_r + (k.to(tl.int64) * rows + l[:, None]) * R, r, values,
+                own_l & (r < tl.where(pid % blocks == 0, R, 0)), ADJACENT,
             )  # fmt: skip
-        w = tl.load(
-            weight + (k * D + d[None, :]) * R + r[:, None],
-            mask=(d[None, :] < D) & (r[:, None] < R), other=0.0,
-        )  # fmt: skip
-        # The products of half values are exact in tf32 too.
-        values = values.to(tl.float32)
-        w = w.to(tl.float32)
-        if EXACT:
-            total += tl.dot(values, w, input_precision="ieee")
-        else:
-            total += tl.dot(values, w, input_precision="tf32")
+        w = load_adjacent(
+            weight + (k * D + d[:, None]) * R, r, (d[:, None] < D) & (r < R), ADJACENT
+        )
+        total = multiply(values, tl.trans(w), total)
     total += tl.load(bias + k * D + d, mask=d < D, other=0.0)[None, :]
-    tl.store(
-        dt + (k.to(tl.int64) * rows + l[:, None]) * D + d[None, :], softplus(total),
-        mask=own_l & (d[None, :] < D),
+    store_adjacent(
+        dt + (k.to(tl.int64) * rows + l[:, None]) * D, d[None, :], softplus(total),
+        own_l & (d[None, :] < D), CHANNELS,
     )  # fmt: skip
     if pid % blocks == 0:
         for first in range(0, 2 * N, BLOCK_N):
             n = first + tl.arange(0, BLOCK_N)[None, :]
             mask = own_l & (n < 2 * N)
-            values = tl.load(proj + row * (R + 2 * N) + R + n, mask=mask)
-            tl.store(maps + row * (2 * N) + n, values.to(tl.float32), mask=mask)
+            values = load_adjacent(proj + row * (R + 2 * N) + R, n, mask, ADJACENT)
+            store_adjacent(maps + row * (2 * N), n, values.to(tl.float32), mask, ADJACENT)
             if dmaps is not None:
                 tl.store(dmaps + row * (2 * N) + n, tl.zeros_like(values).to(tl.float32), mask=mask)
