@@ -134,6 +134,15 @@ def test_images_of_many_values(dtype: torch.dtype, monkeypatch: pytest.MonkeyPat
 
 
 @needs_kernels
+def test_sequences_of_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And offsets between the channels and groups of a batch entry may."""
+    monkeypatch.setattr(backend, "_FAR", 0)
+    inputs = cast_scan(make_scan(ScanCase(1, 4, 9, 3, 2)), torch.float32, DEVICE)
+    run = partial(ops.selective_scan, delta_softplus=True)
+    check_function(partial(run, backend="triton"), partial(run, backend="reference"), inputs)
+
+
+@needs_kernels
 def test_images_that_lie_at_any_address() -> None:
     """Whole tiles are read several values at a time, where the memory is aligned for it."""
     case = cast_ss2d(make_ss2d(SS2DCase(1, 64, 3, 2, 16, 2)), torch.float16, DEVICE)

@@ -98,12 +98,13 @@ def test_nothing_is_spilled_and_no_step_goes_through_shared_memory(
 
 
 @DIRECTIONS
-@pytest.mark.parametrize("N", [5, 16])
-def test_ragged_sequences_with_a_last_state_compile(direction: str, N: int) -> None:
+@pytest.mark.parametrize(("N", "far"), [(5, False), (16, False), (16, True)])
+def test_ragged_sequences_with_a_last_state_compile(direction: str, N: int, far: bool) -> None:
     """Types must agree on both sides of a branch, which the interpreter does not ask for."""
     _compiled(
-        direction, N, EVEN=False, WIDE=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True, SPLIT=True
-    )
+        direction, N, EVEN=False, WIDE=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True, SPLIT=True,
+        FAR=far,
+    )  # fmt: skip
 
 
 class _Utils:

@@ -98,6 +98,9 @@ def backward_kernel(
     if IMAGE:
         x_d = 1
         bc_n = 1
+    elif FAR:
+        x_d = x_d.to(tl.int64)
+        bc_n = bc_n.to(tl.int64)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)
@@ -115,12 +118,13 @@ def backward_kernel(
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
-    at_x = wide_b * x_b + k * x_k + first_d * x_d
-    at_bc = wide_b * bc_b + k * bc_k
+    wide_k = k.to(tl.int64)
+    at_x = wide_b * x_b + wide_k * x_k + first_d * x_d
+    at_bc = wide_b * bc_b + wide_k * bc_k
     x += at_x + dl * x_d
     dy += at_x + dl * x_d
     dx += at_x
-    at_dt = wide_b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d
+    at_dt = wide_b * dt_b + wide_k * dt_k + first_d * x_d
     dt += at_dt + dl * x_d
     ddt += at_dt
     bc += at_bc + nl * bc_n

@@ -69,7 +69,7 @@ def own_inputs(
     if STAGED:
         dt += tl.program_id(0).to(tl.int64) * (T * staged_row(C))
     else:
-        dt = dt + b * dt_b + k.to(tl.int64) * dt_k + first_d * x_d + dl * x_d
+        dt = dt + b * dt_b + k * dt_k + first_d * x_d + dl * x_d
     return low_rank, bc, dt
 
 
@@ -96,6 +96,9 @@ def forward_kernel(
     if IMAGE:
         x_d = 1
         bc_n = 1
+    elif FAR:
+        x_d = x_d.to(tl.int64)
+        bc_n = bc_n.to(tl.int64)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)
@@ -115,11 +118,12 @@ def forward_kernel(
 
     sequence = (b * K + k).to(tl.int64)
     wide_b = b.to(tl.int64)
-    at_x = wide_b * x_b + k * x_k + first_d * x_d
+    wide_k = k.to(tl.int64)
+    at_x = wide_b * x_b + wide_k * x_k + first_d * x_d
     x += at_x + dl * x_d
     y += at_x
     low_rank, bc, dt = own_inputs(
-        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+        bc, dt, wide_b, wide_k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
         T, DH * DL, STAGED,
     )  # fmt: skip
     if STAGED:
@@ -210,6 +214,9 @@ def split_kernel(
     if IMAGE:
         x_d = 1
         bc_n = 1
+    elif FAR:
+        x_d = x_d.to(tl.int64)
+        bc_n = bc_n.to(tl.int64)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)
@@ -226,9 +233,10 @@ def split_kernel(
     EXACT: tl.constexpr = EVEN and FULL
 
     wide_b = b.to(tl.int64)
-    x += wide_b * x_b + k * x_k + first_d * x_d + dl * x_d
+    wide_k = k.to(tl.int64)
+    x += wide_b * x_b + wide_k * x_k + first_d * x_d + dl * x_d
     low_rank, bc, dt = own_inputs(
-        bc, dt, wide_b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
+        bc, dt, wide_b, wide_k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
         T, DH * DL, STAGED,
     )  # fmt: skip
     if STAGED:
