@@ -32,6 +32,9 @@ _MAX_STATES = 256
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
 _MOST_SPLITS = 64
+# Of steps, in products over all of them.
+_PIECES = 32
+_SHORTEST_PIECE = 256
 _FAR = 2**31  # values in an image whose offsets take 64 bits
 
 
@@ -86,6 +89,15 @@ def _tile(N: int, backwards: bool, interpreted: bool) -> _Tile:
     DH = min(8, 128 // NH) if interpreted else max(1, min(4, 8 // NH))
     U = (2 if NH <= 4 else 1) if backwards else min(4, 16 // NH)
     return _Tile(NH, NL, DH, DL, U)
+
+
+@functools.cache
+def _wide_tile(N: int, interpreted: bool) -> _Tile:
+    """Forwards: more channels share the cost of a step, and give a warp more to do while it waits,
+    but make half as many programs."""
+    tile = _split_tile(N, interpreted)
+    narrow = tile.channels == _tile(N, False, interpreted).channels
+    return tile if narrow else replace(tile, U=max(1, tile.U // 2))
 
 
 @functools.cache
@@ -165,17 +177,14 @@ class _Pass:
 
     def __init__(self, layout: _Layout, device: torch.device, item: int, backwards: bool) -> None:
         self.layout, self.item, self.backwards = layout, item, backwards
-        self.tile = _tile(layout.N, backwards, _interpreted())
-        self.blocks = -(-layout.D // self.tile.channels)
         slots = _PROGRAMS_PER_PROCESSOR * _processors(device)
-        self.split_chunks = _split_chunks(
-            layout.B * layout.K * self.blocks, layout.chunks, slots, backwards
-        )
+        self.tile = self._tile(slots)
+        self.blocks = -(-layout.D // self.tile.channels)
+        self.split_chunks = self._split_chunks(self.tile, slots)
         self.splits = -(-layout.chunks // self.split_chunks)
-        # More channels share the cost of a step, but must leave no place on the device empty.
+        # More channels share the cost of a step, but must not leave most of the device empty.
         self.split_tile = _split_tile(layout.N, _interpreted())
-        blocks = -(-layout.D // self.split_tile.channels)
-        if layout.B * layout.K * blocks * (self.splits - 1) < slots:
+        if not self._fill(self.split_tile, slots, self.splits - 1):
             self.split_tile = _tile(layout.N, False, _interpreted())
         # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
         # option is NVIDIA's.
@@ -185,6 +194,30 @@ class _Pass:
             "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
             **({"maxnreg": _MOST_REGISTERS} if limited else {}),
         }
+
+    def _programs(self, tile: _Tile) -> int:
+        s = self.layout
+        return s.B * s.K * -(-s.D // tile.channels)
+
+    def _split_chunks(self, tile: _Tile, slots: int) -> int:
+        return _split_chunks(self._programs(tile), self.layout.chunks, slots, self.backwards)
+
+    def _fill(self, tile: _Tile, slots: int, splits: int = 1) -> bool:
+        """Whether programs for so many splits are enough: wide ones gain more than empty places
+        lose while these are not most. See benchmarks/NOTES.md."""
+        return 5 * self._programs(tile) * splits >= 2 * slots
+
+    def _tile(self, slots: int) -> _Tile:
+        """Forwards the wide one, if it leaves no more channels without work, and if either its
+        programs are enough, or not even the narrow one's are, so that sequences are split anyway.
+        Backwards it would take all registers that a lane can have, and leave eight programs of a
+        multiprocessor's twelve."""
+        s = self.layout
+        narrow, wide = _tile(s.N, self.backwards, _interpreted()), _wide_tile(s.N, _interpreted())
+        if self.backwards or -s.D % wide.channels > -s.D % narrow.channels:
+            return narrow
+        split, wide_split = (self._split_chunks(tile, slots) < s.chunks for tile in (narrow, wide))
+        return wide if split or (self._fill(wide, slots) and not wide_split) else narrow
 
     def run(self, kernel: Any, *pointers: Tensor | None, **options: Any) -> None:
         """One launch, or, where determinism asks for it, one for each set of sums that must not
@@ -259,8 +292,7 @@ class _Pass:
         return self._room(like, tile, chunk_length * _staged_row(tile))
 
     def _room(self, like: Tensor, tile: _Tile, each: int) -> Tensor:
-        s = self.layout
-        programs = s.B * s.K * -(-s.D // tile.channels) * self.splits
+        programs = self._programs(tile) * self.splits
         return like.new_empty((programs, each), dtype=torch.float32)
 
 
@@ -384,6 +416,13 @@ def ss2d_forward(
     return y.to(out_dtype), states
 
 
+@functools.cache
+def _pieces(B: int, L: int) -> int:
+    """Into how many equal pieces of steps an image is cut, for products over each of them."""
+    wanted = min(_PIECES // B, L // _SHORTEST_PIECE)
+    return max((p for p in range(1, wanted + 1) if L % p == 0), default=1)
+
+
 def ss2d_backward(
     dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
     A_logs: Tensor, Ds: Tensor, states: Tensor,
@@ -406,9 +445,11 @@ def ss2d_backward(
         rows = dproj.view(B * L, DIRECTIONS, R + 2 * N)
         torch.bmm(ddt.flatten(1, 2), dt_projs_weight, out=rows[..., :R].transpose(0, 1))
         rows[..., R:] = dmaps.flatten(0, 1)
-        # Image by image: a product over all positions at once would keep few processors busy.
-        dweight = torch.bmm(ddt.flatten(0, 1).transpose(1, 2), dt_r.flatten(0, 1))
-        dweight = dweight.view(DIRECTIONS, B, D, R).sum(1)
+        # Piece by piece: a product over all positions at once would keep few processors busy.
+        pieces = B * _pieces(B, L)
+        each = (DIRECTIONS * pieces, B * L // pieces)
+        dweight = torch.bmm(ddt.view(*each, D).transpose(1, 2), dt_r.view(*each, R))
+        dweight = dweight.view(DIRECTIONS, pieces, D, R).sum(1)
     return dx.to(x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
 
 

@@ -10,9 +10,10 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,6 +66,12 @@ def _passes_made_anew() -> Iterator[None]:
     backend._pass_of.cache_clear()
 
 
+def use_tile(monkeypatch: pytest.MonkeyPatch, tile: Callable[[int, bool, bool], Any]) -> None:
+    """Whatever the number of programs."""
+    monkeypatch.setattr(backend, "_tile", tile)
+    monkeypatch.setattr(backend, "_wide_tile", lambda N, interpreted: tile(N, False, interpreted))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(backend.why_unusable() is None, reason="they run in this process")
 def test_interpreted_on_the_cpu() -> None:
@@ -85,7 +92,7 @@ def test_interpreted_on_the_cpu() -> None:
 )  # fmt: skip
 def test_tiles(name: str, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tile = TILES[name]
-    monkeypatch.setattr(backend, "_tile", lambda N, backwards, interpreted: tile)
+    use_tile(monkeypatch, lambda N, backwards, interpreted: tile)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 9, 2, 3, N, 2)), torch.float32, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
@@ -94,13 +101,18 @@ def test_tiles(name: str, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_kernels
 @DTYPES
-@pytest.mark.parametrize(("N", "D"), [(1, 130), (2, 5), (16, 16), (13, 9), (64, 5)])
+@pytest.mark.parametrize(
+    ("N", "D", "wide"),
+    [(1, 130, False), (2, 5, False), (16, 16, False), (16, 32, True), (13, 9, False),
+     (13, 9, True), (64, 5, False), (64, 8, True)],
+)  # fmt: skip
 def test_tiles_of_a_gpu(
-    N: int, D: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    N: int, D: int, wide: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The interpreter's own are larger."""
-    tile = backend._tile
-    monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
+    forward = backend._wide_tile(N, False) if wide else backend._tile(N, False, False)
+    gpu = {False: forward, True: backend._tile(N, True, False)}
+    use_tile(monkeypatch, lambda N, backwards, _: gpu[backwards])
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), dtype, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
@@ -115,7 +127,7 @@ def test_pieces_in_which_a_projection_is_read(
 ) -> None:
     """Single values, pairs or all of a lane's states, by what R leaves aligned."""
     tile = backend._tile
-    monkeypatch.setattr(backend, "_tile", lambda N, backwards, _: tile(N, backwards, False))
+    use_tile(monkeypatch, lambda N, backwards, _: tile(N, backwards, False))
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 16, 2, 3, 16, R)), dtype, DEVICE)
     check_function(
         partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
@@ -182,15 +194,50 @@ def test_number_of_splits(programs: int, chunks: int, splits: int) -> None:
     assert -(-chunks // length) == splits
 
 
-@pytest.mark.parametrize(("B", "size", "channels"), [(12, 128, 32), (1, 256, 16), (2, 80, 16)])
-def test_splits_pass_leaves_no_place_empty(
-    B: int, size: int, channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_interpreted", lambda: False)
     monkeypatch.setattr(backend, "_processors", lambda device: 132)
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize(
+    ("backwards", "B", "size", "channels"),
+    [(False, 12, 128, 32), (False, 1, 256, 32), (True, 1, 256, 32), (True, 2, 20, 16)],
+)
+def test_splits_pass_is_wide_unless_most_places_stay_empty(
+    backwards: bool, B: int, size: int, channels: int
+) -> None:
     layout = backend._image_layout((B, size, size, 192), 16, 6)
-    plan = backend._Pass(layout, torch.device("cpu"), 2, False)
+    plan = backend._Pass(layout, torch.device("cpu"), 2, backwards)
     assert plan.split_tile.channels == channels
+
+
+@pytest.mark.usefixtures("h100")
+@pytest.mark.parametrize(
+    ("backwards", "B", "size", "D", "channels"),
+    [
+        (False, 30, 80, 192, 16),  # wide programs would be so few that sequences were split
+        (False, 30, 40, 384, 32),
+        (False, 30, 20, 784, 16),  # which 32 does not divide
+        (False, 1, 256, 192, 32),
+        (True, 30, 40, 384, 16),
+        (True, 1, 256, 192, 16),
+    ],
+)
+def test_wide_tiles_where_programs_are_many_or_sequences_split(
+    backwards: bool, B: int, size: int, D: int, channels: int
+) -> None:
+    layout = backend._image_layout((B, size, size, D), 16, 6)
+    plan = backend._Pass(layout, torch.device("cpu"), 2, backwards)
+    assert plan.tile.channels == channels
+
+
+@pytest.mark.parametrize(
+    ("B", "L", "pieces"), [(30, 400, 1), (1, 65536, 32), (1, 251 * 257, 1), (2, 6400, 16)]
+)
+def test_pieces_of_an_image(B: int, L: int, pieces: int) -> None:
+    assert backend._pieces(B, L) == pieces
 
 
 @needs_kernels
@@ -213,7 +260,7 @@ def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -
 def test_deterministic_launches_agree_and_repeat(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_tile", lambda N, backwards, interpreted: TILES["narrow"])
+    use_tile(monkeypatch, lambda N, backwards, interpreted: TILES["narrow"])
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 6, 2, 3, 4, 2)), dtype, DEVICE)
     gradient = noise_like(inputs["x"])

@@ -31,7 +31,7 @@ pytestmark = [
 HALF = {"x", "weight", "ddt"}
 
 
-def _compiled(direction: str, N: int, **options: int) -> Any:
+def _compiled(direction: str, N: int, wide: bool = False, **options: int) -> Any:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -44,7 +44,7 @@ def _compiled(direction: str, N: int, **options: int) -> Any:
         "split backward": (forward.split_kernel, False, {"STAGED": False, "BACKWARD": True}),
         "backward": (backward.backward_kernel, True, {"SOFTPLUS": True}),
     }[direction]
-    tile = backend._tile(N, backwards, False)
+    tile = backend._wide_tile(N, False) if wide else backend._tile(N, backwards, False)
     if "split" in direction:
         tile = backend._split_tile(N, False)
     constants = {
@@ -78,12 +78,16 @@ DIRECTIONS = pytest.mark.parametrize(
 )
 
 
-@DIRECTIONS
+@pytest.mark.parametrize(
+    ("direction", "wide"),
+    [("forward", False), ("forward", True), ("split", False), ("split backward", False),
+     ("backward", False)],
+)  # fmt: skip
 @pytest.mark.parametrize("N", [1, 8, 16, 64])
 def test_nothing_is_spilled_and_no_step_goes_through_shared_memory(
-    direction: str, N: int, tmp_path: Path
+    direction: str, wide: bool, N: int, tmp_path: Path
 ) -> None:
-    compiled = _compiled(direction, N)
+    compiled = _compiled(direction, N, wide)
     if N == 16:
         # Of a chunk's own dt: the operands of a matrix product.
         assert compiled.metadata.shared <= (0 if "back" in direction else 1024)
