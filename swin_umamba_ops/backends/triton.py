@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,13 @@ import triton
 from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.backends._triton_tiles import (
+    Tile,
+    scan_tile,
+    split_chunks,
+    split_tile,
+    wide_tile,
+)
 from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters, project
 from swin_umamba_ops.kept_kernels import launch
 from swin_umamba_ops.numerics import softplus
@@ -26,12 +33,10 @@ from swin_umamba_ops.scan_order import DIRECTIONS
 chunk_length = 32
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
-_LANES = 32
 _MAX_STATES = 256
 # What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
-_MOST_SPLITS = 64
 # Of steps, in products over all of them.
 _PIECES = 32
 _SHORTEST_PIECE = 256
@@ -63,52 +68,8 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
 # ---- the cut into programs
 
 
-@dataclass(frozen=True)
-class _Tile:
-    """States and channels of a program: in a lane's registers (H) and over the lanes (L)."""
-
-    NH: int
-    NL: int
-    DH: int
-    DL: int
-    U: int
-
-    @property
-    def channels(self) -> int:
-        return self.DH * self.DL
-
-
 @functools.cache
-def _tile(N: int, backwards: bool, interpreted: bool) -> _Tile:
-    """Registers for about 8 states and channels, and backwards for a segment's decays and states,
-    none spilled; where the interpreter runs, and only the number of operations counts, more
-    channels."""
-    states = triton.next_power_of_2(N)
-    NL = max(min(4, states), states // 8)
-    NH, DL = states // NL, _LANES // NL
-    DH = min(8, 128 // NH) if interpreted else max(1, min(4, 8 // NH))
-    U = (2 if NH <= 4 else 1) if backwards else min(4, 16 // NH)
-    return _Tile(NH, NL, DH, DL, U)
-
-
-@functools.cache
-def _wide_tile(N: int, interpreted: bool) -> _Tile:
-    """Forwards: more channels share the cost of a step, and give a warp more to do while it waits,
-    but make half as many programs."""
-    tile = _split_tile(N, interpreted)
-    narrow = tile.channels == _tile(N, False, interpreted).channels
-    return tile if narrow else replace(tile, U=max(1, tile.U // 2))
-
-
-@functools.cache
-def _split_tile(N: int, interpreted: bool) -> _Tile:
-    """The splits' pass keeps little else: more channels share the cost of a step."""
-    tile = _tile(N, False, interpreted)
-    return replace(tile, DH=max(tile.DH, min(4, 16 // tile.NH)))
-
-
-@functools.cache
-def _staged_row(tile: _Tile) -> int:
+def _staged_row(tile: Tile) -> int:
     row: int = project.staged_row(tile.channels)
     return row
 
@@ -153,25 +114,6 @@ class _Layout:
         return -(-self.H * self.W // chunk_length)
 
 
-@functools.cache
-def _split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> int:
-    """Chunks in a split, by what the last program to end has waited for and done.
-
-    Many small programs share out more evenly among the `slots` that run at a time, but each folds
-    what those before it add, and to find that takes a pass of its own.
-    """
-    own_pass = 0.2 if backwards else 0.6  # of a chunk's time; by instructions
-    fold = 0.05
-
-    def cost(length: int) -> float:
-        splits = -(-chunks // length)
-        rounds = -(-programs * splits // slots)
-        return rounds * (length if splits == 1 else length * (1 + own_pass) + splits * fold)
-
-    lengths = {-(-chunks // splits) for splits in range(1, min(chunks, _MOST_SPLITS) + 1)}
-    return min(sorted(lengths, reverse=True), key=cost) if slots else chunks
-
-
 class _Pass:
     """A pass over all sequences of a layout: its tile, its splits, and the launches it takes."""
 
@@ -183,9 +125,9 @@ class _Pass:
         self.split_chunks = self._split_chunks(self.tile, slots)
         self.splits = -(-layout.chunks // self.split_chunks)
         # More channels share the cost of a step, but must not leave most of the device empty.
-        self.split_tile = _split_tile(layout.N, _interpreted())
+        self.split_tile = split_tile(layout.N, _interpreted())
         if not self._fill(self.split_tile, slots, self.splits - 1):
-            self.split_tile = _tile(layout.N, False, _interpreted())
+            self.split_tile = scan_tile(layout.N, False, _interpreted())
         # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
         # option is NVIDIA's.
         limited = device.type == "cuda" and torch.version.cuda is not None
@@ -195,25 +137,28 @@ class _Pass:
             **({"maxnreg": _MOST_REGISTERS} if limited else {}),
         }
 
-    def _programs(self, tile: _Tile) -> int:
+    def _programs(self, tile: Tile) -> int:
         s = self.layout
         return s.B * s.K * -(-s.D // tile.channels)
 
-    def _split_chunks(self, tile: _Tile, slots: int) -> int:
-        return _split_chunks(self._programs(tile), self.layout.chunks, slots, self.backwards)
+    def _split_chunks(self, tile: Tile, slots: int) -> int:
+        return split_chunks(self._programs(tile), self.layout.chunks, slots, self.backwards)
 
-    def _fill(self, tile: _Tile, slots: int, splits: int = 1) -> bool:
+    def _fill(self, tile: Tile, slots: int, splits: int = 1) -> bool:
         """Whether programs for so many splits are enough: wide ones gain more than empty places
         lose while these are not most. See benchmarks/NOTES.md."""
         return 5 * self._programs(tile) * splits >= 2 * slots
 
-    def _tile(self, slots: int) -> _Tile:
+    def _tile(self, slots: int) -> Tile:
         """Forwards the wide one, if it leaves no more channels without work, and if either its
         programs are enough, or not even the narrow one's are, so that sequences are split anyway.
         Backwards it would take all registers that a lane can have, and leave eight programs of a
         multiprocessor's twelve."""
         s = self.layout
-        narrow, wide = _tile(s.N, self.backwards, _interpreted()), _wide_tile(s.N, _interpreted())
+        narrow, wide = (
+            scan_tile(s.N, self.backwards, _interpreted()),
+            wide_tile(s.N, _interpreted()),
+        )
         if self.backwards or -s.D % wide.channels > -s.D % narrow.channels:
             return narrow
         split, wide_split = (self._split_chunks(tile, slots) < s.chunks for tile in (narrow, wide))
@@ -258,7 +203,7 @@ class _Pass:
         )  # fmt: skip
 
     def _launch(
-        self, kernel: Any, tile: _Tile, splits: int, place: tuple[int, int, int, int],
+        self, kernel: Any, tile: Tile, splits: int, place: tuple[int, int, int, int],
         *pointers: Tensor | None, **options: Any,
     ) -> None:  # fmt: skip
         """Programs for each image and split, and for so many directions and blocks of channels
@@ -287,11 +232,11 @@ class _Pass:
         states = tile.NH * tile.DH * tile.NL * tile.DL
         return self._room(like, tile, chunk_length // tile.U * states)
 
-    def _staged_dt(self, like: Tensor, tile: _Tile) -> Tensor:
+    def _staged_dt(self, like: Tensor, tile: Tile) -> Tensor:
         """Room for each program's dt of a chunk."""
         return self._room(like, tile, chunk_length * _staged_row(tile))
 
-    def _room(self, like: Tensor, tile: _Tile, each: int) -> Tensor:
+    def _room(self, like: Tensor, tile: Tile, each: int) -> Tensor:
         programs = self._programs(tile) * self.splits
         return like.new_empty((programs, each), dtype=torch.float32)
 

@@ -48,10 +48,10 @@ needs_kernels = pytest.mark.skipif(
 )
 # Tiles that N and D fill, exceed and leave half empty.
 TILES = {
-    "four lanes a channel": backend._Tile(NH=2, NL=4, DH=1, DL=8, U=2),
-    "one lane a channel": backend._Tile(NH=8, NL=1, DH=1, DL=32, U=4),
-    "narrow": backend._Tile(NH=1, NL=8, DH=1, DL=4, U=1),
-    "wide": backend._Tile(NH=2, NL=4, DH=4, DL=8, U=8),
+    "four lanes a channel": backend.Tile(NH=2, NL=4, DH=1, DL=8, U=2),
+    "one lane a channel": backend.Tile(NH=8, NL=1, DH=1, DL=32, U=4),
+    "narrow": backend.Tile(NH=1, NL=8, DH=1, DL=4, U=1),
+    "wide": backend.Tile(NH=2, NL=4, DH=4, DL=8, U=8),
 }
 
 # Programs make dt for halves; for float32 a kernel of its own does.
@@ -68,8 +68,8 @@ def _passes_made_anew() -> Iterator[None]:
 
 def use_tile(monkeypatch: pytest.MonkeyPatch, tile: Callable[[int, bool, bool], Any]) -> None:
     """Whatever the number of programs."""
-    monkeypatch.setattr(backend, "_tile", tile)
-    monkeypatch.setattr(backend, "_wide_tile", lambda N, interpreted: tile(N, False, interpreted))
+    monkeypatch.setattr(backend, "scan_tile", tile)
+    monkeypatch.setattr(backend, "wide_tile", lambda N, interpreted: tile(N, False, interpreted))
 
 
 @pytest.mark.slow
@@ -110,8 +110,8 @@ def test_tiles_of_a_gpu(
     N: int, D: int, wide: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The interpreter's own are larger."""
-    forward = backend._wide_tile(N, False) if wide else backend._tile(N, False, False)
-    gpu = {False: forward, True: backend._tile(N, True, False)}
+    forward = backend.wide_tile(N, False) if wide else backend.scan_tile(N, False, False)
+    gpu = {False: forward, True: backend.scan_tile(N, True, False)}
     use_tile(monkeypatch, lambda N, backwards, _: gpu[backwards])
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), dtype, DEVICE)
     check_function(
@@ -126,7 +126,7 @@ def test_pieces_in_which_a_projection_is_read(
     R: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Single values, pairs or all of a lane's states, by what R leaves aligned."""
-    tile = backend._tile
+    tile = backend.scan_tile
     use_tile(monkeypatch, lambda N, backwards, _: tile(N, backwards, False))
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 16, 2, 3, 16, R)), dtype, DEVICE)
     check_function(
@@ -190,7 +190,7 @@ def test_splits_of_an_image(
     ],
 )
 def test_number_of_splits(programs: int, chunks: int, splits: int) -> None:
-    length = backend._split_chunks(programs, chunks, 1584, False)
+    length = backend.split_chunks(programs, chunks, 1584, False)
     assert -(-chunks // length) == splits
 
 

@@ -44,9 +44,9 @@ def _compiled(direction: str, N: int, wide: bool = False, **options: int) -> Any
         "split backward": (forward.split_kernel, False, {"STAGED": False, "BACKWARD": True}),
         "backward": (backward.backward_kernel, True, {"SOFTPLUS": True}),
     }[direction]
-    tile = backend._wide_tile(N, False) if wide else backend._tile(N, backwards, False)
+    tile = backend.wide_tile(N, False) if wide else backend.scan_tile(N, backwards, False)
     if "split" in direction:
-        tile = backend._split_tile(N, False)
+        tile = backend.split_tile(N, False)
     constants = {
         "N": N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL, "U": tile.U,
         "T": backend.chunk_length, "EVEN": True, "WIDE": 16, "PIECE": 16, "FAR": False,
