@@ -49,7 +49,7 @@ def scans(found: Results) -> str:
         )
         eager, graph = _median(cuda), cuda.graph_ms or _median(cuda)
         peers = _median(release), _median(vmamba)
-        times = (eager, graph, _median(triton), *peers)
+        times = (eager, graph, _median(triton), triton.graph_ms or _median(triton), *peers)
         lines.append(
             [
                 case.label,
@@ -58,7 +58,8 @@ def scans(found: Results) -> str:
                 f"{_megabytes(cuda)}, {_megabytes(release)} MB",
             ]
         )
-    header = ["B, D, HxW", "`cuda`", "`cuda`, graph", "`triton`", "release", "VMamba"]
+    header = ["B, D, HxW", "`cuda`", "`cuda`, graph", "`triton`", "`triton`, graph"]
+    header += ["release", "VMamba"]
     header += ["over release: eager, graph", "over VMamba", "extra memory: `cuda`, release"]
     return table(header, lines)
 
