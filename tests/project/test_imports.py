@@ -21,7 +21,10 @@ OPS_LAYERS = [
     {"projected"},
     {"library"},
     {"backends"},
-    {"checks", "flops", "graph", "numerics", "reference", "scan_order", "_version"},
+    {
+        *("checks", "eager", "flops", "graph", "kept_kernels", "numerics", "reference"),
+        *("scan_order", "_version"),
+    },
 ]
 TRAINING = {
     *("train", "predict", "predict_files", "losses", "metrics", "evaluate", "data", "report"),
