@@ -57,7 +57,9 @@ def _bars(axes: Any, rows: Sequence[Row], title: str) -> None:
     axes.set_ylabel("milliseconds")
     axes.set_xticks(range(len(by_case)), [_tick(case) for case in by_case], fontsize=8)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, 2 * top)  # room for the legend above the bars
+    axes.legend(fontsize=8, ncols=len(names) + 1, loc="upper center")
 
 
 def _tick(case: Case | ModelCase) -> str:
