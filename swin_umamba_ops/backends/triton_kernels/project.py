@@ -47,13 +47,24 @@ def load_staged(
 
 
 @triton.jit
-def load_adjacent(rows, columns, mask, ADJACENT: tl.constexpr):
-    """The values in these columns [1, C] of rows at [R, 1], where `mask`, else 0; so many adjacent
-    ones are aligned and masked alike."""
+def adjacent(rows, columns, ADJACENT: tl.constexpr):
+    """Where the values in these columns [1, C] of rows at [R, 1] are; so many adjacent ones are
+    aligned, and must be masked alike."""
     BYTES: tl.constexpr = ADJACENT * rows.dtype.element_ty.primitive_bitwidth // 8
     at = rows + columns  # here: Triton forgets what it is told of an argument
-    at = tl.max_contiguous(tl.multiple_of(at, (1, BYTES)), (1, ADJACENT))
-    return tl.load(at, mask=mask, other=0.0)
+    return tl.max_contiguous(tl.multiple_of(at, (1, BYTES)), (1, ADJACENT))
+
+
+@triton.jit
+def load_adjacent(rows, columns, mask, ADJACENT: tl.constexpr):
+    """The values there, where `mask`, else 0."""
+    return tl.load(adjacent(rows, columns, ADJACENT), mask=mask, other=0.0)
+
+
+@triton.jit
+def store_adjacent(rows, columns, values, mask, ADJACENT: tl.constexpr):
+    """The opposite."""
+    tl.store(adjacent(rows, columns, ADJACENT), values, mask=mask)
 
 
 @triton.jit
@@ -63,15 +74,6 @@ def multiply(a, b, total):
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, total, input_precision="ieee")
-
-
-@triton.jit
-def store_adjacent(rows, columns, values, mask, ADJACENT: tl.constexpr):
-    """The opposite of `load_adjacent`."""
-    BYTES: tl.constexpr = ADJACENT * rows.dtype.element_ty.primitive_bitwidth // 8
-    at = rows + columns
-    at = tl.max_contiguous(tl.multiple_of(at, (1, BYTES)), (1, ADJACENT))
-    tl.store(at, values, mask=mask)
 
 
 @triton.jit
