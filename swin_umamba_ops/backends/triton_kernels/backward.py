@@ -19,6 +19,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     channel_of_lane,
     channels_of_lane,
     fold_splits,
+    inner_stride,
     lane_channels,
     lane_states,
     load_channels,
@@ -95,12 +96,8 @@ def backward_kernel(
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
-    if IMAGE:
-        x_d = 1
-        bc_n = 1
-    elif FAR:
-        x_d = x_d.to(tl.int64)
-        bc_n = bc_n.to(tl.int64)
+    x_d = inner_stride(x_d, IMAGE, FAR)
+    bc_n = inner_stride(bc_n, IMAGE, FAR)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)

@@ -131,6 +131,17 @@ def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE:
 
 
 @triton.jit
+def inner_stride(stride, IMAGE: tl.constexpr, FAR: tl.constexpr):
+    """Between channels, or values in bc: adjacent in images, else in 64 bits where offsets want
+    it."""
+    if IMAGE:
+        stride = 1
+    elif FAR:
+        stride = stride.to(tl.int64)
+    return stride
+
+
+@triton.jit
 def unpack_maps(values, dtype: tl.constexpr, NH: tl.constexpr):
     """What `load_maps` read from memory of `dtype`, in float32, [NH, 1, NL, DL]."""
     if values.dtype == tl.int32:
