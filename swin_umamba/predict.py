@@ -164,7 +164,7 @@ def predict_stack(
             f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
         )
     device = next(model.parameters()).device
-    dtype = _half_precision(amp, device)
+    dtype = half_precision(amp, device)
 
     def network(windows: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
@@ -212,7 +212,9 @@ def mirrored(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
     return total / 4
 
 
-def _half_precision(amp: str, device: torch.device) -> torch.dtype | None:
+def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
+    """The dtype for autocast, or None to stay in float32. UserError unless amp is "off", or "bf16" or
+    "fp16" on a GPU."""
     dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if amp not in dtypes:
         raise UserError(f"amp: got {amp!r}, expected one of {', '.join(dtypes)}")
@@ -269,7 +271,7 @@ class Predictor:
         except (OSError, ValueError, TypeError) as error:  # TypeError: options of another model
             raise UserError(f"{folder} is no finished training run: {error}") from error
         model.to(pick_device(device))
-        _half_precision(amp, next(model.parameters()).device)
+        half_precision(amp, next(model.parameters()).device)
         return cls(
             model, patch_size=config.patch_size, overlap=config.overlap, mirror=mirror, amp=amp
         )

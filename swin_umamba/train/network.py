@@ -65,8 +65,3 @@ def amp_on(device: torch.device, amp: str) -> str:
     if amp == "auto":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return amp
-
-
-def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype for autocast, or None to stay in float32."""
-    return {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[amp_on(device, amp)]

@@ -20,15 +20,16 @@ from swin_umamba.errors import UserError
 from swin_umamba.graphs import GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
+from swin_umamba.predict import half_precision
 from swin_umamba.train.checkpoint import State
 from swin_umamba.train.config import TrainConfig
 from swin_umamba.train.ema import MovingAverage
 from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.train.network import (
+    amp_on,
     build_model,
     build_optimizer,
     checkpoint_activations,
-    half_precision,
 )
 from swin_umamba.train.run_folder import Record
 from swin_umamba.train.schedule import learning_rate
@@ -66,7 +67,7 @@ class Stepper:
             checkpoint_activations(self.model)
         weights = scale_weights(len(self.model.scales) if config.deep_supervision else 1)
         self.loss_of = DeepSupervisionLoss(weights, config.batch_dice, across_ranks=world.size > 1)
-        self.half = half_precision(config.amp, world.device)
+        self.half = half_precision(amp_on(world.device, config.amp), world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)
         self.sampler = PatchSampler(
             cases,
