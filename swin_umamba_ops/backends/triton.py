@@ -37,9 +37,9 @@ _MAX_STATES = 256
 # What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
-# Of steps, in products over all of them.
-_PIECES = 32
+# Products over all steps are cut into pieces of so many steps at least, up to so many in a batch.
 _SHORTEST_PIECE = 256
+_MOST_PIECES = 32
 _FAR = 2**31  # values in an image whose offsets take 64 bits
 
 
@@ -364,7 +364,7 @@ def ss2d_forward(
 @functools.cache
 def _pieces(B: int, L: int) -> int:
     """Into how many equal pieces of steps an image is cut, for products over each of them."""
-    wanted = min(_PIECES // B, L // _SHORTEST_PIECE)
+    wanted = min(_MOST_PIECES // B, L // _SHORTEST_PIECE)
     return max((p for p in range(1, wanted + 1) if L % p == 0), default=1)
 
 
