@@ -213,8 +213,8 @@ def mirrored(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
 
 
 def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
-    """The dtype for autocast, or None to stay in float32. UserError unless amp is "off", or "bf16" or
-    "fp16" on a GPU."""
+    """The dtype for autocast, or None to stay in float32. UserError unless amp is "off", or on a
+    GPU "bf16" or "fp16"."""
     dtypes = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
     if amp not in dtypes:
         raise UserError(f"amp: got {amp!r}, expected one of {', '.join(dtypes)}")
