@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of our backends and mamba-ssm, vmamba, release; default all, but the "
         "pytorch backend on a CPU alone",
     )
-    ops.add_argument("--graph", action="store_true", help="also time ours as CUDA graph replays")
+    ops.add_argument("--graph", action="store_true", help="also time CUDA graph replays of each")
     _add_measuring(ops, cell_seconds=0.15)
 
     model = verbs.add_parser(
