@@ -30,8 +30,9 @@ def launch(
     arguments: tuple[Tensor | float | None, ...],
     constants: Mapping[str, Any],
     options: Mapping[str, Any] = _NO_OPTIONS,
-) -> None:
-    """kernel[grid](*arguments, **constants, **options) on the current device.
+) -> Any:
+    """kernel[grid](*arguments, **constants, **options) on the current device; what Triton compiled
+    for it, None of its interpreter.
 
     arguments: all that are not constants of the kernel, which come first; a flag is a constant.
     options: Triton's own, such as num_warps.
@@ -45,9 +46,43 @@ def launch(
     )
     compiled = _KEPT.get(key)
     if compiled is None:
-        # None again from the interpreter, which compiles nothing.
-        _KEPT[key] = kernel[grid](*arguments, **constants, **options)
-        return
+        compiled = _KEPT[key] = kernel[grid](*arguments, **constants, **options)
+        return compiled
     names = kernel.arg_names[len(arguments) :]
-    whole = (*grid, 1, 1)[:3]
-    compiled[whole](*arguments, *[constants[name] for name in names])
+    compiled[_whole(grid)](*arguments, *[constants[name] for name in names])
+    return compiled
+
+
+def _whole(grid: tuple[int, ...]) -> tuple[int, ...]:
+    return (*grid, 1, 1)[:3]
+
+
+class Launch:
+    """launch() on one device with all but the pointers, which come first: what else there is to
+    look at is looked at once."""
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: tuple[int, ...],
+        numbers: tuple[float, ...],
+        constants: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> None:
+        self._kernel, self._grid, self._numbers = kernel, grid, numbers
+        self._constants, self._options = constants, options
+        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._behind: tuple[Any, ...] = ()
+
+    def __call__(self, *pointers: Tensor | None) -> None:
+        kinds = tuple(map(_kind, pointers))
+        compiled = self._compiled.get(kinds)
+        if compiled is None:
+            arguments = (*pointers, *self._numbers)
+            names = self._kernel.arg_names[len(arguments) :]
+            self._behind = (*self._numbers, *[self._constants[name] for name in names])
+            self._compiled[kinds] = launch(
+                self._kernel, self._grid, arguments, self._constants, self._options
+            )
+        else:
+            compiled[_whole(self._grid)](*pointers, *self._behind)

@@ -26,7 +26,7 @@ from swin_umamba_ops.backends._triton_tiles import (
     wide_tile,
 )
 from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters, project
-from swin_umamba_ops.kept_kernels import launch
+from swin_umamba_ops.kept_kernels import Launch, launch
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -37,9 +37,6 @@ _MAX_STATES = 256
 # What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
 _MOST_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
-# Products over all steps are cut into pieces of so many steps at least, up to so many in a batch.
-_SHORTEST_PIECE = 256
-_MOST_PIECES = 32
 _FAR = 2**31  # values in an image whose offsets take 64 bits
 
 
@@ -126,8 +123,10 @@ class _Pass:
         self.splits = -(-layout.chunks // self.split_chunks)
         # More channels share the cost of a step, but must not leave most of the device empty.
         self.split_tile = split_tile(layout.N, _interpreted())
-        if not self._fill(self.split_tile, slots, self.splits - 1):
+        self.parts = self._parts(slots)
+        if not self._fill(self.split_tile, slots, (self.splits - 1) * self.parts):
             self.split_tile = scan_tile(layout.N, False, _interpreted())
+            self.parts = self._parts(slots)
         # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
         # option is NVIDIA's.
         limited = device.type == "cuda" and torch.version.cuda is not None
@@ -136,6 +135,7 @@ class _Pass:
             "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
             **({"maxnreg": _MOST_REGISTERS} if limited else {}),
         }
+        self._launches: dict[tuple[Any, ...], Launch] = {}
 
     def _programs(self, tile: Tile) -> int:
         s = self.layout
@@ -143,6 +143,12 @@ class _Pass:
 
     def _split_chunks(self, tile: Tile, slots: int) -> int:
         return split_chunks(self._programs(tile), self.layout.chunks, slots, self.backwards)
+
+    def _parts(self, slots: int) -> int:
+        """Into how many parts the pass over the splits cuts each: for as many programs as run at a
+        time."""
+        programs = self._programs(self.split_tile) * (self.splits - 1)
+        return max(1, min(slots // programs, self.split_chunks)) if programs else 1
 
     def _fill(self, tile: Tile, slots: int, splits: int = 1) -> bool:
         """Whether programs for so many splits are enough: wide ones gain more than empty places
@@ -184,22 +190,23 @@ class _Pass:
         if self.splits == 1:
             return None, None
         s, tile = self.layout, self.split_tile
-        rows = (s.B, s.K, self.splits, s.D)
+        rows, programs = (s.B, s.K, self.splits * self.parts, s.D), (self.splits - 1) * self.parts
         state = x.new_empty((*rows, s.N), dtype=torch.float32)
         total_dt = x.new_empty(rows, dtype=torch.float32)
         place = (s.K, -(-s.D // tile.channels), 0, 0)
         self._launch(
-            forward.split_kernel, tile, self.splits - 1, place,
-            x, self._staged_dt(x, tile) if dt is None else dt, *pointers, state, total_dt,
-            R=s.R, STAGED=dt is None, BACKWARD=self.backwards,
+            forward.split_kernel, tile, programs, place,
+            x, self._staged_dt(x, tile, programs) if dt is None else dt, *pointers, state, total_dt,
+            R=s.R, STAGED=dt is None, BACKWARD=self.backwards, WHOLE=s.H * s.W % (2 * tile.U) == 0,
         )  # fmt: skip
         return state, total_dt
 
     def scan(self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None, **options: bool) -> None:
         """The scan forwards; without dt the programs make it themselves."""
         self.run(
-            forward.forward_kernel, x, self._staged_dt(x, self.tile) if dt is None else dt,
-            *pointers, R=self.layout.R, STAGED=dt is None, SPLIT=self.splits > 1, **options,
+            forward.forward_kernel,
+            x, self._staged_dt(x, self.tile, self.splits) if dt is None else dt, *pointers,
+            R=self.layout.R, STAGED=dt is None, SPLIT=self.splits > 1, **options,
         )  # fmt: skip
 
     def _launch(
@@ -208,37 +215,43 @@ class _Pass:
     ) -> None:  # fmt: skip
         """Programs for each image and split, and for so many directions and blocks of channels
         from the first ones on."""
-        s, (directions, blocks, first_direction, first_block) = self.layout, place
-        grid = (s.B * directions * blocks * splits,)
-        numbers = (
-            s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.split_chunks, s.chunks,
-            first_direction, first_block, *s.strides, 1,
-        )  # fmt: skip
+        s = self.layout
         # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
         even = s.D % tile.channels == 0
         wide = s.image and even and s.N == tile.NH * tile.NL
         aligned = _alignment(*pointers) if wide else 0
-        piece = _common(aligned, s.R * self.item, s.N * self.item) if s.R else aligned
-        constants = {
-            "N": s.N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL,
-            "T": chunk_length, "U": tile.U, "EVEN": even, "WIDE": aligned, "PIECE": piece,
-            "FAR": s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR, "IMAGE": s.image, **options,
-        }  # fmt: skip
-        launch(kernel, grid, (*pointers, *numbers), constants, self._options)
+        key = (kernel.fn, place, aligned, *options.values())
+        bound = self._launches.get(key)
+        if bound is None:
+            directions, blocks, first_direction, first_block = place
+            numbers = (
+                s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.parts, self.split_chunks,
+                s.chunks, first_direction, first_block, *s.strides, 1,
+            )  # fmt: skip
+            piece = _common(aligned, s.R * self.item, s.N * self.item) if s.R else aligned
+            far = s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR
+            constants = {
+                "N": s.N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL,
+                "T": chunk_length, "U": tile.U, "EVEN": even, "WIDE": aligned, "PIECE": piece,
+                "FAR": far, "IMAGE": s.image, **options,
+            }  # fmt: skip
+            grid = (s.B * directions * blocks * splits,)
+            bound = Launch(kernel, grid, numbers, constants, self._options)
+            self._launches[key] = bound
+        bound(*pointers)
 
     def scratch(self, like: Tensor) -> Tensor:
         """Room for each program's states at the starts of a chunk's segments."""
         tile = self.tile
         states = tile.NH * tile.DH * tile.NL * tile.DL
-        return self._room(like, tile, chunk_length // tile.U * states)
+        return self._room(like, tile, self.splits, chunk_length // tile.U * states)
 
-    def _staged_dt(self, like: Tensor, tile: Tile) -> Tensor:
+    def _staged_dt(self, like: Tensor, tile: Tile, splits: int) -> Tensor:
         """Room for each program's dt of a chunk."""
-        return self._room(like, tile, chunk_length * _staged_row(tile))
+        return self._room(like, tile, splits, chunk_length * _staged_row(tile))
 
-    def _room(self, like: Tensor, tile: Tile, each: int) -> Tensor:
-        programs = self._programs(tile) * self.splits
-        return like.new_empty((programs, each), dtype=torch.float32)
+    def _room(self, like: Tensor, tile: Tile, splits: int, each: int) -> Tensor:
+        return like.new_empty((self._programs(tile) * splits, each), dtype=torch.float32)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -302,27 +315,57 @@ def _image_layout(shape: tuple[int, ...], N: int, R: int) -> _Layout:
     return _Layout(B, DIRECTIONS, D, H, W, N, R, True, strides)
 
 
-def _project(
-    proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, dt: Tensor,
-    maps: Tensor, dt_r: Tensor | None, dmaps: Tensor | None,
-) -> None:  # fmt: skip
-    """Fill dt (4, B, L, D) and maps, Bs and Cs (B, L, 4, 2N), in float32; and where they are given
-    dt_r (4, B, L, R) with what dt was made from, and dmaps, like maps, with zeros."""
+def _projection_blocks(
+    proj: Tensor, dt_projs_weight: Tensor, N: int, channels: int
+) -> dict[str, int]:
+    """Constants of the kernels of the projection: up to so many channels at a time."""
     D, R = dt_projs_weight.shape[1:]
     item = proj.element_size()
-    rows, N, block = maps.shape[0] * maps.shape[1], maps.shape[3] // 2, (64, 64)
-    constants = {
-        "N": N, "BLOCK_L": block[0], "BLOCK_D": block[1],
-        "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
+    return {
+        "N": N, "BLOCK_D": 64, "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
         "BLOCK_N": min(64, triton.next_power_of_2(2 * N)),
         "PIECE": _common(_alignment(proj, dt_projs_weight), R * item, N * item),
-        "CHANNELS": math.gcd(4, D),
+        "CHANNELS": math.gcd(channels, D),
     }  # fmt: skip
+
+
+def _project(
+    proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, dt: Tensor,
+    maps: Tensor, dmaps: Tensor | None,
+) -> None:  # fmt: skip
+    """Fill dt (4, B, L, D) and maps, Bs and Cs (B, L, 4, 2N), in float32; and dmaps, like maps,
+    if given, with zeros."""
+    D, R = dt_projs_weight.shape[1:]
+    rows = maps.shape[0] * maps.shape[1]
+    constants = _projection_blocks(proj, dt_projs_weight, maps.shape[3] // 2, 4) | {"BLOCK_L": 64}
     launch(
-        project.image_kernel, (-(-rows // block[0]) * -(-D // block[1]), DIRECTIONS),
-        (proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps, rows, D, R), constants,
-        {"num_warps": 8},
+        project.image_kernel, (-(-rows // 64) * -(-D // constants["BLOCK_D"]), DIRECTIONS),
+        (proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps, rows, D, R), constants,
+        {"num_warps": 4},
     )  # fmt: skip
+
+
+def _project_backward(
+    ddt: Tensor, dmaps: Tensor, proj: Tensor, dt_projs_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradients of proj and dt_projs_weight, from those of dt (4, B, L, D), before softplus,
+    and of maps (B, L, 4, 2N)."""
+    D, R = dt_projs_weight.shape[1:]
+    rows, block = dmaps.shape[0] * dmaps.shape[1], 128
+    constants = _projection_blocks(proj, dt_projs_weight, dmaps.shape[3] // 2, 8)
+    dproj, dweight = torch.empty_like(proj), torch.empty_like(dt_projs_weight)
+    pieces, width, columns = -(-rows // block), DIRECTIONS * D * R, 32
+    parts = dmaps.new_empty((pieces, width))
+    launch(
+        project.image_gradient_kernel, (pieces, DIRECTIONS),
+        (ddt, dmaps, proj, dt_projs_weight, dproj, parts, rows, D, R),
+        constants | {"BLOCK_L": block}, {"num_warps": 4},
+    )  # fmt: skip
+    launch(
+        parameters.total_kernel, (-(-width // columns),), (parts, dweight, pieces, width),
+        {"ROWS": 32, "COLUMNS": columns},
+    )  # fmt: skip
+    return dproj, dweight
 
 
 def _skip(x: Tensor, Ds: Tensor) -> Tensor:
@@ -353,19 +396,12 @@ def ss2d_forward(
         if not staged:
             dt = x.new_empty((DIRECTIONS, B, H * W, D))
             maps = x.new_empty((B, H * W, DIRECTIONS, 2 * N))
-            _project(proj, *projection, dt, maps, None, None)
+            _project(proj, *projection, dt, maps, None)
         y = _skip(x, Ds)
         shape = (B, DIRECTIONS, plan.layout.chunks, D, N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
         _scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
     return y.to(out_dtype), states
-
-
-@functools.cache
-def _pieces(B: int, L: int) -> int:
-    """Into how many equal pieces of steps an image is cut, for products over each of them."""
-    wanted = min(_MOST_PIECES // B, L // _SHORTEST_PIECE)
-    return max((p for p in range(1, wanted + 1) if L % p == 0), default=1)
 
 
 def ss2d_backward(
@@ -374,27 +410,18 @@ def ss2d_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of the six inputs from x to Ds, each like its input."""
     B, H, W, D = x.shape
-    N, R, L = A_logs.shape[1], dt_projs_weight.shape[2], H * W
+    N, L = A_logs.shape[1], H * W
     with current(x.device), torch.autocast(x.device.type, enabled=False):
         plan = _pass(_image_layout(x.shape, N, 0), x, True)
         dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
-        dt_r = x.new_empty((DIRECTIONS, B, L, R))
         maps = x.new_empty((B, L, DIRECTIONS, 2 * N), dtype=torch.float32)
         dmaps = torch.empty_like(maps)
-        _project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dt_r, dmaps)
+        _project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps)
         dx = _skip(dy, Ds)
         ddt, dA_logs, dbias, dDs = _scan_backward(
             plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
         )
-        dproj = torch.empty_like(proj)
-        rows = dproj.view(B * L, DIRECTIONS, R + 2 * N)
-        torch.bmm(ddt.flatten(1, 2), dt_projs_weight, out=rows[..., :R].transpose(0, 1))
-        rows[..., R:] = dmaps.flatten(0, 1)
-        # Piece by piece: a product over all positions at once would keep few processors busy.
-        pieces = B * _pieces(B, L)
-        each = (DIRECTIONS * pieces, B * L // pieces)
-        dweight = torch.bmm(ddt.view(*each, D).transpose(1, 2), dt_r.view(*each, R))
-        dweight = dweight.view(DIRECTIONS, pieces, D, R).sum(1)
+        dproj, dweight = _project_backward(ddt, dmaps, proj, dt_projs_weight)
     return dx.to(x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
 
 

@@ -233,11 +233,59 @@ def test_wide_tiles_where_programs_are_many_or_sequences_split(
     assert plan.tile.channels == channels
 
 
+@pytest.mark.usefixtures("h100")
 @pytest.mark.parametrize(
-    ("B", "L", "pieces"), [(30, 400, 1), (1, 65536, 32), (1, 251 * 257, 1), (2, 6400, 16)]
+    ("backwards", "B", "size", "parts"),
+    # The scan forwards is cut into twice as many programs: its tile is wide too.
+    [(True, 1, 256, 2), (True, 2, 80, 2), (False, 1, 256, 1), (False, 30, 80, 1)],
 )
-def test_pieces_of_an_image(B: int, L: int, pieces: int) -> None:
-    assert backend._pieces(B, L) == pieces
+def test_splits_pass_fills_the_gpu(backwards: bool, B: int, size: int, parts: int) -> None:
+    layout = backend._image_layout((B, size, size, 192), 16, 6)
+    plan = backend._Pass(layout, torch.device("cpu"), 2, backwards)
+    assert plan.parts == parts
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("size", [(3, 11), (4, 8)], ids=str)
+def test_splits_in_parts(
+    size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which the last ones have no steps where an image does not fill them."""
+    monkeypatch.setattr(backend, "_processors", lambda device: 1)
+    monkeypatch.setattr(backend, "_PROGRAMS_PER_PROCESSOR", 8)
+    monkeypatch.setattr(backend, "chunk_length", 8)
+    monkeypatch.setattr(backend, "split_chunks", lambda *_: 3)
+    inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
+    plan = backend._Pass(backend._image_layout((1, *size, 2), 2, 1), torch.device(DEVICE), 2, True)
+    assert (plan.splits, plan.parts) == (2, 2)
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_gradients_of_the_projection(dtype: torch.dtype) -> None:
+    """Of several blocks of positions, of channels and of low ranks, none of them whole."""
+    B, L, D, R, N = 2, 75, 70, 66, 3
+    torch.manual_seed(0)
+    ddt, proj, weight = (
+        torch.randn(shape, device=DEVICE).to(dtype)
+        for shape in ((4, B, L, D), (B, L, 4, R + 2 * N), (4, D, R))
+    )
+    dmaps = torch.randn(B, L, 4, 2 * N, device=DEVICE)
+    dproj, dweight = backend._project_backward(ddt, dmaps, proj, weight)
+    expected_proj = torch.cat(
+        [torch.einsum("kbld,kdr->blkr", ddt.double(), weight.double()), dmaps.double()], dim=-1
+    )
+    expected_weight = torch.einsum("kbld,blkr->kdr", ddt.double(), proj[..., :R].double())
+    close = partial(
+        torch.testing.assert_close, rtol=1e-5 if dtype == torch.float32 else 2e-3, atol=1e-4
+    )
+    for got, expected in ((dproj, expected_proj), (dweight, expected_weight)):
+        assert got.dtype == dtype
+        close(got.double(), expected.to(dtype).double())
 
 
 @needs_kernels
@@ -284,9 +332,11 @@ def test_deterministic_launches_agree_and_repeat(
             backward.backward_kernel,
             "dy x dt bc A states scratch dlast dx ddt dbc sums split_state split_dt",
         ),
-        (project.image_kernel, "proj weight bias dt maps dt_r dmaps"),
+        (project.image_kernel, "proj weight bias dt maps dmaps"),
+        (project.image_gradient_kernel, "ddt dmaps proj weight dproj dweight"),
         (parameters.skip_kernel, "x Ds y"),
         (parameters.sums_kernel, "sums A_logs dA dbias dDs"),
+        (parameters.total_kernel, "parts total"),
     ],
 )
 def test_no_size_or_stride_is_compiled_in(kernel: object, pointers: str) -> None:

@@ -24,6 +24,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_states,
     load_channels,
     load_decay,
+    load_note,
     load_states,
     locate,
     register_channels,
@@ -31,6 +32,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     retreat,
     start,
     state_of_lane,
+    store_note,
     store_states,
     sum_channels,
     sum_states,
@@ -82,7 +84,8 @@ def load_steps_back(
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def backward_kernel(
     dy, x, dt, bc, A, states, scratch, dlast, dx, ddt, dbc, sums, split_state, split_dt,
-    D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
+    D, H, W, K, directions, blocks, splits, parts, split_chunks, chunks, first_direction,
+    first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
@@ -135,8 +138,8 @@ def backward_kernel(
         carry = load_states(dlast + from_ + lanes, registers, tile_mask, NH, EXACT, WIDE)
     if SPLIT:
         carry = fold_splits(
-            carry, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N,
-            lanes, registers, tile_mask, dl + dh, NH, EXACT, WIDE, True,
+            carry, A2, split_state, split_dt, sequence * (splits * parts), s, splits, parts, D, N,
+            first_d, lanes, registers, tile_mask, dl, dh, own_d, NH, DH, EVEN, EXACT, WIDE, True,
         )  # fmt: skip
     A_sum = tl.zeros((NH, DH, NL, DL), tl.float32)
     bias_sum = tl.zeros((1, max(DH // NL, 1), NL, DL), tl.float32)
@@ -146,9 +149,12 @@ def backward_kernel(
     sum_d += dl
     sum_n += nl
 
+    # One of a lane's channels after the other, of each all lanes' states next to each other: a
+    # store of whole lines takes memory less than half as long.
     SIZE: tl.constexpr = NH * DH * NL * DL
-    own_registers = dh * NH + nh
-    scratch += tl.program_id(0).to(tl.int64) * (T // U * SIZE) + dl * (NL * NH) + nl * DH
+    own_registers = dh * (NH * NL * DL) + nh
+    own_lane = nl * DL + lane_channels(1, NL, DL, one) * NH
+    scratch += tl.program_id(0).to(tl.int64) * (T // U * SIZE) + own_lane
 
     first = s * split_chunks
     end = tl.minimum(first + split_chunks, chunks)
@@ -181,17 +187,17 @@ def backward_kernel(
             note = scratch + segment * SIZE
             for i in tl.static_range(2 * U):
                 if i % U == 0:
-                    store_states(note + i // U * SIZE, own_registers, h, tile_mask, NH, True, WIDE)
+                    store_note(note + i // U * SIZE, own_registers, h, NH)
                 h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i].to(tl.float32))
         tl.debug_barrier()  # should Triton read the scratch in other lanes than it wrote it
 
         note = scratch + (segments - 1) * SIZE
-        entering = load_states(note, own_registers, tile_mask, NH, True, WIDE)
+        entering = load_note(note, own_registers, NH)
         for segment_back in range(segments):
             segment = segments - 1 - segment_back
             h = entering
             note = scratch + tl.maximum(segment - 1, 0) * SIZE
-            entering = load_states(note, own_registers, tile_mask, NH, True, WIDE)
+            entering = load_note(note, own_registers, NH)
             step = chunk * T + segment * U
             places, maps, dys, xs, dts, Bs, Cs = rows
             rows, back_at, back_inner = load_steps_back(

@@ -77,7 +77,8 @@ def own_inputs(
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def forward_kernel(
     x, dt, bc, weight, bias, A, y, states, last, split_state, split_dt,
-    D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
+    D, H, W, K, directions, blocks, splits, parts, split_chunks, chunks, first_direction,
+    first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
@@ -133,8 +134,8 @@ def forward_kernel(
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
         h = fold_splits(
-            h, A2, split_state, split_dt, sequence * splits, s, splits, D, first_d, N,
-            lanes, registers, tile_mask, dl + dh, NH, EXACT, WIDE, False,
+            h, A2, split_state, split_dt, sequence * (splits * parts), s, splits, parts, D, N,
+            first_d, lanes, registers, tile_mask, dl, dh, own_d, NH, DH, EVEN, EXACT, WIDE, False,
         )  # fmt: skip
     first = s * split_chunks
     run, move, turn = walk(k, H, W, IMAGE)
@@ -150,7 +151,7 @@ def forward_kernel(
         if STAGED:
             stage_dt(
                 low_rank, weight, bias, dt, chunk * T, k, H, W, run, d_end, R, bc_l,
-                DH * DL, T, PIECE,
+                DH * DL, T, min(staged_row(DH * DL), 32), PIECE,
             )  # fmt: skip
             staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
         for segment in range((tl.minimum(L - chunk * T, T) + U - 1) // U):
@@ -192,22 +193,26 @@ def forward_kernel(
 @triton.jit(do_not_specialize=unspecialised.SCAN)
 def split_kernel(
     x, dt, bc, weight, bias, A, split_state, split_dt,
-    D, H, W, K, directions, blocks, splits, split_chunks, chunks, first_direction, first_block,
+    D, H, W, K, directions, blocks, splits, parts, split_chunks, chunks, first_direction,
+    first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
     T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
     FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
+    WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """What each split adds to a state of zero, and its sum of dt.
+    """What each part of a split adds to a state of zero, and its sum of dt. A split's chunks are
+    cut into parts as equal as they can be.
 
     Backwards the state is the adjoint's, x stands for dy, and Cs for Bs, and nothing is STAGED.
-    What the split at the end of its way adds enters no other.
+    What the split at the end of its way adds enters no other. WHOLE: 2U divides the number of
+    steps.
     """
-    b, k, s, block = locate(
-        tl.program_id(0), directions, blocks, splits - 1, first_direction, first_block
+    b, k, part, block = locate(
+        tl.program_id(0), directions, blocks, (splits - 1) * parts, first_direction, first_block
     )
     if BACKWARD:
-        s += 1
+        part += parts
     x_d = inner_stride(x_d, IMAGE, FAR)
     bc_n = inner_stride(bc_n, IMAGE, FAR)
     L = H * W
@@ -243,13 +248,15 @@ def split_kernel(
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)
-    first = s * split_chunks * T
-    end = tl.minimum(first + split_chunks * T, L)
+    last = (part // parts + 1) * split_chunks
+    length = tl.cdiv(split_chunks, parts)
+    first = tl.minimum(last - split_chunks + part % parts * length, last)
+    end = tl.minimum(tl.minimum(first + length, last) * T, L)
+    first = tl.minimum(first * T, L)
     way = k
     if BACKWARD:
         # The way back from the last step is the opposite direction's way.
-        first = L - end
-        end = L - s * split_chunks * T
+        first, end = L - end, L - first
         if IMAGE:
             way = (k + 2) % 4
     run, move, turn = walk(way, H, W, IMAGE)
@@ -264,32 +271,37 @@ def split_kernel(
     for chunk in range(first, end, T):
         if STAGED:
             stage_dt(
-                low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T, PIECE
-            )
-            staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
-        for step in range(chunk, tl.minimum(chunk + T, end), U):
-            _, xs, dts, maps, _ = rows
-            if STAGED:
-                dts = staged
-                staged = load_staged(dt, step + U - chunk, dl, dh, U, DH, DL, T)
-            rows, at, inner = load_steps(
-                at, inner, end - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+                low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T, 16,
+                PIECE,
             )  # fmt: skip
-            for i in tl.static_range(U):
-                dt_i = dts[i]
-                if not STAGED:
-                    # Steps past the end add nothing.
-                    dt_i = tl.where(step + i < end, dt_i, 0.0)
-                x_i = xs[i].to(tl.float32)
-                map_i = unpack_maps(maps[i], bc.dtype.element_ty, NH)
-                a = tl.exp2(A2 * dt_i)
-                if BACKWARD:
-                    h = a * (h + tl.where(step + i < end, map_i, 0.0) * x_i)
-                else:
-                    h = a * h + map_i * (dt_i * x_i)
-                total += dt_i
-    row = ((b * K + k) * splits + s).to(tl.int64) * D + first_d
+            staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
+        # Two segments at a time: what was asked for need not move to other registers.
+        for pair in range(chunk, tl.minimum(chunk + T, end), 2 * U):
+            for second in tl.static_range(2):
+                step = pair + second * U
+                _, xs, dts, maps, _ = rows
+                if STAGED:
+                    dts = staged
+                    staged = load_staged(dt, step + U - chunk, dl, dh, U, DH, DL, T)
+                rows, at, inner = load_steps(
+                    at, inner, end - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
+                    own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+                )  # fmt: skip
+                for i in tl.static_range(U):
+                    dt_i = dts[i]
+                    x_i = xs[i].to(tl.float32)
+                    map_i = unpack_maps(maps[i], bc.dtype.element_ty, NH)
+                    if not STAGED and not WHOLE:
+                        # Steps past the end add nothing.
+                        dt_i = tl.where(step + i < end, dt_i, 0.0)
+                        map_i = tl.where(step + i < end, map_i, 0.0)
+                    a = tl.exp2(A2 * dt_i)
+                    if BACKWARD:
+                        h = a * (h + map_i * x_i)
+                    else:
+                        h = a * h + map_i * (dt_i * x_i)
+                    total += dt_i
+    row = ((b * K + k) * (splits * parts) + part).to(tl.int64) * D + first_d
     store_states(split_state + row * N + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
     to = tl.max_contiguous(split_dt + row + dl + dh, (1, 2, 4, 8))
     tl.store(to, total, mask=dl + dh < d_end)

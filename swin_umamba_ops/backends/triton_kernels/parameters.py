@@ -28,6 +28,18 @@ def skip_kernel(
 
 
 @triton.jit(do_not_specialize=unspecialised.PARAMETERS)
+def total_kernel(parts, total, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """total (width,): the sums of all rows of parts (rows, width), in a fixed order."""
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    result = tl.zeros((COLUMNS,), tl.float32)
+    for first in range(0, rows, ROWS):
+        row = (first + tl.arange(0, ROWS).to(tl.int64))[:, None]
+        mask = (row < rows) & (column < width)[None, :]
+        result += tl.sum(tl.load(parts + row * width + column[None, :], mask=mask, other=0.0), 0)
+    tl.store(total + column, result.to(total.dtype.element_ty), mask=column < width)
+
+
+@triton.jit(do_not_specialize=unspecialised.PARAMETERS)
 def sums_kernel(
     sums, A_logs, dA, dbias, dDs, rows, channels, N: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,

@@ -8,6 +8,7 @@ import triton.language as tl
 from swin_umamba_ops.backends.triton_kernels import unspecialised
 from swin_umamba_ops.backends.triton_kernels.tile import load_channels, start
 
+LOG2E = tl.constexpr(1.4426950408889634)
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -16,7 +17,7 @@ def softplus(raw):
     """log(1 + exp(raw)) = max(raw, 0) + log(1 + e), e = exp(-|raw|). log(1 + e) / e is a
     polynomial of least relative error (3e-8; csrc/cuda/math.cuh): 1 + e would lose e's digits.
     """
-    e = tl.exp(-tl.abs(raw))
+    e = tl.exp2(tl.abs(raw) * -LOG2E)
     s = e * 5.23269064e-3 - 2.95052287e-2
     s = e * s + 7.82259239e-2
     s = e * s - 1.36632460e-1
@@ -79,16 +80,15 @@ def multiply(a, b, total):
 @triton.jit
 def stage_dt(
     proj, weight, bias, to, first, k, H, W, run, channels, R, row_stride,
-    C: tl.constexpr, T: tl.constexpr, PIECE: tl.constexpr,
+    C: tl.constexpr, T: tl.constexpr, COLUMNS: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
     """dt of C channels, of which there are `channels`, in the T steps of an image from `first` on,
-    into rows at `to`; 0 in steps past the end.
+    into rows at `to`, COLUMNS at a time; 0 in steps past the end.
 
     proj, of half precision, is the image's first position and the direction's first of R values;
     weight (channels, R) and bias (channels,) are of the first channel. Their rows are aligned to
     PIECE bytes; 0: to single values.
     """
-    COLUMNS: tl.constexpr = 16
     ADJACENT: tl.constexpr = max(PIECE // 2, 1)
     # Each turn of the loop waits for memory.
     RANK: tl.constexpr = 32 if PIECE == 16 else 16
@@ -117,15 +117,14 @@ def stage_dt(
 
 @triton.jit(do_not_specialize=unspecialised.PROJECT)
 def image_kernel(
-    proj, weight, bias, dt, maps, dt_r, dmaps, rows, D, R,
+    proj, weight, bias, dt, maps, dmaps, rows, D, R,
     N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr, PIECE: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """proj: rows of 4 directions, each R + 2N values; weight (4, D, R); bias (4, D);
-    dt (4, rows, D); maps (rows, 4, 2N): proj's last 2N values in float32. Not of a forward pass:
-    dt_r (4, rows, R), proj's first R values as they are, and dmaps, like maps, zeros.
-    Rows of R and of 2N values begin at multiples of PIECE bytes (0: at any address), D is a
-    multiple of CHANNELS, 4 at most."""
+    dt (4, rows, D); maps (rows, 4, 2N): proj's last 2N values in float32; dmaps, like maps, of a
+    backward pass: zeros. Rows of R and of 2N values begin at multiples of PIECE bytes (0: at any
+    address), D is a multiple of CHANNELS."""
     ADJACENT: tl.constexpr = max(PIECE * 8 // proj.dtype.element_ty.primitive_bitwidth, 1)
     R = R // ADJACENT * ADJACENT  # the same, known to be multiples
     D = D // CHANNELS * CHANNELS
@@ -140,11 +139,6 @@ def image_kernel(
     for first in tl.range(0, R, BLOCK_R, num_stages=1):
         r = (first + tl.arange(0, BLOCK_R))[None, :]
         values = load_adjacent(proj + row * (R + 2 * N), r, own_l & (r < R), ADJACENT)
-        if dt_r is not None:
-            store_adjacent(
-                dt_r + (k.to(tl.int64) * rows + l[:, None]) * R, r, values,
-                own_l & (r < tl.where(pid % blocks == 0, R, 0)), ADJACENT,
-            )  # fmt: skip
         w = load_adjacent(
             weight + (k * D + d[:, None]) * R, r, (d[:, None] < D) & (r < R), ADJACENT
         )
@@ -162,3 +156,44 @@ def image_kernel(
             store_adjacent(maps + row * (2 * N), n, values.to(tl.float32), mask, ADJACENT)
             if dmaps is not None:
                 tl.store(dmaps + row * (2 * N) + n, tl.zeros_like(values).to(tl.float32), mask=mask)
+
+
+@triton.jit(do_not_specialize=unspecialised.PROJECT)
+def image_gradient_kernel(
+    ddt, dmaps, proj, weight, dproj, dweight, rows, D, R,
+    N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr, PIECE: tl.constexpr, CHANNELS: tl.constexpr,
+):  # fmt: skip
+    """What proj and weight get, as in image_kernel, from ddt (4, rows, D), of dt before softplus,
+    and dmaps: dproj like proj, dweight (pieces of BLOCK_L rows, 4, D, R) in float32. ddt is read
+    once for both."""
+    ADJACENT: tl.constexpr = max(PIECE * 8 // proj.dtype.element_ty.primitive_bitwidth, 1)
+    R = R // ADJACENT * ADJACENT
+    D = D // CHANNELS * CHANNELS
+    piece = tl.program_id(0).to(tl.int64)
+    k = tl.program_id(1)
+    l = piece * BLOCK_L + tl.arange(0, BLOCK_L)
+    row = (l * 4 + k)[:, None]
+    own_l = l[:, None] < rows
+    slopes = ddt + (k.to(tl.int64) * rows + l[:, None]) * D
+    for first in range(0, R, BLOCK_R):
+        r = (first + tl.arange(0, BLOCK_R))[None, :]
+        values = load_adjacent(proj + row * (R + 2 * N), r, own_l & (r < R), ADJACENT)
+        total = tl.zeros((BLOCK_L, BLOCK_R), tl.float32)
+        for first_d in range(0, D, BLOCK_D):
+            d = first_d + tl.arange(0, BLOCK_D)
+            slope = load_adjacent(slopes, d[None, :], own_l & (d[None, :] < D), CHANNELS)
+            at = (k * D + d[:, None]) * R
+            mask = (d[:, None] < D) & (r < R)
+            total = multiply(slope, load_adjacent(weight + at, r, mask, ADJACENT), total)
+            own = multiply(tl.trans(slope), values, tl.zeros((BLOCK_D, BLOCK_R), tl.float32))
+            store_adjacent(dweight + piece * (4 * D * R) + at, r, own, mask, ADJACENT)
+        store_adjacent(
+            dproj + row * (R + 2 * N), r, total.to(proj.dtype.element_ty), own_l & (r < R), ADJACENT
+        )
+    for first in range(0, 2 * N, BLOCK_N):
+        n = first + tl.arange(0, BLOCK_N)[None, :]
+        mask = own_l & (n < 2 * N)
+        values = load_adjacent(dmaps + row * (2 * N), n, mask, ADJACENT)
+        to = dproj + row * (R + 2 * N) + R
+        store_adjacent(to, n, values.to(proj.dtype.element_ty), mask, ADJACENT)

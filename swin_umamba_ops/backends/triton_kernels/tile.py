@@ -92,6 +92,18 @@ def store_states(
 
 
 @triton.jit
+def store_note(at, registers, values, NH: tl.constexpr):
+    """The states of a tile, to an aligned place that the same program reads soon."""
+    tl.store(_along_states(at, registers, NH, 16), values, eviction_policy="evict_last")
+
+
+@triton.jit
+def load_note(at, registers, NH: tl.constexpr):
+    """The opposite."""
+    return tl.load(_along_states(at, registers, NH, 16), eviction_policy="evict_last")
+
+
+@triton.jit
 def load_channels(at, registers, mask, DH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
     """As `load_states`, of channels."""
     at += registers
@@ -284,21 +296,23 @@ def retreat(at, inner, run, move, turn, going):
 
 @triton.jit
 def fold_splits(
-    h, A2, split_state, split_dt, row, s, splits, D, first_d, N, lanes, registers, mask, channels,
-    NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr, BACKWARD: tl.constexpr,
+    h, A2, split_state, split_dt, row, s, splits, parts, D, N, first_d, lanes, registers, mask,
+    dl, dh, own_d, NH: tl.constexpr, DH: tl.constexpr, EVEN: tl.constexpr, EXACT: tl.constexpr,
+    PIECE: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
-    """Fold what the splits before this one (backwards: behind it) add into the entering `h`:
-    h <- exp(A sum dt) h + what the split adds. `row` is the sequence's first split."""
-    count = s
+    """Fold what the splits before this one (backwards: behind it) add into the entering `h`, each
+    in so many parts: h <- exp(A sum dt) h + what the part adds. `row` is the sequence's first."""
+    count = s * parts
+    last = splits * parts - 1
     if BACKWARD:
-        count = splits - 1 - s
-    # Loads of several splits at a time: nothing else hides how long they take.
+        count = last + 1 - (s + 1) * parts
+    # Loads of several parts at a time: nothing else hides how long they take.
     for i in tl.range(count, loop_unroll_factor=4):
         at = i
         if BACKWARD:
-            at = splits - 1 - i
+            at = last - i
         base = (row + at).to(tl.int64) * D + first_d
         added = load_states(split_state + base * N + lanes, registers, mask, NH, EXACT, PIECE)
-        dt = tl.load(split_dt + base + channels, mask=channels < D - first_d, other=0.0)
+        dt = load_channels(split_dt + base + dl, dh, own_d, DH, EVEN, PIECE)
         h = tl.exp2(A2 * dt) * h + added
     return h
