@@ -71,18 +71,18 @@ class Launch:
     ) -> None:
         self._kernel, self._grid, self._numbers = kernel, grid, numbers
         self._constants, self._options = constants, options
-        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._starts: dict[tuple[Any, ...], Any] = {}
         self._behind: tuple[Any, ...] = ()
 
     def __call__(self, *pointers: Tensor | None) -> None:
         kinds = tuple(map(_kind, pointers))
-        compiled = self._compiled.get(kinds)
-        if compiled is None:
-            arguments = (*pointers, *self._numbers)
+        start = self._starts.get(kinds)
+        if start is not None:
+            start(*pointers, *self._behind)
+            return
+        arguments = (*pointers, *self._numbers)
+        compiled = launch(self._kernel, self._grid, arguments, self._constants, self._options)
+        if compiled is not None:
             names = self._kernel.arg_names[len(arguments) :]
             self._behind = (*self._numbers, *[self._constants[name] for name in names])
-            self._compiled[kinds] = launch(
-                self._kernel, self._grid, arguments, self._constants, self._options
-            )
-        else:
-            compiled[_whole(self._grid)](*pointers, *self._behind)
+            self._starts[kinds] = compiled[_whole(self._grid)]

@@ -43,9 +43,19 @@ from swin_umamba_ops.backends.triton_kernels import (
 )
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-needs_kernels = pytest.mark.skipif(
-    backend.why_unusable() is not None, reason="neither a GPU nor TRITON_INTERPRET=1"
-)
+
+
+def needs_kernels(test: Callable[..., None]) -> Callable[..., None]:
+    """Where there is a GPU they run on it, and with `-m gpu`."""
+    if DEVICE == "cuda":
+        test = pytest.mark.gpu(test)
+    why = "neither a GPU nor TRITON_INTERPRET=1"
+    marked: Callable[..., None] = pytest.mark.skipif(
+        backend.why_unusable() is not None, reason=why
+    )(test)
+    return marked
+
+
 # Tiles that N and D fill, exceed and leave half empty.
 TILES = {
     "four lanes a channel": backend.Tile(NH=2, NL=4, DH=1, DL=8, U=2),
