@@ -35,6 +35,11 @@ def _megabytes(row: Row) -> str:
     return "-" if row.extra_bytes is None else f"{row.extra_bytes / 1e6:.0f}"
 
 
+def _graph(row: Row) -> float:
+    """As a CUDA graph; eager where that could not be."""
+    return _median(row) if row.graph_ms is None else row.graph_ms
+
+
 def scans(found: Results) -> str:
     """`ss2d` forward and backward: our backends, the peers, ratios, memory."""
     rows = {
@@ -42,25 +47,32 @@ def scans(found: Results) -> str:
         for row in found.rows
         if row.op == "ss2d" and row.mode == "forward_backward"
     }
+
+    def over(ours: Row, theirs: Row) -> str:
+        eager, graph = _ratio(_median(ours), _median(theirs)), _ratio(_graph(ours), _graph(theirs))
+        return f"{eager}, {graph}"
+
     lines = []
     for case in dict.fromkeys(case for case, _ in rows):
         cuda, triton, release, vmamba = (
             rows[case, name] for name in ("cuda", "triton", "release", "vmamba")
         )
-        eager, graph = _median(cuda), cuda.graph_ms or _median(cuda)
-        peers = _median(release), _median(vmamba)
-        times = (eager, graph, _median(triton), triton.graph_ms or _median(triton), *peers)
         lines.append(
             [
                 case.label,
-                *(milliseconds(ms) for ms in times),
-                *(f"{_ratio(eager, peer)}, {_ratio(graph, peer)}" for peer in peers),
+                *(
+                    f"{milliseconds(_median(row))}, {milliseconds(_graph(row))}"
+                    for row in (cuda, triton, release, vmamba)
+                ),
+                over(cuda, release),
+                over(cuda, vmamba),
+                over(triton, release),
                 f"{_megabytes(cuda)}, {_megabytes(release)} MB",
             ]
         )
-    header = ["B, D, HxW", "`cuda`", "`cuda`, graph", "`triton`", "`triton`, graph"]
-    header += ["release", "VMamba"]
-    header += ["over release: eager, graph", "over VMamba", "extra memory: `cuda`, release"]
+    header = ["B, D, HxW", "`cuda`", "`triton`", "release", "VMamba"]
+    header += ["`cuda` over release", "over VMamba", "`triton` over release"]
+    header += ["extra memory: `cuda`, release"]
     return table(header, lines)
 
 
