@@ -351,8 +351,12 @@ def _project_backward(
     """The gradients of proj and dt_projs_weight, from those of dt (4, B, L, D), before softplus,
     and of maps (B, L, 4, 2N)."""
     D, R = dt_projs_weight.shape[1:]
-    rows, block = dmaps.shape[0] * dmaps.shape[1], 128
+    rows = dmaps.shape[0] * dmaps.shape[1]
     constants = _projection_blocks(proj, dt_projs_weight, dmaps.shape[3] // 2, 8)
+    block = 128
+    if proj.dtype == torch.float32:
+        # No matrix unit multiplies it: more would be spilled.
+        block, constants["BLOCK_R"] = 64, 16
     dproj, dweight = torch.empty_like(proj), torch.empty_like(dt_projs_weight)
     pieces, width, columns = -(-rows // block), DIRECTIONS * D * R, 32
     parts = dmaps.new_empty((pieces, width))

@@ -82,6 +82,13 @@ def _compiled(direction: str, N: int, wide: bool = False, **options: int) -> Any
     return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=compiling)
 
 
+def _stack(binary: Path) -> int:
+    """Bytes a lane that went to memory for want of registers."""
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return int(report.partition("STACK:")[2].split()[0])
+
+
 DIRECTIONS = pytest.mark.parametrize(
     "direction", ["forward", "split", "split backward", "backward"]
 )
@@ -103,11 +110,8 @@ def test_nothing_is_spilled_and_no_step_goes_through_shared_memory(
         assert "ld.global.v4" in compiled.asm["ptx"]
     binary = tmp_path / "kernel.cubin"
     binary.write_bytes(compiled.asm["cubin"])
-    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     # Backwards at N = 1: two values, which no step reads.
-    most = 8 if (direction, N) == ("backward", 1) else 0
-    assert int(report.partition("STACK:")[2].split()[0]) <= most, report
+    assert _stack(binary) <= (8 if (direction, N) == ("backward", 1) else 0)
 
 
 def test_notes_fill_whole_lines(tmp_path: Path) -> None:
@@ -130,6 +134,41 @@ def test_ragged_sequences_with_a_last_state_compile(direction: str, N: int, far:
         direction, N, EVEN=False, WIDE=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True, SPLIT=True,
         FAR=far, **({"WHOLE": False} if "split" in direction else {}),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [(torch.float16, "fp16"), (torch.float32, "fp32")])
+@pytest.mark.parametrize("R", [6, 24, 48])
+def test_the_projections_gradients_spill_nothing(
+    R: int, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of float32 larger blocks would, by kilobytes."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from swin_umamba_ops.backends import triton as backend
+
+    launches: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(backend, "launch", lambda *launch: launches.append(launch))
+    B, L, D, N = 1, 4, 32 * R, 16
+    backend._project_backward(
+        torch.empty(4, B, L, D, dtype=dtype), torch.empty(B, L, 4, 2 * N),
+        torch.empty(B, L, 4, R + 2 * N, dtype=dtype), torch.empty(4, D, R, dtype=dtype),
+    )  # fmt: skip
+    kernel, _, _, constants, options = launches[0]
+    names, sizes = kernel.arg_names, {"rows", "D", "R"}
+    pointers = [name for name in names if name not in constants and name not in sizes]
+    signature = {name: "constexpr" if name in constants else "i32" for name in names}
+    for name in pointers:
+        signature[name] = "*fp32" if name in ("dmaps", "dweight") else f"*{kind}"
+    source = ASTSource(
+        kernel, signature,
+        {(i,): constants[name] for i, name in enumerate(names) if name in constants},
+        {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in pointers},
+    )  # fmt: skip
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    binary = tmp_path / "kernel.cubin"
+    binary.write_bytes(compiled.asm["cubin"])
+    assert _stack(binary) == 0
 
 
 class _Utils:
