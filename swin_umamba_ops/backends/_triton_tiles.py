@@ -1,11 +1,14 @@
-"""How the Triton backend cuts a scan: states and channels of a program, chunks of a split."""
+"""How the Triton backend cuts a scan: states and channels of a program, chunks of a split; and what
+its accesses are aligned to."""
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, replace
 
 import triton
+from torch import Tensor
 
 _LANES = 32
 _MOST_SPLITS = 64
@@ -72,3 +75,13 @@ def split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> int
 
     lengths = {-(-chunks // splits) for splits in range(1, min(chunks, _MOST_SPLITS) + 1)}
     return min(sorted(lengths, reverse=True), key=cost) if slots else chunks
+
+
+def alignment(*tensors: Tensor | None) -> int:
+    """16: all begin at multiples of so many bytes; 0: not."""
+    return 16 if all(t is None or t.data_ptr() % 16 == 0 for t in tensors) else 0
+
+
+def common(alignment: int, *sizes: int) -> int:
+    """What rows of these sizes that follow each other are aligned to; 0: to nothing."""
+    return math.gcd(alignment, *sizes) if alignment else 0

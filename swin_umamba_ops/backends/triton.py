@@ -9,7 +9,6 @@ own. Inputs of selective_scan go through the same kernels as one-direction seque
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +17,18 @@ import triton
 from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.backends._triton_projection import project, project_backward, skip
 from swin_umamba_ops.backends._triton_tiles import (
     Tile,
+    alignment,
+    common,
     scan_tile,
     split_chunks,
     split_tile,
     wide_tile,
 )
-from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters, project
+from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters
+from swin_umamba_ops.backends.triton_kernels.project import staged_row
 from swin_umamba_ops.kept_kernels import Launch, launch
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
@@ -67,18 +70,8 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
 
 @functools.cache
 def _staged_row(tile: Tile) -> int:
-    row: int = project.staged_row(tile.channels)
+    row: int = staged_row(tile.channels)
     return row
-
-
-def _alignment(*tensors: Tensor | None) -> int:
-    """16: all begin at multiples of so many bytes; 0: not."""
-    return 16 if all(t is None or t.data_ptr() % 16 == 0 for t in tensors) else 0
-
-
-def _common(alignment: int, *sizes: int) -> int:
-    """What rows of these sizes that follow each other are aligned to; 0: to nothing."""
-    return math.gcd(alignment, *sizes) if alignment else 0
 
 
 @functools.cache
@@ -219,7 +212,7 @@ class _Pass:
         # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
         even = s.D % tile.channels == 0
         wide = s.image and even and s.N == tile.NH * tile.NL
-        aligned = _alignment(*pointers) if wide else 0
+        aligned = alignment(*pointers) if wide else 0
         key = (kernel.fn, place, aligned, *options.values())
         bound = self._launches.get(key)
         if bound is None:
@@ -228,7 +221,7 @@ class _Pass:
                 s.D, s.H, s.W, s.K, directions, blocks, self.splits, self.parts, self.split_chunks,
                 s.chunks, first_direction, first_block, *s.strides, 1,
             )  # fmt: skip
-            piece = _common(aligned, s.R * self.item, s.N * self.item) if s.R else aligned
+            piece = common(aligned, s.R * self.item, s.N * self.item) if s.R else aligned
             far = s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR
             constants = {
                 "N": s.N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL,
@@ -315,76 +308,6 @@ def _image_layout(shape: tuple[int, ...], N: int, R: int) -> _Layout:
     return _Layout(B, DIRECTIONS, D, H, W, N, R, True, strides)
 
 
-def _projection_blocks(
-    proj: Tensor, dt_projs_weight: Tensor, N: int, channels: int
-) -> dict[str, int]:
-    """Constants of the kernels of the projection: up to so many channels at a time."""
-    D, R = dt_projs_weight.shape[1:]
-    item = proj.element_size()
-    return {
-        "N": N, "BLOCK_D": 64, "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
-        "BLOCK_N": min(64, triton.next_power_of_2(2 * N)),
-        "PIECE": _common(_alignment(proj, dt_projs_weight), R * item, N * item),
-        "CHANNELS": math.gcd(channels, D),
-    }  # fmt: skip
-
-
-def _project(
-    proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, dt: Tensor,
-    maps: Tensor, dmaps: Tensor | None,
-) -> None:  # fmt: skip
-    """Fill dt (4, B, L, D) and maps, Bs and Cs (B, L, 4, 2N), in float32; and dmaps, like maps,
-    if given, with zeros."""
-    D, R = dt_projs_weight.shape[1:]
-    rows = maps.shape[0] * maps.shape[1]
-    constants = _projection_blocks(proj, dt_projs_weight, maps.shape[3] // 2, 4) | {"BLOCK_L": 64}
-    launch(
-        project.image_kernel, (-(-rows // 64) * -(-D // constants["BLOCK_D"]), DIRECTIONS),
-        (proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps, rows, D, R), constants,
-        {"num_warps": 4},
-    )  # fmt: skip
-
-
-def _project_backward(
-    ddt: Tensor, dmaps: Tensor, proj: Tensor, dt_projs_weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gradients of proj and dt_projs_weight, from those of dt (4, B, L, D), before softplus,
-    and of maps (B, L, 4, 2N)."""
-    D, R = dt_projs_weight.shape[1:]
-    rows = dmaps.shape[0] * dmaps.shape[1]
-    constants = _projection_blocks(proj, dt_projs_weight, dmaps.shape[3] // 2, 8)
-    block = 128
-    if proj.dtype == torch.float32:
-        # No matrix unit multiplies it: more would be spilled.
-        block, constants["BLOCK_R"] = 64, 16
-    dproj, dweight = torch.empty_like(proj), torch.empty_like(dt_projs_weight)
-    pieces, width, columns = -(-rows // block), DIRECTIONS * D * R, 32
-    parts = dmaps.new_empty((pieces, width))
-    launch(
-        project.image_gradient_kernel, (pieces, DIRECTIONS),
-        (ddt, dmaps, proj, dt_projs_weight, dproj, parts, rows, D, R),
-        constants | {"BLOCK_L": block}, {"num_warps": 4},
-    )  # fmt: skip
-    launch(
-        parameters.total_kernel, (-(-width // columns),), (parts, dweight, pieces, width),
-        {"ROWS": 32, "COLUMNS": columns},
-    )  # fmt: skip
-    return dproj, dweight
-
-
-def _skip(x: Tensor, Ds: Tensor) -> Tensor:
-    """x (B, H, W, D) times the directions' Ds, in float32."""
-    y = torch.empty_like(x, dtype=torch.float32)
-    D = x.shape[-1]
-    rows, piece, block = x.numel() // D, math.gcd(8, D), (32, 64)
-    launch(
-        parameters.skip_kernel, (-(-rows // block[0]) * -(-D // block[1]),),
-        (x, Ds, y, rows, D // piece),
-        {"PIECE": piece, "ROWS": block[0], "COLUMNS": block[1]},
-    )  # fmt: skip
-    return y
-
-
 def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
@@ -400,8 +323,8 @@ def ss2d_forward(
         if not staged:
             dt = x.new_empty((DIRECTIONS, B, H * W, D))
             maps = x.new_empty((B, H * W, DIRECTIONS, 2 * N))
-            _project(proj, *projection, dt, maps, None)
-        y = _skip(x, Ds)
+            project(proj, *projection, dt, maps, None)
+        y = skip(x, Ds)
         shape = (B, DIRECTIONS, plan.layout.chunks, D, N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
         _scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
@@ -420,12 +343,12 @@ def ss2d_backward(
         dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
         maps = x.new_empty((B, L, DIRECTIONS, 2 * N), dtype=torch.float32)
         dmaps = torch.empty_like(maps)
-        _project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps)
-        dx = _skip(dy, Ds)
+        project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps)
+        dx = skip(dy, Ds)
         ddt, dA_logs, dbias, dDs = _scan_backward(
             plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
         )
-        dproj, dweight = _project_backward(ddt, dmaps, proj, dt_projs_weight)
+        dproj, dweight = project_backward(ddt, dmaps, proj, dt_projs_weight)
     return dx.to(x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
 
 

@@ -33,6 +33,7 @@ from torch import Tensor
 import swin_umamba_ops as ops
 
 pytest.importorskip("triton")
+from swin_umamba_ops.backends import _triton_projection as projection
 from swin_umamba_ops.backends import triton as backend
 from swin_umamba_ops.backends.triton_kernels import (
     backward,
@@ -285,7 +286,7 @@ def test_gradients_of_the_projection(dtype: torch.dtype) -> None:
         for shape in ((4, B, L, D), (B, L, 4, R + 2 * N), (4, D, R))
     )
     dmaps = torch.randn(B, L, 4, 2 * N, device=DEVICE)
-    dproj, dweight = backend._project_backward(ddt, dmaps, proj, weight)
+    dproj, dweight = projection.project_backward(ddt, dmaps, proj, weight)
     expected_proj = torch.cat(
         [torch.einsum("kbld,kdr->blkr", ddt.double(), weight.double()), dmaps.double()], dim=-1
     )

@@ -145,12 +145,12 @@ def test_the_projections_gradients_spill_nothing(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from swin_umamba_ops.backends import triton as backend
+    from swin_umamba_ops.backends import _triton_projection as projection
 
     launches: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(backend, "launch", lambda *launch: launches.append(launch))
+    monkeypatch.setattr(projection, "launch", lambda *launch: launches.append(launch))
     B, L, D, N = 1, 4, 32 * R, 16
-    backend._project_backward(
+    projection.project_backward(
         torch.empty(4, B, L, D, dtype=dtype), torch.empty(B, L, 4, 2 * N),
         torch.empty(B, L, 4, R + 2 * N, dtype=dtype), torch.empty(4, D, R, dtype=dtype),
     )  # fmt: skip

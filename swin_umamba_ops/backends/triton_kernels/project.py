@@ -1,4 +1,5 @@
-"""dt = softplus(weight @ dt_r + bias) in float32: of whole images, or of a program's own chunk."""
+"""dt = softplus(weight @ dt_r + bias) in float32: of whole images, with their gradients, or of a
+program's own chunk."""
 
 from __future__ import annotations
 
