@@ -23,7 +23,7 @@ def _blocks(proj: Tensor, dt_projs_weight: Tensor, N: int, channels: int) -> dic
     return {
         "N": N, "BLOCK_D": 64, "BLOCK_R": min(64, max(16, triton.next_power_of_2(R))),
         "BLOCK_N": min(64, triton.next_power_of_2(2 * N)),
-        "PIECE": common(alignment(proj, dt_projs_weight), R * item, N * item),
+        "ADJACENT": max(1, common(alignment(proj, dt_projs_weight), R * item, N * item) // item),
         "CHANNELS": math.gcd(channels, D),
     }  # fmt: skip
 

@@ -57,6 +57,13 @@ def needs_kernels(test: Callable[..., None]) -> Callable[..., None]:
     return marked
 
 
+def check_ss2d(inputs: dict[str, Tensor]) -> None:
+    """Against the reference, with all gradients."""
+    check_function(
+        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
+    )
+
+
 # Tiles that N and D fill, exceed and leave half empty.
 TILES = {
     "four lanes a channel": backend.Tile(NH=2, NL=4, DH=1, DL=8, U=2),
@@ -105,9 +112,7 @@ def test_tiles(name: str, N: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tile = TILES[name]
     use_tile(monkeypatch, lambda N, backwards, interpreted: tile)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 9, 2, 3, N, 2)), torch.float32, DEVICE)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
-    )
+    check_ss2d(inputs)
 
 
 @needs_kernels
@@ -125,9 +130,7 @@ def test_tiles_of_a_gpu(
     gpu = {False: forward, True: backend.scan_tile(N, True, False)}
     use_tile(monkeypatch, lambda N, backwards, _: gpu[backwards])
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, D, 2, 3, N, 2)), dtype, DEVICE)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
-    )
+    check_ss2d(inputs)
 
 
 @needs_kernels
@@ -140,9 +143,7 @@ def test_pieces_in_which_a_projection_is_read(
     tile = backend.scan_tile
     use_tile(monkeypatch, lambda N, backwards, _: tile(N, backwards, False))
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 16, 2, 3, 16, R)), dtype, DEVICE)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
-    )
+    check_ss2d(inputs)
 
 
 @needs_kernels
@@ -151,9 +152,7 @@ def test_images_of_many_values(dtype: torch.dtype, monkeypatch: pytest.MonkeyPat
     """Offsets within an image may take 64 bits."""
     monkeypatch.setattr(backend, "_FAR", 0)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 5, 2, 3, 4, 2)), dtype, DEVICE)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
-    )
+    check_ss2d(inputs)
 
 
 @needs_kernels
@@ -172,9 +171,7 @@ def test_images_that_lie_at_any_address() -> None:
     x = case["x"].permute(0, 2, 3, 1).contiguous()
     shifted = torch.empty(x.numel() + 1, dtype=x.dtype, device=DEVICE)[1:].view(x.shape)
     case["x"] = shifted.copy_(x).permute(0, 3, 1, 2)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), case
-    )
+    check_ss2d(case)
 
 
 @needs_kernels
@@ -186,9 +183,7 @@ def test_splits_of_an_image(
     monkeypatch.setattr(backend, "_processors", lambda device: 1000)
     monkeypatch.setattr(backend, "chunk_length", 8)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
-    )
+    check_ss2d(inputs)
 
 
 @pytest.mark.parametrize(
@@ -270,9 +265,7 @@ def test_splits_in_parts(
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
     plan = backend._Pass(backend._image_layout((1, *size, 2), 2, 1), torch.device(DEVICE), 2, True)
     assert (plan.splits, plan.parts) == (2, 2)
-    check_function(
-        partial(ops.ss2d, backend="triton"), partial(ops.ss2d, backend="reference"), inputs
-    )
+    check_ss2d(inputs)
 
 
 @needs_kernels

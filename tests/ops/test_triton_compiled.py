@@ -10,7 +10,7 @@ import importlib.util
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,41 +33,46 @@ HALF = {"x", "weight", "ddt"}
 
 
 def _compiled(direction: str, N: int, wide: bool = False, **options: int) -> Any:
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from swin_umamba_ops.backends import triton as backend
     from swin_umamba_ops.backends.triton_kernels import backward, forward
 
     kernel, backwards, own = {
         "forward": (forward.forward_kernel, False, {"SAVE": True, "STAGED": True, "PIECE": 4}),
-        "split": (
-            forward.split_kernel,
-            False,
-            {"STAGED": True, "BACKWARD": False, "WHOLE": True, "PIECE": 4},
-        ),
-        "split backward": (
-            forward.split_kernel,
-            False,
-            {"STAGED": False, "BACKWARD": True, "WHOLE": True},
-        ),
+        "split": (forward.split_kernel, False, {"STAGED": True, "BACKWARD": False, "PIECE": 4}),
+        "split backward": (forward.split_kernel, False, {"STAGED": False, "BACKWARD": True}),
         "backward": (backward.backward_kernel, True, {"SOFTPLUS": True}),
-    }[direction]  # fmt: skip
+    }[direction]
     tile = backend.wide_tile(N, False) if wide else backend.scan_tile(N, backwards, False)
     if "split" in direction:
         tile = backend.split_tile(N, False)
     constants = {
         "N": N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL, "U": tile.U,
         "T": backend.chunk_length, "EVEN": True, "WIDE": 16, "PIECE": 16, "FAR": False,
-        "IMAGE": True, "LAST": False, "SPLIT": False, **own, **options,
+        "IMAGE": True, "LAST": False, "SPLIT": False, "WHOLE": True, **own, **options,
     }  # fmt: skip
+    half = HALF | ({"bc"} if constants.get("STAGED") else set())
+    compiling = {
+        "num_warps": 1, "enable_fp_fusion": True, "maxnreg": backend._MOST_REGISTERS
+    }  # fmt: skip
+    return _compile(
+        kernel, "D", constants, compiling, lambda name: "fp16" if name in half else "fp32"
+    )
+
+
+def _compile(
+    kernel: Any, first_number: str, constants: Mapping[str, Any], options: Mapping[str, Any],
+    dtype: Callable[[str], str],
+) -> Any:  # fmt: skip
+    """For an H100; with aligned pointers of these dtypes, which come before the first number."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
     names = kernel.arg_names
-    pointers = names[: names.index("D")]
+    pointers = names[: names.index(first_number)]
 
     def kind(name: str) -> str:
         if name in pointers:
-            half = name in HALF or (name == "bc" and constants.get("STAGED"))
-            return "*fp16" if half else "*fp32"
+            return "*" + dtype(name)
         return "constexpr" if name in constants else "i32"
 
     source = ASTSource(
@@ -76,17 +81,20 @@ def _compiled(direction: str, N: int, wide: bool = False, **options: int) -> Any
         {(i,): constants[name] for i, name in enumerate(names) if name in constants},
         {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in pointers},
     )
-    compiling = {
-        "num_warps": 1, "enable_fp_fusion": True, "maxnreg": backend._MOST_REGISTERS
-    }  # fmt: skip
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=compiling)
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
 
 
-def _stack(binary: Path) -> int:
+def _read(compiled: Any, folder: Path, what: str) -> str:
+    """What cuobjdump tells of it."""
+    binary = folder / "kernel.cubin"
+    binary.write_bytes(compiled.asm["cubin"])
+    command = [triton.knobs.nvidia.cuobjdump.path, what, str(binary)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _stack(compiled: Any, folder: Path) -> int:
     """Bytes a lane that went to memory for want of registers."""
-    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(binary)]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return int(report.partition("STACK:")[2].split()[0])
+    return int(_read(compiled, folder, "-res-usage").partition("STACK:")[2].split()[0])
 
 
 DIRECTIONS = pytest.mark.parametrize(
@@ -108,19 +116,14 @@ def test_nothing_is_spilled_and_no_step_goes_through_shared_memory(
         # Of a chunk's own dt: the operands of a matrix product.
         assert compiled.metadata.shared <= (0 if "back" in direction else 2048)
         assert "ld.global.v4" in compiled.asm["ptx"]
-    binary = tmp_path / "kernel.cubin"
-    binary.write_bytes(compiled.asm["cubin"])
     # Backwards at N = 1: two values, which no step reads.
-    assert _stack(binary) <= (8 if (direction, N) == ("backward", 1) else 0)
+    assert _stack(compiled, tmp_path) <= (8 if (direction, N) == ("backward", 1) else 0)
 
 
 def test_notes_fill_whole_lines(tmp_path: Path) -> None:
     """Of a lane's eight states the store of the last four lies 512 bytes behind that of the others:
     all lanes' are next to each other."""
-    binary = tmp_path / "kernel.cubin"
-    binary.write_bytes(_compiled("backward", 16).asm["cubin"])
-    command = [triton.knobs.nvidia.cuobjdump.path, "-sass", str(binary)]
-    sass = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    sass = _read(_compiled("backward", 16), tmp_path, "-sass")
     stores = re.findall(r"STG\.E\.\S*128 (?:desc\[\w+\])?\[\w+\.64(\+0x\w+)?\]", sass)
     assert "+0x200" in stores
     assert "+0x10" not in stores
@@ -132,7 +135,7 @@ def test_ragged_sequences_with_a_last_state_compile(direction: str, N: int, far:
     """Types must agree on both sides of a branch, which the interpreter does not ask for."""
     _compiled(
         direction, N, EVEN=False, WIDE=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True, SPLIT=True,
-        FAR=far, **({"WHOLE": False} if "split" in direction else {}),
+        WHOLE=False, FAR=far,
     )  # fmt: skip
 
 
@@ -142,9 +145,6 @@ def test_the_projections_gradients_spill_nothing(
     R: int, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Of float32 larger blocks would, by kilobytes."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from swin_umamba_ops.backends import _triton_projection as projection
 
     launches: list[tuple[Any, ...]] = []
@@ -155,20 +155,11 @@ def test_the_projections_gradients_spill_nothing(
         torch.empty(B, L, 4, R + 2 * N, dtype=dtype), torch.empty(4, D, R, dtype=dtype),
     )  # fmt: skip
     kernel, _, _, constants, options = launches[0]
-    names, sizes = kernel.arg_names, {"rows", "D", "R"}
-    pointers = [name for name in names if name not in constants and name not in sizes]
-    signature = {name: "constexpr" if name in constants else "i32" for name in names}
-    for name in pointers:
-        signature[name] = "*fp32" if name in ("dmaps", "dweight") else f"*{kind}"
-    source = ASTSource(
-        kernel, signature,
-        {(i,): constants[name] for i, name in enumerate(names) if name in constants},
-        {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name in pointers},
+    compiled = _compile(
+        kernel, "rows", constants, options,
+        lambda name: "fp32" if name in ("dmaps", "dweight") else kind,
     )  # fmt: skip
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-    binary = tmp_path / "kernel.cubin"
-    binary.write_bytes(compiled.asm["cubin"])
-    assert _stack(binary) == 0
+    assert _stack(compiled, tmp_path) == 0
 
 
 class _Utils:

@@ -16,6 +16,7 @@ import triton.language as tl
 from swin_umamba_ops.backends.triton_kernels import unspecialised
 from swin_umamba_ops.backends.triton_kernels.forward import load_steps
 from swin_umamba_ops.backends.triton_kernels.tile import (
+    LOG2E,
     channel_of_lane,
     channels_of_lane,
     fold_splits,
@@ -39,7 +40,6 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     walk,
 )
 
-LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 
 

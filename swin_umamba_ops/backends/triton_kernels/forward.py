@@ -271,7 +271,8 @@ def split_kernel(
     for chunk in range(first, end, T):
         if STAGED:
             stage_dt(
-                low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T, 16,
+                low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T,
+                16,  # of 32, as in the scan, some would be spilled
                 PIECE,
             )  # fmt: skip
             staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)

@@ -27,15 +27,22 @@ def skip_kernel(
     tl.store(y + row * D + d, total * value.to(tl.float32), mask=mask)
 
 
+@triton.jit
+def _sum_rows(parts, column, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The sums of these columns of parts (rows, width), in a fixed order."""
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for first in range(0, rows, ROWS):
+        row = (first + tl.arange(0, ROWS).to(tl.int64))[:, None]
+        mask = (row < rows) & (column < width)[None, :]
+        total += tl.sum(tl.load(parts + row * width + column[None, :], mask=mask, other=0.0), 0)
+    return total
+
+
 @triton.jit(do_not_specialize=unspecialised.PARAMETERS)
 def total_kernel(parts, total, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """total (width,): the sums of all rows of parts (rows, width), in a fixed order."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    result = tl.zeros((COLUMNS,), tl.float32)
-    for first in range(0, rows, ROWS):
-        row = (first + tl.arange(0, ROWS).to(tl.int64))[:, None]
-        mask = (row < rows) & (column < width)[None, :]
-        result += tl.sum(tl.load(parts + row * width + column[None, :], mask=mask, other=0.0), 0)
+    result = _sum_rows(parts, column, rows, width, ROWS, COLUMNS)
     tl.store(total + column, result.to(total.dtype.element_ty), mask=column < width)
 
 
@@ -48,11 +55,7 @@ def sums_kernel(
     there are A_logs, dA is their gradient."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     width = channels * (N + 2)
-    total = tl.zeros((COLUMNS,), tl.float32)
-    for first in range(0, rows, ROWS):
-        row = (first + tl.arange(0, ROWS).to(tl.int64))[:, None]
-        mask = (row < rows) & (column < width)[None, :]
-        total += tl.sum(tl.load(sums + row * width + column[None, :], mask=mask, other=0.0), 0)
+    total = _sum_rows(sums, column, rows, width, ROWS, COLUMNS)
     of_A = column < channels * N
     if A_logs is not None:
         total *= tl.where(of_A, -tl.exp(tl.load(A_logs + column, mask=of_A, other=0.0)), 1.0)

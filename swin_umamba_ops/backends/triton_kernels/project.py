@@ -7,9 +7,8 @@ import triton
 import triton.language as tl
 
 from swin_umamba_ops.backends.triton_kernels import unspecialised
-from swin_umamba_ops.backends.triton_kernels.tile import load_channels, start
+from swin_umamba_ops.backends.triton_kernels.tile import LOG2E, load_channels, start
 
-LOG2E = tl.constexpr(1.4426950408889634)
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
@@ -120,13 +119,12 @@ def stage_dt(
 def image_kernel(
     proj, weight, bias, dt, maps, dmaps, rows, D, R,
     N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr, PIECE: tl.constexpr, CHANNELS: tl.constexpr,
+    BLOCK_N: tl.constexpr, ADJACENT: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """proj: rows of 4 directions, each R + 2N values; weight (4, D, R); bias (4, D);
     dt (4, rows, D); maps (rows, 4, 2N): proj's last 2N values in float32; dmaps, like maps, of a
-    backward pass: zeros. Rows of R and of 2N values begin at multiples of PIECE bytes (0: at any
-    address), D is a multiple of CHANNELS."""
-    ADJACENT: tl.constexpr = max(PIECE * 8 // proj.dtype.element_ty.primitive_bitwidth, 1)
+    backward pass: zeros. Rows of R and of 2N values are aligned to so many ADJACENT ones, D is a
+    multiple of CHANNELS."""
     R = R // ADJACENT * ADJACENT  # the same, known to be multiples
     D = D // CHANNELS * CHANNELS
     blocks = tl.cdiv(D, BLOCK_D)
@@ -163,12 +161,11 @@ def image_kernel(
 def image_gradient_kernel(
     ddt, dmaps, proj, weight, dproj, dweight, rows, D, R,
     N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
-    BLOCK_N: tl.constexpr, PIECE: tl.constexpr, CHANNELS: tl.constexpr,
+    BLOCK_N: tl.constexpr, ADJACENT: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """What proj and weight get, as in image_kernel, from ddt (4, rows, D), of dt before softplus,
     and dmaps: dproj like proj, dweight (pieces of BLOCK_L rows, 4, D, R) in float32. ddt is read
     once for both."""
-    ADJACENT: tl.constexpr = max(PIECE * 8 // proj.dtype.element_ty.primitive_bitwidth, 1)
     R = R // ADJACENT * ADJACENT
     D = D // CHANNELS * CHANNELS
     piece = tl.program_id(0).to(tl.int64)

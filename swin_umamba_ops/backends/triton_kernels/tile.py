@@ -22,6 +22,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOG2E = tl.constexpr(1.4426950408889634)
+
 
 @triton.jit
 def lane_states(NH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr, one):
@@ -124,7 +126,7 @@ def load_decay(
     values = load_states(A, registers, mask, NH, EXACT, PIECE)
     if IMAGE:
         values = -tl.exp(values)
-    return 1.4426950408889634 * values
+    return LOG2E * values
 
 
 @triton.jit
