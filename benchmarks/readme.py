@@ -35,11 +35,6 @@ def _megabytes(row: Row) -> str:
     return "-" if row.extra_bytes is None else f"{row.extra_bytes / 1e6:.0f}"
 
 
-def _graph(row: Row) -> float:
-    """As a CUDA graph; eager where that could not be."""
-    return _median(row) if row.graph_ms is None else row.graph_ms
-
-
 def scans(found: Results) -> str:
     """`ss2d` forward and backward: our backends, the peers, ratios, memory."""
     rows = {
@@ -48,9 +43,15 @@ def scans(found: Results) -> str:
         if row.op == "ss2d" and row.mode == "forward_backward"
     }
 
+    def times(row: Row) -> str:
+        graph = "-" if row.graph_ms is None else milliseconds(row.graph_ms)
+        return f"{milliseconds(_median(row))}, {graph}"
+
     def over(ours: Row, theirs: Row) -> str:
-        eager, graph = _ratio(_median(ours), _median(theirs)), _ratio(_graph(ours), _graph(theirs))
-        return f"{eager}, {graph}"
+        graphs = "-"
+        if ours.graph_ms is not None and theirs.graph_ms is not None:
+            graphs = _ratio(ours.graph_ms, theirs.graph_ms)
+        return f"{_ratio(_median(ours), _median(theirs))}, {graphs}"
 
     lines = []
     for case in dict.fromkeys(case for case, _ in rows):
@@ -60,10 +61,7 @@ def scans(found: Results) -> str:
         lines.append(
             [
                 case.label,
-                *(
-                    f"{milliseconds(_median(row))}, {milliseconds(_graph(row))}"
-                    for row in (cuda, triton, release, vmamba)
-                ),
+                *(times(row) for row in (cuda, triton, release, vmamba)),
                 over(cuda, release),
                 over(cuda, vmamba),
                 over(triton, release),
