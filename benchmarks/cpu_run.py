@@ -145,7 +145,7 @@ class _Runner:
                 self._add(row)
 
     def training(self) -> None:
-        from swin_umamba import demo  # which brings matplotlib
+        from swin_umamba.demo import run as demo  # which brings matplotlib
 
         side = 32 if self.settings.tiny else demo.PATCH
         case = ModelCase(2, side, side, "demo")

@@ -8,22 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from swin_umamba._moved import install as _install_old_names
 from swin_umamba_ops import __version__
 
 if TYPE_CHECKING:
+    from swin_umamba.inference.predictor import Predictor
     from swin_umamba.models import create_model, model_names
-    from swin_umamba.predict import Predictor
-    from swin_umamba.ss2d import SS2D
+    from swin_umamba.models.ss2d import SS2D
 
 __all__ = ["SS2D", "Predictor", "__version__", "create_model", "model_names"]
 
 _HOMES = {
-    "SS2D": "swin_umamba.ss2d",
-    "Predictor": "swin_umamba.predict",
+    "SS2D": "swin_umamba.models.ss2d",
+    "Predictor": "swin_umamba.inference.predictor",
     "create_model": "swin_umamba.models",
     "model_names": "swin_umamba.models",
 }
 _MODULES = ("losses", "metrics", "models", "summary", "weights")
+
+_install_old_names()
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,7 @@ def convert(
     ] = None,
 ) -> None:
     """Convert a checkpoint, and account for every tensor in it."""
-    from swin_umamba.files import write_text
+    from swin_umamba.common.files import write_text
     from swin_umamba.weights import convert as run
 
     with told():

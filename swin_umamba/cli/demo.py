@@ -43,7 +43,7 @@ def demo(
     """
     with told():
         with err.status("Getting ready"):
-            from swin_umamba.demo import free_folder, load_pair, require_possible, run_demo
+            from swin_umamba.demo.run import free_folder, load_pair, require_possible, run_demo
 
             folder = folder or free_folder()
             require_possible(folder, backend=backend, device=device)

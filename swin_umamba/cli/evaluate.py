@@ -13,8 +13,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from swin_umamba.cli.console import err, out, told
+from swin_umamba.common.files import write_text
 from swin_umamba.errors import UserError
-from swin_umamba.files import write_text
 
 if TYPE_CHECKING:
     from swin_umamba.evaluate import Difference, Scores
@@ -58,7 +58,7 @@ def evaluate(
     with told():
         from swin_umamba.data import open_dataset, read_splits
         from swin_umamba.evaluate import compare, evaluate_folder, open_truth, with_instances
-        from swin_umamba.train.run_folder import SPLITS
+        from swin_umamba.runs.folder import SPLITS
 
         if not (tolerance >= 0 and math.isfinite(tolerance)):
             raise UserError(f"--tolerance: got {tolerance}, expected 0 or above")

@@ -61,7 +61,7 @@ def export(
 
 
 def _require_usable(backend: str | None, device: str) -> None:
-    from swin_umamba.predict import pick_device
+    from swin_umamba.common.devices import pick_device
     from swin_umamba_ops import available_backends
 
     pick_device(device)

@@ -58,7 +58,7 @@ def predict(
     are named at the end, and the exit status is then 1.
     """
     with told():
-        from swin_umamba.predict_files import Extras, predict_files
+        from swin_umamba.inference.files import Extras, predict_files
 
         with Progress(console=err, transient=True) as bar:
             task = bar.add_task("Predicting", total=None)

@@ -29,7 +29,7 @@ def summary(
 ) -> None:
     """Show a model's parameters and FLOPs by stage."""
     from swin_umamba.models import baseline_names, model_names
-    from swin_umamba.summary import summarize
+    from swin_umamba.models.summary import summarize
 
     with told():
         names = (*model_names(), *baseline_names())

@@ -92,9 +92,9 @@ def train(
         "device": device,
     }
     with told():
-        from swin_umamba.plots import save_curves
+        from swin_umamba.drawing.plots import save_curves
+        from swin_umamba.runs.folder import CURVES, holds_run, require_free
         from swin_umamba.train import prepare, read_run, train_prepared
-        from swin_umamba.train.run_folder import CURVES, holds_run, require_free
         from swin_umamba.train.world import World
 
         given = {name: value for name, value in options.items() if value is not None}

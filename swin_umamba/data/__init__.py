@@ -6,20 +6,26 @@ patches, and `PatchLoader` does so ahead in worker processes. A new image goes `
 `Plan.preprocess`, the network, `Plan.restore`, `write_labels`.
 """
 
-from swin_umamba.data.augmentation import Augmentation
-from swin_umamba.data.cache import CachedCases, preprocess
-from swin_umamba.data.case import Case, normalize
-from swin_umamba.data.dataset import CaseFiles, Dataset, read_case
-from swin_umamba.data.fingerprint import Fingerprint, Intensity, take_fingerprint
-from swin_umamba.data.grouping import group_images
-from swin_umamba.data.images import read_image, read_mask
-from swin_umamba.data.loader import PatchLoader
-from swin_umamba.data.opening import open_dataset
-from swin_umamba.data.patches import PatchSampler
-from swin_umamba.data.plan import Plan, make_plan
-from swin_umamba.data.raw import RawImage, RawLabels, classes_of, read_labels, read_raw
-from swin_umamba.data.splits import Split, make_splits, pick_split, read_splits, write_splits
-from swin_umamba.data.writing import mask_ending, write_labels, write_probabilities
+from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case
+from swin_umamba.data.datasets.grouping import group_images
+from swin_umamba.data.datasets.opening import open_dataset
+from swin_umamba.data.datasets.splits import (
+    Split,
+    make_splits,
+    pick_split,
+    read_splits,
+    write_splits,
+)
+from swin_umamba.data.io.images import read_image, read_mask
+from swin_umamba.data.io.raw import RawImage, RawLabels, classes_of, read_labels, read_raw
+from swin_umamba.data.io.writing import mask_ending, write_labels, write_probabilities
+from swin_umamba.data.prepare.cache import CachedCases, preprocess
+from swin_umamba.data.prepare.fingerprint import Fingerprint, Intensity, take_fingerprint
+from swin_umamba.data.prepare.plan import Plan, make_plan
+from swin_umamba.data.sampling.augmentation import Augmentation
+from swin_umamba.data.sampling.case import Case, normalize
+from swin_umamba.data.sampling.loader import PatchLoader
+from swin_umamba.data.sampling.patches import PatchSampler
 
 __all__ = [
     "Augmentation",

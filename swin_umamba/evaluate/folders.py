@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from swin_umamba.data import CaseFiles, Dataset, RawImage, classes_of, read_labels, read_raw
-from swin_umamba.data.grouping import files_by_stem
+from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.scores import CaseScores, Scores, score_case
 from swin_umamba.evaluate.truth import open_truth

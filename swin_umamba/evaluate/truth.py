@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 
 from swin_umamba.data import CaseFiles, Dataset, open_dataset
-from swin_umamba.data.bare import class_values, label_names
-from swin_umamba.data.formats import ending_of
-from swin_umamba.data.grouping import files_by_stem
+from swin_umamba.data.datasets.bare import class_values, label_names
+from swin_umamba.data.datasets.grouping import files_by_stem
+from swin_umamba.data.io.formats import ending_of
 from swin_umamba.errors import UserError
 
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from swin_umamba.common.files import replacing
 from swin_umamba.data import Plan
 from swin_umamba.export.facts import INPUT, KEY, OUTPUT, Facts
 from swin_umamba.export.onnx_network import OnnxNetwork
 from swin_umamba.export.program import check, trace
-from swin_umamba.files import replacing
 from swin_umamba.models import SegmentationModel
 
 if TYPE_CHECKING:

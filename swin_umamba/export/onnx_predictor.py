@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from swin_umamba.data import read_raw, write_labels
-from swin_umamba.data.raw import RawImage
+from swin_umamba.data.io.raw import RawImage
 from swin_umamba.errors import UserError
 from swin_umamba.export.onnx_network import OnnxNetwork
-from swin_umamba.predict import labels_in_bands, scores_in_bands, windowed
+from swin_umamba.inference.predictor import labels_in_bands, scores_in_bands, windowed
 
 
 class OnnxPredictor:
@@ -48,7 +48,7 @@ class OnnxPredictor:
     def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """(H, W) class indices of an image (C, H, W) that is normalised already.
 
-        Large images are worked on in bands, as by `swin_umamba.predict.predict_labels`.
+        Large images are worked on in bands, as by `swin_umamba.inference.predictor.predict_labels`.
         """
         return labels_in_bands(
             lambda part: self._logits(part).numpy(),

@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
-from swin_umamba.ss2d import SS2D
+from swin_umamba.models.ss2d import SS2D
 
 GRAPH_BACKEND = "export"
 """The scan as plain operations, which every exported format can hold."""

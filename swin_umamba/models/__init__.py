@@ -2,9 +2,9 @@
 
 from swin_umamba.models import baselines
 from swin_umamba.models.base import SegmentationModel
+from swin_umamba.models.factory import create_model
 from swin_umamba.models.registry import (
     baseline_names,
-    create_model,
     model_names,
     register_model,
     takes_patch_size,

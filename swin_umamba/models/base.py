@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_umamba.checks import check_positive
-from swin_umamba.encoder import VSSMEncoder
+from swin_umamba.common.checks import check_positive
+from swin_umamba.models.encoders import VSSMEncoder
 from swin_umamba.models.hub import HubModel
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_umamba.checks import check_positive
+from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel
 from swin_umamba.models.registry import register_model
 

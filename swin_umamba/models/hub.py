@@ -9,7 +9,8 @@ from typing import Any
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from typing_extensions import Self
 
-from swin_umamba.files import write_text
+from swin_umamba.common.files import write_text
+from swin_umamba.models.factory import create_model
 from swin_umamba.weights.saved import read_config, save_weights
 
 WEIGHTS = "model.safetensors"
@@ -64,8 +65,6 @@ class HubModel(
         cls, *, model_id: str, map_location: str = "cpu", strict: bool = True, **options: Any
     ) -> Self:
         """Any of our models by its file, on `map_location`; every tensor must fit."""
-        from swin_umamba.models.registry import create_model
-
         if not strict:
             raise ValueError("strict: got False, expected True: no tensor is left out in silence")
         where = (

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from monai.networks.blocks.dynunet_block import UnetOutBlock
 from torch import Tensor, nn
 
-from swin_umamba.blocks import InstanceNorm, SkipBlock, UpBlock
-from swin_umamba.checks import check_positive
-from swin_umamba.encoder import VSSMEncoder
+from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel, check_stages
+from swin_umamba.models.blocks import InstanceNorm, SkipBlock, UpBlock
+from swin_umamba.models.encoders import VSSMEncoder
 from swin_umamba.models.registry import register_model
 
 

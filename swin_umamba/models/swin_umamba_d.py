@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from swin_umamba.checks import check_positive
-from swin_umamba.decoder import MambaDecoder
-from swin_umamba.encoder import VSSMEncoder
+from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel, check_stages
+from swin_umamba.models.decoders import MambaDecoder
+from swin_umamba.models.encoders import VSSMEncoder
 from swin_umamba.models.registry import register_model
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from swin_umamba.common.files import sha256, write_text
 from swin_umamba.data import Dataset, Plan, classes_of, mask_ending, read_labels, read_raw
-from swin_umamba.data.grouping import files_by_stem
+from swin_umamba.data.datasets.grouping import files_by_stem
+from swin_umamba.drawing.overlays import Canvas, png
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate import CaseScores, Scores, evaluate_cases
 from swin_umamba.evaluate.folders import some
 from swin_umamba.evaluate.scores import mean_of_defined
-from swin_umamba.files import sha256, write_text
-from swin_umamba.overlays import Canvas, png
-from swin_umamba.predict import Predictor
-from swin_umamba.predict_files import predict_cases
+from swin_umamba.inference.files import predict_cases
+from swin_umamba.inference.predictor import Predictor
 from swin_umamba.report.run import Run
-from swin_umamba.train.run_folder import BEST, WEIGHTS
+from swin_umamba.runs.folder import BEST, WEIGHTS
 
 VALIDATION = "validation"  # the masks that a report predicted, in the run's folder
 MADE_BY = "weights.sha256"  # of the weights that made them

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from swin_umamba.data.formats import NIFTI_ENDINGS
+from swin_umamba.data.io.formats import NIFTI_ENDINGS
+from swin_umamba.drawing.overlays import class_colour
+from swin_umamba.drawing.plots import ON_DARK, ON_LIGHT, curves_png
 from swin_umamba.evaluate import CaseScores, Scores
 from swin_umamba.evaluate.scores import METRICS
-from swin_umamba.overlays import class_colour
-from swin_umamba.plots import ON_DARK, ON_LIGHT, curves_png
 from swin_umamba.report.cases import Picture, mean_dsc
 from swin_umamba.report.run import Run
 from swin_umamba.report.strip import strip

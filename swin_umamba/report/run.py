@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swin_umamba.common.environment import describe
 from swin_umamba.data import Plan, Split, read_splits
-from swin_umamba.environment import describe
+from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
-from swin_umamba.overlays import FOLDER as OVERLAYS
+from swin_umamba.runs.folder import ENVIRONMENT, LOG, PLAN, SPLITS
 from swin_umamba.train import TrainConfig, read_run
-from swin_umamba.train.run_folder import ENVIRONMENT, LOG, PLAN, SPLITS
 
 TIMES = 6  # overlays of a case, evenly spread over the run
 

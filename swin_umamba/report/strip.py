@@ -6,9 +6,9 @@ from html import escape
 
 import numpy as np
 
+from swin_umamba.drawing.overlays import class_colour
 from swin_umamba.evaluate import Scores
 from swin_umamba.evaluate.scores import mean_of_defined
-from swin_umamba.overlays import class_colour
 
 WIDTH, ROW, LEFT, RIGHT = 520, 46, 16, 16
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swin_umamba.overlays import ADDED, CONFUSED, CORRECT, MISSED
+from swin_umamba.drawing.overlays import ADDED, CONFUSED, CORRECT, MISSED
 
 CSS = """
 :root {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from swin_umamba.common.files import write_text
 from swin_umamba.data import open_dataset
 from swin_umamba.errors import UserError
-from swin_umamba.files import write_text
 from swin_umamba.report.cases import OnProgress, draw, predicted_files, ranked, score
 from swin_umamba.report.page import Cases, page
 from swin_umamba.report.run import Run, load_run

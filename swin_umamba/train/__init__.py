@@ -1,9 +1,9 @@
 """Training: `train(config, train_cases, val_cases, folder)`, or from a dataset with `prepare`."""
 
-from swin_umamba.train.config import TrainConfig
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.presets import PRESETS, Preset, preset_config
 from swin_umamba.train.from_dataset import Prepared, prepare, read_run, train_prepared
 from swin_umamba.train.loop import Progress, TrainResult, train
-from swin_umamba.train.presets import PRESETS, Preset, preset_config
 
 __all__ = [
     "PRESETS",

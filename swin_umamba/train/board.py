@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from swin_umamba.train.run_folder import Record
+from swin_umamba.runs.folder import Record
 
 FOLDER = "tensorboard"
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from swin_umamba.common.environment import describe_json
 from swin_umamba.data import (
     CachedCases,
     Plan,
@@ -17,12 +18,11 @@ from swin_umamba.data import (
     preprocess,
     read_splits,
 )
-from swin_umamba.data.splits import splits_json
-from swin_umamba.environment import describe_json
+from swin_umamba.data.datasets.splits import splits_json
 from swin_umamba.errors import UserError
-from swin_umamba.train.config import TrainConfig
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import CONFIG, ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.train.loop import Progress, TrainResult, train
-from swin_umamba.train.run_folder import CONFIG, ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.train.world import World
 
 OVERLAYS = 3  # validation cases that are drawn as training goes on

@@ -12,10 +12,9 @@ import torch
 from swin_umamba.data import CachedCases, Case
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
-from swin_umamba.train.board import Board
-from swin_umamba.train.checkpoint import Checkpoints, State
-from swin_umamba.train.config import TrainConfig
-from swin_umamba.train.run_folder import (
+from swin_umamba.runs.checkpoints import Checkpoints, State
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import (
     BEST,
     PRETRAINED,
     WEIGHTS,
@@ -23,6 +22,7 @@ from swin_umamba.train.run_folder import (
     RunFolder,
     read_log,
 )
+from swin_umamba.train.board import Board
 from swin_umamba.train.schedule import Clock
 from swin_umamba.train.stepping import Stepper
 from swin_umamba.train.stopping import stop_requests

@@ -8,9 +8,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from swin_umamba.errors import UserError
-from swin_umamba.layers import VSSBlock
 from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
-from swin_umamba.train.config import TrainConfig
+from swin_umamba.models.layers import VSSBlock
+from swin_umamba.runs.config import TrainConfig
 
 
 def build_model(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
@@ -56,12 +56,3 @@ def checkpoint_activations(model: SegmentationModel) -> None:
             module.forward = partial(  # type: ignore[method-assign]
                 checkpoint, module.forward, use_reentrant=False
             )
-
-
-def amp_on(device: torch.device, amp: str) -> str:
-    """What a config's `amp` comes to there: "off", "bf16" or "fp16"."""
-    if device.type != "cuda":
-        return "off"
-    if amp == "auto":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return amp

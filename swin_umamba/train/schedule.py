@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from swin_umamba.train.config import TrainConfig
+from swin_umamba.runs.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, done: float) -> float:

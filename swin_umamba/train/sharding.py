@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from swin_umamba.layers import VSSBlock
+from swin_umamba.models.layers import VSSBlock
 
 
 def shard(model: nn.Module, device: torch.device) -> None:

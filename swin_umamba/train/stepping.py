@@ -14,24 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swin_umamba.compiling import compiled
+from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.data import Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
-from swin_umamba.graphs import GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
-from swin_umamba.predict import half_precision
-from swin_umamba.train.checkpoint import State
-from swin_umamba.train.config import TrainConfig
+from swin_umamba.models.compiling import compiled
+from swin_umamba.models.graphs import GraphedStep
+from swin_umamba.runs.checkpoints import State
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import Record
 from swin_umamba.train.ema import MovingAverage
 from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.train.network import (
-    amp_on,
     build_model,
     build_optimizer,
     checkpoint_activations,
 )
-from swin_umamba.train.run_folder import Record
 from swin_umamba.train.schedule import learning_rate
 from swin_umamba.train.sharding import gathered, load_shares, shard, share_state
 from swin_umamba.train.world import World

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case
+from swin_umamba.drawing.overlays import save_overlay
+from swin_umamba.inference.predictor import predict_stack
 from swin_umamba.metrics import dice
 from swin_umamba.models import SegmentationModel
-from swin_umamba.overlays import save_overlay
-from swin_umamba.predict import predict_stack
-from swin_umamba.train.config import TrainConfig
-from swin_umamba.train.network import amp_on
+from swin_umamba.runs.config import TrainConfig
 from swin_umamba.train.world import World
 
 Labels = npt.NDArray[np.int64]

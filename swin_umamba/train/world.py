@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from swin_umamba.common.devices import pick_device
 from swin_umamba.errors import UserError
-from swin_umamba.predict import pick_device
 from swin_umamba.train.sharding import unsynced
 
 LAUNCHED = "LOCAL_RANK"  # a variable that launchers set

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from swin_umamba.files import replacing, sha256, written_by_torch
+from swin_umamba.common.files import replacing, sha256, written_by_torch
 from swin_umamba.weights.architecture import PATCHES, STEM_PATCH, Architecture, shape_of
 from swin_umamba.weights.first_layer import FirstLayer, check_way
 from swin_umamba.weights.formats import Checkpoint

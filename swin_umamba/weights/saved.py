@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from swin_umamba.common.files import replacing
 from swin_umamba.errors import UserError
-from swin_umamba.files import replacing
 
 LEFT_OUT = "left_out"
 """The metadata that name, between spaces, what a conversion left out."""

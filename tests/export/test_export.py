@@ -25,7 +25,7 @@ from swin_umamba.export.onnx_predictor import OnnxPredictor
 from swin_umamba.export.program import DiffersError, check, min_side
 from swin_umamba.export.torch_file import export_aot, export_pt2
 from swin_umamba.models import SegmentationModel
-from swin_umamba.ss2d import SS2D
+from swin_umamba.models.ss2d import SS2D
 from swin_umamba.weights import save_weights
 
 onnx = pytest.importorskip("onnx")

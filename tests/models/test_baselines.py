@@ -14,7 +14,7 @@ from swin_umamba.cli import app
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel, baseline_names
 from swin_umamba.models.baselines import pooling
-from swin_umamba.summary import summarize
+from swin_umamba.models.summary import summarize
 from swin_umamba.weights import load_weights, read_config, save_weights
 
 SMALL: dict[str, dict[str, Any]] = {

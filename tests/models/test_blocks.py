@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from swin_umamba import blocks, create_model
+from swin_umamba import create_model
+from swin_umamba.models import blocks
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from swin_umamba import create_model, model_names
-from swin_umamba.flops import Flops, count_flops
-from swin_umamba.summary import summarize
+from swin_umamba.models.flops import Flops, count_flops
+from swin_umamba.models.summary import summarize
 
 PARAMS = {"swin_umamba": 59_889_368, "swin_umamba_d": 27_497_720, "swin_umamba_v1": 40_425_176}
 GMACS = {"swin_umamba": 63.68, "swin_umamba_d": 12.34, "swin_umamba_v1": 56.61}

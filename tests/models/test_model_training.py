@@ -8,7 +8,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba import create_model, model_names
-from swin_umamba.drop_path import DropPath, linear_rates
+from swin_umamba.models.drop_path import DropPath, linear_rates
 
 each_model = pytest.mark.parametrize("name", model_names())
 V1_UNUSED = ("vssm_encoder.layers.2.", "vssm_encoder.downsamples.1.")  # of the small model

@@ -26,7 +26,7 @@ for name in ("losses", "metrics", "models", "summary", "weights"):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, *names = done.stdout.splitlines()
     assert before == "set()"
-    expected = ("losses", "metrics", "models", "summary", "weights")
+    expected = ("losses", "metrics", "models", "models.summary", "weights")
     assert names == [f"swin_umamba.{name}" for name in expected]
 
 

@@ -16,7 +16,7 @@ from swin_umamba.losses import scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.nnunet import recipe as recipes
 from swin_umamba.nnunet.recipe import Recipe
-from swin_umamba.train.config import TrainConfig
+from swin_umamba.runs.config import TrainConfig
 
 TINY: dict[str, Any] = {"dims": (8, 16), "depths": (1, 1), "d_state": 2}
 

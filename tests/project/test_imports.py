@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,22 @@ OPS_LAYERS = [
         *("scan_order", "_version"),
     },
 ]
-TRAINING = {
-    *("train", "predict", "predict_files", "losses", "metrics", "evaluate", "data", "report"),
-    *("cli", "demo", "plots", "overlays", "nnunet"),
-}
-MODEL = {"models", "ss2d", "layers", "encoder", "decoder", "drop_path", "weights"}
+# Likewise of the models' package, from the ground up: a module imports none of a later layer.
+LAYERS = [
+    {"errors", "_moved"},
+    {"common"},
+    {"drawing"},
+    {"losses", "metrics"},
+    {"weights", "models"},
+    {"data"},
+    {"runs"},
+    {"inference", "export"},
+    {"evaluate"},
+    {"train"},
+    {"report", "nnunet", "demo"},
+    {"cli"},
+    {""},
+]
 
 
 def _sources(package: str) -> list[Path]:
@@ -70,6 +82,29 @@ def _layer(module: str) -> int:
     return found
 
 
+def _place(module: str) -> int:
+    (found,) = [i for i, layer in enumerate(LAYERS) if _part(module) in layer]
+    return found
+
+
+def _for_types_alone(path: Path, name: str) -> bool:
+    """Whether every import of a name in a file is for type checkers."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checked = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    imports = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and (node.module == name or f"{node.module}.{node.names[0].name}" == name)
+    ]
+    return bool(imports) and all(id(node) in checked for node in imports)
+
+
 @pytest.mark.parametrize("path", _sources("swin_umamba_ops"), ids=_module)
 def test_ops_need_torch_alone(path: Path) -> None:
     for name in _imported(path):
@@ -94,18 +129,33 @@ def test_models_use_what_ops_export(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", _sources("swin_umamba"), ids=_module)
-def test_models_never_import_training(path: Path) -> None:
-    own = _part(_module(path))
+def test_parts_import_one_way(path: Path) -> None:
+    own = _module(path)
     for name in _imported(path):
         assert name.split(".")[0] not in ("benchmarks", "tests")
-        if own in MODEL and name.split(".")[0] == "swin_umamba":
-            assert _part(name) not in TRAINING, f"{_module(path)} imports {name}"
+        if name.split(".")[0] == "swin_umamba" and not _for_types_alone(path, name):
+            assert _place(name) <= _place(own), f"{own} imports {name}"
+
+
+def test_modules_import_in_no_circle() -> None:
+    needs = {
+        _module(path): {
+            name
+            for name in _imported(path)
+            if name.split(".")[0] == "swin_umamba" and not _for_types_alone(path, name)
+        }
+        for path in _sources("swin_umamba")
+    }
+    with_packages = {name: found - {name} for name, found in needs.items()}
+    tuple(TopologicalSorter(with_packages).static_order())
 
 
 def test_every_file_has_its_layer() -> None:
     for path in _sources("swin_umamba_ops"):
         _layer(_module(path))
-    for part in TRAINING | MODEL:
+    for path in _sources("swin_umamba"):
+        _place(_module(path))
+    for part in set().union(*LAYERS) - {""}:
         assert _is_module(f"swin_umamba.{part}"), part
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import swin_umamba_ops as ops
 from swin_umamba import model_names
-from swin_umamba.summary import summarize
+from swin_umamba.models.summary import summarize
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

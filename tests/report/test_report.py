@@ -21,8 +21,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from swin_umamba.cli import app
+from swin_umamba.common.environment import commit, describe
 from swin_umamba.data import open_dataset
-from swin_umamba.environment import commit, describe
 from swin_umamba.evaluate import CaseScores, Scores, evaluate_folder
 from swin_umamba.report import write_report
 from swin_umamba.report.cases import ranked

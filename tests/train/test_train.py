@@ -16,14 +16,14 @@ from torch import nn
 from train_helpers import TINY_MODEL, discs
 
 from swin_umamba import create_model, model_names
+from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
+from swin_umamba.inference.predictor import predict_stack
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.metrics import dice
-from swin_umamba.predict import predict_stack
 from swin_umamba.train import Progress, TrainConfig, TrainResult, train, validation
 from swin_umamba.train import stepping as stepping_module
-from swin_umamba.train.network import amp_on
 from swin_umamba.train.schedule import learning_rate
 from swin_umamba.weights import load_weights, read_config
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 from swin_umamba import Predictor
 from swin_umamba.cli import app
 from swin_umamba.data import read_splits
-from swin_umamba.data.plan import Plan
-from swin_umamba.train.run_folder import read_log
+from swin_umamba.data.prepare.plan import Plan
+from swin_umamba.runs.folder import read_log
 
 SHORT = (
     *("--set", 'model_options={"dims": [4, 8], "depths": [1, 1], "decoder_depths": [1]}'),

@@ -12,10 +12,10 @@ import torch
 from run_helpers import assert_same_weights, go, signalled_at, tiny_config, without_times
 from torch import Tensor, nn
 
+from swin_umamba.drawing.plots import save_curves
 from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss
 from swin_umamba.models import SegmentationModel
-from swin_umamba.plots import save_curves
 from swin_umamba.train import TrainConfig, network, stepping
 from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
 

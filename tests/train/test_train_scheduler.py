@@ -10,8 +10,8 @@ from ranks_helpers import HERE, on_two_nodes, started
 from ranks_program import cases
 from run_helpers import TINY, tiny_config
 
+from swin_umamba.runs.folder import read_log
 from swin_umamba.train import train
-from swin_umamba.train.run_folder import read_log
 
 
 def test_a_scheduler_that_ends_the_job_leaves_a_checkpoint(tmp_path: Path) -> None:

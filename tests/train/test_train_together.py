@@ -20,7 +20,7 @@ from ranks_program import CONFIGS, Scaled, loss_and_gradient, plain_float32
 from run_helpers import assert_same_weights
 
 from swin_umamba.losses import DeepSupervisionLoss
-from swin_umamba.train.run_folder import read_log
+from swin_umamba.runs.folder import read_log
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""Bare folders: images/ and masks/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
+from swin_umamba.data.datasets.grouping import files_by_stem, group_images
+from swin_umamba.data.io.formats import ending_of
+from swin_umamba.data.io.raw import read_labels, read_raw
+from swin_umamba.errors import UserError
+
+IMAGES, MASKS, INSTANCES = "images", "masks", "instances"
+MAX_CLASSES = 32
+
+
+def open_bare(folder: Path) -> Dataset:
+    """A dataset by its files' names and the numbers in its masks; see `open_dataset`."""
+    masks = files_by_stem(folder / MASKS)
+    instances = files_by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
+    cases = []
+    for case in group_images(folder / IMAGES, files=_files_per_image(folder / IMAGES, masks)):
+        # An image of one file may keep its _0000 in the names of the others.
+        stems = (case.name, f"{case.name}_0000")
+        mask = next((masks[stem] for stem in stems if stem in masks), None)
+        if mask is None:
+            raise UserError(
+                f"{case.images[0]} has no mask: no file at {folder / MASKS / case.name}.*"
+            )
+        numbers = next((instances[stem] for stem in stems if stem in instances), None)
+        cases.append(CaseFiles(case.name, case.images, mask, numbers))
+    if not cases:
+        raise UserError(f"{folder / IMAGES} holds no images")
+    used = {case.mask for case in cases}
+    for mask in masks.values():
+        if mask not in used:
+            raise UserError(f"{mask} has no image in {folder / IMAGES}")
+    channels = read_raw(cases[0].images).pixels.shape[0]
+    values = class_values([case.mask for case in cases if case.mask is not None])
+    first = cases[0].mask
+    assert first is not None  # every case was given one above
+    return Dataset(
+        name=folder.resolve().name,
+        folder=folder,
+        channel_names=_channel_names(channels),
+        labels=label_names(values),
+        values=values,
+        ignore_label=None,
+        file_ending=ending_of(first) or "",
+        cases=tuple(sorted(cases, key=lambda case: case.name)),
+    )
+
+
+def _files_per_image(folder: Path, masks: dict[str, Path]) -> int:
+    """One, unless the files are channels: NAME_0000, NAME_0001 with a mask NAME, not NAME_0001.
+
+    Frames are numbered so as well, but then every number has a mask.
+    """
+    channels: dict[str, int] = {}
+    for stem in files_by_stem(folder):
+        name, number = stem[:-5], stem[-4:]
+        if stem not in masks and name in masks and stem[-5:-4] == "_" and number.isdecimal():
+            channels[name] = max(channels.get(name, 0), int(number) + 1)
+    return max(channels.values(), default=1)
+
+
+def class_values(masks: list[Path]) -> tuple[int, ...]:
+    """The distinct numbers in all masks, ascending, with 0."""
+    values = {0}
+    for mask in masks:
+        found = np.unique(read_labels(mask).labels)
+        values.update(found[: MAX_CLASSES + 1].tolist())
+        if len(values) > MAX_CLASSES:
+            raise UserError(
+                f"{mask}: with it the masks hold more than {MAX_CLASSES} distinct numbers,"
+                " expected one for each class (no JPEG, no instances)"
+            )
+    if len(values) < 2:
+        raise UserError(f"{masks[0]} and all other masks are 0 everywhere")
+    return tuple(sorted(values))
+
+
+def _channel_names(channels: int) -> tuple[str, ...]:
+    known = {1: ("grey",), 3: ("R", "G", "B")}
+    return known.get(channels, tuple(f"channel_{i}" for i in range(channels)))
+
+
+def label_names(values: tuple[int, ...]) -> dict[str, int]:
+    """Names for classes that have none."""
+    if len(values) == 2:
+        return {"background": 0, "foreground": 1}
+    return {"background": 0, **{f"label_{v}": i for i, v in enumerate(values) if i > 0}}

@@ -1,0 +1,70 @@
+"""Which files of a folder are one image."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from swin_umamba.data.datasets.dataset import CaseFiles
+from swin_umamba.data.io.formats import ENDINGS
+from swin_umamba.errors import UserError
+
+_CHANNEL = re.compile(r"_(\d{4})$")
+
+
+def group_images(folder: Path, *, files: int = 1, ending: str | None = None) -> list[CaseFiles]:
+    """The images of a folder, by name, without masks.
+
+    files: of each image (`Plan.files_per_image`). With 1, each file is an image, and a last _0000
+    is no part of its name; with more, NAME_0000, NAME_0001, ... are the channels of NAME. ending:
+    the only one to take, or None for every format that is read; other files are passed over.
+    Raises UserError, naming the file, if the folder is missing, a channel is missing or one too
+    many, or two files have one name.
+    """
+    found: dict[str, list[Path]] = {}
+    for stem, path in files_by_stem(folder, ending).items():
+        match = _CHANNEL.search(stem)
+        if files == 1:
+            name, channel = stem.removesuffix("_0000"), 0
+        elif match is None:
+            raise UserError(f"{path} has no channel in its name, expected {stem}_0000, _0001, ...")
+        else:
+            name, channel = stem[: match.start()], int(match[1])
+        paths = found.setdefault(name, [])
+        if channel != len(paths):
+            if files == 1:
+                raise UserError(f"{path} and {paths[0].name} are of one name")
+            raise UserError(f"{path} is there, but not channel _{len(paths):04d} of {name}")
+        paths.append(path)
+        if len(paths) > files:
+            raise UserError(f"{path} is channel {len(paths)} of {name}, expected {files}")
+    for name, paths in found.items():
+        if len(paths) < files:
+            raise UserError(f"{paths[-1]}: {name} has no channel _{len(paths):04d} beside it")
+    return [CaseFiles(name, tuple(paths)) for name, paths in sorted(found.items())]
+
+
+def files_by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
+    """The images of a folder by their names without endings, in order; hidden files are not seen.
+
+    Raises UserError if there is no folder, or two files have one name but for the ending.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder at {folder}")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        stem = stem_of(path, ending)
+        if stem is None or not path.is_file() or path.name.startswith("."):
+            continue
+        if stem in found:
+            raise UserError(f"{path} and {found[stem].name} are of one name")
+        found[stem] = path
+    return dict(sorted(found.items()))
+
+
+def stem_of(path: Path, ending: str | None = None) -> str | None:
+    """A file's name without its ending; None if it is not that one, or none that is read."""
+    for known in ENDINGS if ending is None else (ending.lower(),):
+        if path.name.lower().endswith(known):
+            return path.name[: -len(known)]
+    return None

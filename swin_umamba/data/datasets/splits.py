@@ -1,0 +1,108 @@
+"""Which cases to train on and which to validate on, in the form of nnU-Net's splits_final.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from swin_umamba.common.files import write_text
+from swin_umamba.errors import UserError
+
+FOLDS = 5
+SEED = 12345
+
+
+@dataclass(frozen=True)
+class Split:
+    """The names of the cases of one fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def make_splits(names: Sequence[str], *, folds: int = FOLDS, seed: int = SEED) -> tuple[Split, ...]:
+    """Cross-validation folds; with the defaults those that nnU-Net makes of the same names.
+
+    Fewer cases than folds make as many folds as cases. Raises UserError for fewer than 2 cases.
+    """
+    if folds < 2:
+        raise ValueError(f"folds: got {folds}, expected at least 2")
+    ordered = sorted(names)
+    if len(ordered) < 2:
+        raise UserError(f"got {len(ordered)} cases, expected 2 or more to train and to validate on")
+    # scikit-learn's shuffled KFold: a legacy shuffle, then folds of consecutive places.
+    places = np.arange(len(ordered))
+    np.random.RandomState(seed).shuffle(places)
+    splits = []
+    for held_out in np.array_split(places, min(folds, len(ordered))):
+        val = set(held_out.tolist())
+        splits.append(
+            Split(
+                tuple(name for i, name in enumerate(ordered) if i not in val),
+                tuple(name for i, name in enumerate(ordered) if i in val),
+            )
+        )
+    return tuple(splits)
+
+
+def pick_split(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
+    """Fold 0, 1, ...; "all" trains on every case and validates on the same, as in nnU-Net.
+
+    Raises UserError for a fold that does not exist, and for names that are not in `names`.
+    """
+    if fold == "all":
+        everything = tuple(sorted(names))
+        return Split(everything, everything)
+    if not (isinstance(fold, int) or fold.isdecimal()) or not 0 <= int(fold) < len(splits):
+        raise UserError(f"fold: got {fold!r}, expected 0 to {len(splits) - 1} or 'all'")
+    split = splits[int(fold)]
+    unknown = sorted({*split.train, *split.val} - set(names))
+    if unknown:
+        raise UserError(f"fold {fold} names the case {unknown[0]!r}, which the dataset lacks")
+    return split
+
+
+def read_splits(path: str | Path) -> tuple[Split, ...]:
+    """Read [{"train": [names], "val": [names]}, ...].
+
+    Raises UserError, naming the file, if it is missing, damaged, or a case is in both parts.
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as splits: {error}") from error
+    splits = []
+    try:
+        for entry in entries:
+            parts = [entry["train"], entry["val"]]
+            if not all(isinstance(p, list) and all(isinstance(n, str) for n in p) for p in parts):
+                raise TypeError("names are no list of strings")
+            splits.append(Split(tuple(parts[0]), tuple(parts[1])))
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f'{path} is not [{{"train": [names], "val": [names]}}, ...]: {error}'
+        ) from error
+    if not splits:
+        raise UserError(f"{path} holds no folds")
+    for number, split in enumerate(splits):
+        both = sorted(set(split.train) & set(split.val))
+        if both and set(split.train) != set(split.val):
+            raise UserError(f"{path}: fold {number} has {both[0]!r} in train and in val")
+        if not split.train:
+            raise UserError(f"{path}: fold {number} has no cases to train on")
+    return tuple(splits)
+
+
+def splits_json(splits: Sequence[Split]) -> str:
+    """What `read_splits` reads."""
+    entries = [{"train": list(split.train), "val": list(split.val)} for split in splits]
+    return json.dumps(entries, indent=2) + "\n"
+
+
+def write_splits(path: Path, splits: Sequence[Split]) -> None:
+    """Write what `read_splits` reads, whole or not at all."""
+    write_text(path, splits_json(splits))

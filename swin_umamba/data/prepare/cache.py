@@ -1,0 +1,211 @@
+"""Preprocessed cases on disk, memory-mapped."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.common.files import cache_dir, replacing
+from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case
+from swin_umamba.data.io.formats import files_of
+from swin_umamba.data.prepare.plan import Plan
+from swin_umamba.data.sampling.case import Case
+from swin_umamba.data.sampling.volumes import Positions, find_positions
+from swin_umamba.errors import UserError
+
+# Raise it whenever the same files and plan would give another content.
+_VERSION = 1
+# What of a plan decides the content.
+_DECIDING = ("values", "ignore_label", "normalization", "axis", "spacing")
+
+
+class VolumeOnDisk:
+    """A volume in three .npy files, mapped on first use in each process; see Volume.
+
+    image: (Z, C, H, W) float32; mask: (Z, H, W) int16; positions as in `data.volumes`.
+    """
+
+    def __init__(self, name: str, stem: Path) -> None:
+        self.name = name
+        self.stem = stem
+        self._arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A memory map would be pickled as a copy of the whole file.
+        return {**self.__dict__, "_arrays": {}}
+
+    @property
+    def slices(self) -> int:
+        return int(self._array("image").shape[0])
+
+    @property
+    def channels(self) -> set[int]:
+        return {int(self._array("image").shape[1])}
+
+    def image(self, index: int) -> npt.NDArray[np.float32]:
+        image: npt.NDArray[np.float32] = self._array("image")[index]
+        return image
+
+    def mask(self, index: int) -> npt.NDArray[Any]:
+        mask: npt.NDArray[Any] = self._array("mask")[index]
+        return mask
+
+    def positions(self) -> Positions:
+        return self._array("positions")
+
+    def path(self, part: str) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.{part}.npy")
+
+    def _array(self, part: str) -> npt.NDArray[Any]:
+        if part not in self._arrays:
+            try:
+                self._arrays[part] = np.load(self.path(part), mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise UserError(f"{self.path(part)} cannot be read: {error}") from error
+        return self._arrays[part]
+
+
+@dataclass(frozen=True)
+class _Place:
+    volume: VolumeOnDisk
+    index: int
+
+
+class CachedCases(Sequence[Case]):
+    """Preprocessed slices on disk, as a sequence of cases that are read when asked for.
+
+    volumes: the volumes they are slices of, in order. Pickles without its content, for workers.
+    """
+
+    def __init__(self, volumes: Sequence[VolumeOnDisk]) -> None:
+        self.volumes = list(volumes)
+        self._places = [_Place(volume, i) for volume in self.volumes for i in range(volume.slices)]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Case: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Case]: ...
+    def __getitem__(self, index: int | slice) -> Case | list[Case]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        volume, i = self._places[index].volume, self._places[index].index
+        name = f"{volume.name}, slice {i}" if volume.slices > 1 else volume.name
+        mask = np.asarray(volume.mask(i), dtype=np.int64)
+        return Case(name, volume.image(i), mask, volume.name)
+
+
+def preprocess(
+    dataset: Dataset,
+    plan: Plan,
+    names: Sequence[str] | None = None,
+    folder: Path | None = None,
+    *,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CachedCases:
+    """Preprocess cases by the plan, or find them preprocessed.
+
+    names: of the cases, all by default; the result is in their order. folder: where to keep them,
+    by default preprocessed/<dataset> in the cache (see `files.cache_dir`). What is kept is found
+    again by a hash of the case's files and of the plan: after any change to either it is made
+    anew. Files are written whole or not at all. on_progress is given how many cases are done, and
+    of how many.
+
+    Raises UserError, naming the file, for what is missing, damaged, or does not fit the plan, and
+    if the folder cannot be written to.
+    """
+    folder = cache_dir() / "preprocessed" / dataset.name if folder is None else folder
+    by_name = {case.name: case for case in dataset.cases}
+    names = list(by_name) if names is None else names
+    cases = [by_name[name] if name in by_name else dataset.case(name) for name in names]
+    volumes = []
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        try:
+            for volume in pool.map(lambda case: _cached(case, plan, folder), cases):
+                volumes.append(volume)
+                if on_progress is not None:
+                    on_progress(len(volumes), len(cases))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    return CachedCases(volumes)
+
+
+def _cached(files: CaseFiles, plan: Plan, folder: Path) -> VolumeOnDisk:
+    volume = VolumeOnDisk(files.name, folder / f"{files.name}-{_key(files, plan)}")
+    if not _whole(volume):
+        _write(volume, files, plan)
+    return volume
+
+
+def _key(files: CaseFiles, plan: Plan) -> str:
+    facts = dataclasses.asdict(plan)
+    head = {"version": _VERSION, **{name: facts[name] for name in _DECIDING}}
+    if "ct" in plan.normalization:
+        head["intensities"] = facts["intensities"]
+    digest = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=10)
+    if files.mask is None:
+        raise UserError(f"{files.images[0]} has no mask to train with")
+    for path in (*files.images, files.mask):
+        for part in files_of(path):
+            content = hashlib.blake2b()
+            try:
+                with part.open("rb") as file:
+                    while block := file.read(1 << 20):
+                        content.update(block)
+            except OSError as error:
+                raise UserError(f"cannot read {part}: {error.strerror or error}") from error
+            digest.update(content.digest())
+        # The order and the formats count as well as the contents.
+        digest.update(path.suffix.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _whole(volume: VolumeOnDisk) -> bool:
+    """Whether the files are there and of their full length; positions are written last."""
+    if not volume.path("positions").is_file():
+        return False
+    try:
+        same = volume.image(0).shape[1:] == volume.mask(0).shape
+        return same and volume.positions().shape[1:] == (3,)
+    except UserError:
+        return False
+
+
+def _write(volume: VolumeOnDisk, files: CaseFiles, plan: Plan) -> None:
+    raw, classes = read_case(
+        files, channels=plan.in_channels, values=plan.values, ignore_label=plan.ignore_label
+    )
+    assert classes is not None  # _key refused cases without a mask
+    mask = plan.preprocess_labels(classes, raw).astype(np.int16)
+    parts: dict[str, npt.NDArray[Any]] = {
+        "image": plan.preprocess(raw),
+        "mask": mask,
+        "positions": find_positions(list(mask), files.name),
+    }
+    for part, array in parts.items():
+        with replacing(volume.path(part)) as partial:
+            _save(partial, array)
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    """np.save, which does not say what the system says of a full disk; on disk when it returns."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
+        file.flush()
+        os.fsync(file.fileno())

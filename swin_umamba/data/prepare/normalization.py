@@ -1,0 +1,60 @@
+"""Intensities as the network sees them, by nnU-Net's schemes.
+
+- zscore: mean 0 and deviation 1 of each channel of each image, or of each volume as a whole.
+- ct: clip to the training foreground's percentiles 0.5 and 99.5, then its mean and deviation.
+- rgb_to_0_1: divide by 255.
+- none: only to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.data.io.raw import RawImage
+from swin_umamba.data.prepare.fingerprint import Intensity
+from swin_umamba.errors import UserError
+
+SCHEMES = ("zscore", "ct", "rgb_to_0_1", "none")
+
+
+def scheme_of(channel_name: str) -> str:
+    """The scheme that nnU-Net takes for a channel of that name, in any case of letters.
+
+    CT and rgb_to_0_1 have their own, noNorm is none, and all others, R, G and B among them, are
+    z-scored.
+    """
+    named = {"ct": "ct", "rgb_to_0_1": "rgb_to_0_1", "nonorm": "none"}
+    return named.get(channel_name.casefold(), "zscore")
+
+
+def normalize_image(
+    raw: RawImage, schemes: Sequence[str], intensities: Sequence[Intensity]
+) -> npt.NDArray[np.float32]:
+    """The pixels (C, Z, H, W) as float32, each channel by its scheme; a constant one becomes 0.
+
+    Raises UserError, naming the file, for pixels above 255 where rgb_to_0_1 is asked for.
+    """
+    image = np.empty(raw.pixels.shape, np.float32)
+    for channel, values, scheme, facts in zip(image, raw.pixels, schemes, intensities, strict=True):
+        if scheme == "zscore":
+            # Sums in float64: pixels of 16 bits lose digits in float32.
+            mean, std = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+            np.subtract(values, mean, out=channel, casting="unsafe")
+            channel /= std if std > 0 else 1.0
+        elif scheme == "ct":
+            np.clip(values, facts.low, facts.high, out=channel, casting="unsafe")
+            channel -= facts.mean
+            channel /= max(facts.std, 1e-8)
+        elif scheme == "rgb_to_0_1":
+            if values.min() < 0 or values.max() > 255:
+                raise UserError(
+                    f"{raw.paths[0]} holds pixels from {values.min()} to {values.max()}, expected 0"
+                    " to 255 (normalization rgb_to_0_1)"
+                )
+            np.divide(values, 255.0, out=channel, casting="unsafe")
+        else:
+            channel[...] = values
+    return image

@@ -1,0 +1,123 @@
+"""Batches made ahead by worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from swin_umamba.data.sampling.patches import PatchSampler
+from swin_umamba.errors import UserError
+
+
+class PatchLoader:
+    """Iterate over `sampler.batch(start)`, `batch(start + 1)`, ..., in this order.
+
+    workers: processes that make batches ahead; 0 makes each when it is asked for. The batches are
+    the same for any number. stop: the index to end before; None for endless. prefetch: batches
+    that each worker keeps ready. pin_memory: for copies to a CUDA device that do not block.
+
+    Iterate once; `close`, or the end of a with block, ends the workers. Raises UserError for what
+    a worker met, in its own words, and if one died.
+    """
+
+    def __init__(
+        self,
+        sampler: PatchSampler,
+        *,
+        workers: int = 0,
+        start: int = 0,
+        stop: int | None = None,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        if workers < 0:
+            raise ValueError(f"workers: got {workers}, expected 0 or above")
+        indices = itertools.count(start) if stop is None else range(start, stop)
+        loader = DataLoader(
+            _Batches(sampler),
+            batch_size=None,
+            sampler=indices,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            pin_memory=pin_memory,
+            # Of its own, so that making one draws nothing from the generator that training uses.
+            generator=torch.Generator(),
+        )
+        self._iterator: Iterator[tuple[Tensor, Tensor] | str] | None
+        with _same_handler():
+            self._iterator = iter(loader)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        if self._iterator is None:
+            raise StopIteration
+        try:
+            made = next(self._iterator)
+        except RuntimeError as error:
+            self.close()
+            # torch's words for a worker that was killed, for want of memory perhaps.
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            reason = str(error).splitlines()[0]
+            raise UserError(f"a process that prepares batches failed: {reason}") from error
+        if isinstance(made, str):
+            self.close()
+            raise UserError(made)
+        return made
+
+    def close(self) -> None:
+        """End the workers; the loader is at its end then."""
+        self._iterator = None
+
+    def __enter__(self) -> PatchLoader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+@contextmanager
+def _same_handler() -> Iterator[None]:
+    """Keep torch from handling SIGCHLD: it would raise for a dead worker wherever the program is.
+
+    Without, the next batch tells, after 5 seconds at most.
+    """
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        # None stands for a handler that Python did not set, and cannot set again.
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor] | str]):
+    """A batch, or the message of the UserError that it met: DataLoader would add a traceback."""
+
+    def __init__(self, sampler: PatchSampler) -> None:
+        self.sampler = sampler
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | str:
+        try:
+            return self.sampler.batch(index)
+        except UserError as error:
+            return str(error)

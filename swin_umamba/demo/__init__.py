@@ -1,0 +1,1 @@
+"""`swin-umamba demo`: train on three quadrants of one real image and segment the fourth."""

@@ -1,0 +1,1 @@
+"""From an image to its mask with a trained model."""

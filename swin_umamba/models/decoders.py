@@ -1,0 +1,73 @@
+"""The Mamba decoder of Swin-UMamba†."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from swin_umamba.models.drop_path import linear_rates
+from swin_umamba.models.layers import PatchExpand, VSSStage
+
+
+class MambaDecoder(nn.Module):
+    """From the encoder's feature maps to logits.
+
+    features: one map (B, dims[i], H_i, W_i) per encoder stage, finest first. Every decoder stage
+    doubles the resolution, joins the encoder's map of that size and runs VSS blocks; a last
+    expansion by patch_size reaches the image's resolution. The result holds logits, finest first:
+    of the image's resolution and of every stage with `all_scales`, of the image's alone without.
+
+    depths: number of blocks of each stage, coarsest first. drop_path_rate: drop rate of the first
+    block; it falls linearly to 0 at the last.
+    """
+
+    def __init__(
+        self,
+        out_channels: int,
+        *,
+        patch_size: int,
+        dims: tuple[int, ...],
+        depths: tuple[int, ...],
+        d_state: int,
+        drop_path_rate: float,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        below, skips = dims[:0:-1], dims[-2::-1]  # coarsest first
+        rates = linear_rates(drop_path_rate, 0.0, depths)
+        self.stages = nn.ModuleList(
+            VSSStage(dim, stage_rates, d_state, backend)
+            for dim, stage_rates in zip(skips, rates, strict=True)
+        )
+        self.expand_layers = nn.ModuleList(
+            PatchExpand(dim, skip, 2) for dim, skip in zip(below, skips, strict=True)
+        )
+        self.expand_layers.append(PatchExpand(dims[0], dims[0], patch_size))
+        self.seg_layers = nn.ModuleList(
+            nn.Conv2d(dim, out_channels, kernel_size=1) for dim in (*skips, dims[0])
+        )
+        self.concat_back_dim = nn.ModuleList(nn.Linear(2 * dim, dim) for dim in skips)
+
+    def forward(self, features: list[Tensor], all_scales: bool) -> list[Tensor]:
+        maps = [f.permute(0, 2, 3, 1) for f in reversed(features)]
+        x = maps[0]
+        decoded = []
+        for i, stage in enumerate(self.stages):
+            x = self.expand_layers[i](x)
+            x = torch.cat((x, maps[i + 1].to(x.dtype)), dim=-1)
+            x = stage(self.concat_back_dim[i](x))
+            decoded.append(x.permute(0, 3, 1, 2))
+        # A head acts on one pixel at a time, so that of the finest only its logits, which are few,
+        # are spread out, and not the patches' channels.
+        last = cast(PatchExpand, self.expand_layers[-1])
+        patches = last.patches(x).flatten(2, 4).permute(0, 3, 1, 2)
+        finest = self.seg_layers[-1](patches)
+        p = last.scale
+        logits = [rearrange(finest, "b c h (w p1 p2) -> b c (h p1) (w p2)", p1=p, p2=p)]
+        if all_scales:
+            heads = list(self.seg_layers[:-1])
+            logits += [head(x) for head, x in zip(heads[::-1], decoded[::-1], strict=True)]
+        return logits

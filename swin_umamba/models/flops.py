@@ -1,0 +1,108 @@
+"""Multiply-adds of a model, counted without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from swin_umamba.models.blocks import ResidualBlock
+from swin_umamba.models.ss2d import DIRECTIONS, SS2D
+
+
+@dataclass(frozen=True)
+class Flops:
+    """What one module does in one forward pass.
+
+    macs: multiply-adds of convolutions, linear layers and SS2D's projections.
+    scan_state_steps: B*L*K*D*N of the scans. scan_steps: B*L*K*D of the scans.
+    """
+
+    macs: int = 0
+    scan_state_steps: int = 0
+    scan_steps: int = 0
+
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(
+            self.macs + other.macs,
+            self.scan_state_steps + other.scan_state_steps,
+            self.scan_steps + other.scan_steps,
+        )
+
+    @property
+    def paper_first(self) -> int:
+        """FLOPs as in the paper's first version: multiply-adds, and 4 per state and step."""
+        return self.macs + 4 * self.scan_state_steps
+
+    @property
+    def paper_later(self) -> int:
+        """FLOPs as in the paper's later version: multiply-adds, 9 per state and step, 1 a step."""
+        return self.macs + 9 * self.scan_state_steps + self.scan_steps
+
+
+@contextmanager
+def count_flops(model: nn.Module) -> Iterator[dict[nn.Module, Flops]]:
+    """Record, within the context, the FLOPs of every convolution, linear layer and SS2D that runs.
+
+    Holds the latest pass of each module; a model that runs a module twice in one pass is
+    undercounted, which none of ours does. SS2D counts for its parts except its output projection,
+    a residual block for its 3x3 convolutions; what else they hold is counted on its own.
+    """
+    counts: dict[nn.Module, Flops] = {}
+
+    def record(rule: _Rule) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            counts[module] = rule(module, args[0], out)
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(record(rule))
+        for module in model.modules()
+        for kind, rule in _RULES.items()
+        if isinstance(module, kind)
+    ]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _conv(module: Any, x: Tensor, out: Tensor) -> Flops:
+    return Flops(out.numel() * module.weight[0].numel())
+
+
+def _transposed_conv(module: Any, x: Tensor, out: Tensor) -> Flops:
+    return Flops(x.numel() * module.weight[0].numel())
+
+
+def _linear(module: Any, x: Tensor, out: Tensor) -> Flops:
+    return Flops(out.numel() * module.in_features)
+
+
+def _residual_block(module: Any, x: Tensor, out: Tensor) -> Flops:
+    pixels = out[:, 0].numel()
+    return Flops(pixels * sum(c.conv.weight.numel() for c in (module.conv1, module.conv2)))
+
+
+def _ss2d(module: Any, x: Tensor, out: Tensor) -> Flops:
+    pixels = x[..., 0].numel()
+    in_proj = pixels * module.in_proj.weight.numel()
+    projections = pixels * (module.x_proj_weight.numel() + module.dt_projs_weight.numel())
+    steps = pixels * DIRECTIONS * module.d_inner
+    convolution = pixels * module.conv2d.weight.numel()
+    return Flops(in_proj + convolution + projections, steps * module.d_state, steps)
+
+
+_Rule = Callable[[Any, Tensor, Tensor], Flops]
+_RULES: dict[type[nn.Module], _Rule] = {
+    nn.Conv2d: _conv,
+    nn.ConvTranspose2d: _transposed_conv,
+    nn.Linear: _linear,
+    ResidualBlock: _residual_block,
+    SS2D: _ss2d,
+}

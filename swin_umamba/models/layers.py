@@ -1,0 +1,95 @@
+"""The pieces that encoder and decoder share. Feature maps are (B, H, W, C) between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from einops import rearrange
+from torch import Tensor, nn
+
+import swin_umamba_ops as ops
+from swin_umamba.models.drop_path import DropPath
+from swin_umamba.models.ss2d import SS2D
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm in one pass, whose result has autocast's dtype: for those that a layer follows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class PatchEmbed(nn.Module):
+    """Turn an image (B, in_channels, H, W) into patches (B, H/p, W/p, dim), p = patch_size."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1))
+        return out
+
+
+class PatchMerging(nn.Module):
+    """Halve the resolution: (B, H, W, dim) to (B, H/2, W/2, out_dim), H and W even."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.reduction = nn.Linear(4 * dim, out_dim, bias=False)
+        self.norm = LayerNorm(4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = rearrange(x, "b (h p1) (w p2) c -> b h w (p2 p1 c)", p1=2, p2=2)
+        out: Tensor = self.reduction(self.norm(x))
+        return out
+
+
+class PatchExpand(nn.Module):
+    """Raise the resolution: (B, H, W, dim) to (B, scale * H, scale * W, out_dim).
+
+    Source: Swin-Unet, arXiv:2105.05537.
+    """
+
+    def __init__(self, dim: int, out_dim: int, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.expand = nn.Linear(dim, scale * scale * out_dim, bias=False)
+        self.norm = LayerNorm(out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rearrange(self.patches(x), "b h w p1 p2 c -> b (h p1) (w p2) c")
+
+    def patches(self, x: Tensor) -> Tensor:
+        """The same before it is spread out: (B, H, W, scale, scale, out_dim)."""
+        x = self.expand(x).unflatten(-1, (self.scale, self.scale, -1))
+        out: Tensor = self.norm(x)
+        return out
+
+
+class VSSBlock(nn.Module):
+    """Visual state space block: x + drop_path(SS2D(norm(x))), on (B, H, W, dim)."""
+
+    def __init__(self, dim: int, drop_rate: float, d_state: int, backend: str) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(dim)
+        self.self_attention = SS2D(dim, d_state=d_state, backend=backend)
+        self.drop_path = DropPath(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.drop_path(self.self_attention(self.ln_1(x)))
+        return out
+
+
+class VSSStage(nn.Module):
+    """VSS blocks in a row, one per drop rate, on (B, H, W, dim)."""
+
+    def __init__(self, dim: int, drop_rates: Sequence[float], d_state: int, backend: str) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(VSSBlock(dim, rate, d_state, backend) for rate in drop_rates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x

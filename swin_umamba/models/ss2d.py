@@ -1,0 +1,107 @@
+"""The SS2D layer: the four-direction selective scan between two projections."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import swin_umamba_ops as ops
+from swin_umamba.common.checks import check_positive
+
+DIRECTIONS = 4
+
+
+class SS2D(nn.Module):
+    """Mix a feature map by scanning it in four directions (VMamba, arXiv:2401.10166).
+
+    x: (B, H, W, d_model), float64, float32 or half; the result has x's shape and, outside of
+    autocast, x's dtype. Channels come last throughout, so that no step copies the map to change
+    its layout.
+
+    d_state: N, states per channel. expand: d_inner = expand * d_model channels are scanned.
+    d_conv: odd width of the depthwise convolution before the scan. dt_rank: R, rank of the step
+    size's projection; ceil(d_model / 16) by default. dt_min, dt_max: range of the initial step
+    sizes. backend: the op's backend, as in `swin_umamba_ops.ss2d`.
+
+    Parameter names and shapes are those of VMamba's and Swin-UMamba's checkpoints.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        expand: int = 2,
+        d_conv: int = 3,
+        dt_rank: int | None = None,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        rank = math.ceil(d_model / 16) if dt_rank is None else dt_rank
+        check_positive(d_model=d_model, d_state=d_state, expand=expand, dt_rank=rank)
+        if d_conv < 1 or d_conv % 2 == 0:
+            raise ValueError(f"d_conv: got {d_conv}, expected an odd number")
+        if not 0.0 < dt_min <= dt_max:
+            raise ValueError(
+                f"dt_min, dt_max: got {dt_min}, {dt_max}, expected 0 < dt_min <= dt_max"
+            )
+        self.d_model = d_model
+        self.d_state = d_state
+        self.d_inner = expand * d_model
+        self.dt_rank = rank
+        self.backend = backend
+
+        inner = self.d_inner
+        self.x_proj_weight = nn.Parameter(torch.empty(DIRECTIONS, rank + 2 * d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(DIRECTIONS, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
+        self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
+        self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
+        self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
+        self.out_norm = nn.LayerNorm(inner)
+        self.out_proj = nn.Linear(inner, d_model, bias=False)
+        self._init_scan(dt_min, dt_max)
+
+    @torch.no_grad()
+    def _init_scan(self, dt_min: float, dt_max: float) -> None:
+        """Set the scan's parameters as Mamba does: A = -(1..N), and steps in dt_min..dt_max."""
+        self.x_proj_weight.uniform_(-1.0, 1.0).mul_(self.d_inner**-0.5)
+        self.dt_projs_weight.uniform_(-1.0, 1.0).mul_(self.dt_rank**-0.5)
+        log_dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max))
+        dt = log_dt.exp()
+        self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus(bias) == dt
+        self.A_logs.copy_(torch.arange(1.0, self.d_state + 1.0).log().expand_as(self.A_logs))
+        self.Ds.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[-1] != self.d_model:
+            raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, H, W, {self.d_model})")
+        # Two products in place of one and a split: the halves of a split would be strided.
+        weight_u, weight_z = self.in_proj.weight.chunk(2)
+        u = F.linear(x, weight_u)
+        z = F.linear(x, weight_z)
+        assert self.conv2d.bias is not None
+        u = ops.depthwise_conv_silu(u, self.conv2d.weight, self.conv2d.bias)
+        y = ops.ss2d(
+            u.permute(0, 3, 1, 2),
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs,
+            self.Ds,
+            backend=self.backend,
+        )
+        # y is float32 when x is half, and is normalised in that precision.
+        norm = self.out_norm
+        y = ops.layer_norm(y.permute(0, 2, 3, 1), norm.weight, norm.bias, norm.eps, gate=z)
+        out: Tensor = self.out_proj(y)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"d_state={self.d_state}, dt_rank={self.dt_rank}, backend={self.backend!r}"

@@ -1,0 +1,1 @@
+"""What the folder of a training run holds: config, log, checkpoints and weights."""

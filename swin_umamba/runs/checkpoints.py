@@ -1,0 +1,137 @@
+"""Checkpoints: weights and training state that always belong together.
+
+state.pt, replaced in one step, decides. It names the digest of every weights file that belongs to
+it. New weights are written beside the old ones first, under a name with their iteration; then
+state.pt; then the new weights take their place. Whatever moment a process dies at, the files of
+the last state.pt are there: in their place, or waiting to be moved there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from swin_umamba.common.files import replacing, sha256, written_by_torch
+from swin_umamba.errors import UserError
+from swin_umamba.models import SegmentationModel
+from swin_umamba.runs.folder import STATE
+from swin_umamba.weights import load_weights, save_weights
+
+State = dict[str, Any]
+_PENDING = ".pending-"
+_FILES = "files"  # key of the state: digests by the files' names
+
+
+class Checkpoints:
+    """The checkpoints of one run, of which the last is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._digests: dict[str, str] = {}
+
+    def save(self, state: State, weights: Mapping[str, SegmentationModel]) -> None:
+        """Write a checkpoint.
+
+        state: tensors, numbers, strings, None, and dicts and lists of them; "iteration" is one.
+        weights: by file name, those that changed since the last checkpoint; the others stay.
+        Raises UserError, naming the file, if one cannot be written; the last checkpoint is then as
+        it was.
+        """
+        written = {}
+        try:
+            for name, model in weights.items():
+                written[name] = self._write_weights(self._pending(name, state["iteration"]), model)
+            digests = {**self._digests, **written}
+            self._write_state({**state, _FILES: digests})
+        except BaseException:
+            for name in weights:
+                self._pending(name, state["iteration"]).unlink(missing_ok=True)
+            raise
+        self._digests = digests
+        for name in written:
+            self._move(self._pending(name, state["iteration"]), self.folder / name)
+
+    def settle(self) -> None:
+        """Finish what a killed process began: to be called before `load`, by one process."""
+        state = self._read_state()
+        digests = {} if state is None else state[_FILES]
+        for pending in sorted(self.folder.glob(f"{_PENDING}*")):
+            name = pending.name.removeprefix(_PENDING).split("-", 1)[-1]
+            if digests.get(name) == sha256(pending):
+                self._move(pending, self.folder / name)
+            else:
+                pending.unlink()
+        for partial in self.folder.glob(".*.partial.*"):
+            partial.unlink()
+
+    def load(self) -> State | None:
+        """The last checkpoint's state, on the CPU; None if there is none.
+
+        Raises UserError, naming the file, for a damaged one, and for weights that do not belong to
+        the state.
+        """
+        state = self._read_state()
+        if state is None:
+            return None
+        for name, digest in state[_FILES].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise UserError(f"{path} is missing, which belongs to {self.folder / STATE}")
+            if sha256(path) != digest:
+                raise UserError(
+                    f"{path} is damaged or replaced: it is not what {self.folder / STATE} was"
+                    " written with"
+                )
+        self._digests = state[_FILES]
+        return state
+
+    def load_weights(self, name: str, model: SegmentationModel) -> None:
+        """Load one of the weights files. Raises UserError if it is of another model."""
+        try:
+            load_weights(model, self.folder / name)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot resume: {error}") from error
+
+    def _pending(self, name: str, iteration: int) -> Path:
+        return self.folder / f"{_PENDING}{iteration}-{name}"
+
+    def _write_weights(self, path: Path, model: SegmentationModel) -> str:
+        save_weights(model, path)
+        _to_disk(path)
+        return sha256(path)
+
+    def _write_state(self, state: State) -> None:
+        path = self.folder / STATE
+        with replacing(path) as partial:
+            with written_by_torch(path):
+                torch.save(state, partial)
+            _to_disk(partial)
+
+    def _read_state(self) -> State | None:
+        path = self.folder / STATE
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} is damaged or no checkpoint: {reason}") from error
+        if not isinstance(state, dict) or not {"iteration", _FILES} <= state.keys():
+            raise UserError(f"{path} is no checkpoint of a run")
+        return state
+
+    def _move(self, source: Path, target: Path) -> None:
+        try:
+            source.replace(target)
+        except OSError as error:
+            raise UserError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

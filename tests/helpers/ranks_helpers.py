@@ -1,0 +1,149 @@
+"""Two processes that train together, and what they came to beside one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import pytest
+import torch
+from ranks_program import CONFIGS, SPOILT, run, run_spoilt
+from run_helpers import signalled_at, tiny_config
+from safetensors.torch import load_file
+
+from swin_umamba import create_model
+from swin_umamba.runs.folder import read_log
+from swin_umamba.weights import save_weights
+
+HERE = Path(__file__).parent
+
+
+def started(*launcher: str, device: str, arguments: list[str | Path]) -> subprocess.Popen[str]:
+    """A launcher, by its module and its options, that starts a program in its processes."""
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return subprocess.Popen(
+        [sys.executable, "-m", *launcher, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **hidden},
+    )
+
+
+def launched(*launchers: tuple[str, ...], device: str, arguments: list[str | Path]) -> None:
+    """Run a program in two processes, by one launcher or by one on each of two nodes."""
+    nodes = [started(*launcher, device=device, arguments=arguments) for launcher in launchers]
+    try:
+        with ThreadPoolExecutor(len(nodes)) as readers:
+            told = {readers.submit(node.communicate, timeout=300): node for node in nodes}
+            for ended in as_completed(told):
+                failed = told[ended].returncode != 0
+                if failed:  # the others would wait for it
+                    for node in nodes:
+                        node.kill()
+                assert not failed, ended.result()[0][-3000:]
+    finally:
+        for node in nodes:
+            node.kill()
+
+
+_ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--num_machines=1")
+_PLAIN = ("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
+LAUNCHERS: dict[str, tuple[str, ...]] = {
+    "torchrun": ("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+    "accelerate": (*_ACCELERATE, "--multi_gpu", *_PLAIN),  # where there is no GPU, by gloo
+    "fsdp": (*_ACCELERATE, "--use_fsdp", "--fsdp_version=2", *_PLAIN),
+}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def on_two_nodes(by: str) -> list[tuple[str, ...]]:
+    """What is typed on two nodes of one process each; both are this host."""
+    port = _free_port()
+    if by == "torchrun":
+        every = ("torch.distributed.run", "--nnodes=2", "--nproc-per-node=1")
+        every += ("--master-addr=127.0.0.1", f"--master-port={port}")
+        return [(*every, f"--node-rank={rank}") for rank in (0, 1)]
+    every = ("accelerate.commands.launch", "--num_processes=2", "--num_machines=2", "--multi_gpu")
+    every += ("--main_process_ip=127.0.0.1", f"--main_process_port={port}", *_PLAIN[:2])
+    return [(*every, f"--machine_rank={rank}") for rank in (0, 1)]
+
+
+def trained_together(folder: Path, device: str, by: str = "torchrun", *, nodes: int = 1) -> Path:
+    """The folder, in which two processes that a launcher started have trained all CONFIGS."""
+    frozen = CONFIGS["frozen"]
+    torch.manual_seed(7)
+    model = create_model(frozen["model"], in_channels=1, out_channels=2, **frozen["model_options"])
+    save_weights(model, folder / "v1.safetensors")
+    stop = signalled_at(2, signal.SIGTERM)
+    assert run(folder, "dagger", device=device, into="grown", on_progress=stop).stopped
+    launched(
+        *([LAUNCHERS[by]] if nodes == 1 else on_two_nodes(by)),
+        device=device,
+        arguments=[HERE / "ranks_program.py", folder, device, *(["fsdp"] if by == "fsdp" else [])],
+    )
+    return folder
+
+
+def assert_as_alone(together: Path, folder: Path, name: str, device: str) -> None:
+    """The run of that name went as one process goes in `folder`, but for rounding."""
+    if "pretrained" in CONFIGS[name]:
+        (folder / "v1.safetensors").symlink_to(together / "v1.safetensors")
+    alone = run(folder, name, device=device)
+    records = read_log(together / name)
+    assert len(records) == len(alone.records) == 6
+    for ours, theirs in zip(records, alone.records, strict=True):
+        # Six steps of float32, whose sums over a batch are taken in another order.
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
+        assert ours["gradient"] == pytest.approx(theirs["gradient"], rel=1e-4)
+        assert ours["lr"] == theirs["lr"]
+        assert ours.get("dsc") == pytest.approx(theirs.get("dsc"), abs=0.01)
+    first, second = (load_file(f / name / "model.safetensors") for f in (together, folder))
+    torch.manual_seed(tiny_config().seed)
+    start = create_model(
+        tiny_config(**CONFIGS[name]).model,
+        in_channels=1,
+        out_channels=2,
+        pretrained=together / "v1.safetensors" if "pretrained" in CONFIGS[name] else None,
+        **CONFIGS[name]["model_options"],
+    ).state_dict()
+    apart = sum((first[k] - second[k]).square().sum() for k in first).sqrt()
+    moved = sum((start[k] - second[k]).square().sum() for k in first).sqrt()
+    assert moved > 0
+    assert apart < 1e-3 * moved
+
+
+def assert_same_losses(a: Path, b: Path) -> None:
+    """But for rounding."""
+    ours, theirs = read_log(a), read_log(b)
+    assert len(ours) == len(theirs) == 6
+    for first, second in zip(ours, theirs, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+
+
+def assert_goes_on_alone(together: Path, device: str) -> None:
+    assert len(read_log(together / "handed_over")) == 2
+    run(together, "dagger", device=device, into="handed_over", resume=True)
+    assert_same_losses(together / "handed_over", together / "dagger")
+
+
+def assert_went_back_as_alone(together: Path, folder: Path, device: str) -> None:
+    """Steps that are not finite were skipped, and undone, as one process does in `folder`."""
+    run_spoilt(folder, device)
+    ours, theirs = read_log(together / "spoilt"), read_log(folder / "spoilt")
+    told = f"the output of {SPOILT} was not finite at iteration 5, for the 2th time in a row"
+    assert [record.get("returned") for record in theirs] == [None, None, None, told, None, None]
+    assert [record.get("returned") for record in ours] == [r.get("returned") for r in theirs]
+    assert [record["lr"] for record in ours] == [record["lr"] for record in theirs]
+    assert_same_losses(together / "spoilt", folder / "spoilt")
