@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 
 import pytest
 
 import swin_umamba
+from swin_umamba._moved import MOVED
 
 
 @pytest.mark.parametrize("name", swin_umamba.__all__)
@@ -33,3 +35,10 @@ for name in ("losses", "metrics", "models", "summary", "weights"):
 def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = swin_umamba.nonsense
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_modules_answer_to_their_old_names(old):
+    moved = importlib.import_module(f"swin_umamba.{old}")
+    assert moved is importlib.import_module(f"swin_umamba.{MOVED[old]}")
+    assert moved.__spec__.name == f"swin_umamba.{MOVED[old]}"
