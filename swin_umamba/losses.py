@@ -1,13 +1,17 @@
-"""The training loss: soft Dice and cross-entropy over the logits of all scales."""
+"""The training losses: soft Dice and (binary) cross-entropy over the logits of all scales."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Regions = Sequence[Sequence[int]]
+"""The class indices that each region is the union of."""
 
 WEIGHTS = (4 / 7, 2 / 7, 1 / 7, 0.0)
 SMOOTH = 1e-5
@@ -35,8 +39,11 @@ class DeepSupervisionLoss(nn.Module):
     batch_dice: sum a class over the whole batch before taking its Dice, not per image.
     across_ranks: the batch is that of all processes of torch.distributed's default group; each
     gets the loss of the whole, and DDP's mean of the gradients is that loss's gradient.
+    regions: train one sigmoid output per region, see `dice_binary_cross_entropy`, instead of a
+    softmax over the classes.
 
-    outputs: list of logits (B, C, h, w), finest first, or the finest alone, whose weight is then 1.
+    outputs: list of logits (B, C, h, w), finest first, or the finest alone, whose weight is then 1;
+    C is the number of classes, or of regions.
     targets: class indices (B, H, W) or (B, 1, H, W) of any integer dtype, taken to each output's
     size by nearest neighbour; or a list of them, one per output and of its size. -1 is ignored.
     Half-precision logits are taken to float32. Returns a scalar.
@@ -48,13 +55,17 @@ class DeepSupervisionLoss(nn.Module):
         batch_dice: bool = True,
         *,
         across_ranks: bool = False,
+        regions: Regions | None = None,
     ) -> None:
         super().__init__()
         if not weights or min(weights) < 0 or max(weights) == 0:
             raise ValueError(f"weights: got {tuple(weights)}, expected some above 0, none below")
+        if regions is not None:
+            _check_regions(regions)
         self.weights = tuple(weights)
         self.batch_dice = batch_dice
         self.across_ranks = across_ranks
+        self.regions = regions
 
     def forward(
         self, outputs: Sequence[Tensor] | Tensor, targets: Sequence[Tensor] | Tensor
@@ -72,13 +83,20 @@ class DeepSupervisionLoss(nn.Module):
         loss = outputs[0].new_zeros((), dtype=_accurate(outputs[0].dtype))
         for weight, logits, target in zip(weights, outputs, targets, strict=True):
             if weight > 0:
-                loss = loss + weight * dice_cross_entropy(
-                    logits, target, self.batch_dice, across_ranks=self.across_ranks
-                )
+                loss = loss + weight * self._at_one_scale(logits, target)
             else:
                 # The sum of no elements: 0 whatever the logits hold, where 0 * NaN would be NaN.
                 loss = loss + logits.reshape(-1)[:0].sum()
         return loss
+
+    def _at_one_scale(self, logits: Tensor, target: Tensor) -> Tensor:
+        if self.regions is None:
+            return dice_cross_entropy(
+                logits, target, self.batch_dice, across_ranks=self.across_ranks
+            )
+        return dice_binary_cross_entropy(
+            logits, target, self.regions, self.batch_dice, across_ranks=self.across_ranks
+        )
 
 
 def dice_cross_entropy(
@@ -90,27 +108,77 @@ def dice_cross_entropy(
     where there is no truth, which both leave out. Without any truth the cross-entropy is 0.
     across_ranks: as in DeepSupervisionLoss.
     """
-    target = _without_channel(target)
     if logits.ndim != 4 or logits.shape[1] < 2:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected (B, C > 1, H, W)")
-    if target.shape != (logits.shape[0], *logits.shape[2:]):
-        raise ValueError(
-            f"target: got shape {tuple(target.shape)}, expected"
-            f" {(logits.shape[0], *logits.shape[2:])} as in logits"
-        )
-    target = target.long()
+    target = _fitting(target, logits)
     known = (target != IGNORED)[:, None]
     # What the backward pass keeps is two maps like the logits, and masks.
     log_probabilities = logits.log_softmax(1, dtype=_accurate(logits.dtype))
     cross_entropy = F.nll_loss(log_probabilities, target, ignore_index=IGNORED, reduction="sum")
     pixels = known.sum().to(log_probabilities.dtype)
-
-    over = (0, 2, 3) if batch_dice else (2, 3)
-    foreground = log_probabilities.exp()[:, 1:]
     classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
     truth = target[:, None] == classes
-    overlap = torch.where(truth, foreground, 0).sum(over)
-    total = torch.where(known, foreground, 0).sum(over) + truth.to(foreground.dtype).sum(over)
+    foreground = log_probabilities.exp()[:, 1:]
+    return _minus_dice(
+        cross_entropy, pixels, foreground, truth, known, batch_dice, across_ranks=across_ranks
+    )
+
+
+def dice_binary_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    regions: Regions,
+    batch_dice: bool = True,
+    *,
+    across_ranks: bool = False,
+) -> Tensor:
+    """Binary cross-entropy minus soft Dice of regions that may overlap, as nnU-Net trains them.
+
+    logits: (B, R, H, W), one sigmoid output per region. target: (B, H, W) or (B, 1, H, W) class
+    indices; a pixel belongs to every region that holds its class. -1 where there is no truth,
+    which both leave out. The cross-entropy is a mean over known pixels and regions (nnU-Net: a sum
+    over regions if the dataset has an ignore label), 0 without any truth. Dice is smoothed by 1e-5.
+    across_ranks: as in DeepSupervisionLoss.
+    """
+    _check_regions(regions)
+    if logits.ndim != 4 or logits.shape[1] != len(regions):
+        raise ValueError(
+            f"logits: got shape {tuple(logits.shape)}, expected (B, {len(regions)}, H, W), one"
+            " output per region"
+        )
+    target = _fitting(target, logits)
+    known = (target != IGNORED)[:, None]
+    # By comparisons with plain numbers, since a CUDA graph cannot copy a table from the host.
+    truth = torch.stack(
+        [reduce(torch.logical_or, (target == index for index in region)) for region in regions], 1
+    )
+    logits = logits.to(_accurate(logits.dtype))
+    each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
+    cross_entropy = torch.where(known, each, 0).sum()
+    pixels = (known.sum() * len(regions)).to(logits.dtype)
+    return _minus_dice(
+        cross_entropy, pixels, logits.sigmoid(), truth, known, batch_dice, across_ranks=across_ranks
+    )
+
+
+def _minus_dice(
+    cross_entropy: Tensor,
+    pixels: Tensor,
+    probabilities: Tensor,
+    truth: Tensor,
+    known: Tensor,
+    batch_dice: bool,
+    *,
+    across_ranks: bool,
+) -> Tensor:
+    """The mean cross-entropy minus the mean soft Dice.
+
+    cross_entropy: a sum over `pixels` values. probabilities (floats), truth (bool): (B, C, H, W).
+    known: (B, 1, H, W), where there is truth.
+    """
+    over = (0, 2, 3) if batch_dice else (2, 3)
+    overlap = torch.where(truth, probabilities, 0).sum(over)
+    total = torch.where(known, probabilities, 0).sum(over) + truth.to(probabilities.dtype).sum(over)
     if batch_dice:
         sums = torch.cat((torch.stack((cross_entropy, pixels)), overlap, total))
         if across_ranks:
@@ -127,6 +195,25 @@ def dice_cross_entropy(
         dice = sums[2] / sums[3]
     loss: Tensor = cross_entropy / pixels.clamp(min=1) - dice
     return loss
+
+
+def _check_regions(regions: Regions) -> None:
+    for region in regions:
+        if not region or min(region) < 0:
+            raise ValueError(f"regions: got {tuple(region)}, expected class indices of 0 and above")
+    if not regions:
+        raise ValueError("regions: got none, expected at least one")
+
+
+def _fitting(target: Tensor, logits: Tensor) -> Tensor:
+    """The target (B, H, W) int64; ValueError if it is not of the logits' size."""
+    target = _without_channel(target)
+    if target.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)}, expected"
+            f" {(logits.shape[0], *logits.shape[2:])} as in logits"
+        )
+    return target.long()
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -49,6 +49,12 @@ def poisoned_memory() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def fixtures() -> Path:
+    """The folder of golden values."""
+    return Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture(scope="session")
 def rule() -> ModuleType:
     """The rule by which the fixtures' weights and inputs are made: fixtures/weights.py."""
     path = Path(__file__).parent / "fixtures" / "weights.py"

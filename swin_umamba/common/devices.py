@@ -36,9 +36,15 @@ def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def amp_on(device: torch.device, amp: str) -> str:
-    """What a config's `amp` comes to there: "off", "bf16" or "fp16"."""
+    """What a config's `amp` comes to there: "off", "bf16" or "fp16".
+
+    "auto" is bf16 where the GPU computes in it. Before compute capability 8.0 (V100, T4) PyTorch
+    only emulates it, and says that it is supported: fp16 there.
+    """
     if device.type != "cuda":
         return "off"
     if amp == "auto":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        with torch.cuda.device(device):
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if native else "fp16"
     return amp

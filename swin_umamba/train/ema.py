@@ -12,6 +12,8 @@ from swin_umamba.models import SegmentationModel
 class MovingAverage:
     """A model whose weights follow another's: at each update, `1 - decay` of the way.
 
+    Buffers of whole numbers, as a count of batches, are copied.
+
     The first updates go further, by (1 + n) / (10 + n) in place of a higher decay, so that a short
     run does not end near its random start. `model` is in eval mode and needs no gradients.
     """
@@ -25,6 +27,11 @@ class MovingAverage:
     def update(self, model: SegmentationModel) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        averages = list(self.model.state_dict().values())
-        values = list(model.state_dict().values())
+        pairs = list(
+            zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
+        )
+        averages, values = zip(*(p for p in pairs if p[0].is_floating_point()), strict=True)
         torch._foreach_lerp_(averages, values, 1 - decay)
+        for average, value in pairs:
+            if not average.is_floating_point():
+                average.copy_(value)

@@ -29,11 +29,6 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture
-def fixtures() -> Path:
-    return Path(__file__).parents[1] / "fixtures"
-
-
-@pytest.fixture
 def pair_files(tmp_path: Path) -> tuple[Path, Path]:
     """An image and a mask of 96x96 pixels as TIFFs."""
     paths = tmp_path / "image.tif", tmp_path / "mask.tif"

@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -283,6 +285,24 @@ def test_trains_under_ddp(name: str, tmp_path: Path) -> None:
 def test_precision_is_the_config_s_on_a_gpu_and_full_on_a_cpu(amp: str) -> None:
     assert amp_on(torch.device("cuda"), amp) == amp
     assert amp_on(torch.device("cpu"), amp) == "off"
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp16"), ((8, 0), "bf16")])
+def test_emulated_bfloat16_is_not_taken_by_itself(
+    capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch says that a V100 or T4 supports it, and converts to float32 and back."""
+    if torch.version.hip:
+        pytest.skip("AMD's GPUs have no such capability")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    properties = SimpleNamespace(major=capability[0], minor=capability[1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(
+        torch.cuda, "_check_bf16_tensor_supported", lambda device: True, raising=False
+    )
+    assert amp_on(torch.device("cuda"), "auto") == expected
 
 
 @pytest.mark.gpu

@@ -54,6 +54,24 @@ def test_moving_average_follows_slowly() -> None:
     assert not any(p.requires_grad for p in late.model.parameters())
 
 
+def test_counts_of_batches_are_copied_into_the_average() -> None:
+    """Batch norm counts in int64, which has no average."""
+
+    def counted(seed: int) -> Any:
+        model = _model(seed)
+        model.norm = torch.nn.BatchNorm2d(2)
+        return model
+
+    model, target = counted(0), counted(1)
+    target.norm(torch.randn(2, 2, 3, 3))
+    target.norm(torch.randn(2, 2, 3, 3))
+    average = MovingAverage(model, 0.5)
+    average.updates = 1000
+    average.update(target)
+    assert average.model.norm.num_batches_tracked == 2
+    torch.testing.assert_close(average.model.norm.running_mean, target.norm.running_mean / 2)
+
+
 def test_the_average_is_what_is_validated_and_kept(tmp_path: Path) -> None:
     result = go(tmp_path / "run", tiny_config(ema=0.9))
     kept = load_file(tmp_path / "run" / "model.safetensors")
