@@ -28,7 +28,7 @@ def open_truth(path: str | Path, dataset: Dataset | None = None) -> Dataset:
     cases = tuple(CaseFiles(name, (), mask) for name, mask in masks.items())
     if dataset is not None:
         return dataclasses.replace(dataset, folder=folder, cases=cases)
-    values = class_values(list(masks.values()))
+    values = class_values(list(masks.values()), folder)
     return Dataset(
         name=folder.resolve().name,
         folder=folder,

@@ -277,6 +277,6 @@ def test_faults_of_the_program_keep_their_traceback(cases: CachedCases) -> None:
     faulty = _Faulty(cases, patch_size=(16, 16), batch_size=3)
     with (
         PatchLoader(faulty, workers=1) as loader,
-        pytest.raises(RuntimeError, match=r"(?s)test_data_cache\.py.*a fault of the program"),
+        pytest.raises(RuntimeError, match=r"(?s)test_cache\.py.*a fault of the program"),
     ):
         next(loader)

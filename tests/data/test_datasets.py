@@ -106,6 +106,44 @@ def test_labels_that_skip_numbers_are_counted_through(tmp_path: Path) -> None:
     assert set(np.unique(_read_all(dataset)[0][1])) == {0, 2}
 
 
+def test_regions_are_read_as_nnunet_has_them(tmp_path: Path) -> None:
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [3, 2], "enhancing": 3, "ignore": 4}
+    folder = write_nnunet(tmp_path, labels=labels, regions_class_order=[1, 2, 3])
+    dataset = open_dataset(folder)
+    assert dataset.values == (0, 1, 2, 3)
+    assert dataset.labels == {"background": 0, "label_1": 1, "label_2": 2, "enhancing": 3}
+    assert dataset.regions == ((1, 2, 3), (2, 3), (3,))
+    assert dataset.region_names == ("whole", "core", "enhancing")
+    assert dataset.regions_class_order == (1, 2, 3)
+    assert dataset.ignore_label == 4
+    # Lists of one number are that number, unless there is a region.
+    plain = open_dataset(write_nnunet(tmp_path, labels={"background": [0], "a": [1], "b": 5}))
+    assert (plain.regions, plain.values) == (None, (0, 1, 5))
+
+
+def test_all_that_is_missing_is_told_at_once(tmp_path: Path) -> None:
+    folder = write_nnunet(tmp_path / "a", cases=4)
+    for name in ("labelsTr/case_0.png", "labelsTr/case_2.png", "imagesTr/case_3_0000.png"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"^3 problems in .*a:") as caught:
+        open_dataset(folder)
+    for name in ("case_0_0000.png has no label", "case_2_0000.png has no", "case_3.png has no im"):
+        assert name in str(caught.value)
+    folder = write_bare(tmp_path / "b")
+    for name in ("masks/scan_a.png", "images/scan_c.png"):
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=r"^2 problems") as caught:
+        open_dataset(folder)
+    assert "scan_a.png has no mask" in str(caught.value)
+    folder = write_bare(tmp_path / "c")
+    for name in ("masks/scan_a.png", "masks/scan_c.png"):
+        (folder / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"^2 problems") as caught:
+        open_dataset(folder)
+    assert "scan_a.png is damaged" in str(caught.value)
+    assert "scan_c.png is damaged" in str(caught.value)
+
+
 def test_cases_that_dataset_json_names(tmp_path: Path) -> None:
     write_nnunet(tmp_path / "data")
     listed = {"one": {"images": ["imagesTr/case_1_0000.png"], "label": "labelsTr/case_1.png"}}
@@ -295,9 +333,33 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
     "json truncated": (_cut("dataset.json"), r"dataset\.json is damaged or no JSON"),
     "json a list": (lambda f: (f / "dataset.json").write_text("[]"), r"dataset\.json holds a list"),
     "no labels": (_facts(labels={}), r"dataset\.json: labels"),
-    "regions": (
-        _facts(labels={"background": 0, "whole tumour": [1, 2]}),
-        r"dataset\.json: label 'whole tumour' is the region \[1, 2\].*not supported",
+    "regions without an order": (
+        _facts(labels={"background": 0, "whole": [1, 2]}),
+        r"dataset\.json: regions_class_order is None, expected .* 1 regions",
+    ),
+    "an order of other numbers": (
+        _facts(labels={"background": 0, "whole": [1, 2]}, regions_class_order=[3]),
+        r"dataset\.json: regions_class_order is \[3\]",
+    ),
+    "an order too long": (
+        _facts(labels={"background": 0, "whole": [1, 2]}, regions_class_order=[1, 2]),
+        r"dataset\.json: regions_class_order is \[1, 2\]",
+    ),
+    "region with background": (
+        _facts(labels={"background": 0, "a": [0, 2]}, regions_class_order=[2]),
+        r"dataset\.json: a region holds 0",
+    ),
+    "regions without background": (
+        _facts(labels={"a": [1, 2]}, regions_class_order=[2]),
+        r"dataset\.json: labels has no 'background' as 0",
+    ),
+    "ignored region": (
+        _facts(labels={"background": 0, "a": 1, "ignore": [2, 3]}),
+        r"label 'ignore' is \[2, 3\]",
+    ),
+    "ignored part of a region": (
+        _facts(labels={"background": 0, "a": [1, 2], "ignore": 2}, regions_class_order=[1]),
+        r"the number 2 is 'ignore' and part of another label",
     ),
     "labels of nnU-Net v1": (_facts(labels={"0": "background"}), r"nnU-Net v1"),
     "no background": (_facts(labels={"a": 1, "b": 2}), r"dataset\.json: labels .* background"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.grouping import files_by_stem, group_images
+from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.io.formats import ending_of
 from swin_umamba.data.io.raw import read_labels, read_raw
 from swin_umamba.errors import UserError
@@ -20,25 +21,25 @@ def open_bare(folder: Path) -> Dataset:
     """A dataset by its files' names and the numbers in its masks; see `open_dataset`."""
     masks = files_by_stem(folder / MASKS)
     instances = files_by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
-    cases = []
+    cases, problems = [], Problems(folder)
     for case in group_images(folder / IMAGES, files=_files_per_image(folder / IMAGES, masks)):
         # An image of one file may keep its _0000 in the names of the others.
         stems = (case.name, f"{case.name}_0000")
         mask = next((masks[stem] for stem in stems if stem in masks), None)
         if mask is None:
-            raise UserError(
-                f"{case.images[0]} has no mask: no file at {folder / MASKS / case.name}.*"
-            )
+            problems.add(f"{case.images[0]} has no mask: no file at {folder / MASKS / case.name}.*")
+            continue
         numbers = next((instances[stem] for stem in stems if stem in instances), None)
         cases.append(CaseFiles(case.name, case.images, mask, numbers))
-    if not cases:
+    if not cases and not problems.messages:
         raise UserError(f"{folder / IMAGES} holds no images")
     used = {case.mask for case in cases}
     for mask in masks.values():
         if mask not in used:
-            raise UserError(f"{mask} has no image in {folder / IMAGES}")
+            problems.add(f"{mask} has no image in {folder / IMAGES}")
+    problems.raise_any()
     channels = read_raw(cases[0].images).pixels.shape[0]
-    values = class_values([case.mask for case in cases if case.mask is not None])
+    values = class_values([case.mask for case in cases if case.mask is not None], folder)
     first = cases[0].mask
     assert first is not None  # every case was given one above
     return Dataset(
@@ -66,17 +67,21 @@ def _files_per_image(folder: Path, masks: dict[str, Path]) -> int:
     return max(channels.values(), default=1)
 
 
-def class_values(masks: list[Path]) -> tuple[int, ...]:
-    """The distinct numbers in all masks, ascending, with 0."""
-    values = {0}
+def class_values(masks: list[Path], folder: Path) -> tuple[int, ...]:
+    """The distinct numbers in all masks, ascending, with 0.
+
+    Raises UserError with every mask that cannot be read, or as soon as there are too many.
+    """
+    values, problems = {0}, Problems(folder)
     for mask in masks:
-        found = np.unique(read_labels(mask).labels)
-        values.update(found[: MAX_CLASSES + 1].tolist())
+        with problems.collected():
+            values.update(np.unique(read_labels(mask).labels)[: MAX_CLASSES + 1].tolist())
         if len(values) > MAX_CLASSES:
             raise UserError(
                 f"{mask}: with it the masks hold more than {MAX_CLASSES} distinct numbers,"
                 " expected one for each class (no JPEG, no instances)"
             )
+    problems.raise_any()
     if len(values) < 2:
         raise UserError(f"{masks[0]} and all other masks are 0 everywhere")
     return tuple(sorted(values))

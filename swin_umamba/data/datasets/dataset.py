@@ -31,6 +31,11 @@ class Dataset:
     without the ignore label. values: the number of each class in the mask files, in the order of
     the classes; usually 0, 1, 2, ..., but (0, 255) for masks of black and white. ignore_label: the
     number in the mask files of pixels without truth. file_ending: of masks, as ".png".
+
+    regions: of region-based labels, the numbers in the mask files that make up each region, which
+    may overlap; one output of the network each. None otherwise. region_names: of these.
+    regions_class_order: the number that each region writes into a prediction, later ones over
+    earlier ones, as in nnU-Net.
     """
 
     name: str
@@ -41,6 +46,9 @@ class Dataset:
     ignore_label: int | None
     file_ending: str
     cases: tuple[CaseFiles, ...]
+    regions: tuple[tuple[int, ...], ...] | None = None
+    region_names: tuple[str, ...] = ()
+    regions_class_order: tuple[int, ...] | None = None
 
     @property
     def files_per_image(self) -> int:

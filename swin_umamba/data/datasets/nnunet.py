@@ -8,12 +8,13 @@ from typing import Any
 
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.grouping import group_images, stem_of
+from swin_umamba.data.datasets.labels import read_label_facts
+from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.io.formats import ENDINGS
 from swin_umamba.errors import UserError
 
 DATASET = "dataset.json"
 IMAGES, LABELS, INSTANCES = "imagesTr", "labelsTr", "instancesTr"
-MAX_LABEL = 65_535
 
 
 def open_nnunet(folder: Path) -> Dataset:
@@ -21,28 +22,33 @@ def open_nnunet(folder: Path) -> Dataset:
     path = folder / DATASET
     facts = _read_json(path)
     channel_names = _channel_names(facts, path)
-    labels, values, ignore_label = _labels(facts, path)
+    labels = read_label_facts(facts, path)
     ending = facts.get("file_ending")
     if not isinstance(ending, str) or ending.lower() not in ENDINGS:
         raise UserError(f"{path}: file_ending is {ending!r}, expected one of {', '.join(ENDINGS)}")
     listed = facts.get("dataset")
     channels = len(channel_names)
     cases = _found(folder, ending, channels) if listed is None else _listed(folder, listed, path)
+    problems = Problems(folder)
     for case in cases:
         if len(case.images) not in (1, channels) or len(case.images) != len(cases[0].images):
-            raise UserError(
+            problems.add(
                 f"{path}: case {case.name!r} has {len(case.images)} image files, expected"
                 f" {channels}, one for each channel"
             )
+    problems.raise_any()
     return Dataset(
         name=folder.resolve().name,
         folder=folder,
         channel_names=channel_names,
-        labels=labels,
-        values=values,
-        ignore_label=ignore_label,
+        labels=labels.labels,
+        values=labels.values,
+        ignore_label=labels.ignore_label,
         file_ending=ending,
         cases=tuple(sorted(cases, key=lambda case: case.name)),
+        regions=labels.regions,
+        region_names=labels.region_names,
+        regions_class_order=labels.regions_class_order,
     )
 
 
@@ -52,11 +58,11 @@ def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
             raise UserError(f"no folder at {folder / name}")
     # One file may hold all channels, as RGB pictures do.
     apart = any((folder / IMAGES).glob(f"*_0001{ending}"))
-    cases = []
+    cases, problems = [], Problems(folder)
     for case in group_images(folder / IMAGES, files=channels if apart else 1, ending=ending):
         mask = folder / LABELS / f"{case.name}{ending}"
         if not mask.is_file():
-            raise UserError(f"{case.images[0]} has no label: no file at {mask}")
+            problems.add(f"{case.images[0]} has no label: no file at {mask}")
         instances = folder / INSTANCES / mask.name
         cases.append(
             CaseFiles(case.name, case.images, mask, instances if instances.is_file() else None)
@@ -67,7 +73,8 @@ def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
     for path in sorted((folder / LABELS).iterdir()):
         stem = stem_of(path, ending)
         if stem is not None and stem not in names and not path.name.startswith("."):
-            raise UserError(f"{path} has no image in {folder / IMAGES}")
+            problems.add(f"{path} has no image in {folder / IMAGES}")
+    problems.raise_any()
     return cases
 
 
@@ -88,10 +95,12 @@ def _listed(folder: Path, listed: Any, path: Path) -> list[CaseFiles]:
         ) from error
     if not cases or not all(case.images for case in cases):
         raise UserError(f"{path}: dataset names no images")
+    problems = Problems(folder)
     for case in cases:
         for file in (*case.images, case.mask):
             if file is not None and not file.is_file():
-                raise UserError(f"no file at {file}, which {path} names")
+                problems.add(f"no file at {file}, which {path} names")
+    problems.raise_any()
     return cases
 
 
@@ -114,37 +123,3 @@ def _channel_names(facts: dict[str, Any], path: Path) -> tuple[str, ...]:
     if set(names) != {str(i) for i in range(len(names))}:
         raise UserError(f"{path}: channel_names has the keys {sorted(names)}, expected {expected}")
     return tuple(str(names[str(i)]) for i in range(len(names)))
-
-
-def _labels(
-    facts: dict[str, Any], path: Path
-) -> tuple[dict[str, int], tuple[int, ...], int | None]:
-    """Class numbers by name, their numbers in the files, and the ignore label."""
-    labels = facts.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise UserError(f"{path}: labels is {labels!r}, expected {{name: number, ...}}")
-    for name, number in labels.items():
-        if isinstance(number, list):
-            raise UserError(
-                f"{path}: label {name!r} is the region {number}; region-based labels are not"
-                " supported, give each label one number"
-            )
-        if (
-            not isinstance(number, int)
-            or isinstance(number, bool)
-            or not (0 <= number <= MAX_LABEL)
-        ):
-            hint = "; this looks like nnU-Net v1" if str(name).isdigit() else ""
-            raise UserError(
-                f"{path}: label {name!r} is {number!r}, expected 0 to {MAX_LABEL}{hint}"
-            )
-    ignore_label = labels.get("ignore")
-    named = sorted(
-        ((number, name) for name, number in labels.items() if name != "ignore"),
-    )
-    numbers = [number for number, _ in named]
-    if len(set(labels.values())) != len(labels):
-        raise UserError(f"{path}: two labels have one number: {labels}")
-    if len(numbers) < 2 or numbers[0] != 0:
-        raise UserError(f"{path}: labels are {labels}, expected the background as 0 and others")
-    return {name: i for i, (_, name) in enumerate(named)}, tuple(numbers), ignore_label

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,30 +23,74 @@ class Split:
     train: tuple[str, ...]
     val: tuple[str, ...]
 
+    @property
+    def held_out(self) -> bool:
+        """Whether training sees none of the validation cases; with fold "all" it sees every one."""
+        return not set(self.train) & set(self.val)
 
-def make_splits(names: Sequence[str], *, folds: int = FOLDS, seed: int = SEED) -> tuple[Split, ...]:
+
+def make_splits(
+    names: Sequence[str],
+    *,
+    folds: int = FOLDS,
+    seed: int = SEED,
+    groups: Mapping[str, str] | None = None,
+) -> tuple[Split, ...]:
     """Cross-validation folds; with the defaults those that nnU-Net makes of the same names.
 
-    Fewer cases than folds make as many folds as cases. Raises UserError for fewer than 2 cases.
+    groups: the group of each name; all cases of one are in one fold, and folds are about equal in
+    cases. Fewer cases, or groups, than folds make as many folds as there are of them. Raises
+    UserError for fewer than 2.
     """
     if folds < 2:
         raise ValueError(f"folds: got {folds}, expected at least 2")
     ordered = sorted(names)
+    if groups is None or len({groups[name] for name in ordered}) == len(ordered):
+        parts = _shuffled_parts(ordered, folds, seed)
+    else:
+        parts = _grouped_parts(ordered, groups, folds, seed)
+    return tuple(
+        Split(
+            tuple(name for name in ordered if name not in val),
+            tuple(name for name in ordered if name in val),
+        )
+        for val in parts
+    )
+
+
+def _shuffled_parts(ordered: list[str], folds: int, seed: int) -> list[set[str]]:
+    """scikit-learn's shuffled KFold: a legacy shuffle, then folds of consecutive places."""
     if len(ordered) < 2:
-        raise UserError(f"got {len(ordered)} cases, expected 2 or more to train and to validate on")
-    # scikit-learn's shuffled KFold: a legacy shuffle, then folds of consecutive places.
+        raise UserError(
+            f"got {len(ordered)} labelled cases, expected 2 or more to train and to validate on;"
+            " fold 'all' trains and validates on the same cases"
+        )
     places = np.arange(len(ordered))
     np.random.RandomState(seed).shuffle(places)
-    splits = []
-    for held_out in np.array_split(places, min(folds, len(ordered))):
-        val = set(held_out.tolist())
-        splits.append(
-            Split(
-                tuple(name for i, name in enumerate(ordered) if i not in val),
-                tuple(name for i, name in enumerate(ordered) if i in val),
-            )
+    parts = np.array_split(places, min(folds, len(ordered)))
+    return [{ordered[place] for place in part} for part in parts]
+
+
+def _grouped_parts(
+    ordered: list[str], groups: Mapping[str, str], folds: int, seed: int
+) -> list[set[str]]:
+    """Each group into the smallest part so far, the largest groups first, equal ones shuffled."""
+    members: dict[str, list[str]] = {}
+    for name in ordered:
+        members.setdefault(groups[name], []).append(name)
+    if len(members) < 2:
+        (only,) = members
+        raise UserError(
+            f"all {len(ordered)} cases are of the group {only!r}, expected 2 groups or more to"
+            " train and to validate on"
         )
-    return tuple(splits)
+    queue = sorted(members)
+    np.random.RandomState(seed).shuffle(queue)
+    queue.sort(key=lambda group: -len(members[group]))
+    parts: list[set[str]] = [set() for _ in range(min(folds, len(members)))]
+    for group in queue:
+        min(parts, key=len).update(members[group])
+    return parts
 
 
 def pick_split(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:

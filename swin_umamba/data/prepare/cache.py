@@ -24,7 +24,7 @@ from swin_umamba.data.sampling.volumes import Positions, find_positions
 from swin_umamba.errors import UserError
 
 # Raise it whenever the same files and plan would give another content.
-_VERSION = 1
+_VERSION = 2
 # What of a plan decides the content.
 _DECIDING = ("values", "ignore_label", "normalization", "axis", "spacing")
 
@@ -193,7 +193,9 @@ def _write(volume: VolumeOnDisk, files: CaseFiles, plan: Plan) -> None:
     parts: dict[str, npt.NDArray[Any]] = {
         "image": plan.preprocess(raw),
         "mask": mask,
-        "positions": find_positions(list(mask), files.name),
+        "positions": find_positions(
+            list(mask), files.name, annotated=plan.ignore_label is not None
+        ),
     }
     for part, array in parts.items():
         with replacing(volume.path(part)) as partial:

@@ -11,20 +11,22 @@ from torch import Tensor
 from swin_umamba.data.prepare.cache import CachedCases
 from swin_umamba.data.sampling.augmentation import Augmentation, cut, draw_matrix, mirror, vary
 from swin_umamba.data.sampling.case import Case
-from swin_umamba.data.sampling.volumes import Volume, volumes_of
+from swin_umamba.data.sampling.volumes import ANNOTATED, Positions, Volume, volumes_of
 
 
 class PatchSampler:
     """Endless batches of augmented patches: `batch(index)` is always the same for one index.
 
     cases: at least one, all with as many channels; CachedCases are read from disk as needed.
-    patch_size: (height, width); smaller images are padded with 0. foreground: share of each batch
-    whose patches are centred on a pixel of a random class of their volume other than 0, where it
-    has any; the others lie anywhere. Volumes are drawn with even odds, whatever their number of
-    slices. augment: True for nnU-Net's augmentation, False for none, or one's own numbers. seed:
-    decides, with the index, every batch. rank, world_size: of so many processes that share each
-    batch, the one that makes this part of it; batch_size is that of the whole, a multiple of
-    world_size.
+    Volumes are drawn with even odds, whatever their number of slices. patch_size: (height, width);
+    what lies outside of an image is 0. foreground: share of each batch whose patches are centred
+    on a pixel of a random class of their volume other than 0, or of a random region, where it has
+    any. By nnU-Net's rule they are the last ones of a batch of B, from round(B * (1 - foreground))
+    on, so none of a batch of 1. The others lie anywhere, or, where pixels are ignored, are centred
+    on a pixel with truth. augment: True for nnU-Net's augmentation, False for none, or one's own
+    numbers. seed: decides, with the index, every batch. rank, world_size: of so many processes
+    that share each batch, the one that makes this part of it; batch_size is that of the whole, a
+    multiple of world_size.
     """
 
     def __init__(
@@ -55,8 +57,7 @@ class PatchSampler:
             raise ValueError(f"cases: got images of {sorted(channels)} channels, expected one kind")
         self.patch_size = patch_size
         self.batch_size = batch_size
-        # As nnU-Net: the last ones of a batch, rounded, and at least one of it.
-        self.centred = max(round(batch_size * foreground), 1) if foreground > 0 else 0
+        self.centred = batch_size - round(batch_size * (1 - foreground))
         default = Augmentation() if augment else None
         self.augmentation = augment if isinstance(augment, Augmentation) else default
         self.seed = seed
@@ -81,31 +82,55 @@ class PatchSampler:
 
     def _patch(self, rng: np.random.Generator, on_foreground: bool) -> tuple[Tensor, Tensor]:
         volume = self.volumes[int(rng.integers(len(self.volumes)))]
-        positions = volume.positions() if on_foreground else None
-        if positions is not None and len(positions):
-            label = rng.choice(np.unique(positions[:, 0]))
-            first, end = np.searchsorted(positions[:, 0], [label, label + 1])
-            _, index, place = positions[rng.integers(first, end)].tolist()
-            shape = volume.mask(index).shape
-            row, column = divmod(place, shape[1])
-            wanted = (row - self.patch_size[0] // 2, column - self.patch_size[1] // 2)
-        else:
-            index = int(rng.integers(volume.slices))
-            shape = volume.mask(index).shape
-            # Anywhere from flush with one border to flush with the other.
-            room = [max(full - part, 0) for full, part in zip(shape, self.patch_size, strict=True)]
-            wanted = (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)))
-        top, left = map(_within, wanted, self.patch_size, shape)
+        index, corner = self._window(volume, rng, on_foreground)
         config = self.augmentation
         matrix = draw_matrix(config, self.patch_size, rng) if config else None
-        image, mask = cut(
-            volume.image(index), volume.mask(index), (top, left), self.patch_size, matrix
-        )
+        image, mask = cut(volume.image(index), volume.mask(index), corner, self.patch_size, matrix)
         if config:
             image, mask = mirror(vary(image, config, rng), mask, config, rng)
         return image, mask
 
+    def _window(
+        self, volume: Volume, rng: np.random.Generator, on_foreground: bool
+    ) -> tuple[int, tuple[int, int]]:
+        """A slice, and the upper left corner of a patch in it."""
+        centre = _centre(volume.positions(), rng, on_foreground)
+        if centre is None:
+            index = int(rng.integers(volume.slices))
+            low, high = self._room(volume.mask(index).shape)
+            row, column = (int(rng.integers(a, b + 1)) for a, b in zip(low, high, strict=True))
+            return index, (row, column)
+        index, place = centre
+        shape = volume.mask(index).shape
+        # As nnU-Net: within the upper left border, but over the lower right one where need be.
+        row, column = (
+            max(low, at - side // 2)
+            for at, side, low in zip(
+                divmod(place, shape[1]), self.patch_size, self._room(shape)[0], strict=True
+            )
+        )
+        return index, (row, column)
 
-def _within(start: int, part: int, full: int) -> int:
-    """The nearest start of a window within the image; in larger ones the image is centred."""
-    return min(max(start, 0), full - part) if full >= part else -((part - full) // 2)
+    def _room(self, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+        """The first and the last start of a patch along each axis, as nnU-Net draws them.
+
+        From flush with one border to flush with the other; an image that is smaller lies in the
+        middle.
+        """
+        spare = [full - side for full, side in zip(shape, self.patch_size, strict=True)]
+        return [min(n // 2, 0) for n in spare], [n if n >= 0 else -(-n // 2) for n in spare]
+
+
+def _centre(
+    positions: Positions, rng: np.random.Generator, on_foreground: bool
+) -> tuple[int, int] | None:
+    """A slice and a flat place in it to centre a patch on; None for anywhere."""
+    keys = np.unique(positions[:, 0]) if on_foreground else positions[:1, 0]
+    foreground = keys[keys > ANNOTATED] if on_foreground else keys[:0]
+    eligible = foreground if len(foreground) else keys[keys == ANNOTATED]
+    if not len(eligible):
+        return None
+    key = rng.choice(eligible)
+    first, end = np.searchsorted(positions[:, 0], [key, key + 1])
+    _, index, place = positions[rng.integers(first, end)].tolist()
+    return index, place

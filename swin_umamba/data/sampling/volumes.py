@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,10 +12,13 @@ import numpy.typing as npt
 
 from swin_umamba.data.sampling.case import Case
 
-# As nnU-Net: so many pixels of each class speak for a volume.
-POSITIONS_PER_CLASS = 10_000
+# As nnU-Net: so many pixels of each class are kept of a volume, and at least this share of them.
+POSITIONS_PER_CLASS, POSITIONS_SHARE = 10_000, 0.01
+# The key of all pixels with truth, where some have none.
+ANNOTATED = 0
 
-# (n, 3) int32, sorted by the first: class, slice, flat place in the slice.
+# (n, 3) int32, sorted by the first: key, slice, flat place in the slice. Keys from 1 are the
+# classes, or the regions in their order.
 Positions = npt.NDArray[np.int32]
 
 
@@ -45,7 +49,9 @@ class VolumeInMemory:
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self._cases = cases
-        self._positions = find_positions([case.mask for case in cases], cases[0].volume)
+        masks = [case.mask for case in cases]
+        annotated = any((mask < 0).any() for mask in masks)
+        self._positions = find_positions(masks, cases[0].volume, annotated=annotated)
 
     @property
     def slices(self) -> int:
@@ -73,21 +79,45 @@ def volumes_of(cases: Sequence[Case]) -> list[Volume]:
     return [VolumeInMemory(group) for group in groups.values()]
 
 
-def find_positions(masks: Sequence[npt.NDArray[Any]], name: str) -> Positions:
-    """Where the classes above 0 are, up to 10,000 random pixels of each; the same for one name."""
+def find_positions(
+    masks: Sequence[npt.NDArray[Any]],
+    name: str,
+    *,
+    regions: Sequence[Sequence[int]] | None = None,
+    annotated: bool = False,
+) -> Positions:
+    """Where patches may be centred: up to 10,000 random pixels, or 1 %, of each class above 0.
+
+    masks: the slices' class indices. regions: of region-based labels, the classes that make up each
+    of them, in place of the classes. annotated: whether to find pixels of any class too, the
+    background included, under the key `ANNOTATED`. The same for one name in every call.
+    """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
-    found: dict[int, list[npt.NDArray[np.int32]]] = {}
-    for index, mask in enumerate(masks):
-        flat = np.flatnonzero(mask > 0)
-        labels = mask.ravel()[flat]
-        for label in np.unique(labels).tolist():
-            places = flat[labels == label]
-            columns = (np.full_like(places, label), np.full_like(places, index), places)
-            found.setdefault(label, []).append(np.stack(columns, axis=1).astype(np.int32))
     parts = [np.empty((0, 3), np.int32)]
-    for label in sorted(found):
-        rows = np.concatenate(found[label])
-        if len(rows) > POSITIONS_PER_CLASS:
-            rows = rows[np.sort(rng.choice(len(rows), POSITIONS_PER_CLASS, replace=False))]
-        parts.append(rows)
+    if annotated:
+        parts.append(_drawn(ANNOTATED, [mask >= 0 for mask in masks], rng))
+    if regions is not None:
+        for key, classes in enumerate(regions, 1):
+            parts.append(_drawn(key, [np.isin(mask, classes) for mask in masks], rng))
+        return np.concatenate(parts)
+    present = sorted(set().union(*(np.unique(mask).tolist() for mask in masks)))
+    for label in present:
+        if label > 0:
+            parts.append(_drawn(label, [mask == label for mask in masks], rng))
     return np.concatenate(parts)
+
+
+def _drawn(
+    key: int, areas: Sequence[npt.NDArray[np.bool_]], rng: np.random.Generator
+) -> npt.NDArray[np.int32]:
+    """Random pixels of an area in slices, in order."""
+    places = [np.flatnonzero(area).astype(np.int32) for area in areas]
+    total = sum(map(len, places))
+    rows = np.empty((total, 3), np.int32)
+    rows[:, 0] = key
+    rows[:, 1] = np.repeat(np.arange(len(places)), [len(part) for part in places])
+    rows[:, 2] = np.concatenate(places) if places else 0
+    wanted = max(POSITIONS_PER_CLASS, math.ceil(total * POSITIONS_SHARE))
+    if total > wanted:
+        rows = rows[np.sort(rng.choice(total, wanted, replace=False))]
+    return rows

@@ -1,0 +1,109 @@
+"""Cases that belong together, as those of one patient or frames of one clip."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from swin_umamba.data.datasets.problems import Problems
+from swin_umamba.errors import UserError
+
+# A frame's number at the end of a name, and what separates it from the clip's.
+_FRAME = re.compile(r"(?:[ _.\-][A-Za-z]{0,8})?[ _.\-]?\d+$")
+
+
+def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """The group of each case from a file; other names in it are skipped.
+
+    JSON: {name: group, ...}; CSV otherwise: a name and its group in each line, with or without a
+    header. Raises UserError, naming the file, if it cannot be read, or with every case that it
+    lacks or gives two groups.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as groups: {error}") from error
+    pairs = _from_json(text, path) if path.suffix.lower() == ".json" else _from_csv(text, path)
+    problems, wanted = Problems(path), set(names)
+    groups: dict[str, str] = {}
+    for name, group in pairs:
+        if name in wanted and groups.get(name, group) != group:
+            problems.add(f"{path} gives {name!r} the groups {groups[name]!r} and {group!r}")
+        groups[name] = group
+    for name in names:
+        if name not in groups:
+            problems.add(f"{path} names no group of case {name!r}")
+    problems.raise_any()
+    return {name: groups[name] for name in names}
+
+
+def _from_json(text: str, path: Path) -> list[tuple[str, str]]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no JSON: {error}") from error
+    scalar = (str, int)
+    if not isinstance(content, dict) or not all(isinstance(g, scalar) for g in content.values()):
+        raise UserError(f'{path} is not {{"name": "group", ...}}')
+    return [(name, str(group)) for name, group in content.items()]
+
+
+def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    pairs = []
+    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        if len(cells) != 2 or not all(cells):
+            raise UserError(f"{path}, line {number}: got {row}, expected a name and its group")
+        pairs.append((cells[0], cells[1]))
+    return pairs
+
+
+def group_by_rule(rule: str, names: Sequence[str]) -> dict[str, str]:
+    r"""The group of each case from its name: what a regular expression finds at its beginning.
+
+    rule: such as "(.*)_" or r"patient\d+"; its first parenthesis, if there is one, is the group.
+    Raises UserError for an expression that is none, and with every name that it does not match.
+    """
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise UserError(f"group_by: {rule!r} is no regular expression: {error}") from error
+    problems, groups = Problems(f"group_by {rule!r}"), {}
+    for name in names:
+        match = pattern.match(name)
+        found = match and match[min(pattern.groups, 1)]
+        if not found:
+            problems.add(f"group_by: {rule!r} finds no group in the case name {name!r}")
+        else:
+            groups[name] = found
+    problems.raise_any()
+    return groups
+
+
+def leaking_groups(
+    groups: Mapping[str, str], train: Sequence[str], val: Sequence[str]
+) -> tuple[str, ...]:
+    """The groups with cases in both parts of a fold, in order."""
+    return tuple(sorted({groups[n] for n in train} & {groups[n] for n in val}))
+
+
+def likely_clips(names: Sequence[str]) -> dict[str, str] | None:
+    """Names that look like numbered frames of a few clips: the clip of each. None otherwise.
+
+    They do if, without their last number, most of them are shared by several cases and there are
+    at least two clips.
+    """
+    stems = {name: _FRAME.sub("", name) for name in names}
+    counts = Counter(stems.values())
+    shared = sum(count for stem, count in counts.items() if count > 1 and stem)
+    if len(counts) < 2 or "" in counts or 2 * shared <= len(names):
+        return None
+    return stems

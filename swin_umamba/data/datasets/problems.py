@@ -1,0 +1,37 @@
+"""Everything that is wrong with a dataset, told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from swin_umamba.errors import UserError
+
+
+class Problems:
+    """Collects messages; `raise_any` raises one UserError with all of them, in order.
+
+    where: what has them, as a dataset's folder. A single one is raised as it is.
+    """
+
+    def __init__(self, where: object) -> None:
+        self.where = where
+        self.messages: list[str] = []
+
+    def add(self, message: str) -> None:
+        self.messages.append(message)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep a UserError raised within, in place of raising it."""
+        try:
+            yield
+        except UserError as error:
+            self.add(str(error))
+
+    def raise_any(self) -> None:
+        if len(self.messages) == 1:
+            raise UserError(self.messages[0])
+        if self.messages:
+            lines = "".join(f"\n- {message}" for message in self.messages)
+            raise UserError(f"{len(self.messages)} problems in {self.where}:{lines}")
