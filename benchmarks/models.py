@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import swin_umamba
 from benchmarks import peers
+from swin_umamba.common.compiling import compiled
+from swin_umamba.common.graphs import GraphedInference, GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
-from swin_umamba.models.compiling import compiled
-from swin_umamba.models.graphs import GraphedInference, GraphedStep
 
 NAMES = ("swin_umamba", "swin_umamba_d", "swin_umamba_v1")
 IN_CHANNELS, OUT_CHANNELS = 1, 14

@@ -12,7 +12,7 @@ from types import ModuleType
 
 MOVED = {
     "blocks": "models.blocks",
-    "compiling": "models.compiling",
+    "compiling": "common.compiling",
     "data.augmentation": "data.sampling.augmentation",
     "data.bare": "data.datasets.bare",
     "data.cache": "data.prepare.cache",
@@ -40,7 +40,7 @@ MOVED = {
     "environment": "common.environment",
     "files": "common.files",
     "flops": "models.flops",
-    "graphs": "models.graphs",
+    "graphs": "common.graphs",
     "layers": "models.layers",
     "overlays": "drawing.overlays",
     "plots": "drawing.plots",

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+# Tables keep a line a row, wherever the tests run.
+os.environ["COLUMNS"] = "200"
 # cuBLAS repeats bitwise, and torch's deterministic mode accepts it, only with this; it is read
 # when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

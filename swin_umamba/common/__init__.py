@@ -1,1 +1,1 @@
-"""What every other part stands on: files written whole, argument checks, facts of the machine."""
+"""What every other part stands on: files, argument checks, devices, CUDA graphs, the environment."""

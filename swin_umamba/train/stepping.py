@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swin_umamba.common.compiling import compiled
 from swin_umamba.common.devices import amp_on, half_precision
+from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
-from swin_umamba.models.compiling import compiled
-from swin_umamba.models.graphs import GraphedStep
 from swin_umamba.runs.checkpoints import State
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import Record

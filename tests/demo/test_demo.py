@@ -16,10 +16,11 @@ from PIL import Image
 from train_helpers import discs
 from typer.testing import CliRunner, Result
 
-from swin_umamba import Predictor, demo
+from swin_umamba import Predictor
 from swin_umamba import __version__ as version
 from swin_umamba.cli import app
 from swin_umamba.data import read_image, read_mask
+from swin_umamba.demo import run as demo
 from swin_umamba.demo import sample_pair
 from swin_umamba.drawing.plots import save_picture
 from swin_umamba.errors import UserError

@@ -10,8 +10,8 @@ from torch._inductor.exc import InductorError
 from torch._inductor.graph import GraphLowering
 
 from swin_umamba import model_names
+from swin_umamba.common.compiling import compiled
 from swin_umamba.models.blocks import UpBlock
-from swin_umamba.models.compiling import compiled
 from swin_umamba_ops.fused import _registration
 
 
@@ -94,4 +94,4 @@ def test_compiled_code_copies_no_map_around_our_ops(monkeypatch):
             function(x, skip)
     ours, plain = written
     assert ours == 1
-    assert plain > 1, "inductor keeps layouts now: models.compiling has nothing left to do"
+    assert plain > 1, "inductor keeps layouts now: common.compiling has nothing left to do"

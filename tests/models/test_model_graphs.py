@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from swin_umamba import model_names
+from swin_umamba.common.graphs import GraphedInference, GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
-from swin_umamba.models.graphs import GraphedInference, GraphedStep
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import tifffile
 import torch
-from train_helpers import discs
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +23,3 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def pair_files(tmp_path: Path) -> tuple[Path, Path]:
-    """An image and a mask of 96x96 pixels as TIFFs."""
-    paths = tmp_path / "image.tif", tmp_path / "mask.tif"
-    for path, pixels in zip(paths, discs(96, seed=0), strict=True):
-        tifffile.imwrite(path, pixels)
-    return paths
