@@ -1,1 +1,1 @@
-"""What every other part stands on: files, argument checks, devices, CUDA graphs, the environment."""
+"""What every other part stands on: files, argument checks, devices, CUDA graphs, environment."""
