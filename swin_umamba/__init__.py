@@ -1,6 +1,6 @@
 """Swin-UMamba: medical image segmentation with selective scans.
 
-Names are loaded when first used, so that what needs no model does not wait for one.
+Names are loaded when first used, so that what needs no model does not wait for PyTorch.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from swin_umamba._moved import install as _install_old_names
-from swin_umamba_ops import __version__
 
 if TYPE_CHECKING:
     from swin_umamba.inference.predictor import Predictor
     from swin_umamba.models import create_model, model_names
     from swin_umamba.models.ss2d import SS2D
+    from swin_umamba_ops import __version__
 
 __all__ = ["SS2D", "Predictor", "__version__", "create_model", "model_names"]
 
@@ -23,6 +23,7 @@ _HOMES = {
     "Predictor": "swin_umamba.inference.predictor",
     "create_model": "swin_umamba.models",
     "model_names": "swin_umamba.models",
+    "__version__": "swin_umamba_ops",
 }
 _MODULES = ("losses", "metrics", "models", "summary", "weights")
 

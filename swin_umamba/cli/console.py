@@ -1,28 +1,84 @@
-"""What all commands share: the consoles, and errors as one line each."""
+"""What all commands share: consoles on which text is only text, and errors as one line each."""
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
+from rich.text import Text
 
 from swin_umamba.errors import UserError
 
 # What the extra `train` brings, by the names that are imported.
 TRAIN_PACKAGES = ("accelerate", "imageio", "matplotlib", "monai", "nibabel", "scipy", "tifffile")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# What terminals obey rather than show: control characters but for tab and line feed, marks that
+# change the direction of writing, and the stand-ins for bytes that are no text.
+_UNSHOWN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def visible(text: str) -> str:
+    """Text of any origin, with what terminals would obey written as escapes such as \\x1b."""
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class PlainConsole(Console):
+    """A console on which strings are shown as they are: no markup, no emoji, no terminal escapes.
+
+    Names of files, tensors and classes need no care, in tables and titles too. What is to have a
+    style is a rich Text, made with `visible`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
+
+
+class Words(ProgressColumn):
+    """A column of a progress bar: a format of the task, as plain text."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form = form
+
+    def render(self, task: Task) -> Text:
+        return Text(visible(self.form.format(task=task)))
+
+
+def progress(*columns: ProgressColumn, console: Console = err, transient: bool = True) -> Progress:
+    """A progress bar; by default with the task's description and its share done."""
+    columns = columns or (Words("{task.description}"), BarColumn(), TaskProgressColumn())
+    return Progress(*columns, console=console, transient=transient)
+
+
+def problem(message: str, *, word: str = "error", style: str = "bold red") -> None:
+    """Print `word: message` on stderr, in one line."""
+    line = " ".join(message.split("\n"))
+    err.print(Text.assemble((visible(f"{word}:"), style), " ", visible(line)), soft_wrap=True)
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Print a UserError as one line, without a traceback, and exit with status 1."""
+    """Print an error that has a cause outside of the program as one line, and exit with status 1.
+
+    These are UserErrors, missing packages, a machine without memory, and what the system says of
+    files.
+    """
     try:
         yield
     except UserError as error:
@@ -31,10 +87,29 @@ def told() -> Iterator[None]:
         if (error.name or "").split(".")[0] not in TRAIN_PACKAGES:
             raise
         message = f"this needs {error.name}: pip install 'swin-umamba[train]'"
+    except MemoryError as error:
+        message = f"out of memory: {error}" if str(error) else "out of memory"
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.errno is None:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        message = f"{place}{error.strerror}"
+    except RuntimeError as error:
+        if not _is_gpu_memory(error):
+            raise
+        reason = str(error).split("\n")[0]
+        message = f"{reason} Smaller batches, patches or --amp need less"
     else:
         return
-    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    problem(message)
     raise typer.Exit(1)
+
+
+def _is_gpu_memory(error: RuntimeError) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def show_warnings_in_one_line() -> None:
@@ -48,6 +123,6 @@ def show_warnings_in_one_line() -> None:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        err.print(f"[yellow]warning:[/] {escape(str(message))}", soft_wrap=True)
+        problem(str(message), word="warning", style="yellow")
 
     warnings.showwarning = show

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from swin_umamba.cli.console import err, out, told
-
-if TYPE_CHECKING:
-    from swin_umamba.train import Progress as TrainProgress
+from swin_umamba.cli.training_bar import TrainingBar, clock
 
 
 def demo(
@@ -49,19 +46,8 @@ def demo(
             require_possible(folder, backend=backend, device=device)
             pair = load_pair(image, mask)
         height, width = pair.mask.shape
-        out.print(f"Image: {escape(pair.name)}, {height}x{width} pixels", soft_wrap=True)
-        with _bar() as bar:
-            task = bar.add_task("Training", total=1.0, loss="-", dsc="-", left="-")
-
-            def show(progress: TrainProgress) -> None:
-                bar.update(
-                    task,
-                    completed=progress.done,
-                    loss=f"{progress.loss:.3f}",
-                    dsc="-" if progress.dsc is None else f"{progress.dsc:.3f}",
-                    left=_clock(progress.seconds_left),
-                )
-
+        out.print(f"Image: {pair.name}, {height}x{width} pixels", soft_wrap=True)
+        with TrainingBar() as bar:
             result = run_demo(
                 pair,
                 folder,
@@ -71,35 +57,17 @@ def demo(
                 backend=backend,
                 device=device,
                 threads=threads,
-                on_progress=show,
+                on_progress=bar,
             )
     trained = result.train
     score = (
-        "The held-out quadrant holds no object, so there is no DSC."
+        Text("The held-out quadrant holds no object, so there is no DSC.")
         if trained.dsc is None
-        else f"Held-out quadrant: [bold]DSC {trained.dsc:.3f}[/]"
+        else Text.assemble("Held-out quadrant: ", (f"DSC {trained.dsc:.3f}", "bold"))
     )
     out.print(score)
     out.print(
-        f"Trained for {len(trained.records)} iterations in {_clock(trained.seconds)} on"
-        f" {escape(result.trained_on)}"
+        f"Trained for {len(trained.records)} iterations in {clock(trained.seconds)} on"
+        f" {result.trained_on}"
     )
-    out.print(f"Picture: {escape(str(result.picture))}", soft_wrap=True)
-
-
-def _bar() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("DSC {task.fields[dsc]}"),
-        TextColumn("{task.fields[left]} left"),
-        console=out,
-    )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"
+    out.print(f"Picture: {result.picture}", soft_wrap=True)

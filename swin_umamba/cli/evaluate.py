@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
-from swin_umamba.cli.console import err, out, told
+from swin_umamba.cli.console import out, progress, told
 from swin_umamba.common.files import write_text
 from swin_umamba.errors import UserError
 
@@ -68,8 +66,8 @@ def evaluate(
         names = None if run is None else read_splits(run / SPLITS)[0].val
 
         def scored(folder: Path) -> Scores:
-            with Progress(console=err, transient=True) as bar:
-                task = bar.add_task(f"Scoring {escape(folder.name)}", total=None)
+            with progress() as bar:
+                task = bar.add_task(f"Scoring {folder.name}", total=None)
                 return evaluate_folder(
                     folder,
                     true,
@@ -109,7 +107,7 @@ def _table(scores: Scores) -> Table:
         for name, mean, count in scores.means(metric):
             shown = "-" if math.isnan(mean) else f"{mean:.4f}"
             empty = str(len(scores.cases) - count)
-            table.add_row(METRICS[metric], escape(name), shown, str(count), empty)
+            table.add_row(METRICS[metric], name, shown, str(count), empty)
     return table
 
 
@@ -117,14 +115,14 @@ def _differences(differences: list[Difference], first: Path, second: Path) -> Ta
     from swin_umamba.evaluate import METRICS
 
     names = (first.name, second.name) if first.name != second.name else (str(first), str(second))
-    table = Table(title=escape(" minus ".join(names)))
+    table = Table(title=" minus ".join(names))
     for column in ("metric", "class", "difference", "95 % interval", "cases"):
         table.add_column(column, justify="left" if column in ("metric", "class") else "right")
     for d in differences:
         mark = " *" if d.clear else ""
         table.add_row(
             METRICS[d.metric],
-            escape(d.name),
+            d.name,
             f"{d.mean:+.4f}{mark}",
             f"{d.low:+.4f} to {d.high:+.4f}",
             str(d.cases),

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from swin_umamba.cli.console import err, out, told
 from swin_umamba.errors import UserError
@@ -55,7 +54,7 @@ def export(
             error = _write(source, output, kind, last, backend, device)
     size = output.stat().st_size / 1e6
     out.print(
-        f"{escape(str(output))}: {size:.1f} MB, logits within {error:.1g} of the model's",
+        f"{output}: {size:.1f} MB, logits within {error:.1g} of the model's",
         soft_wrap=True,
     )
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shlex
 
-from swin_umamba.cli.console import err, out
+from swin_umamba.cli.console import out, problem
 from swin_umamba.nnunet import TRAINER_FOLDER
 
 VARIABLE = "nnUNet_extTrainer"
@@ -21,6 +21,8 @@ def nnunet_path() -> None:
     own = str(TRAINER_FOLDER)
     others = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path.strip()]
     paths = os.pathsep.join([*(path for path in others if path != own), own])
-    out.print(f"export {VARIABLE}={shlex.quote(paths)}", soft_wrap=True, markup=False)
+    out.print(f"export {VARIABLE}={shlex.quote(paths)}", soft_wrap=True)
     if importlib.util.find_spec("nnunetv2") is None:
-        err.print("[yellow]warning:[/] nnunetv2 is not installed here: pip install nnunetv2")
+        problem(
+            "nnunetv2 is not installed here: pip install nnunetv2", word="warning", style="yellow"
+        )

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 
-from swin_umamba.cli.console import err, out, told
+from swin_umamba.cli.console import out, problem, progress, told
 
 
 def predict(
@@ -60,7 +58,7 @@ def predict(
     with told():
         from swin_umamba.inference.files import Extras, predict_files
 
-        with Progress(console=err, transient=True) as bar:
+        with progress() as bar:
             task = bar.add_task("Predicting", total=None)
             outcome = predict_files(
                 run,
@@ -77,8 +75,8 @@ def predict(
             )
     already = f", {len(outcome.skipped)} were there already" if outcome.skipped else ""
     anew = f", {len(outcome.redone)} of them anew: their images changed" if outcome.redone else ""
-    out.print(f"{len(outcome.done)} masks in {escape(str(output))}{anew}{already}", soft_wrap=True)
+    out.print(f"{len(outcome.done)} masks in {output}{anew}{already}", soft_wrap=True)
     for name, reason in outcome.failed.items():
-        err.print(f"[bold red]{escape(name)}:[/] {escape(reason)}", soft_wrap=True)
+        problem(reason, word=name)
     if outcome.failed:
         raise typer.Exit(1)

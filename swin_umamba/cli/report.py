@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import Progress
 
-from swin_umamba.cli.console import err, out, told
+from swin_umamba.cli.console import out, progress, told
 
 
 def report(
@@ -33,7 +31,7 @@ def report(
     with told():
         from swin_umamba.report import write_report
 
-        with Progress(console=err, transient=True) as bar:
+        with progress() as bar:
             task = bar.add_task("Reading", total=None)
 
             def show(what: str, done: int, total: int) -> None:
@@ -47,4 +45,4 @@ def report(
                 device=device,
                 on_progress=show,
             )
-    out.print(f"Report: {escape(str(page))}", soft_wrap=True)
+    out.print(f"Report: {page}", soft_wrap=True)

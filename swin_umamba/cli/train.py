@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from typer.core import TyperCommand
 
 from swin_umamba.cli.console import err, out, told
+from swin_umamba.cli.training_bar import TrainingBar, clock
 from swin_umamba.errors import UserError
 
 if TYPE_CHECKING:
-    from swin_umamba.train import Progress as TrainProgress
     from swin_umamba.train import TrainConfig
 
-RECENT = 0.95  # weight of what was shown before in the shown speed
+
+class Train(TyperCommand):
+    """A command whose option --folds takes as many words as follow it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args)
 
 
 def train(
@@ -132,28 +137,28 @@ def train(
                 threads=4,
             )
         _say_what(prepared.config, len(prepared.train_cases.volumes), prepared.val_cases.volumes)
-        with _bar() as bar:
-            result = train_prepared(prepared, run, resume=resume, on_progress=_Shown(bar))
+        with TrainingBar() as bar:
+            result = train_prepared(prepared, run, resume=resume, on_progress=bar)
         if not world.main:
             return
         save_curves(run / CURVES, result.records)
     if result.pretrained is not None:
         said = f"Started from {settings.pretrained}: {result.pretrained.summary()}"
-        out.print(escape(said), soft_wrap=True)
+        out.print(said, soft_wrap=True)
     best = "no case to score" if result.best_dsc is None else f"best DSC {result.best_dsc:.4f}"
     steps = sum(record["step"] for record in result.records)
     waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
     out.print(
-        f"{best} after {len(result.records)} iterations, {_clock(result.seconds)};"
+        f"{best} after {len(result.records)} iterations, {clock(result.seconds)};"
         f" {waited:.1%} of the steps' time went by waiting for data"
     )
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
         out.print(f"{skipped} steps were skipped: log.jsonl says why")
     if result.stopped:
-        command = f"swin-umamba train {dataset} {run} --resume"
-        out.print(f"Stopped as asked. Go on: {escape(command)}", soft_wrap=True)
-    out.print(f"Run: {escape(str(run))}", soft_wrap=True)
+        command = shlex.join(["swin-umamba", "train", str(dataset), str(run), "--resume"])
+        out.print(f"Stopped as asked. Go on: {command}", soft_wrap=True)
+    out.print(f"Run: {run}", soft_wrap=True)
 
 
 def _start(values: dict[str, Any]) -> TrainConfig:
@@ -196,43 +201,3 @@ def _say_what(config: TrainConfig, train_cases: int, val_cases: list[Any]) -> No
         f"{config.model}: {train_cases} cases to train on, {len(val_cases)} to validate, patches"
         f" {height}x{width}, batches of {config.batch_size}, {config.num_classes} classes"
     )
-
-
-def _bar() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TextColumn("loss {task.fields[loss]}"),
-        TextColumn("DSC {task.fields[dsc]}"),
-        TextColumn("{task.fields[speed]} images/s"),
-        TextColumn("{task.fields[left]} left"),
-        console=out,
-    )
-
-
-class _Shown:
-    """Shows each progress in a bar, its speed smoothed."""
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar = bar
-        self.task = bar.add_task("Training", total=1.0, loss="-", dsc="-", speed="-", left="-")
-        self.speed: float | None = None
-
-    def __call__(self, progress: TrainProgress) -> None:
-        before = progress.images_per_second if self.speed is None else self.speed
-        self.speed = RECENT * before + (1 - RECENT) * progress.images_per_second
-        self.bar.update(
-            self.task,
-            completed=progress.done,
-            loss="skipped" if progress.loss is None else f"{progress.loss:.3f}",
-            dsc="-" if progress.dsc is None else f"{progress.dsc:.3f}",
-            speed=f"{self.speed:.1f}",
-            left=_clock(progress.seconds_left),
-        )
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02}"

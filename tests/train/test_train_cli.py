@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from swin_umamba import Predictor
 from swin_umamba.cli import app
+from swin_umamba.cli.training_bar import TrainingBar
 from swin_umamba.data import read_splits
 from swin_umamba.data.prepare.plan import Plan
 from swin_umamba.runs.folder import read_log
@@ -84,8 +84,9 @@ def test_stopping_and_going_on(
 ) -> None:
     run = tmp_path / "run"
     assert _run(dataset, tmp_path / "whole", *SHORT).exit_code == 0
-    shown = importlib.import_module("swin_umamba.cli.train")._Shown
-    monkeypatch.setattr(shown, "__call__", lambda self, progress: signalled_at(2, 2)(progress))
+    monkeypatch.setattr(
+        TrainingBar, "__call__", lambda self, progress: signalled_at(2, 2)(progress)
+    )
     # --resume starts a run where there is none, so that a scheduler needs one command.
     result = _run(dataset, run, *SHORT, "--resume")
     assert result.exit_code == 0, result.output

@@ -1,0 +1,68 @@
+"""The progress bar of a training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn
+
+from swin_umamba.cli.console import Words, out, progress
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from swin_umamba.train import Progress
+
+RECENT = 0.95  # weight of what was shown before in the shown speed
+
+
+class TrainingBar:
+    """A context manager; to be called with each progress. The speed that it shows is smoothed."""
+
+    def __init__(self, description: str = "Training") -> None:
+        self._bar = progress(
+            SpinnerColumn(),
+            Words("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            Words("loss {task.fields[loss]}"),
+            Words("DSC {task.fields[dsc]}"),
+            Words("{task.fields[speed]} images/s"),
+            Words("{task.fields[left]} left"),
+            console=out,
+            transient=False,
+        )
+        self._task = self._bar.add_task(
+            description, total=1.0, loss="-", dsc="-", speed="-", left="-"
+        )
+        self._speed: float | None = None
+
+    def __enter__(self) -> TrainingBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        before = progress.images_per_second if self._speed is None else self._speed
+        self._speed = RECENT * before + (1 - RECENT) * progress.images_per_second
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            loss="skipped" if progress.loss is None else f"{progress.loss:.3f}",
+            dsc="-" if progress.dsc is None else f"{progress.dsc:.3f}",
+            speed=f"{self._speed:.1f}",
+            left=clock(progress.seconds_left),
+        )
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, as 3:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02}"
