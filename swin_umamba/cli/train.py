@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,7 +39,8 @@ def train(
     fold: Annotated[str | None, typer.Option(help="0 to 4, or all; 0 by default.")] = None,
     splits: Annotated[Path | None, typer.Option(help="Splits in nnU-Net's form.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="JSON file of further numbers, as config.json of a run.")
+        Path | None,
+        typer.Option(help="JSON or YAML file of settings, as config.json of a run."),
     ] = None,
     setting: Annotated[
         list[str] | None,
@@ -99,6 +99,7 @@ def train(
     with told():
         from swin_umamba.drawing.plots import save_curves
         from swin_umamba.runs.folder import CURVES, holds_run, require_free
+        from swin_umamba.runs.settings import load_settings, parse_settings
         from swin_umamba.train import prepare, read_run, train_prepared
         from swin_umamba.train.world import World
 
@@ -115,8 +116,8 @@ def train(
                 if value is not None:
                     raise UserError(f"{name} is that of the run that --resume goes on with")
         try:
-            written = {} if config is None else _object(config)
-            values = {**written, **_settings(setting or []), **given}
+            written = {} if config is None else load_settings(config)
+            values = {**written, **parse_settings(setting or []), **given}
             settings = (started or _start(values)).changed(values)
         except ValueError as error:
             raise UserError(str(error)) from error
@@ -169,30 +170,6 @@ def _start(values: dict[str, Any]) -> TrainConfig:
         return TrainConfig()
     chosen = {name: values[name] for name in ("model", "pretrained") if name in values}
     return preset_config(values["preset"], **chosen)
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds {type(values).__name__}, expected a JSON object")
-    return values
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """Fields from NAME=VALUE; a value that is no JSON is a string."""
-    values = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise UserError(f"--set: got {pair!r}, expected NAME=VALUE")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
 
 
 def _say_what(config: TrainConfig, train_cases: int, val_cases: list[Any]) -> None:

@@ -9,25 +9,41 @@ import subprocess
 from datetime import datetime, timezone
 from pathlib import Path
 
+from swin_umamba.common.jsons import load_object
 from swin_umamba_ops import __main__ as ops
 
 PACKAGES = ("monai", "numpy", "scipy", "safetensors")
 
 
-def describe() -> dict[str, str]:
-    """Facts by their names, ready to be shown; the time is UTC."""
+PROCESSES = "processes"
+"""The fact that says how many processes trained together."""
+
+
+def describe(processes: int | None = None) -> dict[str, str]:
+    """Facts by their names, ready to be shown; the time is UTC.
+
+    processes: how many train together, where it is a training.
+    """
+    together = {} if processes is None else {PROCESSES: str(processes)}
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         **dict(ops.versions()),
         **{name: _version(name) for name in PACKAGES},
         "commit": commit(),
         **dict(ops.devices()),
+        **together,
     }
 
 
-def describe_json() -> str:
+def describe_json(processes: int | None = None) -> str:
     """`describe` as a JSON object."""
-    return json.dumps(describe(), indent=2) + "\n"
+    return json.dumps(describe(processes), indent=2) + "\n"
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Read what `describe_json` wrote. Raises UserError, naming the file, if it is damaged."""
+    facts = load_object(path, "an environment")
+    return {name: str(value) for name, value in facts.items()}
 
 
 def commit(folder: Path = Path(__file__).parents[1]) -> str:

@@ -6,36 +6,54 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from errno import EDQUOT, EIO, ENAMETOOLONG, ENOSPC
 from pathlib import Path
 
+from swin_umamba.common.partial import followed, partial_file, private_file, written_through
 from swin_umamba.errors import UserError
 
 _BLOCK = 1 << 20  # bytes
+_PLAIN = {
+    ENOSPC: "the disk is full",
+    EDQUOT: "the quota of this user or folder is used up",
+    EIO: "the disk, or the network to it, fails",
+    ENAMETOOLONG: "shorten the name",
+}
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it becomes `path` at the end, or is gone after an error.
+def replacing(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
+    """A path to write to; it becomes `path` at the end, or is gone after an error.
 
-    It ends as `path` does, for libraries that go by the suffix. Missing folders are made.
+    It lies beside `path`, under a name that no other process uses, and ends as `path` does, for
+    libraries that go by the suffix. A symbolic link stays one: the file that it leads to is
+    replaced. FIFOs and devices, /dev/stdout among them, are never replaced: they are written to at
+    the end. What is written is on disk before it takes the place of `path`. make_folder: missing
+    folders are made.
+
+    Raises UserError, naming `path`, if it cannot be written; whatever else is raised meanwhile goes
+    on as it is.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = followed(path)
+        if written_through(target):
+            with private_file(target) as partial:
+                yield partial
+                _append(partial, target)
+            return
+        if make_folder:
+            _make(target.parent)
+        with partial_file(target) as partial:
+            mode = partial.stat().st_mode
+            yield partial
+            # Some libraries replace the file by one that nobody else may read.
+            if partial.stat().st_mode != mode:
+                partial.chmod(mode)
+            to_disk(partial)
+            partial.replace(target)
     except OSError as error:
-        raise UserError(f"cannot make the folder {path.parent}: {error.strerror}") from error
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
-    try:
-        partial.touch()
-        mode = partial.stat().st_mode
-        yield partial
-        # Some libraries replace the file by one that nobody else may read.
-        partial.chmod(mode)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {told_reason(error)}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -59,6 +77,18 @@ def written_by_torch(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {reason}") from error
 
 
+def to_disk(path: Path) -> None:
+    """Wait until the disk has a file's content. Raises OSError, as on a full or failing disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def told_reason(error: OSError) -> str:
+    """What went wrong in the system's words, and in plain ones where those are not."""
+    plain = _PLAIN.get(error.errno or 0)
+    return (error.strerror or str(error)) + ("" if plain is None else f" ({plain})")
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """A file's SHA-256, in hexadecimal."""
     digest = hashlib.sha256()
@@ -80,3 +110,19 @@ def cache_dir() -> Path:
     else:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "swin-umamba"
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {told_reason(error)}") from error
+
+
+def _append(source: Path, target: Path) -> None:
+    """Copy a file's content into what cannot be replaced."""
+    with suppress(ValueError):  # a stdout that is closed
+        sys.stdout.flush()
+    with source.open("rb") as content, target.open("ab") as stream:
+        while block := content.read(_BLOCK):
+            stream.write(block)

@@ -8,7 +8,6 @@ the last state.pt are there: in their place, or waiting to be moved there.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +15,8 @@ from typing import Any
 
 import torch
 
-from swin_umamba.common.files import replacing, sha256, written_by_torch
+from swin_umamba.common.files import replacing, sha256, told_reason, written_by_torch
+from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.folder import STATE
@@ -66,8 +66,7 @@ class Checkpoints:
                 self._move(pending, self.folder / name)
             else:
                 pending.unlink()
-        for partial in self.folder.glob(".*.partial.*"):
-            partial.unlink()
+        sweep(self.folder, alone=True)
 
     def load(self) -> State | None:
         """The last checkpoint's state, on the CPU; None if there is none.
@@ -102,15 +101,12 @@ class Checkpoints:
 
     def _write_weights(self, path: Path, model: SegmentationModel) -> str:
         save_weights(model, path)
-        _to_disk(path)
         return sha256(path)
 
     def _write_state(self, state: State) -> None:
         path = self.folder / STATE
-        with replacing(path) as partial:
-            with written_by_torch(path):
-                torch.save(state, partial)
-            _to_disk(partial)
+        with replacing(path) as partial, written_by_torch(path):
+            torch.save(state, partial)
 
     def _read_state(self) -> State | None:
         path = self.folder / STATE
@@ -129,9 +125,4 @@ class Checkpoints:
         try:
             source.replace(target)
         except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror}") from error
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+            raise UserError(f"cannot write {target}: {told_reason(error)}") from error

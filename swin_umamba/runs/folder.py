@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
-from swin_umamba.common.files import write_text
+from swin_umamba.common.files import told_reason, write_text
+from swin_umamba.common.jsons import load_object
+from swin_umamba.common.locks import LOCK, locked
+from swin_umamba.common.partial import is_partial, sweep
 from swin_umamba.errors import UserError
-from swin_umamba.runs.config import CHANGEABLE
+from swin_umamba.runs.config import CHANGEABLE, TrainConfig
+from swin_umamba.runs.log import LOG as LOG
+from swin_umamba.runs.log import Record as Record
+from swin_umamba.runs.log import read_log as read_log
 
 CONFIG = "config.json"
 PLAN = "plan.json"
 SPLITS = "splits.json"
 ENVIRONMENT = "environment.json"
+POSTPROCESSING = "postprocessing.json"  # what was found on validation cases to help
 PRETRAINED = "pretrained.json"  # what became of every tensor of the weights to start from
-LOG = "log.jsonl"
 WEIGHTS = "model.safetensors"  # the last
 BEST = "best.safetensors"
 STATE = "state.pt"
-LOCK = ".lock"
 CURVES = "curves.png"
 PICTURE = "picture.png"
-
-Record = dict[str, Any]
 
 
 def holds_run(folder: Path) -> bool:
@@ -40,7 +43,7 @@ def require_free(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, expected a folder for the run")
     if folder.is_dir():
-        found = {path.name for path in folder.iterdir() if ".partial." not in path.name}
+        found = {path.name for path in folder.iterdir() if not is_partial(path.name)}
         if CONFIG in found and LOG in found:
             raise UserError(
                 f"{folder} already holds files of a run; name another folder, or resume it"
@@ -62,7 +65,7 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        config_json: str,
+        config: TrainConfig,
         files: Mapping[str, str] | None = None,
         *,
         resume: bool = False,
@@ -72,16 +75,18 @@ class RunFolder:
         elif not holds_run(path):
             raise UserError(f"cannot resume: {path} holds no {CONFIG}")
         self.path = path
-        self._lock = _locked(path)
+        self._held = ExitStack()
+        self._held.enter_context(locked(path, "training run"))
         self._log = -1
         try:
+            sweep(path, alone=True)
             if resume:
-                _require_same(path / CONFIG, config_json)
+                _require_same(path / CONFIG, config)
             else:
                 require_free(path)  # another process may have used it until a moment ago
                 for name, text in (files or {}).items():
                     write_text(path / name, text)
-            write_text(path / CONFIG, config_json)
+            write_text(path / CONFIG, config.to_json())
             self._open_log()
         except BaseException:
             self.close()
@@ -102,16 +107,18 @@ class RunFolder:
         if self._log >= 0:
             os.close(self._log)
             self._log = -1
-        self._lock.close()
+        self._held.close()
 
     def log(self, record: Record) -> None:
         """Add a line; the system has it when this returns."""
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         try:
+            if os.fstat(self._log).st_nlink == 0:
+                raise UserError(f"{self.path / LOG} was removed while the run was going on")
             while line:
                 line = line[os.write(self._log, line) :]
         except OSError as error:
-            raise UserError(f"cannot write {self.path / LOG}: {error.strerror}") from error
+            raise UserError(f"cannot write {self.path / LOG}: {told_reason(error)}") from error
 
     def cut_log(self, iteration: int) -> list[Record]:
         """Drop the lines after an iteration, half a line of a killed run too. Returns the rest."""
@@ -127,61 +134,24 @@ class RunFolder:
             self._log = os.open(self.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             self._log = -1
-            raise UserError(f"cannot write {self.path / LOG}: {error.strerror}") from error
+            raise UserError(f"cannot write {self.path / LOG}: {told_reason(error)}") from error
 
 
-def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
-    """A run's records up to an iteration, in their order; half a line at the end does not count.
-
-    Raises UserError, naming the file, if it cannot be read or an earlier line is damaged.
-    """
-    path = folder / LOG
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            break
-        try:
-            record = json.loads(line)
-            if iteration is not None and record["iteration"] > iteration:
-                break
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{path} is damaged in line {number}: {error}") from error
-        records.append(record)
-    return records
-
-
-def _require_same(path: Path, config_json: str) -> None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot resume: {path} cannot be read: {error}") from error
-    wanted = json.loads(config_json)
-    changed = sorted(
+def _require_same(path: Path, config: TrainConfig) -> None:
+    """Compare what both know: a field that came later is no difference."""
+    found = TrainConfig.load(path)
+    written = TrainConfig.migrated(load_object(path, "a config"))
+    changed = [
         name
-        for name in wanted.keys() | found.keys()
-        if wanted.get(name) != found.get(name) and name not in CHANGEABLE
-    )
+        for name in sorted(written.keys() - CHANGEABLE)
+        if _as_json(getattr(found, name)) != _as_json(getattr(config, name))
+    ]
     if changed:
-        told = ", ".join(f"{n} is {found.get(n)!r}, not {wanted.get(n)!r}" for n in changed)
+        told = ", ".join(
+            f"{n} is {getattr(found, n)!r}, not {getattr(config, n)!r}" for n in changed
+        )
         raise UserError(f"cannot resume: in {path} {told}")
 
 
-def _locked(folder: Path) -> TextIO:
-    """An open file that keeps other processes out of the folder until it is closed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK).open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if isinstance(error, BlockingIOError):
-            raise UserError(f"{folder} is in use by another training run") from error
-        raise UserError(f"cannot lock {folder / LOCK}: {error.strerror}") from error
-    return file
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))

@@ -21,7 +21,8 @@ from swin_umamba.data import (
 from swin_umamba.data.datasets.splits import splits_json
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
-from swin_umamba.runs.folder import CONFIG, ENVIRONMENT, PLAN, SPLITS
+from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS
+from swin_umamba.runs.run import Run
 from swin_umamba.train.loop import Progress, TrainResult, train
 from swin_umamba.train.world import World
 
@@ -115,7 +116,4 @@ def train_prepared(
 
 def read_run(folder: Path) -> TrainConfig:
     """The config of a run. Raises UserError if the folder holds none."""
-    try:
-        return TrainConfig.from_json((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is no training run: {error}") from error
+    return Run.open(folder).config

@@ -18,10 +18,9 @@ from swin_umamba.runs.folder import (
     BEST,
     PRETRAINED,
     WEIGHTS,
-    Record,
     RunFolder,
-    read_log,
 )
+from swin_umamba.runs.log import Record, read_log
 from swin_umamba.train.board import Board
 from swin_umamba.train.schedule import Clock
 from swin_umamba.train.stepping import Stepper
@@ -113,9 +112,7 @@ def train(
             report = stepper.model.pretrained_report
             if report is not None:
                 files = {**(files or {}), PRETRAINED: report.to_json()}
-            run_folder = stack.enter_context(
-                RunFolder(folder, config.to_json(), files, resume=resume)
-            )
+            run_folder = stack.enter_context(RunFolder(folder, config, files, resume=resume))
         validation = Validation(
             val_cases, config, world, folder=folder, overlays=overlays if world.main else 0
         )

@@ -113,7 +113,7 @@ def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> No
         (("--config", tmp_path / "none.json"), "none.json cannot be read"),
         (("--set", "lr"), "--set: got 'lr', expected NAME=VALUE"),
         (("--set", "eps=-1"), "eps: got -1, expected above 0"),
-        (("--set", "model_options.width=1"), "cannot build the model"),
+        (("--set", "model_options.width=1"), "model_options: got width"),
         (("--model", "unet"), "got 'unet', expected one of swin_umamba"),
         (("--pretrained", tmp_path / "none.pth"), "none.pth"),
         (("--fold", "7"), "fold: got '7'"),

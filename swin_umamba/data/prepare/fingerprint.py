@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from swin_umamba.common.records import record
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case
 
 # As nnU-Net: so many foreground pixels of each case speak for its intensities.
 SAMPLES_PER_CASE = 10_000
 
 
-@dataclass(frozen=True)
+@record
 class Intensity:
     """One channel's intensities on the foreground of the whole dataset, in the files' unit."""
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,16 @@ from swin_umamba.data.io.raw import RawImage
 from swin_umamba.data.prepare.fingerprint import Intensity
 from swin_umamba.errors import UserError
 
-SCHEMES = ("zscore", "ct", "rgb_to_0_1", "none")
+Scheme = Literal["zscore", "ct", "rgb_to_0_1", "none"]
 
 
-def scheme_of(channel_name: str) -> str:
+def scheme_of(channel_name: str) -> Scheme:
     """The scheme that nnU-Net takes for a channel of that name, in any case of letters.
 
     CT and rgb_to_0_1 have their own, noNorm is none, and all others, R, G and B among them, are
     z-scored.
     """
-    named = {"ct": "ct", "rgb_to_0_1": "rgb_to_0_1", "nonorm": "none"}
+    named: dict[str, Scheme] = {"ct": "ct", "rgb_to_0_1": "rgb_to_0_1", "nonorm": "none"}
     return named.get(channel_name.casefold(), "zscore")
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from swin_umamba.common.files import write_text
+from swin_umamba.common.records import Count, Listed, Positive, Record, nested, record
 from swin_umamba.data.datasets.dataset import Dataset, require_channels
 from swin_umamba.data.io.raw import RawImage, RawLabels, classes_of
 from swin_umamba.data.prepare.fingerprint import Fingerprint, Intensity, take_fingerprint
-from swin_umamba.data.prepare.normalization import SCHEMES, normalize_image, scheme_of
+from swin_umamba.data.prepare.normalization import Scheme, normalize_image, scheme_of
 from swin_umamba.data.prepare.resampling import resample_image, resample_labels
 from swin_umamba.errors import UserError
 
@@ -25,45 +22,60 @@ MIN_SIDE, MAX_SIDE, MULTIPLE = 64, 512, 32
 SAME_SPACING = 0.01
 
 
-@dataclass(frozen=True)
-class Plan:
+Label = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
+
+
+@record
+class Plan(Record):
     """Everything that treats a new image as training did; plan.json of a run.
 
     files_per_image, labels, values, ignore_label, file_ending: as in Dataset. normalization: one
     name a channel, see `data.normalization`. intensities: of the training cases' foreground, one
     a channel. axis: of (Z, H, W), the one that is sliced along. spacing: in-plane (rows, columns),
     to which slices are resampled. patch_size: (height, width), proposed for training.
+    crop_to_nonzero: whether images are cropped to what is not zero before anything else.
+    mask_normalization: for each channel, whether its statistics are of what is not zero alone;
+    empty for no channel. regions: the label values of each output, where outputs are sigmoid heads
+    of overlapping regions, and regions_class_order the value that each writes, later ones over
+    earlier ones; None for classes that exclude each other. batch_size: proposed for training.
     """
 
+    WHAT: ClassVar[str] = "plan"
+    SCHEMA: ClassVar[int] = 2  # 1 had no number, and all but what has a default here
+
     dataset: str
-    channel_names: tuple[str, ...]
-    files_per_image: int
-    labels: dict[str, int]
-    values: tuple[int, ...]
-    ignore_label: int | None
+    channel_names: Annotated[tuple[str, ...], Listed]
+    files_per_image: Count
+    labels: dict[str, Label]
+    values: Annotated[tuple[Label, ...], Listed]
+    ignore_label: Label | None
     file_ending: str
-    normalization: tuple[str, ...]
-    intensities: tuple[Intensity, ...]
-    axis: int
-    spacing: tuple[float, float]
-    patch_size: tuple[int, int]
+    normalization: Annotated[tuple[Scheme, ...], Listed]
+    intensities: Annotated[tuple[Annotated[Intensity, nested(Intensity)], ...], Listed]
+    axis: Annotated[int, Field(ge=0, le=2)]
+    spacing: Annotated[tuple[Positive, Positive], Listed]
+    patch_size: Annotated[tuple[Count, Count], Listed]
+    crop_to_nonzero: bool = False
+    mask_normalization: Annotated[tuple[bool, ...], Listed] = ()
+    regions: Annotated[tuple[Annotated[tuple[Label, ...], Listed], ...], Listed] | None = None
+    regions_class_order: Annotated[tuple[Label, ...], Listed] | None = None
+    batch_size: Count | None = None
 
     def __post_init__(self) -> None:
         channels = len(self.channel_names)
+        if channels < 1:
+            raise ValueError("channel_names: got none, expected one or more")
         for name in ("normalization", "intensities"):
             if len(getattr(self, name)) != channels:
                 raise ValueError(f"{name}: got {len(getattr(self, name))}, expected {channels}")
-        for scheme in self.normalization:
-            if scheme not in SCHEMES:
-                raise ValueError(f"normalization: got {scheme!r}, expected {', '.join(SCHEMES)}")
-        if self.axis not in (0, 1, 2):
-            raise ValueError(f"axis: got {self.axis!r}, expected 0, 1 or 2")
-        if len(self.spacing) != 2 or min(self.spacing) <= 0:
-            raise ValueError(f"spacing: got {self.spacing!r}, expected two numbers above 0")
-        if len(self.patch_size) != 2 or min(self.patch_size) < 1:
-            raise ValueError(f"patch_size: got {self.patch_size!r}, expected two sizes")
+        if len(self.mask_normalization) not in (0, channels):
+            raise ValueError(
+                f"mask_normalization: got {len(self.mask_normalization)}, expected {channels}"
+            )
         if len(self.values) != len(self.labels) or len(self.values) < 2:
             raise ValueError(f"values: got {self.values!r}, expected one for each label")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError(f"values: got {self.values!r}, expected each once")
 
     @property
     def in_channels(self) -> int:
@@ -126,36 +138,6 @@ class Plan:
         h, w = (max(round(n * ratio), 1) for n, ratio in zip(sizes, ratios, strict=True))
         return h, w
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """Read what `to_json` wrote. Raises ValueError for anything else."""
-        facts = json.loads(text)
-        fields = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(facts, dict) or set(facts) != fields:
-            raise ValueError(f"plan: expected a JSON object with {', '.join(sorted(fields))}")
-        try:
-            for name in ("channel_names", "values", "normalization", "spacing", "patch_size"):
-                facts[name] = tuple(facts[name])
-            facts["intensities"] = tuple(Intensity(**entry) for entry in facts["intensities"])
-            return cls(**facts)
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"plan: a value is of the wrong type: {error}") from error
-
-    def save(self, path: Path) -> None:
-        """Write `to_json`, whole or not at all."""
-        write_text(path, self.to_json())
-
-    @classmethod
-    def load(cls, path: Path) -> Plan:
-        """Read a plan.json. Raises UserError, naming the file, if it is missing or damaged."""
-        try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as a plan: {error}") from error
-
 
 def make_plan(
     dataset: Dataset,
@@ -163,7 +145,7 @@ def make_plan(
     fingerprint: Fingerprint | None = None,
     axis: int | None = None,
     patch_size: tuple[int, int] | None = None,
-    normalization: tuple[str, ...] | None = None,
+    normalization: tuple[Scheme, ...] | None = None,
 ) -> Plan:
     """Decide by nnU-Net's rules what is not given.
 

@@ -4,49 +4,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.networks.layers.simplelayers import GaussianFilter
 from monai.transforms.intensity.array import AdjustContrast
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-Range = tuple[float, float]
+from swin_umamba.common.records import Listed, Positive, Record, Share, record
+
+Degrees = Annotated[float, Field(ge=0, le=360)]
+_Size = Annotated[float, Field(ge=0)]
+Range = Annotated[tuple[_Size, _Size], Listed]
+PositiveRange = Annotated[tuple[Positive, Positive], Listed]
 
 
-@dataclass(frozen=True)
-class Augmentation:
+@record
+class Augmentation(Record):
     """How often each change is made to a patch, and how far it goes; the defaults are nnU-Net's.
 
     `p_...` is the probability for a patch, `..._channel` then that for each of its channels.
     Ranges around 1 (brightness, contrast, gamma) are drawn below or above 1 with even odds.
     """
 
-    p_rotation: float = 0.2
-    rotation: float = 180.0  # degrees to either side
-    rotation_oblong: float = 15.0  # of patches with a side over 1.5 times the other
-    p_scaling: float = 0.2
-    scaling: Range = (0.7, 1.4)  # of the region shown in the patch: above 1 zooms out
-    p_noise: float = 0.1
+    WHAT: ClassVar[str] = "augmentation"
+
+    p_rotation: Share = 0.2
+    rotation: Degrees = 180.0  # degrees to either side
+    rotation_oblong: Degrees = 15.0  # of patches with a side over 1.5 times the other
+    p_scaling: Share = 0.2
+    scaling: PositiveRange = (0.7, 1.4)  # of the region shown in the patch: above 1 zooms out
+    p_noise: Share = 0.1
     noise: Range = (0.0, 0.1)  # deviation
-    p_blur: float = 0.2
-    p_blur_channel: float = 0.5
+    p_blur: Share = 0.2
+    p_blur_channel: Share = 0.5
     blur: Range = (0.5, 1.0)  # deviation in pixels
-    p_brightness: float = 0.15
+    p_brightness: Share = 0.15
     brightness: Range = (0.75, 1.25)  # factor
-    p_contrast: float = 0.15
+    p_contrast: Share = 0.15
     contrast: Range = (0.75, 1.25)  # factor of the distance to the mean, within the old range
-    p_low_resolution: float = 0.25
-    p_low_resolution_channel: float = 0.5
-    low_resolution: Range = (0.5, 1.0)  # factor of the size in between
-    p_gamma_inverted: float = 0.1  # of the negative; mean and deviation are kept in both
-    p_gamma: float = 0.3
-    gamma: Range = (0.7, 1.5)  # exponent
-    p_mirror: float = 0.5  # for each of the two axes
+    p_low_resolution: Share = 0.25
+    p_low_resolution_channel: Share = 0.5
+    low_resolution: PositiveRange = (0.5, 1.0)  # factor of the size in between
+    p_gamma_inverted: Share = 0.1  # of the negative; mean and deviation are kept in both
+    p_gamma: Share = 0.3
+    gamma: PositiveRange = (0.7, 1.5)  # exponent
+    p_mirror: Share = 0.5  # for each of the two axes
+
+    def __post_init__(self) -> None:
+        for name in self.field_names():
+            value = getattr(self, name)
+            if isinstance(value, tuple) and value[0] > value[1]:
+                raise ValueError(f"{name}: got {value}, expected the lower number first")
 
 
 def draw_matrix(

@@ -1,0 +1,98 @@
+"""JSON from files, whoever wrote them: decoded, bounded and checked in one place."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from swin_umamba.errors import UserError
+
+MAX_BYTES = 512 << 20
+MAX_DEPTH = 64
+"""How deeply lists and objects may be nested: beyond any file of ours, below Python's own limit."""
+
+
+def parse_json(content: str | bytes) -> Any:
+    """The value that JSON text holds: UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises ValueError for anything else, for NaN, infinities and numbers out of a float's range,
+    for text that is no valid Unicode, and for nesting beyond MAX_DEPTH.
+    """
+    if isinstance(content, bytes):
+        content = content.decode(json.detect_encoding(content))
+    content = content.removeprefix("\ufeff")
+    try:
+        value = json.loads(content, parse_float=_finite, parse_constant=_refused)
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from error
+    if content.count("[") + content.count("{") > MAX_DEPTH or "\\u" in content:
+        _check(value)
+    return value
+
+
+def load_json(path: str | os.PathLike[str], what: str) -> Any:
+    """The value that a JSON file holds, read by `parse_json`.
+
+    what: what the file is read as, for the message. Raises UserError, naming the file, if it is
+    missing, larger than MAX_BYTES, or not such JSON.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
+        return parse_json(content)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise UserError(f"{path} cannot be read as {what}: {reason}") from error
+
+
+def load_object(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """`load_json` of a file that must hold a JSON object."""
+    return json_object(load_json(path, what), f"{path} cannot be read as {what}")
+
+
+def json_object(value: Any, source: str) -> dict[str, Any]:
+    """The value, which must be a JSON object. Raises UserError, opening with `source`."""
+    if not isinstance(value, dict):
+        raise UserError(f"{source}: got {kind_of(value)}, expected a JSON object")
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls a value's type, with its article."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:30]} is out of range")
+    return value
+
+
+def _refused(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _check(value: Any) -> None:
+    """Refuse deep nesting, and text with halves of characters, which could not be written again."""
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, str):
+                item.encode()  # UnicodeEncodeError is a ValueError
+            elif isinstance(item, dict):
+                inner += [*item, *item.values()]
+            elif isinstance(item, list):
+                inner += item
+        level, depth = inner, depth + 1

@@ -1,0 +1,38 @@
+"""Locks of folders, which end with the process that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from swin_umamba.common.files import told_reason
+from swin_umamba.errors import UserError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> Iterator[None]:
+    """Keep other processes that ask for the same lock out of a folder, which is made if missing.
+
+    what: who holds it, as in "training run". wait: seconds to wait for another to end; -1: until
+    it has. name: of the lock's file, where a folder has several. The lock is this process's own: it
+    ends with it, whatever ends it, and processes forked from it do not keep it. Raises UserError
+    if the folder is in use or takes no files.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / name, timeout=wait)
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"{folder} is in use by another {what}") from error
+    except (OSError, NotImplementedError) as error:
+        reason = told_reason(error) if isinstance(error, OSError) else error
+        raise UserError(f"cannot lock {folder / name}: {reason}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,157 @@
+"""Files being written: under names of their process alone, and swept once that is dead.
+
+A partial file lies in a folder of its own beside its target, `.partial-HOST-PID-START-RANDOM`, so
+that whatever a library leaves beside the file it writes goes with it, and the length of the
+target's name is no matter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+PREFIX = ".partial-"
+# By whom: host, process, when that started; then 8 random letters.
+_OWNED = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{8}})-(\d+)-(\d+)-[0-9a-f]{{8}}")
+_OLD = re.compile(r"\.(\d+)\.partial\..+", re.DOTALL)  # as written before
+_SAFETENSORS = re.compile(r"\.tmp\w{6}")  # its own, beside a file that it writes
+_STALE = 24 * 3600.0  # seconds after which what another host began to write is given up
+_LINKS = 40  # followed at most, as Linux does
+
+
+@contextmanager
+def partial_file(target: Path) -> Iterator[Path]:
+    """A new, empty file that ends as `target` does, on its file system; gone at the end."""
+    folder = target.parent / f"{PREFIX}{_owner()}-{secrets.token_hex(4)}"
+    folder.mkdir()
+    try:
+        partial = folder / f"file{_suffix(target)}"
+        partial.touch()
+        yield partial
+    finally:
+        # A folder that cannot be removed must not hide what went wrong before.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def private_file(target: Path) -> Iterator[Path]:
+    """A new, empty file that ends as `target` does, among temporary files; gone at the end."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        partial = Path(folder) / f"file{_suffix(target)}"
+        partial.touch()
+        yield partial
+
+
+def sweep(folder: Path, *, alone: bool = False) -> None:
+    """Remove what dead processes left half written in a folder.
+
+    What a process of this host that lives is writing stays, and for a day what processes of other
+    hosts are. alone: this process holds the folder's lock, so that nobody else writes weights
+    there: what safetensors left, which names no process, goes, too.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return  # there is nothing to sweep where nothing can be listed
+    for entry in entries:
+        if _is_left(entry, alone):
+            with suppress(OSError):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink()
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of that name is one being written, or left by a process that was."""
+    return any(pattern.fullmatch(name) for pattern in (_OWNED, _OLD, _SAFETENSORS))
+
+
+def followed(path: Path) -> Path:
+    """Where a symbolic link leads in the end, even to nothing; any other path as it is.
+
+    Links of /proc, by which /dev/stdout leads to an open file, are not followed.
+    """
+    for _ in range(_LINKS):
+        if not path.is_symlink() or _in_proc(path):
+            return path
+        path = path.parent / path.readlink()
+    return path
+
+
+def written_through(path: Path) -> bool:
+    """Whether a path is written to as it is: a FIFO, a device, or another's open file."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return _in_proc(path) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+
+
+def _in_proc(path: Path) -> bool:
+    return os.path.realpath(path.parent).startswith("/proc/")
+
+
+def _suffix(target: Path) -> str:
+    """From the first of the last two dots on, as in .nii.gz; of a length that no name comes to."""
+    return "".join(target.suffixes[-2:])[-32:]
+
+
+def _owner() -> str:
+    return f"{_host()}-{os.getpid()}-{_started(os.getpid())}"
+
+
+@cache
+def _host() -> str:
+    """This host, boot and PID namespace: where a PID means one process."""
+    facts = [os.uname().nodename]
+    for path in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
+        with suppress(OSError):
+            facts.append(Path(path).read_text().strip())
+            break
+    with suppress(OSError):
+        facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return f"{zlib.crc32(' '.join(facts).encode()):08x}"
+
+
+def _started(pid: int) -> int:
+    """When a process started, in the system's ticks; 0 where that is not told."""
+    try:
+        content = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    # The second field, the program's name in brackets, may hold spaces and brackets.
+    return int(content.rpartition(")")[2].split()[19])
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _is_left(entry: os.DirEntry[str], alone: bool) -> bool:
+    if (found := _OWNED.fullmatch(entry.name)) is not None:
+        host, pid, started = found[1], int(found[2]), int(found[3])
+        if host == _host():
+            return not (_alive(pid) and _started(pid) == started)
+        with suppress(OSError):
+            return time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE
+        return False
+    if (found := _OLD.fullmatch(entry.name)) is not None:
+        return not _alive(int(found[1]))
+    return alone and _SAFETENSORS.fullmatch(entry.name) is not None

@@ -1,0 +1,158 @@
+"""Typed records: checked when they are made, and kept in JSON and YAML files with a schema number.
+
+A record is a frozen dataclass whose fields pydantic checks, strictly: no text is a number, no
+number is true or false. Dataclasses' own functions (replace, fields, asdict) work on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from typing_extensions import Self, dataclass_transform
+
+from swin_umamba.common.files import write_text
+from swin_umamba.common.jsons import json_object, load_json, parse_json
+from swin_umamba.common.record_errors import told
+from swin_umamba.errors import UserError
+
+_Class = TypeVar("_Class", bound=type)
+_Item = TypeVar("_Item")
+_RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+Listed = Strict(False)
+"""In `Annotated[tuple[...], Listed]`: a list will do, as in JSON; what it holds stays strict."""
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, Field))
+def record(cls: _Class) -> _Class:
+    """Class decorator: a frozen dataclass that raises ValueError, naming the field, for a value
+    that does not fit."""
+    made = checked_dataclass(frozen=True, config=_RULES)(cls)
+    initialise: Callable[..., None] = made.__init__
+
+    @wraps(initialise)
+    def checked(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            initialise(self, *args, **values)
+        except ValidationError as error:
+            names = (f.name for f in dataclasses.fields(made))
+            given = {**dict(zip(names, args, strict=False)), **values}
+            raise ValueError(told(error, given, schema_of(made))) from error
+
+    made.__init__ = checked  # type: ignore[method-assign]
+    return made  # type: ignore[return-value]
+
+
+@cache
+def schema_of(cls: type) -> dict[str, Any]:
+    """The JSON schema of a record's class."""
+    schema: dict[str, Any] = TypeAdapter(cls).json_schema()
+    return schema
+
+
+def nested(cls: type[_Item]) -> BeforeValidator:
+    """In `Annotated[Other, nested(Other)]`: a record within another, which may come as a dict."""
+    return BeforeValidator(lambda value: cls(**value) if isinstance(value, dict) else value)
+
+
+class Record:
+    """What every record in a file can do; for classes that `record` decorates.
+
+    SCHEMA: of the files written now. MIGRATIONS: by an older number, how that schema's values
+    become the next one's. Files that name no number are of schema 1.
+    """
+
+    WHAT: ClassVar[str]  # a word for messages
+    SCHEMA: ClassVar[int] = 1
+    MIGRATIONS: ClassVar[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """A copy with some fields set, from values as JSON has them or Python.
+
+        Raises ValueError, naming the field, if it is unknown or the value does not fit.
+        """
+        self._require_known(values)
+        return dataclasses.replace(self, **values)  # type: ignore[type-var]
+
+    def to_json(self) -> str:
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return json.dumps({"schema": self.SCHEMA, **values}, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote, or wrote in older versions; fields it lacks keep defaults.
+
+        Raises ValueError for anything but a JSON object of known fields with values that fit.
+        """
+        return cls.from_values(parse_json(text))
+
+    @classmethod
+    def from_values(cls, values: Any) -> Self:
+        """The record of values as JSON has them. Raises ValueError as `from_json`."""
+        values = cls.migrated(values)
+        cls._require_known(values)
+        return cls(**values)
+
+    @classmethod
+    def migrated(cls, values: Any) -> dict[str, Any]:
+        """Values of any schema as those of this one, without its number."""
+        if not isinstance(values, dict):
+            raise ValueError(f"{cls.WHAT}: got {type(values).__name__}, expected a JSON object")
+        found: dict[str, Any] = dict(values)
+        number = found.pop("schema", 1)
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"schema: got {number!r}, expected a whole number, at least 1")
+        if number > cls.SCHEMA:
+            raise ValueError(
+                f"schema: got {number}, expected at most {cls.SCHEMA}: a newer version of"
+                " swin-umamba wrote it, which is needed to read it"
+            )
+        for old in range(number, cls.SCHEMA):
+            if old in cls.MIGRATIONS:
+                found = cls.MIGRATIONS[old](found)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write `to_json`, whole or not at all."""
+        write_text(path, self.to_json())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file of `save`. Raises UserError, naming it, if it is missing or damaged."""
+        what = f"a {cls.WHAT}"
+        values = json_object(load_json(path, what), f"{path} cannot be read as {what}")
+        try:
+            return cls.from_values(values)
+        except ValueError as error:
+            raise UserError(f"{path} cannot be read as {what}: {error}") from error
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of the files, for editors and other programs."""
+        schema: dict[str, Any] = TypeAdapter(cls).json_schema()
+        number = {"type": "integer", "minimum": 1, "maximum": cls.SCHEMA, "default": 1}
+        return {**schema, "properties": {"schema": number, **schema["properties"]}}
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        return tuple(f.name for f in dataclasses.fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def _require_known(cls, values: Mapping[str, Any]) -> None:
+        known = cls.field_names()
+        unknown = sorted(str(name) for name in values if name not in known)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, 1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ValueError(f"{cls.WHAT}: unknown fields {', '.join(unknown)}{hint}")

@@ -1,0 +1,95 @@
+"""A run's folder, read: by prediction, export, evaluation, report, and training that goes on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from swin_umamba.common.environment import read_environment
+from swin_umamba.common.jsons import load_object
+from swin_umamba.data import Plan, Split, read_splits
+from swin_umamba.errors import UserError
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import (
+    BEST,
+    CONFIG,
+    ENVIRONMENT,
+    PLAN,
+    POSTPROCESSING,
+    SPLITS,
+    WEIGHTS,
+    holds_run,
+)
+from swin_umamba.runs.log import Record, read_log
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's folder holds; everything but the config is read when it is asked for.
+
+    All raise UserError, naming the file, for what is damaged.
+    """
+
+    folder: Path
+    config: TrainConfig
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Run:
+        """Open a run, finished or not. Raises UserError if the folder holds none."""
+        folder = Path(folder)
+        if not holds_run(folder):
+            what = "is missing" if not folder.exists() else f"holds no {CONFIG}"
+            raise UserError(f"{folder} is no training run: it {what}")
+        return cls(folder, TrainConfig.load(folder / CONFIG))
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """How images become the network's input; None if it was not trained from a dataset."""
+        path = self.folder / PLAN
+        return Plan.load(path) if path.is_file() else None
+
+    @cached_property
+    def split(self) -> Split | None:
+        """Which cases it trained on and validated; None if it was not trained from a dataset."""
+        path = self.folder / SPLITS
+        return read_splits(path)[0] if path.is_file() else None
+
+    @cached_property
+    def environment(self) -> dict[str, str] | None:
+        """With what and on what it was trained, see `common.environment`; None if not told."""
+        path = self.folder / ENVIRONMENT
+        return read_environment(path) if path.is_file() else None
+
+    @cached_property
+    def postprocessing(self) -> dict[str, Any] | None:
+        """What postprocessing.json holds; None if there is none."""
+        path = self.folder / POSTPROCESSING
+        return load_object(path, "postprocessing") if path.is_file() else None
+
+    def log(self) -> list[Record]:
+        """The records of its iterations so far."""
+        return read_log(self.folder)
+
+    def weights(self, checkpoint: str = "best") -> Path:
+        """The file of weights: "best" by validation, or the last where none was validated; "last".
+
+        Raises UserError if there is none, ValueError for another word.
+        """
+        if checkpoint not in ("best", "last"):
+            raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")
+        names = (BEST, WEIGHTS) if checkpoint == "best" else (WEIGHTS,)
+        for name in names:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise UserError(
+            f"{self.folder} is no finished training run: it holds no {' and no '.join(names)}"
+        )
+
+    def require_plan(self) -> Plan:
+        """The plan. Raises UserError if there is none."""
+        if self.plan is None:
+            raise UserError(f"{self.folder / PLAN} is missing: it was not trained from a dataset")
+        return self.plan

@@ -1,0 +1,166 @@
+"""Settings as people write them: NAME=VALUE on a command line, and JSON or YAML files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from swin_umamba.common.files import told_reason
+from swin_umamba.common.jsons import json_object, load_json, parse_json
+from swin_umamba.common.record_errors import fitting
+from swin_umamba.common.records import schema_of
+from swin_umamba.data import Augmentation
+from swin_umamba.errors import UserError
+from swin_umamba.runs.config import TrainConfig
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_NONE = ("none", "null", "~")
+_INTEGER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
+_YAML = (".yaml", ".yml")
+_MAX_YAML = 1 << 20  # bytes
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Values by field from NAME=VALUE each, of the field's type; see `parse_setting`."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"--set: got {pair!r}, expected NAME=VALUE")
+        values[name] = parse_setting(name, text)
+    return values
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """The value of one field of TrainConfig, as its type has it.
+
+    Switches are true, yes, on, 1 and their contraries in any case; None and null are none where the
+    field may be; numbers are as Python has them, lists as JSON or Python; any other text stays
+    text. Raises UserError, naming the field, what came and what fits. Names that are no fields are
+    left to `TrainConfig.changed`.
+    """
+    schema, field = _schema_of(name)
+    if field is None:
+        return _untyped(text)
+    try:
+        return _typed(text, field)
+    except ValueError as error:
+        wanted = fitting(field, schema)
+        raise UserError(f"{name}: got {text!r}, expected {wanted}") from error
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """Values by field from a JSON file, or YAML where its name ends in .yaml or .yml.
+
+    Those of a run's config.json will do, of any schema. Raises UserError, naming the file, if it is
+    missing, damaged or of another form.
+    """
+    if path.suffix.lower() in _YAML:
+        values = json_object(_load_yaml(path), str(path))
+    else:
+        values = json_object(load_json(path, "settings"), str(path))
+    try:
+        return TrainConfig.migrated(values) if "schema" in values else values
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _schema_of(name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The JSON schema that holds a field, and the field's own; None for what has no type."""
+    outer, dot, inner = name.partition(".")
+    if dot and outer == "augmentation":
+        schema = schema_of(Augmentation)
+        return schema, schema["properties"].get(inner)
+    schema = schema_of(TrainConfig)
+    return schema, None if dot else schema["properties"].get(name)
+
+
+def _typed(text: str, field: dict[str, Any]) -> Any:
+    word = text.strip().lower()
+    kinds = [part for part in field.get("anyOf", [field]) if part.get("type") != "null"]
+    if len(kinds) < len(field.get("anyOf", [field])) and word in _NONE:
+        return None
+    (kind,) = {part["type"] for part in kinds}
+    if kind == "boolean":
+        if word not in _TRUE + _FALSE:
+            raise ValueError("no switch")
+        return word in _TRUE
+    if kind == "integer":
+        return int(text) if _INTEGER.fullmatch(text) else _whole(float(text))
+    if kind == "number":
+        return int(text) if _INTEGER.fullmatch(text) else float(text)
+    if kind in ("array", "object"):
+        return _untyped(text)  # whose type the config checks
+    return _unquoted(text)
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError("no whole number")
+    return int(number)
+
+
+def _unquoted(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _untyped(text: str) -> Any:
+    """JSON; the words for true, false and none in any case, in lists, too; text otherwise."""
+    word = text.strip().lower()
+    if word in ("true", "yes", "on"):
+        return True
+    if word in ("false", "no", "off"):
+        return False
+    if word in _NONE:
+        return None
+    words = {"True": "true", "False": "false", "None": "null", "(": "[", ")": "]"}
+    for written in (text, re.sub(r"\b(?:True|False|None)\b|[()]", lambda m: words[m[0]], text)):
+        try:
+            return json.loads(written)
+        except (ValueError, RecursionError):
+            continue
+    return text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers, so that 1e-4 is one; no aliases, by which few lines become gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not read")
+        return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d[\d_]*(?:[eE][-+]?\d+)?"
+        r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
+    ),
+    list("-+0123456789."),
+)
+
+
+def _load_yaml(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_YAML + 1)
+        if len(content) > _MAX_YAML:
+            raise ValueError(f"it is larger than {_MAX_YAML >> 20} MiB")
+        return parse_json(json.dumps(yaml.load(content, _Loader)))
+    except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
+        reason = told_reason(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(reason.split())}") from error
