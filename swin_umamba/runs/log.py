@@ -12,7 +12,8 @@ from swin_umamba.errors import UserError
 LOG = "log.jsonl"
 
 Record = dict[str, Any]
-# What every record holds besides its iteration, and what it may; all are numbers, or None where a loss was not finite.
+# What every record holds besides its iteration, and what it may: numbers, or None for what was not
+# finite.
 _NEEDED = ("loss", "lr")
 _NUMBERS = ("seconds", "step", "waited", "gradient", "dsc", "memory_mb")
 
