@@ -160,6 +160,9 @@ def train(
         command = shlex.join(["swin-umamba", "train", str(dataset), str(run), "--resume"])
         out.print(f"Stopped as asked. Go on: {command}", soft_wrap=True)
     out.print(f"Run: {run}", soft_wrap=True)
+    # A launcher would take it for a failure, and itself tells of a signal that it was sent.
+    if result.signal is not None and world.size == 1:
+        raise typer.Exit(128 + result.signal)
 
 
 def _start(values: dict[str, Any]) -> TrainConfig:

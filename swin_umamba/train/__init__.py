@@ -3,7 +3,8 @@
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.presets import PRESETS, Preset, preset_config
 from swin_umamba.train.from_dataset import Prepared, prepare, read_run, train_prepared
-from swin_umamba.train.loop import Progress, TrainResult, train
+from swin_umamba.train.loop import train
+from swin_umamba.train.session import Progress, TrainResult
 
 __all__ = [
     "PRESETS",

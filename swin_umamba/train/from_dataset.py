@@ -23,7 +23,8 @@ from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.runs.run import Run
-from swin_umamba.train.loop import Progress, TrainResult, train
+from swin_umamba.train.loop import train
+from swin_umamba.train.session import Progress, TrainResult
 from swin_umamba.train.world import World
 
 OVERLAYS = 3  # validation cases that are drawn as training goes on
@@ -107,7 +108,7 @@ def train_prepared(
         files={
             PLAN: prepared.plan.to_json(),
             SPLITS: splits_json([prepared.split]),
-            ENVIRONMENT: describe_json(),
+            ENVIRONMENT: describe_json(World(prepared.config.device).size),
         },
         overlays=OVERLAYS,
         on_progress=on_progress,

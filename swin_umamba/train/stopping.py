@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -13,26 +13,36 @@ from types import FrameType
 SAME_REQUEST = 1.0  # seconds
 
 
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGINT or SIGTERM came; a later second one acts as without us.
+class StopRequests:
+    """Called, tells whether a signal came that asks to stop; `signal` is its number, or None."""
 
-    Outside of the main thread, where Python takes no signals, it always tells no. A signal that
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.when = 0.0
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequests]:
+    """Collect SIGINT and SIGTERM; a later second one acts as without us.
+
+    Outside of the main thread, where Python takes no signals, there are never any. A signal that
     the process was started to ignore, as shells have background jobs ignore SIGINT, stays ignored.
     """
+    asked = StopRequests()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield asked
         return
-    asked: float | None = None
     handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     before = {kind: handler for kind, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def ask(kind: int, frame: FrameType | None) -> None:
-        nonlocal asked
         now = time.monotonic()
-        if asked is None:
-            asked = now
-        elif now - asked > SAME_REQUEST:
+        if asked.signal is None:
+            asked.signal, asked.when = kind, now
+        elif now - asked.when > SAME_REQUEST:
             restore()
             signal.raise_signal(kind)
 
@@ -44,6 +54,6 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     for kind in before:
         signal.signal(kind, ask)
     try:
-        yield lambda: asked is not None
+        yield asked
     finally:
         restore()

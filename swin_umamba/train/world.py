@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
 import os
+import signal
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -13,10 +15,43 @@ import torch
 from torch import nn
 
 from swin_umamba.common.devices import pick_device
+from swin_umamba.common.parent import when_parent_ends
 from swin_umamba.errors import UserError
 from swin_umamba.train.sharding import unsynced
 
 LAUNCHED = "LOCAL_RANK"  # a variable that launchers set
+# How many processes there are, in the words of torchrun and accelerate, of Open MPI, and of MPICH.
+SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+
+
+def announced_rank() -> int:
+    """This process's number among those that a launcher started, before they are joined."""
+    return _number("RANK") if LAUNCHED in os.environ else 0
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else 0
+
+
+@functools.cache
+def _warn_of_absent(joined: int) -> None:
+    """Say once that a launcher started more processes than train together."""
+    for name in SIZES:
+        if _number(name) > joined:
+            warnings.warn(
+                f"{name} announces {_number(name)} processes, but {joined} train together here:"
+                " start them with torchrun or accelerate launch"
+                " (accelerate: --num_processes, on CPUs with --cpu)",
+                stacklevel=2,
+            )
+            return
+
+
+@functools.cache
+def _stop_with_launcher() -> None:
+    """Have this process stop as by SIGTERM when its launcher is gone, by SIGKILL perhaps."""
+    when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 class World:
@@ -24,7 +59,8 @@ class World:
 
     device: as TrainConfig.device; with several processes on GPUs each takes its own. Without a
     launcher accelerate is not needed. sharded: by FSDP, in place of DDP. Raises UserError for
-    devices that this machine lacks, and for other ways of distributing.
+    devices that this machine lacks, and for other ways of distributing. Warns where a launcher
+    announces more processes than were joined. Processes end with their launcher, as by SIGTERM.
     """
 
     def __init__(self, device: str) -> None:
@@ -35,6 +71,7 @@ class World:
             self._join(device)
         else:
             self.device = pick_device(device)
+        _warn_of_absent(self.size)
 
     def _join(self, device: str) -> None:
         from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -66,6 +103,7 @@ class World:
         # accelerate itself leaves FSDP out on CPUs.
         sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
         self.sharded = sharded and self.size > 1
+        _stop_with_launcher()
 
     @property
     def main(self) -> bool:

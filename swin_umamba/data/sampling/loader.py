@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from swin_umamba.common.parent import when_parent_ends
 from swin_umamba.data.sampling.patches import PatchSampler
 from swin_umamba.errors import UserError
 
@@ -25,7 +27,8 @@ class PatchLoader:
     the same for any number. stop: the index to end before; None for endless. prefetch: batches
     that each worker keeps ready. pin_memory: for copies to a CUDA device that do not block.
 
-    Iterate once; `close`, or the end of a with block, ends the workers. Raises UserError for what
+    Iterate once; `close`, or the end of a with block, ends the workers, as does the end of this
+    process by whatever signal. Raises UserError for what
     a worker met, in its own words, and if one died.
     """
 
@@ -51,6 +54,7 @@ class PatchLoader:
             pin_memory=pin_memory,
             # Of its own, so that making one draws nothing from the generator that training uses.
             generator=torch.Generator(),
+            worker_init_fn=_end_with_parent,
         )
         self._iterator: Iterator[tuple[Tensor, Tensor] | str] | None
         with _same_handler():
@@ -90,6 +94,11 @@ class PatchLoader:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _end_with_parent(worker: int) -> None:
+    """torch's own watch looks every 5 seconds, while files of the parent's are held open."""
+    when_parent_ends(lambda: os._exit(1))
 
 
 @contextmanager

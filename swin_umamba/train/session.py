@@ -1,0 +1,249 @@
+"""A training as it goes on: validations, the log, checkpoints, and returns to the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from swin_umamba.errors import UserError
+from swin_umamba.models import SegmentationModel
+from swin_umamba.runs.checkpoints import Checkpoints, State
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import BEST, WEIGHTS, RunFolder
+from swin_umamba.runs.log import Record, read_log
+from swin_umamba.train.board import Board
+from swin_umamba.train.schedule import Clock
+from swin_umamba.train.stepping import Stepper
+from swin_umamba.train.stopping import StopRequests
+from swin_umamba.train.validation import Validation
+from swin_umamba.train.world import World
+from swin_umamba.weights.report import Report
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands after an iteration."""
+
+    iteration: int  # counted from 1
+    done: float  # 0..1, of iterations or of minutes, whichever is further
+    seconds_left: float  # estimated
+    loss: float | None  # None if it was not finite
+    dsc: float | None  # of the last validation
+    images_per_second: float  # of the last step
+    waited: float  # share of the last step, 0..1, spent waiting for data
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model, in eval mode and on its device, with the log's records."""
+
+    model: SegmentationModel
+    device: torch.device
+    records: list[Record]
+    dsc: float | None  # as `Validation`, the last one
+    best_dsc: float | None
+    seconds: float
+    stopped: bool  # asked to end before its time: `resume` goes on
+    signal: int | None  # that asked this process, if one did
+    pretrained: Report | None  # of the weights that a new run started from, if any
+
+
+class Session:
+    """All around the steps: validations, the log, checkpoints, and the end."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        validation: Validation,
+        stepper: Stepper,
+        world: World,
+        path: Path,
+        folder: RunFolder | None,
+    ) -> None:
+        self.config, self.validation, self.stepper, self.world = config, validation, stepper, world
+        self.path, self.folder = path, folder  # the latter only in the process that writes
+        self.checkpoints = Checkpoints(path)
+        self.clock = Clock(config)
+        self.records: list[Record] = []
+        self.iteration = 0
+        self.done = 0.0
+        self.dsc: float | None = None
+        self.best: float | None = None
+        self.since_best = 0  # validations
+        self.skipped = 0  # in a row
+        self.returns = 0
+        self.returned: str | None = None  # why, for the next record
+
+    def go(
+        self,
+        resume: bool,
+        asked: StopRequests,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> TrainResult:
+        config = self.config
+        if resume:
+            if self.folder is not None:
+                self.checkpoints.settle()
+            self.world.wait()
+        state = self.checkpoints.load() if resume else None
+        if state is not None:
+            self.restore(state)
+        else:
+            if resume:
+                # It died before its first checkpoint.
+                self.cut_log(0)
+                self.stepper.load_pretrained()
+            self.save()
+        board = Board(self.path, self.iteration) if self.folder and config.tensorboard else None
+        stopped = False
+        while not (stopped or self.finished):
+            record = self.stepper.step(self.iteration, self.done, 0.5**self.returns)
+            self.iteration += 1
+            (self.done,) = self.world.highest(self.clock.done(self.iteration))
+            self.after_step(record)
+            if board is not None:
+                board.add(record)
+            if on_progress is not None:
+                on_progress(self.progress(record))
+            if self.skipped >= config.max_skipped:
+                self.go_back(record)
+            (asked_anywhere,) = self.world.highest(float(asked()))
+            stopped = bool(asked_anywhere) and not self.finished
+        if stopped:
+            self.save()
+        if board is not None:
+            board.close()
+        return TrainResult(
+            self.stepper.trained.eval(),
+            self.world.device,
+            self.records,
+            self.dsc,
+            self.best,
+            self.clock.seconds(),
+            stopped,
+            asked.signal if stopped else None,
+            self.stepper.model.pretrained_report,
+        )
+
+    @property
+    def finished(self) -> bool:
+        patience = self.config.patience
+        return self.done >= 1 or (patience is not None and self.since_best >= patience)
+
+    def after_step(self, record: Record) -> None:
+        """Validate, log and save where it is time."""
+        config = self.config
+        if self.returned is not None:
+            record["returned"], self.returned = self.returned, None
+        overflow = record.pop("overflow", False)
+        if "skipped" not in record:
+            self.skipped = 0
+        elif not overflow:
+            self.skipped += 1
+        better = False
+        if self.done >= 1 or self.iteration % config.validate_every == 0:
+            better = self.validate(record)
+        record["seconds"] = round(self.clock.seconds(), 3)
+        self.records.append(record)
+        if self.folder is not None:
+            self.folder.log(record)
+        due = better or self.iteration % config.checkpoint_every == 0
+        if (due and self.skipped == 0) or self.finished:
+            self.save(better)
+
+    def validate(self, record: Record) -> bool:
+        """Add the scores to the record. Returns whether they are the best so far."""
+        began = self.clock.seconds()
+        self.stepper.gather()
+        score = self.validation(self.stepper.trained, self.iteration)
+        self.clock.reserve = self.clock.seconds() - began
+        record["dsc"] = self.dsc = score.dsc
+        record["dsc_of_classes"] = list(score.classes)
+        if self.world.device.type == "cuda":
+            record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.world.device) / 1e6)
+        # While steps are being skipped there is no checkpoint that the weights could belong to.
+        better = score.dsc is not None and (self.best is None or score.dsc > self.best)
+        if better and self.skipped == 0:
+            self.best, self.since_best = score.dsc, 0
+            return True
+        self.since_best += 1
+        return False
+
+    def progress(self, record: Record) -> Progress:
+        seconds = max(record["step"], 1e-9)
+        return Progress(
+            self.iteration,
+            self.done,
+            self.clock.seconds() * (1 - self.done) / self.done,
+            record["loss"],
+            self.dsc,
+            self.config.batch_size * self.config.accumulate / seconds,
+            record["waited"] / seconds,
+        )
+
+    def save(self, better: bool = False) -> None:
+        """Write a checkpoint, with the weights as the best ones if they are."""
+        self.stepper.gather()
+        trained = self.stepper.state()
+        if self.folder is None:
+            return
+        state = {
+            "iteration": self.iteration,
+            "seconds": self.clock.seconds(),
+            "reserve": self.clock.reserve,
+            "dsc": self.dsc,
+            "best": self.best,
+            "since_best": self.since_best,
+            "skipped": self.skipped,
+            "returns": self.returns,
+            "returned": self.returned,
+            **trained,
+        }
+        names = (WEIGHTS, BEST) if better else (WEIGHTS,)
+        self.checkpoints.save(state, dict.fromkeys(names, self.stepper.trained))
+
+    def restore(self, state: State) -> None:
+        self.checkpoints.load_weights(WEIGHTS, self.stepper.trained)
+        try:
+            self.stepper.restore(state)
+            self.iteration = state["iteration"]
+            self.dsc, self.best = state["dsc"], state["best"]
+            self.since_best, self.skipped = state["since_best"], state["skipped"]
+            self.returns, self.returned = state["returns"], state["returned"]
+            self.clock.go_on_from(state["seconds"])
+            self.clock.reserve = state["reserve"]
+        except (KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"the checkpoint in {self.path} does not fit: {reason}") from error
+        (self.done,) = self.world.highest(self.clock.done(self.iteration))
+        self.cut_log(self.iteration)
+
+    def cut_log(self, iteration: int) -> None:
+        if self.folder is not None:
+            self.records = self.folder.cut_log(iteration)
+        else:
+            self.records = read_log(self.path, iteration)
+
+    def go_back(self, record: Record) -> None:
+        """Return to the last checkpoint, with half the learning rate."""
+        why = (
+            f"{record['skipped']} was not finite at iteration {self.iteration}, for the"
+            f" {self.skipped}th time in a row"
+        )
+        if self.returns >= self.config.max_returns:
+            raise UserError(
+                f"{why}, after {self.returns} returns to the last checkpoint: lower lr"
+                f" ({self.config.lr:g}), or switch amp ({self.config.amp}) off"
+            )
+        returns, seconds = self.returns + 1, self.clock.seconds()
+        self.world.wait()  # all processes read what the first one has written
+        state = self.checkpoints.load()
+        assert state is not None  # every run begins with one
+        self.restore({**state, "seconds": seconds, "skipped": 0})
+        self.returns, self.returned = returns, why
+        self.world.wait()
+        # Lest a process that dies now goes back to the full rate.
+        self.save()

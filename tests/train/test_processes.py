@@ -1,0 +1,106 @@
+"""Processes that end with those that started them, and what is told of how many there are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ranks_helpers import HERE, LAUNCHERS, started
+from run_helpers import go, tiny_config
+
+from swin_umamba.common.locks import locked
+from swin_umamba.runs.run import Run
+from swin_umamba.train import world
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and not merely waiting for its parent to look."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def _wait(until: Callable[[], object], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_data_workers_and_the_lock_end_with_a_killed_parent(tmp_path: Path) -> None:
+    parent = subprocess.Popen(
+        [sys.executable, HERE / "loader_program.py", tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    workers = [int(word) for word in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    with locked(tmp_path, "training run", wait=1.0):
+        pass
+    # torch's own watch looks every 5 seconds.
+    _wait(lambda: not any(map(_runs, workers)), 3.0)
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_s_processes_stop_with_a_checkpoint(tmp_path: Path) -> None:
+    alive, run = tmp_path / "alive", tmp_path / "run"
+    alive.mkdir()
+    launcher = started(
+        *LAUNCHERS["torchrun"],
+        device="cpu",
+        arguments=[HERE / "endless_program.py", run, alive],
+    )
+    _wait(lambda: len(list(alive.iterdir())) == 2, 120)
+    pids = [int(path.name) for path in alive.iterdir()]
+    launcher.kill()
+    _wait(lambda: not any(map(_runs, pids)), 60)
+    # Whichever noticed first asked the other.
+    said = {(alive / str(pid)).read_text() for pid in pids}
+    assert said in ({"15"}, {"15", "None"})
+    assert len(Run.open(run).log()) >= 3
+    more = tiny_config(iterations=len(Run.open(run).log()) + 1, validate_every=10**6, batch_size=2)
+    assert not go(run, more, resume=True).stopped
+
+
+@pytest.mark.slow
+def test_sigterm_of_one_process_stops_all_without_an_error(tmp_path: Path) -> None:
+    alive = tmp_path / "alive"
+    alive.mkdir()
+    launcher = started(
+        *LAUNCHERS["torchrun"],
+        device="cpu",
+        arguments=[HERE / "endless_program.py", tmp_path / "run", alive],
+    )
+    _wait(lambda: len(list(alive.iterdir())) == 2, 120)
+    first, second = (int(path.name) for path in alive.iterdir())
+    os.kill(second, signal.SIGTERM)
+    output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, output
+    assert "Traceback" not in output
+    told = {pid: (alive / str(pid)).read_text() for pid in (first, second)}
+    assert told == {first: "None", second: str(int(signal.SIGTERM))}
+
+
+def test_absent_processes_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world._warn_of_absent.cache_clear()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(UserWarning, match="WORLD_SIZE announces 2 processes, but 1 train together"):
+        world.World("cpu")
+    world.World("cpu")  # warnings are errors here
+    world._warn_of_absent.cache_clear()
+
+
+def test_ranks_are_known_before_processes_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    assert world.announced_rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert world.announced_rank() == 3
