@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
+from train_helpers import discs
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 # Tables keep a line a row, wherever the tests run.
 os.environ["COLUMNS"] = "200"
@@ -53,13 +59,25 @@ def poisoned_memory() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def fixtures() -> Path:
     """The folder of golden values."""
-    return Path(__file__).parent / "fixtures"
+    return FIXTURES
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """Arrays and metadata of a fixture by file name."""
+
+    def load(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        with np.load(FIXTURES / name) as arrays:
+            values = {key: arrays[key] for key in arrays.files}
+        return values, json.loads(str(values.pop("meta")))
+
+    return load
 
 
 @pytest.fixture(scope="session")
 def rule() -> ModuleType:
     """The rule by which the fixtures' weights and inputs are made: fixtures/weights.py."""
-    path = Path(__file__).parent / "fixtures" / "weights.py"
+    path = FIXTURES / "weights.py"
     spec = importlib.util.spec_from_file_location("fixture_weights", path)
     assert spec is not None
     assert spec.loader is not None
@@ -79,3 +97,12 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared material, not found at {folder}")
     return folder
+
+
+@pytest.fixture
+def pair_files(tmp_path: Path) -> tuple[Path, Path]:
+    """An image and a mask of 96x96 pixels as TIFFs."""
+    paths = tmp_path / "image.tif", tmp_path / "mask.tif"
+    for path, pixels in zip(paths, discs(96, seed=0), strict=True):
+        tifffile.imwrite(path, pixels)
+    return paths

@@ -65,7 +65,7 @@ class SegmentationModel(nn.Module, HubModel, ABC):
             x = F.pad(x, (0, right, 0, bottom))
         if self.in_channels == 1:
             # Its layout is open, and convolutions would take it for channels first.
-            x = x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
+            x = x.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
         logits = self.logits(x)
         if bottom or right:
             logits = [

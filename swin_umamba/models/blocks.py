@@ -7,21 +7,43 @@ maps anew; here each is fused with what follows it.
 from __future__ import annotations
 
 import torch
-from monai.networks.blocks.dynunet_block import get_conv_layer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import swin_umamba_ops as ops
+from swin_umamba.models.fused import Conv3x3, InstanceNorm
+
+__all__ = ["Head", "InstanceNorm", "ResidualBlock", "SkipBlock", "UpBlock"]
 
 _SLOPE = 0.01  # of the leaky ReLU
 _MANY, _PARTS = 2**26, 4  # values of a map that is joined in parts, and how many
 
 
-class InstanceNorm(nn.InstanceNorm2d):
-    """InstanceNorm2d that stays in channels_last."""
+class ConvLayer(nn.Module):
+    """A convolution under the name that MONAI gives it: `conv`."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, norm_slope: float | None = None) -> Tensor:
+        """Of x, or of leaky_relu(InstanceNorm(x), norm_slope)."""
+        if norm_slope is None:
+            out: Tensor = self.conv(x)
+            return out
+        return Conv3x3.after_norm(self.conv, x, norm_slope)
+
+
+class Head(nn.Module):
+    """Logits (B, out_channels, H, W) of a feature map; MONAI's UnetOutBlock."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = ConvLayer(nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.instance_norm_act(x, self.weight, self.bias, eps=self.eps)
+        out: Tensor = self.conv(x)
+        return out
 
 
 class ResidualBlock(nn.Module):
@@ -32,15 +54,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv1 = get_conv_layer(2, in_channels, out_channels, 3, 1, act=None, norm=None)
-        self.conv2 = get_conv_layer(2, out_channels, out_channels, 3, 1, act=None, norm=None)
+        self.conv1 = ConvLayer(Conv3x3(in_channels, out_channels))
+        self.conv2 = ConvLayer(Conv3x3(out_channels, out_channels))
         self.conv3: nn.Module | None = None
         if in_channels != out_channels:
-            self.conv3 = get_conv_layer(2, in_channels, out_channels, 1, 1, act=None, norm=None)
+            self.conv3 = ConvLayer(nn.Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = ops.conv3x3(x, self.conv1.conv.weight)
-        out = ops.norm_act_conv3x3(out, self.conv2.conv.weight, slope=_SLOPE)
+        out = self.conv2(self.conv1(x), norm_slope=_SLOPE)
         short = x if self.conv3 is None else self.conv3(x)
         return ops.instance_norm_act(
             out,
@@ -76,7 +97,9 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.transp_conv = get_conv_layer(2, in_channels, out_channels, 2, 2, is_transposed=True)
+        self.transp_conv = ConvLayer(
+            nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=False)
+        )
         self.conv_block = ResidualBlock(2 * out_channels, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -36,6 +34,7 @@ class MambaDecoder(nn.Module):
         backend: str,
     ) -> None:
         super().__init__()
+        self.patch_size = patch_size
         below, skips = dims[:0:-1], dims[-2::-1]  # coarsest first
         rates = linear_rates(drop_path_rate, 0.0, depths)
         self.stages = nn.ModuleList(
@@ -45,7 +44,7 @@ class MambaDecoder(nn.Module):
         self.expand_layers = nn.ModuleList(
             PatchExpand(dim, skip, 2) for dim, skip in zip(below, skips, strict=True)
         )
-        self.expand_layers.append(PatchExpand(dims[0], dims[0], patch_size))
+        self.expand_layers.append(PatchExpand(dims[0], dims[0], patch_size, spread=False))
         self.seg_layers = nn.ModuleList(
             nn.Conv2d(dim, out_channels, kernel_size=1) for dim in (*skips, dims[0])
         )
@@ -62,10 +61,9 @@ class MambaDecoder(nn.Module):
             decoded.append(x.permute(0, 3, 1, 2))
         # A head acts on one pixel at a time, so that of the finest only its logits, which are few,
         # are spread out, and not the patches' channels.
-        last = cast(PatchExpand, self.expand_layers[-1])
-        patches = last.patches(x).flatten(2, 4).permute(0, 3, 1, 2)
+        patches = self.expand_layers[-1](x).flatten(2, 4).permute(0, 3, 1, 2)
         finest = self.seg_layers[-1](patches)
-        p = last.scale
+        p = self.patch_size
         logits = [rearrange(finest, "b c h (w p1 p2) -> b c (h p1) (w p2)", p1=p, p2=p)]
         if all_scales:
             heads = list(self.seg_layers[:-1])

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from swin_umamba.models.blocks import ResidualBlock
-from swin_umamba.models.ss2d import DIRECTIONS, SS2D
+from swin_umamba.models.ss2d import DIRECTIONS, Scan
 
 
 @dataclass(frozen=True)
@@ -45,17 +44,16 @@ class Flops:
 
 @contextmanager
 def count_flops(model: nn.Module) -> Iterator[dict[nn.Module, Flops]]:
-    """Record, within the context, the FLOPs of every convolution, linear layer and SS2D that runs.
+    """Record, within the context, the FLOPs of every convolution, linear layer and scan that runs.
 
     Holds the latest pass of each module; a model that runs a module twice in one pass is
-    undercounted, which none of ours does. SS2D counts for its parts except its output projection,
-    a residual block for its 3x3 convolutions; what else they hold is counted on its own.
+    undercounted, which none of ours does.
     """
     counts: dict[nn.Module, Flops] = {}
 
     def record(rule: _Rule) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            counts[module] = rule(module, args[0], out)
+            counts[module] = rule(module, args, out)
 
         return hook
 
@@ -72,37 +70,29 @@ def count_flops(model: nn.Module) -> Iterator[dict[nn.Module, Flops]]:
             handle.remove()
 
 
-def _conv(module: Any, x: Tensor, out: Tensor) -> Flops:
+def _conv(module: Any, args: tuple[Tensor, ...], out: Tensor) -> Flops:
     return Flops(out.numel() * module.weight[0].numel())
 
 
-def _transposed_conv(module: Any, x: Tensor, out: Tensor) -> Flops:
-    return Flops(x.numel() * module.weight[0].numel())
+def _transposed_conv(module: Any, args: tuple[Tensor, ...], out: Tensor) -> Flops:
+    return Flops(args[0].numel() * module.weight[0].numel())
 
 
-def _linear(module: Any, x: Tensor, out: Tensor) -> Flops:
+def _linear(module: Any, args: tuple[Tensor, ...], out: Tensor) -> Flops:
     return Flops(out.numel() * module.in_features)
 
 
-def _residual_block(module: Any, x: Tensor, out: Tensor) -> Flops:
-    pixels = out[:, 0].numel()
-    return Flops(pixels * sum(c.conv.weight.numel() for c in (module.conv1, module.conv2)))
+def _scan(module: Any, args: tuple[Tensor, ...], out: Tensor) -> Flops:
+    x, x_proj_weight, dt_projs_weight, _, A_logs = args[:5]
+    projections = x[:, 0].numel() * (x_proj_weight.numel() + dt_projs_weight.numel())
+    steps = x.numel() * DIRECTIONS
+    return Flops(projections, steps * A_logs.shape[1], steps)
 
 
-def _ss2d(module: Any, x: Tensor, out: Tensor) -> Flops:
-    pixels = x[..., 0].numel()
-    in_proj = pixels * module.in_proj.weight.numel()
-    projections = pixels * (module.x_proj_weight.numel() + module.dt_projs_weight.numel())
-    steps = pixels * DIRECTIONS * module.d_inner
-    convolution = pixels * module.conv2d.weight.numel()
-    return Flops(in_proj + convolution + projections, steps * module.d_state, steps)
-
-
-_Rule = Callable[[Any, Tensor, Tensor], Flops]
+_Rule = Callable[[Any, tuple[Tensor, ...], Tensor], Flops]
 _RULES: dict[type[nn.Module], _Rule] = {
     nn.Conv2d: _conv,
     nn.ConvTranspose2d: _transposed_conv,
     nn.Linear: _linear,
-    ResidualBlock: _residual_block,
-    SS2D: _ss2d,
+    Scan: _scan,
 }

@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from einops import rearrange
 from torch import Tensor, nn
 
-import swin_umamba_ops as ops
 from swin_umamba.models.drop_path import DropPath
+from swin_umamba.models.fused import LayerNorm
 from swin_umamba.models.ss2d import SS2D
-
-
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm in one pass, whose result has autocast's dtype: for those that a layer follows."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class PatchEmbed(nn.Module):
@@ -49,23 +42,20 @@ class PatchMerging(nn.Module):
 class PatchExpand(nn.Module):
     """Raise the resolution: (B, H, W, dim) to (B, scale * H, scale * W, out_dim).
 
+    spread: False leaves the new pixels where they were made: (B, H, W, scale, scale, out_dim).
     Source: Swin-Unet, arXiv:2105.05537.
     """
 
-    def __init__(self, dim: int, out_dim: int, scale: int) -> None:
+    def __init__(self, dim: int, out_dim: int, scale: int, *, spread: bool = True) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.spread = scale, spread
         self.expand = nn.Linear(dim, scale * scale * out_dim, bias=False)
         self.norm = LayerNorm(out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return rearrange(self.patches(x), "b h w p1 p2 c -> b (h p1) (w p2) c")
-
-    def patches(self, x: Tensor) -> Tensor:
-        """The same before it is spread out: (B, H, W, scale, scale, out_dim)."""
         x = self.expand(x).unflatten(-1, (self.scale, self.scale, -1))
         out: Tensor = self.norm(x)
-        return out
+        return rearrange(out, "b h w p1 p2 c -> b (h p1) (w p2) c") if self.spread else out
 
 
 class VSSBlock(nn.Module):

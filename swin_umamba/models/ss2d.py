@@ -5,13 +5,35 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import swin_umamba_ops as ops
 from swin_umamba.common.checks import check_positive
+from swin_umamba.models.fused import DepthwiseConv2d, LayerNorm
 
 DIRECTIONS = 4
+
+
+class Scan(nn.Module):
+    """The scan of an SS2D layer, without parameters of its own: `swin_umamba_ops.ss2d`.
+
+    Called with that function's six tensors and the backend's name, so that hooks see the scan as
+    they see any layer.
+    """
+
+    def forward(
+        self,
+        x: Tensor,
+        x_proj_weight: Tensor,
+        dt_projs_weight: Tensor,
+        dt_projs_bias: Tensor,
+        A_logs: Tensor,
+        Ds: Tensor,
+        backend: str = "auto",
+    ) -> Tensor:
+        return ops.ss2d(
+            x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, backend=backend
+        )
 
 
 class SS2D(nn.Module):
@@ -63,8 +85,9 @@ class SS2D(nn.Module):
         self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
         self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
         self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
-        self.conv2d = nn.Conv2d(inner, inner, d_conv, padding=d_conv // 2, groups=inner)
-        self.out_norm = nn.LayerNorm(inner)
+        self.conv2d = DepthwiseConv2d(inner, d_conv)
+        self.scan = Scan()
+        self.out_norm = LayerNorm(inner)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
         self._init_scan(dt_min, dt_max)
 
@@ -82,24 +105,19 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[-1] != self.d_model:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, H, W, {self.d_model})")
-        # Two products in place of one and a split: the halves of a split would be strided.
-        weight_u, weight_z = self.in_proj.weight.chunk(2)
-        u = F.linear(x, weight_u)
-        z = F.linear(x, weight_z)
-        assert self.conv2d.bias is not None
-        u = ops.depthwise_conv_silu(u, self.conv2d.weight, self.conv2d.bias)
-        y = ops.ss2d(
-            u.permute(0, 3, 1, 2),
+        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = DepthwiseConv2d.then_silu(self.conv2d, u.permute(0, 3, 1, 2))
+        y = self.scan(
+            u,
             self.x_proj_weight,
             self.dt_projs_weight,
             self.dt_projs_bias,
             self.A_logs,
             self.Ds,
-            backend=self.backend,
+            self.backend,
         )
         # y is float32 when x is half, and is normalised in that precision.
-        norm = self.out_norm
-        y = ops.layer_norm(y.permute(0, 2, 3, 1), norm.weight, norm.bias, norm.eps, gate=z)
+        y = LayerNorm.gated(self.out_norm, y.permute(0, 2, 3, 1), z)
         out: Tensor = self.out_proj(y)
         return out
 

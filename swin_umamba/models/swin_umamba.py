@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai.networks.blocks.dynunet_block import UnetOutBlock
 from torch import Tensor, nn
 
 from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel, check_stages
-from swin_umamba.models.blocks import InstanceNorm, SkipBlock, UpBlock
+from swin_umamba.models.blocks import Head, InstanceNorm, SkipBlock, UpBlock
 from swin_umamba.models.encoders import VSSMEncoder
 from swin_umamba.models.registry import register_model
 
@@ -76,9 +75,7 @@ class SwinUMamba(SegmentationModel):
             below = widths[min(i + 1, len(dims))]
             self.add_module(f"decoder{i + 2}", UpBlock(below, widths[i]))
         self.decoder1 = SkipBlock(widths[0], widths[0])
-        self.out_layers = nn.ModuleList(
-            UnetOutBlock(2, width, out_channels) for width in widths[:-1]
-        )
+        self.out_layers = nn.ModuleList(Head(width, out_channels) for width in widths[:-1])
         self.scales = tuple(2**i for i in range(len(self.out_layers)))
 
     def logits(self, x: Tensor) -> list[Tensor]:

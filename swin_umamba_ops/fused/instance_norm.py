@@ -51,7 +51,12 @@ def instance_norm_act(
         )
         out: Tensor = y.permute(0, 3, 1, 2)
         return out
-    out = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    if x.shape[0] > 0:
+        out = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    else:  # PyTorch's own does not take a weight of no images
+        out = F.instance_norm(x, eps=eps)
+        if weight is not None and bias is not None:
+            out = out * weight[:, None, None] + bias[:, None, None]
     if residual is not None:
         out = out + (F.instance_norm(residual, eps=eps) if normalise_residual else residual)
     return out if slope == 1.0 else F.leaky_relu(out, slope)

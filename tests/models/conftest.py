@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from swin_umamba import create_model
 from swin_umamba.models import SegmentationModel
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 SMALL = {"dims": (8, 16, 24), "depths": (1, 2, 1), "d_state": 4}
-
-
-@pytest.fixture(scope="session")
-def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
-    """Arrays and metadata of a fixture by file name."""
-
-    def load(name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        with np.load(FIXTURES / name) as arrays:
-            values = {key: arrays[key] for key in arrays.files}
-        return values, json.loads(str(values.pop("meta")))
-
-    return load
 
 
 @pytest.fixture

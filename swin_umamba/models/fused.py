@@ -1,0 +1,82 @@
+"""Layers of PyTorch that can run together with their neighbours as one op of swin_umamba_ops.
+
+Each is the layer that its base class is: called with an input alone it computes what PyTorch's
+layer computes. A block that holds one asks it, by the static method beside `forward`, to take a
+neighbour in; of a layer that somebody put in its place (an adapter, a quantized layer) the same
+method calls the layer and the neighbour one after the other. Either way the layer's own `forward`
+runs, which hooks, pruning, parametrizations and adapters rely on.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import swin_umamba_ops as ops
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over the last axis in one pass, whose result has autocast's dtype."""
+
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        return ops.layer_norm(x, self.weight, self.bias, self.eps, gate=gate)
+
+    @staticmethod
+    def gated(layer: nn.Module, x: Tensor, gate: Tensor) -> Tensor:
+        """layer(x) * silu(gate) in gate's dtype; x, gate: (..., C)."""
+        if isinstance(layer, LayerNorm):
+            out: Tensor = layer(x, gate)
+        else:
+            out = (layer(x) * F.silu(gate)).to(gate.dtype)
+        return out
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A convolution of each channel on its own, padded to the input's size, with a bias."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, x: Tensor, silu: bool = False) -> Tensor:
+        if not silu:
+            return super().forward(x)
+        assert self.bias is not None
+        pixels = x.permute(0, 2, 3, 1)
+        return ops.depthwise_conv_silu(pixels, self.weight, self.bias).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def then_silu(layer: nn.Module, x: Tensor) -> Tensor:
+        """silu(layer(x)); x: (B, C, H, W), fastest in channels_last, as is the result."""
+        if isinstance(layer, DepthwiseConv2d):
+            out: Tensor = layer(x, silu=True)
+        else:
+            out = F.silu(layer(x))
+        return out
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """InstanceNorm2d that stays in channels_last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.instance_norm_act(x, self.weight, self.bias, eps=self.eps)
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution without bias, padded to the input's size."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor, norm_slope: float | None = None) -> Tensor:
+        if norm_slope is None:
+            return ops.conv3x3(x, self.weight)
+        return ops.norm_act_conv3x3(x, self.weight, slope=norm_slope)
+
+    @staticmethod
+    def after_norm(layer: nn.Module, x: Tensor, slope: float) -> Tensor:
+        """layer(leaky_relu(InstanceNorm(x), slope)); the norm has no parameters."""
+        if isinstance(layer, Conv3x3):
+            out: Tensor = layer(x, norm_slope=slope)
+        else:
+            out = layer(ops.instance_norm_act(x, slope=slope))
+        return out
