@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 import torch
-from train_helpers import discs
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -97,12 +95,3 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared material, not found at {folder}")
     return folder
-
-
-@pytest.fixture
-def pair_files(tmp_path: Path) -> tuple[Path, Path]:
-    """An image and a mask of 96x96 pixels as TIFFs."""
-    paths = tmp_path / "image.tif", tmp_path / "mask.tif"
-    for path, pixels in zip(paths, discs(96, seed=0), strict=True):
-        tifffile.imwrite(path, pixels)
-    return paths
