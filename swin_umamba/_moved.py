@@ -38,6 +38,8 @@ MOVED = {
     "drop_path": "models.drop_path",
     "encoder": "models.encoders",
     "environment": "common.environment",
+    "export.facts": "inference.facts",
+    "export.onnx_network": "inference.onnx_network",
     "files": "common.files",
     "flops": "models.flops",
     "graphs": "common.graphs",

@@ -11,8 +11,13 @@ from swin_umamba.cli.console import out, problem, progress, told
 
 
 def predict(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a training run, or with --onnx an exported file.")
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folder of a training run, or an exported .onnx file. With several, such as the"
+            " folds of a cross-validation, their probabilities are averaged.",
+        ),
     ],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of them.")],
     output: Annotated[Path, typer.Argument(help="Folder for the masks.")],
@@ -38,22 +43,30 @@ def predict(
     mirror: Annotated[
         bool,
         typer.Option(
-            "--mirror", help="Average logits over the image and its three mirror images: 4x work."
+            "--mirror",
+            help="Average over each window's three mirror images, too: four times the work.",
         ),
     ] = False,
     amp: Annotated[str, typer.Option(help="off (float32), or on a GPU bf16 or fp16.")] = "off",
-    onnx: Annotated[bool, typer.Option("--onnx", help="RUN is a file of `export`.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Masks that are there already, too.")
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="RUN is an exported file, whatever its name ends in.")
     ] = False,
+    postprocessing: Annotated[
+        bool,
+        typer.Option(
+            help="Keep only the largest component of the classes for which the run found that this"
+            " helps (its postprocessing.json)."
+        ),
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Segment images: masks in the images' own format, geometry and labels.
 
-    Files that are there already are left and only missing ones written, or those whose images have
-    changed, so a broken-off job goes on where it was. OUTPUT/predictions.jsonl tells what made each
-    file, and finding some of another model or other options is an error. Images that cannot be read
-    are named at the end, and the exit status is then 1.
+    Existing files are kept, and only missing ones are written, or those whose images have changed:
+    an interrupted job continues when it is started again. OUTPUT/predictions.jsonl lists what made
+    each file; existing files of another model or other options are an error. Images that cannot be
+    segmented are listed at the end, and the exit status is then 1.
     """
     with told():
         from swin_umamba.inference.files import Extras, predict_files
@@ -61,7 +74,7 @@ def predict(
         with progress() as bar:
             task = bar.add_task("Predicting", total=None)
             outcome = predict_files(
-                run,
+                runs,
                 images,
                 output,
                 checkpoint="last" if last else "best",
@@ -69,13 +82,18 @@ def predict(
                 mirror=mirror,
                 amp=amp,
                 onnx=onnx,
+                postprocessing=postprocessing,
                 extras=Extras(save_probabilities, instances, overlays),
                 overwrite=overwrite,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-    already = f", {len(outcome.skipped)} were there already" if outcome.skipped else ""
-    anew = f", {len(outcome.redone)} of them anew: their images changed" if outcome.redone else ""
-    out.print(f"{len(outcome.done)} masks in {output}{anew}{already}", soft_wrap=True)
+    existing = f", {len(outcome.skipped)} already existed" if outcome.skipped else ""
+    redone = f", {len(outcome.redone)} of them again as images changed" if outcome.redone else ""
+    count = len(outcome.done)
+    out.print(
+        f"{count} mask{'' if count == 1 else 's'} in {output}{redone}{existing}",
+        soft_wrap=True,
+    )
     for name, reason in outcome.failed.items():
         problem(reason, word=name)
     if outcome.failed:

@@ -25,6 +25,9 @@ def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> I
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {told_reason(error)}") from error
+    try:
         lock = FileLock(folder / name, timeout=wait)
         lock.acquire()
     except Timeout as error:

@@ -18,7 +18,7 @@ from swin_umamba.data import Case, normalize, read_image, read_mask
 from swin_umamba.demo.sample_pair import sample_pair
 from swin_umamba.drawing.plots import save_curves, save_picture
 from swin_umamba.errors import UserError
-from swin_umamba.inference.predictor import predict
+from swin_umamba.inference.predictor import Predictor
 from swin_umamba.runs.folder import CURVES, PICTURE, require_free
 from swin_umamba.train import Progress, TrainConfig, TrainResult, train
 
@@ -160,9 +160,8 @@ def run_demo(
     )
     with _at_most_threads(threads):
         result = train(config, train_cases, [held_out], folder, on_progress=on_progress)
-        probabilities = predict(
-            result.model, held_out.image, patch_size=config.patch_size, overlap=config.overlap
-        )
+        predictor = Predictor(result.model, patch_size=config.patch_size, overlap=config.overlap)
+        labels = predictor.labels(held_out.image)
         trained_on = _in_words(result.device)
     save_curves(folder / CURVES, result.records)
     score = "no objects to score" if result.dsc is None else f"DSC {result.dsc:.3f}"
@@ -170,7 +169,7 @@ def run_demo(
         folder / PICTURE,
         held_out.image,
         held_out.mask,
-        probabilities.argmax(0),
+        labels,
         result.records,
         title=f"Swin-UMamba† after {result.seconds:.0f} s of training on {trained_on}",
         prediction_title=f"Prediction: {score}",

@@ -15,9 +15,9 @@ import torch
 
 from swin_umamba.common.files import replacing
 from swin_umamba.data import Plan
-from swin_umamba.export.facts import INPUT, KEY, OUTPUT, Facts
-from swin_umamba.export.onnx_network import OnnxNetwork
 from swin_umamba.export.program import check, trace
+from swin_umamba.inference.facts import INPUT, KEY, OUTPUT, Facts
+from swin_umamba.inference.onnx_network import OnnxNetwork
 from swin_umamba.models import SegmentationModel
 
 if TYPE_CHECKING:

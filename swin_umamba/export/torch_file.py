@@ -10,8 +10,8 @@ import torch
 from swin_umamba.common.files import replacing
 from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
-from swin_umamba.export.facts import KEY, Facts
 from swin_umamba.export.program import GRAPH_BACKEND, check, min_side, trace
+from swin_umamba.inference.facts import KEY, Facts
 from swin_umamba.models import SegmentationModel
 
 

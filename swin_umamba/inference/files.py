@@ -1,69 +1,25 @@
-"""Segment files with a trained run, each in its own format and geometry."""
+"""Segment files with trained runs, each in its own format and geometry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
+import torch
 
-from swin_umamba.common.files import sha256, write_bytes
-from swin_umamba.data import (
-    CaseFiles,
-    Plan,
-    group_images,
-    mask_ending,
-    read_raw,
-    write_labels,
-    write_probabilities,
-)
+from swin_umamba.common.locks import locked
+from swin_umamba.data import CaseFiles, group_images
 from swin_umamba.data.io.formats import ending_of
-from swin_umamba.data.io.raw import RawImage
-from swin_umamba.drawing.overlays import Canvas, png
 from swin_umamba.errors import UserError
-from swin_umamba.inference.predictor import Predictor, weights_of
-from swin_umamba.inference.record import Images, Record, facts_of
-from swin_umamba.inference.scratch import ScratchError, scratch
-from swin_umamba.metrics.instances import instance_map
+from swin_umamba.inference.predictor import Ensemble, Predictor
+from swin_umamba.inference.record import Images, Manifest, facts_of
+from swin_umamba.inference.scratch import ScratchError
+from swin_umamba.inference.sources import ONNX
+from swin_umamba.inference.targets import MASKS_ALONE, Extras, Targets, segment_case
 
-INSTANCES, OVERLAYS = "instances", "overlays"  # folders beside the masks
-MOST_IN_PNG = np.iinfo(np.uint16).max
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What to write besides masks.
-
-    probabilities: (K, Z, H, W) beside each mask as .npz; the disk holds them meanwhile, once more
-    and not compressed, or twice where spacings differ, memory a band of rows. instances:
-    in a folder of that name, the 8-connected objects of class 1, numbered from 1 as
-    `swin_umamba.metrics.instance_f1` splits them; of images of one slice. overlays: the same for
-    PNGs of the classes over the image.
-    """
-
-    probabilities: bool = False
-    instances: bool = False
-    overlays: bool = False
-
-
-MASKS_ALONE = Extras()
-
-
-class Segmenter(Protocol):
-    """What segments normalised slices (C, H, W) into classes (H, W), or probabilities in bands.
-
-    bands: the first row of each, and (K, rows, W).
-    """
-
-    def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]: ...
-
-    def bands(
-        self, image: npt.NDArray[np.float32]
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]: ...
+__all__ = ["MASKS_ALONE", "Extras", "Outcome", "predict_cases", "predict_files"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +36,7 @@ class Outcome:
 
 
 def predict_files(
-    run: Path,
+    run: Path | Sequence[Path],
     inputs: Path,
     output: Path,
     *,
@@ -89,79 +45,82 @@ def predict_files(
     mirror: bool = False,
     amp: str = "off",
     onnx: bool = False,
+    postprocessing: bool = True,
     extras: Extras = MASKS_ALONE,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Write a mask for every image, in the image's format (PNG for lossy ones) and geometry.
 
-    run: a training run's folder with its plan. inputs: a folder, or one image of one file; images
-    of several files are named as nnU-Net does (_0000, _0001, ...). mirror, amp: as in
-    `inference.predictor.predict`. onnx: `run` is a file of `swin-umamba export` in place of a
-    folder, and onnxruntime computes. extras: what to write besides. What `output` holds already is
-    left as it is unless `overwrite` or its image has changed, and only what is missing is written,
-    so that a broken-off job goes on; `predict_record.RECORD` there tells what made each file. A
-    file that cannot be read is told in the outcome and does not end the job. Raises UserError if
-    the run or the inputs cannot be read, a file to write is one of the inputs or, without
-    `overwrite`, there and made by another model or other options, or the output cannot be written.
+    run: the folder of a training run, or an ONNX file of `swin-umamba export`, which ends in .onnx
+    or is said to be one by `onnx`; of several, probabilities are averaged. inputs: a folder, or one
+    image of one file; images of several files are named as nnU-Net does (_0000, _0001, ...).
+    checkpoint to postprocessing: as of `Predictor.from_run`. extras: what to write besides.
+    Existing files are left as they are unless `overwrite` or their image has changed, and only what
+    is missing is written, so that an interrupted job continues; `record.RECORD` in `output` says
+    what made each file. An image that cannot be segmented is named in the outcome and does not end
+    the job. Raises UserError if a run or the inputs cannot be read, `output` is the folder of the
+    images or a mask would replace one, an existing file was made by another model or with other
+    options and not `overwrite`, or the output cannot be written.
     """
-    predictor: Segmenter
-    made_by: dict[str, Any]
-    if onnx:
-        if mirror or amp != "off" or device not in ("auto", "cpu") or checkpoint != "best":
-            raise UserError("mirror, amp, device and last are for runs, not for ONNX files")
-        predictor, plan = _from_onnx(run)
-        made_by = {"runtime": "onnxruntime", "model": sha256(run)}
-    else:
-        if run.is_file():
-            raise UserError(f"{run} is a file, not the folder of a run; of an export, say --onnx")
-        weights = weights_of(run, checkpoint)
-        predictor, plan = _from_run(run, checkpoint, device, mirror, amp)
-        made_by = {
-            "runtime": "torch",
-            "model": sha256(weights),
-            "plan": sha256(run / "plan.json"),
-            "patch size": predictor.patch_size,
-            "overlap": predictor.overlap,
-            "mirror": mirror,
-            "amp": amp,
-        }
+    runs = [run] if isinstance(run, Path) else list(run)
+    predictor = open_predictor(
+        runs,
+        checkpoint=checkpoint,
+        device=device,
+        mirror=mirror,
+        amp=amp,
+        onnx=onnx,
+        postprocessing=postprocessing,
+    )
+    if inputs.is_dir() and inputs.resolve() == output.resolve():
+        raise UserError(
+            f"{output} is the folder of the images, where masks would be read as images the next"
+            " time: name another folder for the masks"
+        )
     return predict_cases(
         predictor,
-        plan,
-        _cases(inputs, plan.files_per_image),
+        _cases(inputs, predictor.plan.files_per_image),
         output,
         extras=extras,
         overwrite=overwrite,
-        made_by=made_by,
         on_progress=on_progress,
     )
 
 
-def _from_run(
-    run: Path, checkpoint: str, device: str, mirror: bool, amp: str
-) -> tuple[Predictor, Plan]:
-    predictor = Predictor.from_run(
-        run, checkpoint=checkpoint, device=device, mirror=mirror, amp=amp
-    )
-    plan = Plan.load(run / "plan.json")
-    model = predictor.model
-    found, expected = (model.in_channels, model.out_channels), (plan.in_channels, plan.num_classes)
-    if found != expected:
-        raise UserError(
-            f"{run} holds weights of another model: for {found[0]} channels and {found[1]} classes,"
-            f" expected {expected[0]} and {expected[1]} as in its plan.json"
+def open_predictor(
+    runs: Sequence[Path],
+    *,
+    checkpoint: str = "best",
+    device: str = "auto",
+    mirror: bool = False,
+    amp: str = "off",
+    onnx: bool = False,
+    postprocessing: bool = True,
+) -> Predictor:
+    """The predictor of a run or an exported file, or of several; see `predict_files`."""
+    exported = [path for path in runs if path.is_file() or path.suffix.lower() == ONNX or onnx]
+    for path in exported:
+        if path.suffix.lower() != ONNX and not onnx:
+            raise UserError(f"{path} is a file, not the folder of a run; of an export, say --onnx")
+    if exported == list(runs) and (
+        amp != "off" or device not in ("auto", "cpu") or checkpoint != "best"
+    ):
+        raise UserError("amp, device and last are for runs, not for ONNX files")
+    found = [
+        Predictor.from_export(path, mirror=mirror, postprocessing=postprocessing)
+        if path in exported
+        else Predictor.from_run(
+            path,
+            checkpoint=checkpoint,
+            device=device,
+            mirror=mirror,
+            amp=amp,
+            postprocessing=postprocessing,
         )
-    return predictor, plan
-
-
-def _from_onnx(path: Path) -> tuple[Segmenter, Plan]:
-    try:
-        from swin_umamba.export.onnx_predictor import OnnxPredictor
-    except ModuleNotFoundError as error:
-        raise UserError(f"this needs {error.name}: pip install 'swin-umamba[export]'") from error
-    predictor = OnnxPredictor(path)
-    return predictor, predictor.plan
+        for path in runs
+    ]
+    return found[0] if len(found) == 1 else Ensemble(found)
 
 
 def _cases(inputs: Path, files: int) -> list[CaseFiles]:
@@ -178,87 +137,91 @@ def _cases(inputs: Path, files: int) -> list[CaseFiles]:
     return [CaseFiles(stem, (inputs,))]
 
 
-@dataclass(frozen=True)
-class _Targets:
-    """The files that are asked for of one case."""
-
-    mask: Path
-    probabilities: Path | None
-    instances: Path | None
-    overlay: Path | None
-
-    @classmethod
-    def of(cls, case: CaseFiles, output: Path, extras: Extras) -> _Targets:
-        mask = case.name + mask_ending(case.images[0])
-        return cls(
-            output / mask,
-            output / f"{case.name}.npz" if extras.probabilities else None,
-            output / INSTANCES / mask if extras.instances else None,
-            output / OVERLAYS / f"{case.name}.png" if extras.overlays else None,
-        )
-
-    def paths(self) -> list[Path]:
-        asked = (self.mask, self.probabilities, self.instances, self.overlay)
-        return [path for path in asked if path is not None]
-
-
 def predict_cases(
-    predictor: Segmenter,
-    plan: Plan,
+    predictor: Predictor,
     cases: Sequence[CaseFiles],
     output: Path,
     *,
     extras: Extras = MASKS_ALONE,
     overwrite: bool = False,
-    made_by: Mapping[str, Any] | None = None,
+    replace_others: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """`predict_files` of cases whose files are known, with a model that is loaded.
+    """`predict_files` of cases whose files are known, with a predictor.
 
-    made_by: what a file's record shall tell of the model; without, there is no record.
+    replace_others: overwrite existing files of another model or other options, in place of an
+    error. A predictor of a model in memory leaves no record.
     """
-    targets = [_Targets.of(case, output, extras) for case in cases]
+    targets = [Targets.of(case, output, extras) for case in cases]
     _require_apart(cases, targets)
-    record = None if made_by is None else Record(output, made_by)
-    there = {
-        path: case.images
-        for case, target in zip(cases, targets, strict=True)
-        for path in target.paths()
-        if not overwrite and path.exists()
-    }
-    outdated = set() if record is None else record.outdated(there)
-    done: list[str] = []
-    skipped: list[str] = []
-    redone: list[str] = []
-    failed: dict[str, str] = {}
-    for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        wanted = {path for path in target.paths() if path not in there or path in outdated}
-        if wanted:
-            try:
-                # Before the image is read: should it change meanwhile, the next job sees that.
-                facts = [] if record is None else facts_of(case.images)
-                found = _segment(predictor, plan, case.images, target)
-            except ScratchError:
-                raise
-            except UserError as error:
-                failed[case.name] = str(error)
-            else:
-                # What cannot be written ends the job: a full disk is full for the others too.
-                with _noted(record, wanted, facts):
-                    found.write(target, wanted, plan.values)
-                done.append(case.name)
+    with locked(output, "prediction"):
+        record = None if predictor.made_by is None else Manifest(output, predictor.made_by)
+        job = _Job(predictor, record, overwrite, replace_others)
+        return job.run(list(zip(cases, targets, strict=True)), on_progress)
+
+
+class _Job:
+    """The cases of a folder, one after another; the folder is locked meanwhile."""
+
+    def __init__(
+        self, predictor: Predictor, record: Manifest | None, overwrite: bool, replace_others: bool
+    ) -> None:
+        self.predictor, self.record = predictor, record
+        self.overwrite, self.replace_others = overwrite, replace_others
+        self.done: list[str] = []
+        self.skipped: list[str] = []
+        self.redone: list[str] = []
+        self.failed: dict[str, str] = {}
+
+    def run(
+        self,
+        pairs: Sequence[tuple[CaseFiles, Targets]],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Outcome:
+        there = {
+            path: case.images
+            for case, target in pairs
+            for path in target.paths()
+            if not self.overwrite and path.exists()
+        }
+        outdated: set[Path] = set()
+        if self.record is not None:
+            outdated = self.record.outdated(there, replace_others=self.replace_others)
+        for number, (case, target) in enumerate(pairs, 1):
+            wanted = {path for path in target.paths() if path not in there or path in outdated}
+            if not wanted:
+                self.skipped.append(case.name)
+            elif self._segment(case, target, wanted):
+                self.done.append(case.name)
                 if wanted & outdated:
-                    redone.append(case.name)
-        else:
-            skipped.append(case.name)
-        if on_progress is not None:
-            on_progress(number, len(cases))
-    return Outcome(tuple(done), tuple(skipped), failed, tuple(redone))
+                    self.redone.append(case.name)
+            if on_progress is not None:
+                on_progress(number, len(pairs))
+        return Outcome(tuple(self.done), tuple(self.skipped), self.failed, tuple(self.redone))
+
+    def _segment(self, case: CaseFiles, target: Targets, wanted: set[Path]) -> bool:
+        """Write what is wanted of a case. Returns whether that was possible."""
+        try:
+            # Before the image is read: should it change meanwhile, the next job sees that.
+            facts = [] if self.record is None else facts_of(case.images)
+            found = segment_case(self.predictor, case.images, target)
+        except ScratchError:
+            raise
+        except UserError as error:
+            self.failed[case.name] = str(error)
+            return False
+        except (MemoryError, torch.OutOfMemoryError):
+            self.failed[case.name] = f"{case.images[0]} needs more memory than there is"
+            return False
+        # What cannot be written ends the job: a full disk is full for the others too.
+        with _noted(self.record, wanted, facts):
+            found.write(target, wanted, self.predictor.plan.values)
+        return True
 
 
 @contextmanager
-def _noted(record: Record | None, files: set[Path], images: Images) -> Iterator[None]:
-    """Note what makes the files: of new ones before it does, so that a kill leaves none unknown."""
+def _noted(record: Manifest | None, files: set[Path], images: Images) -> Iterator[None]:
+    """Record what makes the files, of new ones first: a kill then leaves none unknown."""
     if record is None:
         yield
         return
@@ -271,75 +234,10 @@ def _noted(record: Record | None, files: set[Path], images: Images) -> Iterator[
         record.note(old, images)
 
 
-def _require_apart(cases: Sequence[CaseFiles], targets: Sequence[_Targets]) -> None:
+def _require_apart(cases: Sequence[CaseFiles], targets: Sequence[Targets]) -> None:
     """Refuse to write over what is to be read."""
     images = {path.resolve() for case in cases for path in case.images}
     for target in targets:
         for path in target.paths():
             if path.resolve() in images:
                 raise UserError(f"{path} is one of the images: name another folder for the masks")
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What was found in one image: labels and instances (Z, H, W), probabilities (K, Z, H, W)."""
-
-    raw: RawImage
-    labels: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32] | None
-    instances: npt.NDArray[np.int32] | None
-
-    def write(self, target: _Targets, wanted: set[Path], values: Sequence[int]) -> None:
-        """Write those of the targets that are wanted, each whole or not at all."""
-        if target.probabilities in wanted and self.probabilities is not None:
-            write_probabilities(target.probabilities, self.probabilities, self.raw)
-        if target.instances in wanted and self.instances is not None:
-            write_labels(target.instances, self.instances, self.raw)
-        if target.overlay in wanted:
-            _draw(target.overlay, self.raw, self.labels)
-        # Last, since people take a mask that is there for the end of its case.
-        if target.mask in wanted:
-            write_labels(target.mask, self.labels, self.raw, values)
-
-
-def _segment(predictor: Segmenter, plan: Plan, paths: Sequence[Path], target: _Targets) -> _Found:
-    raw = read_raw(paths)
-    if target.instances is not None and (depth := raw.pixels.shape[1]) > 1:
-        raise UserError(f"{paths[0]}: instances are of images of one slice, it has {depth}")
-    slices = plan.preprocess(raw)
-    kept = None
-    if target.probabilities is not None:
-        found, kept = _segment_in_bands(predictor, plan, raw, slices, target.probabilities.parent)
-    else:
-        found = np.stack([predictor.labels(np.ascontiguousarray(s)) for s in slices])
-    labels = plan.restore(found, raw)
-    objects = None
-    if target.instances is not None:
-        objects = instance_map(labels[0] == 1)[None]
-        if target.instances.suffix == ".png" and objects.max() > MOST_IN_PNG:
-            raise UserError(
-                f"{paths[0]}: {objects.max()} instances, more than the {MOST_IN_PNG} that a PNG"
-                " can number; give the image as TIFF"
-            )
-    return _Found(raw, labels, kept, objects)
-
-
-def _segment_in_bands(
-    predictor: Segmenter, plan: Plan, raw: RawImage, slices: npt.NDArray[np.float32], folder: Path
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Labels of the slices, and the probabilities (K, Z, H, W) on the image's grid, on disk."""
-    depth, _, height, width = slices.shape
-    labels = np.empty((depth, height, width), np.int64)
-    with scratch(folder, (depth, plan.num_classes, height, width)) as kept:
-        for z, image in enumerate(slices):
-            for start, band in predictor.bands(np.ascontiguousarray(image)):
-                labels[z, start : start + band.shape[1]] = band.argmax(0)
-                kept.write(z, start, band)
-        return labels, kept.restored(plan, raw)
-
-
-def _draw(path: Path, raw: RawImage, labels: npt.NDArray[np.int64]) -> None:
-    """The classes over the image, of a volume over the slice that holds most of them."""
-    at = int((labels > 0).sum((1, 2)).argmax())
-    canvas = Canvas(raw.pixels[:, at], raw.spacing[1:])
-    write_bytes(path, png(canvas.under(canvas.classes(labels[at]))))

@@ -1,321 +1,257 @@
-"""Segment an image of any size with a trained model."""
+"""From an image to its mask, with one trained model or several."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from monai.inferers.utils import sliding_window_inference
-from torch import Tensor
 
-from swin_umamba.common.devices import half_precision, pick_device
-from swin_umamba.data.sampling.case import normalize
+from swin_umamba.data import Plan
+from swin_umamba.data.io.raw import RawImage
 from swin_umamba.errors import UserError
-from swin_umamba.models import SegmentationModel, create_model
-from swin_umamba.runs.config import TrainConfig
-from swin_umamba.runs.folder import BEST, CONFIG, WEIGHTS
-from swin_umamba.weights import load_weights, read_config
+from swin_umamba.inference.arrays import predict, predict_labels, predict_stack
+from swin_umamba.inference.defaults import default_plan
+from swin_umamba.inference.images import ImageLike, Spacing, as_raw, without_slice_axis
+from swin_umamba.inference.member import Band, Member
+from swin_umamba.inference.network import Network, TorchNetwork
+from swin_umamba.inference.postprocessing import keep_largest
+from swin_umamba.inference.scratch import scratch
+from swin_umamba.inference.sources import Source, open_export, open_run
+from swin_umamba.inference.windows import Windows
+from swin_umamba.models import SegmentationModel
 
-MOST_VALUES = 1 << 27
-"""Logits that are held at once: 0.5 GB of float32, and as much for their probabilities."""
+__all__ = ["Ensemble", "Predictor", "predict", "predict_labels", "predict_stack"]
 
+DECIDED_VALUES = 1 << 24  # probabilities that are decided on at a time
 
-def predict(
-    model: SegmentationModel,
-    image: npt.NDArray[np.float32],
-    *,
-    patch_size: tuple[int, int],
-    overlap: float = 0.5,
-    batch_size: int = 4,
-    mirror: bool = False,
-    amp: str = "off",
-) -> npt.NDArray[np.float32]:
-    """Class probabilities of a normalised image, window by window.
-
-    image: (C, H, W) float32. patch_size: height and width of a window; smaller images are padded
-    with 0. overlap: share of a window that the next one covers again; where windows overlap, their
-    logits are averaged with Gaussian weights. batch_size: windows at a time. mirror: average the
-    logits of each window and of its three mirror images, as nnU-Net does. amp: "off" for float32,
-    "bf16" or "fp16" on a GPU. Runs on the model's device, and leaves the model as it was. Returns
-    (out_channels, H, W) float32.
-    """
-    if image.ndim != 3 or image.shape[0] != model.in_channels:
-        raise ValueError(
-            f"image: got shape {image.shape}, expected ({model.in_channels}, height, width)"
-        )
-    stack = predict_stack(
-        model,
-        image[None],
-        patch_size=patch_size,
-        overlap=overlap,
-        batch_size=batch_size,
-        mirror=mirror,
-        amp=amp,
-    )
-    return stack.squeeze(0)
-
-
-def predict_labels(
-    model: SegmentationModel,
-    image: npt.NDArray[np.float32],
-    *,
-    patch_size: tuple[int, int],
-    overlap: float = 0.5,
-    most_values: int = MOST_VALUES,
-    **options: Any,
-) -> npt.NDArray[np.int64]:
-    """The likeliest class of every pixel, (H, W); arguments as in `predict`.
-
-    An image of more than `most_values` logits is worked on in bands of rows, each with all windows
-    that reach into it: the result is that of the whole, and memory besides the image and its labels
-    is bounded by `most_values`, or by what the windows side by side in one row of them need.
-    """
-
-    def scores(part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return predict(model, part, patch_size=patch_size, overlap=overlap, **options)
-
-    return labels_in_bands(
-        scores,
-        image,
-        classes=model.out_channels,
-        window=patch_size[0],
-        overlap=overlap,
-        most_values=most_values,
-    )
-
-
-def labels_in_bands(
-    scores: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
-    image: npt.NDArray[np.float32],
-    *,
-    classes: int,
-    window: int,
-    overlap: float,
-    most_values: int = MOST_VALUES,
-) -> npt.NDArray[np.int64]:
-    """`predict_labels` by whatever scores a part (C, h, W) of an image as (classes, h, W).
-
-    window, overlap: rows of one of its sliding windows, and the share that the next covers again.
-    """
-    labels = np.empty(image.shape[1:], np.int64)
-    for start, found in scores_in_bands(
-        scores, image, classes=classes, window=window, overlap=overlap, most_values=most_values
-    ):
-        labels[start : start + found.shape[1]] = found.argmax(0)
-    return labels
-
-
-def scores_in_bands(
-    scores: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
-    image: npt.NDArray[np.float32],
-    *,
-    classes: int,
-    window: int,
-    overlap: float,
-    most_values: int = MOST_VALUES,
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """The first row and the scores (classes, rows, W) of each band; see `labels_in_bands`."""
-    height, width = image.shape[1:]
-    stride = max(int(window * (1 - overlap)), 1)
-    rows = max(most_values // (classes * width), 1)
-    # A band's windows reach one window beyond it on both sides.
-    rows = max((rows - 2 * window) // stride, 1) * stride
-    for start, end, top, bottom in _bands(height, rows, window, stride):
-        found = scores(np.ascontiguousarray(image[:, top:bottom]))
-        yield start, found[:, start - top : end - top]
-
-
-def _bands(height: int, rows: int, patch: int, stride: int) -> Iterator[tuple[int, int, int, int]]:
-    """Bands [start, end) of `rows` rows, and the rows [top, bottom) of all windows that reach in.
-
-    Windows start at multiples of `stride`, the last one where it ends with the image: cut at a
-    window's start and end, a part has the windows that the whole image has there.
-    """
-    for start in range(0, height, rows):
-        end = min(start + rows, height)
-        top = max(-(-(start - patch + 1) // stride), 0) * stride
-        bottom = (end - 1) // stride * stride + patch
-        # Where the image's last window is not on the grid, it belongs to all bands it reaches.
-        if bottom >= height or height - patch < end:
-            bottom = height
-        yield start, end, min(top, max(height - patch, 0)), bottom
-
-
-def predict_stack(
-    model: SegmentationModel,
-    images: npt.NDArray[np.float32],
-    *,
-    patch_size: tuple[int, int],
-    overlap: float = 0.5,
-    batch_size: int = 4,
-    mirror: bool = False,
-    amp: str = "off",
-) -> npt.NDArray[np.float32]:
-    """`predict` for several images of one size, whose windows share batches.
-
-    images: (N, C, H, W) float32. Returns (N, out_channels, H, W) float32, all of which the device
-    holds at once.
-    """
-    if images.ndim != 4 or images.shape[1] != model.in_channels:
-        raise ValueError(
-            f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
-        )
-    device = next(model.parameters()).device
-    dtype = half_precision(amp, device)
-
-    def network(windows: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            logits = mirrored(model, windows) if mirror else model(windows)
-        return logits.float()
-
-    with _finest_only(model), torch.no_grad():
-        logits = windowed(
-            network,
-            torch.from_numpy(images).to(device),
-            patch_size=patch_size,
-            overlap=overlap,
-            batch_size=batch_size,
-        )
-    probabilities: npt.NDArray[np.float32] = logits.softmax(1).cpu().numpy()
-    return probabilities
-
-
-def windowed(
-    network: Callable[[Tensor], Tensor],
-    images: Tensor,
-    *,
-    patch_size: tuple[int, int],
-    overlap: float,
-    batch_size: int,
-) -> Tensor:
-    """A network's logits (N, K, H, W) of images (N, C, H, W) by windows: see `predict`."""
-    logits = sliding_window_inference(
-        images,
-        roi_size=patch_size,
-        sw_batch_size=batch_size,
-        predictor=network,
-        overlap=overlap,
-        mode="gaussian",
-    )
-    assert isinstance(logits, Tensor)  # one output, so no tuple or dict of them
-    return logits
-
-
-def mirrored(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
-    """The mean of a network's logits over a window (B, C, H, W) and its three mirror images."""
-    total = network(windows)
-    for axes in ((2,), (3,), (2, 3)):
-        total = total + network(windows.flip(axes)).flip(axes)
-    return total / 4
+Floats = npt.NDArray[np.float32]
+Classes = npt.NDArray[np.unsignedinteger[Any]]
+"""Class indices of the smallest dtype that holds all classes."""
+PathLike = str | os.PathLike[str]
 
 
 class Predictor:
-    """A trained model with the size of its windows: `labels = predictor(image)`; see `predict`.
+    """Masks of images as the plan of the model's run says: `labels = predictor(image)`.
 
-    image: (C, H, W) of any real dtype, normalised here as in training. Returns (H, W) int64 class
-    indices.
+    An image is normalised and resampled as in training, segmented window by window, and its
+    probabilities are brought back to its own grid; there the mask is decided. All of this is done
+    in bands of rows, so that memory holds the image and its mask, but not all probabilities.
+
+    model: a SegmentationModel, or another `inference.network.Network`. plan: of its run; without,
+    channels are z-scored, nothing is resampled, and masks hold the likeliest class. patch_size:
+    height and width of a window, by default the plan's. overlap: share of a window that the next
+    one covers again; there, logits are averaged with Gaussian weights. mirror: average the logits
+    of each window and its three mirror images, as nnU-Net does. amp: "off" for float32, on a GPU
+    "bf16" or "fp16". batch_size: windows at a time. keep_largest: classes of which only the largest
+    component stays in masks.
     """
 
     def __init__(
         self,
-        model: SegmentationModel,
+        model: SegmentationModel | Network,
         *,
-        patch_size: tuple[int, int],
+        plan: Plan | None = None,
+        patch_size: tuple[int, int] | None = None,
         overlap: float = 0.5,
         mirror: bool = False,
         amp: str = "off",
+        batch_size: int = 4,
+        keep_largest: Sequence[int] = (),
     ) -> None:
-        self.model = model
-        self.patch_size = patch_size
-        self.overlap = overlap
-        self.mirror = mirror
-        self.amp = amp
+        network = TorchNetwork(model, amp=amp) if isinstance(model, SegmentationModel) else model
+        size = plan.patch_size if patch_size is None and plan is not None else patch_size
+        if size is None:
+            raise ValueError("patch_size: got None, expected two sizes where there is no plan")
+        self.model = network.model if isinstance(network, TorchNetwork) else network
+        self.patch_size, self.overlap, self.mirror, self.amp = size, overlap, mirror, amp
+        self.spaced = plan is not None
+        self.plan = plan or default_plan(network.in_channels, network.out_channels, size)
+        self.keep_largest = tuple(keep_largest)
+        self.made_by: dict[str, Any] | None = None
+        windows = Windows(size, overlap, batch_size)
+        member = Member(network, self.plan, windows, mirror=mirror, spaced=self.spaced)
+        self.members: tuple[Member, ...] = (member,)
 
     @classmethod
     def from_run(
         cls,
-        folder: str | os.PathLike[str],
+        folder: PathLike | Sequence[PathLike],
         *,
         checkpoint: str = "best",
         device: str = "auto",
         mirror: bool = False,
         amp: str = "off",
+        postprocessing: bool = True,
     ) -> Predictor:
-        """The model that a training run left in its folder.
+        """The model that a training run left in its folder; of several folders, their Ensemble.
 
-        checkpoint: "best", by validation (the last where none was validated), or "last". Raises
-        UserError if the folder is no run's or does not hold its weights whole.
+        checkpoint: "best", by validation (the last where none was validated), or "last".
+        postprocessing: whether to apply what the run found to help. Raises UserError if the folder
+        is no run's or does not hold its weights whole.
         """
-        weights, config_file = weights_of(Path(folder), checkpoint), Path(folder) / CONFIG
-        try:
-            config = TrainConfig.from_json(config_file.read_text(encoding="utf-8"))
-            model = create_model(**read_config(weights))
-            load_weights(model, weights)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: options of another model
-            raise UserError(f"{folder} is no finished training run: {error}") from error
-        model.to(pick_device(device))
-        half_precision(amp, next(model.parameters()).device)
-        return cls(
-            model, patch_size=config.patch_size, overlap=config.overlap, mirror=mirror, amp=amp
-        )
+        if not isinstance(folder, str | os.PathLike):
+            options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "amp": amp}
+            options |= {"mirror": mirror, "postprocessing": postprocessing}
+            return Ensemble([cls.from_run(each, **options) for each in folder])
+        source = open_run(Path(folder), checkpoint=checkpoint, device=device, amp=amp)
+        return cls._of(source, mirror=mirror, amp=amp, postprocessing=postprocessing)
 
-    def __call__(self, image: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        return self.labels(normalize(image))
+    @classmethod
+    def from_export(
+        cls,
+        path: PathLike,
+        *,
+        overlap: float | None = None,
+        mirror: bool = False,
+        batch_size: int = 4,
+        postprocessing: bool = True,
+    ) -> Predictor:
+        """What `swin-umamba export` wrote of a run as ONNX; onnxruntime computes, on the CPU.
 
-    def labels(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        """(H, W) class indices of an image (C, H, W) that is normalised already."""
-        return predict_labels(self.model, image, **self._options())
-
-    def probabilities(self, image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(out_channels, H, W) of an image (C, H, W) that is normalised already."""
-        return predict(self.model, image, **self._options())
-
-    def bands(
-        self, image: npt.NDArray[np.float32]
-    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """`probabilities` in bands: their first row, and (out_channels, rows, W).
-
-        Memory is bounded as by `predict_labels`.
+        overlap: by default the run's. Raises UserError if the file is none of these or holds no
+        plan.
         """
-        return scores_in_bands(
-            self.probabilities,
-            image,
-            classes=self.model.out_channels,
-            window=self.patch_size[0],
-            overlap=self.overlap,
+        source = open_export(Path(path), overlap=overlap)
+        return cls._of(source, mirror=mirror, batch_size=batch_size, postprocessing=postprocessing)
+
+    @classmethod
+    def _of(
+        cls, source: Source, *, mirror: bool, postprocessing: bool, amp: str = "off", **options: Any
+    ) -> Predictor:
+        found = cls(
+            source.network,
+            plan=source.plan,
+            patch_size=source.patch_size,
+            overlap=source.overlap,
+            mirror=mirror,
+            amp=amp,
+            keep_largest=source.keep_largest if postprocessing else (),
+            **options,
         )
+        found.made_by = {**source.facts(), "mirror": mirror, "amp": amp}
+        if found.keep_largest:
+            found.made_by["keep largest"] = list(found.keep_largest)
+        return found
 
-    def _options(self) -> dict[str, Any]:
-        return {
-            "patch_size": self.patch_size,
-            "overlap": self.overlap,
-            "mirror": self.mirror,
-            "amp": self.amp,
-        }
+    def __call__(self, image: ImageLike, spacing: Spacing = None) -> npt.NDArray[np.int64]:
+        """Class indices on the image's own grid: (H, W), or (Z, H, W) of several slices.
+
+        image: an array (C, H, W) or (C, Z, H, W) in the units of the files that the model was
+        trained on; the path of a file, or the paths of its channels; or what `read_raw` gave, of
+        which the result is always (Z, H, W). spacing: of an array, (y, x) or (z, y, x) in the unit
+        of the training files; by default the plan's, and nothing is resampled. Raises UserError for
+        an image that does not fit, and for a model that gives NaN.
+        """
+        raw = self._raw(image, spacing)
+        labels = without_slice_axis(self.segment(raw), image, self.plan)
+        return labels.astype(np.int64, copy=False)
+
+    def probabilities(self, image: ImageLike, spacing: Spacing = None) -> Floats:
+        """What a call decides the mask from: (K, H, W) or (K, Z, H, W), all of it in memory."""
+        raw = self._raw(image, spacing)
+        found = np.zeros((self.plan.num_classes, *raw.pixels.shape[1:]), np.float32)
+        self._add_up(raw, found)
+        return without_slice_axis(found, image, self.plan)
+
+    def labels(self, image: Floats) -> npt.NDArray[np.int64]:
+        """(H, W) class indices of one slice (C, H, W) that is preprocessed already."""
+        labels: npt.NDArray[np.int64] = self.labels_of_slices(image[None])[0].astype(np.int64)
+        return labels
+
+    def labels_of_slices(self, slices: Floats) -> Classes:
+        """(Z, h, w) class indices of slices (Z, C, h, w) that are preprocessed, on their grid."""
+        if len(self.members) > 1:
+            raise ValueError("slices: the models of an ensemble each preprocess images themselves")
+        labels = self._zeros((slices.shape[0], *slices.shape[2:]))
+        self._decide(self.members[0].on_slices(slices), labels)
+        return labels
+
+    def segment(
+        self, raw: RawImage, kept: Floats | None = None, folder: Path | None = None
+    ) -> Classes:
+        """Class indices (Z, H, W) on the grid of the image's files.
+
+        kept: zeros (K, Z, H, W) to add the probabilities to. folder: for the files of an ensemble's
+        probabilities where memory does not hold them.
+        """
+        labels = self._zeros(raw.pixels.shape[1:])
+        if kept is None and len(self.members) == 1:
+            member = self.members[0]
+            self._decide(member.on_image(raw), np.moveaxis(labels, member.plan.axis, 0))
+        elif kept is None:
+            with scratch(folder, (self.plan.num_classes, *labels.shape)) as summed:
+                return self.segment(raw, summed)
+        else:
+            self._add_up(raw, kept)
+            rows = max(DECIDED_VALUES // (kept.shape[0] * kept.shape[3]), 1)
+            for z in range(labels.shape[0]):
+                for start in range(0, labels.shape[1], rows):
+                    found = self._decided(kept[:, z, start : start + rows])
+                    labels[z, start : start + rows] = found
+        return keep_largest(labels, self.keep_largest)
+
+    def _add_up(self, raw: RawImage, kept: Floats) -> None:
+        """Add the mean of the models' probabilities to (K, Z, H, W)."""
+        share = np.float32(1 / len(self.members))
+        for member in self.members:
+            slices = np.moveaxis(kept, member.plan.axis + 1, 0)
+            for band in member.on_image(raw):
+                place = band.of(slices)
+                place += share * band.values
+
+    def _decide(self, bands: Iterable[Band], labels: Classes) -> None:
+        """Write the decisions on all bands to labels (Z, h, w)."""
+        for band in bands:
+            band.of(labels)[...] = self._decided(np.moveaxis(band.values, 1, 0))
+
+    def _decided(self, probabilities: Floats) -> npt.NDArray[np.int64]:
+        labels: npt.NDArray[np.int64] = probabilities.argmax(0)
+        return labels
+
+    def _zeros(self, shape: tuple[int, ...]) -> Classes:
+        return np.zeros(shape, np.min_scalar_type(self.plan.num_classes - 1))
+
+    def _raw(self, image: ImageLike, spacing: Spacing) -> RawImage:
+        return as_raw(image, self.plan, spacing)
 
 
-def weights_of(folder: Path, checkpoint: str) -> Path:
-    """A run's file of weights: "best" (the last where none was validated), or "last"."""
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")
-    best = folder / BEST
-    return best if checkpoint == "best" and best.is_file() else folder / WEIGHTS
+class Ensemble(Predictor):
+    """Predictors as one: their probabilities are averaged on the image's own grid.
+
+    Each uses its own plan, patch size and windows. They must have the same channels and classes. A
+    class's largest component alone is kept where all of them do so. Raises UserError for predictors
+    that do not fit together.
+    """
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        first, *others = predictors
+        for other in others:
+            _require_same(first, other)
+        self.members = tuple(member for each in predictors for member in each.members)
+        self.model, self.plan, self.spaced = first.model, first.plan, first.spaced
+        self.patch_size, self.overlap = first.patch_size, first.overlap
+        self.mirror, self.amp = first.mirror, first.amp
+        shared = set(first.keep_largest).intersection(*(other.keep_largest for other in others))
+        self.keep_largest = tuple(sorted(shared))
+        facts = [each.made_by for each in predictors]
+        self.made_by = None if None in facts else {"models": facts}
 
 
-@contextmanager
-def _finest_only(model: SegmentationModel) -> Iterator[None]:
-    """Eval mode without deep supervision, for a while."""
-    training, deep_supervision = model.training, model.deep_supervision
-    model.eval()
-    model.deep_supervision = False
-    try:
-        yield
-    finally:
-        model.train(training)
-        model.deep_supervision = deep_supervision
+def _require_same(first: Predictor, other: Predictor) -> None:
+    one, two = first.plan, other.plan
+    for what, mine, theirs in (
+        ("channels", one.channel_names, two.channel_names),
+        ("files of an image", one.files_per_image, two.files_per_image),
+        ("classes", list(one.labels), list(two.labels)),
+        ("numbers of classes", one.values, two.values),
+        ("plan", first.spaced, other.spaced),
+    ):
+        if mine != theirs:
+            raise UserError(
+                f"{other.members[0].network.name} and {first.members[0].network.name} cannot be"
+                f" averaged: their {what} differ, {theirs} and {mine}"
+            )

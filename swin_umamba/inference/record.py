@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba.common.files import sha256
+from swin_umamba.common.jsons import parse_json
 from swin_umamba.errors import UserError
 
 RECORD = "predictions.jsonl"
@@ -27,7 +28,7 @@ def facts_of(images: Iterable[Path]) -> Images:
     return [{**_stat(path), "sha256": _checksum(path)} for path in images]
 
 
-class Record:
+class Manifest:
     """The record of a folder, and what this job makes its files by.
 
     made_by: JSON values by name: of the weights' and the plan's checksums, and of options.
@@ -38,12 +39,17 @@ class Record:
         self.made_by = json.loads(json.dumps(made_by))  # tuples as JSON has them
         self._entries = _read(folder / RECORD)
 
-    def outdated(self, files: Mapping[Path, Sequence[Path]]) -> set[Path]:
+    def outdated(
+        self, files: Mapping[Path, Sequence[Path]], *, replace_others: bool = False
+    ) -> set[Path]:
         """Those of the files, each with its images, whose images have changed since.
 
-        Raises UserError for files that something else made, or of which nothing is known.
+        Raises UserError for files that another model or other options made, or of which nothing is
+        known; with `replace_others` these are outdated, too.
         """
-        unknown, otherwise, changed = [], [], set()
+        unknown: list[Path] = []
+        otherwise: list[Path] = []
+        changed = set()
         differing: set[str] = set()
         for file, images in files.items():
             entry = self._entries.get(self._name(file))
@@ -54,14 +60,18 @@ class Record:
                 differing |= self._differing(entry["made_by"])
             elif not _same(entry["images"], images):
                 changed.add(file)
-        ways = "--overwrite makes them anew, another folder leaves them as they are"
+        if replace_others:
+            return changed.union(unknown, otherwise)
+        ways = "--overwrite replaces them; another output folder keeps them"
         if otherwise:
             raise UserError(
-                f"{self._listed(otherwise)} made otherwise: {'; '.join(sorted(differing))}. {ways}"
+                f"{self._listed(otherwise)} made by another model or with other options:"
+                f" {'; '.join(sorted(differing))}. {ways}"
             )
         if unknown:
             raise UserError(
-                f"{self._listed(unknown)} made by a model that {RECORD} there does not tell. {ways}"
+                f"{self._listed(unknown)} made by an unknown model: {RECORD} there does not list"
+                f" {'it' if len(unknown) == 1 else 'them'}. {ways}"
             )
         return changed
 
@@ -116,7 +126,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     entries = {}
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             kinds = {"file": str, "made_by": dict, "images": list}
             if all(isinstance(entry[name], kind) for name, kind in kinds.items()):
                 entries[entry["file"]] = entry

@@ -1,7 +1,8 @@
-"""Probabilities of all classes of a whole image, on disk: memory may not hold them."""
+"""Probabilities of all classes of a whole image: in memory if they are few, else on disk."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,80 +12,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from swin_umamba.data import Plan
-from swin_umamba.data.io.raw import RawImage
-from swin_umamba.data.prepare.resampling import resample_image
 from swin_umamba.errors import UserError
 
+IN_MEMORY = 1 << 26  # bytes
 _DTYPE = np.dtype(np.float32)
+_BLOCK = bytes(1 << 20)
 
 
 class ScratchError(UserError):
-    """The disk does not take them."""
-
-
-class Scratch:
-    """(Z, K, h, w) float32 in a nameless file, written in bands of rows and read as an array."""
-
-    def __init__(self, file: Any, shape: tuple[int, int, int, int], folder: Path) -> None:
-        self.shape = shape
-        self._file = file
-        self._folder = folder
-
-    def write(self, z: int, start: int, band: npt.NDArray[np.float32]) -> None:
-        """Rows from `start` on, (K, rows, w), of slice z. Raises ScratchError on a full disk."""
-        for k, rows in enumerate(band):
-            self._write(z, k, start, rows)
-
-    def _write(self, z: int, k: int, start: int, rows: npt.NDArray[np.float32]) -> None:
-        _, classes, height, width = self.shape
-        place = ((z * classes + k) * height + start) * width
-        # By a file's own write: one through a memory map dies of a full disk.
-        with self._told():
-            self._file.seek(place * _DTYPE.itemsize)
-            self._file.write(np.ascontiguousarray(rows, _DTYPE).data)
-
-    def read(self) -> npt.NDArray[np.float32]:
-        """All that was written, of which memory holds what is looked at."""
-        with self._told():
-            self._file.flush()
-        found: npt.NDArray[np.float32] = np.memmap(self._file, _DTYPE, "r", shape=self.shape)
-        return found
-
-    def restored(self, plan: Plan, raw: RawImage) -> npt.NDArray[np.float32]:
-        """`plan.restore` of all that was written, (K, Z, H, W), class by class of each slice."""
-        found = self.read()
-        height, width = (n for i, n in enumerate(raw.pixels.shape[1:]) if i != plan.axis)
-        if (height, width) != found.shape[2:]:
-            with scratch(self._folder, (*self.shape[:2], height, width)) as larger:
-                for z, k in np.ndindex(*self.shape[:2]):
-                    plane = resample_image(
-                        np.array(found[z : z + 1, k : k + 1]), (height, width), order=1
-                    )
-                    larger._write(z, k, 0, plane[0, 0])
-                found = larger.read()  # an array that outlives its file's handle
-        restored: npt.NDArray[np.float32] = np.moveaxis(found, 0, plan.axis + 1)
-        return restored
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise ScratchError(f"cannot write in {self._folder}: {error.strerror}") from error
+    """The disk has no room for them."""
 
 
 @contextmanager
-def scratch(folder: Path, shape: tuple[int, int, int, int]) -> Iterator[Scratch]:
-    """A Scratch in a folder, which is made if missing; gone at the end, and after a kill, too.
+def scratch(folder: Path | None, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
+    """An array of zeros to write to; of more than 64 MiB, in a nameless file that ends with it.
 
-    Raises ScratchError if the folder takes no files.
+    folder: where the file is made, missing folders too, by default where temporary files go. The
+    file takes all of its room at once. Raises ScratchError if the folder has no room or takes no
+    files.
     """
+    size = int(np.prod(shape, dtype=np.int64)) * _DTYPE.itemsize
+    if size <= IN_MEMORY:
+        yield np.zeros(shape, _DTYPE)
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Beside what is written in the end: a place for temporary files may be in memory.
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (below)
     except OSError as error:
         raise ScratchError(f"cannot write in {folder}: {error.strerror}") from error
     with file:
-        yield Scratch(file, shape, folder)
+        try:
+            _reserve(file, size)
+        except OSError as error:
+            raise ScratchError(
+                f"cannot write {size / 1e9:.1f} GB of probabilities in"
+                f" {folder or tempfile.gettempdir()}: {error.strerror}"
+            ) from error
+        yield np.memmap(file, _DTYPE, "r+", shape=shape)
+
+
+def _reserve(file: Any, size: int) -> None:
+    """Give the file its blocks, as writing through a memory map dies of a full disk."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+        return
+    for start in range(0, size, len(_BLOCK)):
+        file.write(_BLOCK[: size - start])
+    file.flush()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_umamba.common.files import sha256, write_text
-from swin_umamba.data import Dataset, Plan, classes_of, mask_ending, read_labels, read_raw
+from swin_umamba.data import Dataset, Plan, classes_of, read_labels, read_raw
 from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.drawing.overlays import Canvas, png
 from swin_umamba.errors import UserError
@@ -20,10 +19,8 @@ from swin_umamba.evaluate.scores import mean_of_defined
 from swin_umamba.inference.files import predict_cases
 from swin_umamba.inference.predictor import Predictor
 from swin_umamba.report.run import Run
-from swin_umamba.runs.folder import BEST, WEIGHTS
 
 VALIDATION = "validation"  # the masks that a report predicted, in the run's folder
-MADE_BY = "weights.sha256"  # of the weights that made them
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -74,33 +71,15 @@ def _predict(
     device: str,
     on_progress: OnProgress,
 ) -> None:
-    weights = next((p for n in (BEST, WEIGHTS) if (p := run.folder / n).is_file()), None)
-    if weights is None:
-        raise UserError(f"{run.folder} holds neither {BEST} nor {WEIGHTS} to predict with")
-    plan, made_by = run.plan, folder / MADE_BY
-    assert plan is not None  # a dataset comes with one
-    checksum = sha256(weights)
-    known = made_by.is_file() and made_by.read_text(encoding="utf-8").strip() == checksum
-    cases = [dataset.case(name) for name in names]
-    if known and all(_is_there(folder, dataset, name) for name in names):
-        return
-    # Before the first of them: a mixture of two models' masks must not pass for one's.
-    made_by.unlink(missing_ok=True)
     outcome = predict_cases(
         Predictor.from_run(run.folder, device=device),
-        plan,
-        cases,
+        [dataset.case(name) for name in names],
         folder,
-        overwrite=True,
+        replace_others=True,
         on_progress=lambda done, total: on_progress("Predicting", done, total),
     )
     for reason in outcome.failed.values():
         raise UserError(reason)
-    write_text(made_by, checksum + "\n")
-
-
-def _is_there(folder: Path, dataset: Dataset, name: str) -> bool:
-    return (folder / (name + mask_ending(dataset.case(name).images[0]))).is_file()
 
 
 def score(files: dict[str, Path], dataset: Dataset, on_progress: OnProgress) -> Scores:

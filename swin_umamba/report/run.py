@@ -9,7 +9,6 @@ from typing import Any
 
 from swin_umamba.common.environment import describe
 from swin_umamba.data import Plan, Split, read_splits
-from swin_umamba.data.io.listing import visible
 from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
 from swin_umamba.runs.folder import ENVIRONMENT, LOG, PLAN, SPLITS
@@ -104,9 +103,8 @@ def _environment(path: Path) -> tuple[dict[str, str], bool]:
 
 def _overlays(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     found = {}
-    for case in visible(folder) if folder.is_dir() else []:
-        pictures = visible(case) if case.is_dir() else []
-        times = [(int(path.stem), path) for path in pictures if path.suffix == ".png"]
+    for case in sorted(folder.iterdir()) if folder.is_dir() else []:
+        times = [(int(path.stem), path) for path in sorted(case.glob("*.png"))]
         last = len(times) - 1
         chosen = sorted({round(i * last / (TIMES - 1)) for i in range(TIMES)}) if times else []
         found[case.name] = [times[i] for i in chosen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from swin_umamba.common.devices import amp_on
-from swin_umamba.data import Case
+from swin_umamba.data import Case, Plan
 from swin_umamba.drawing.overlays import save_overlay
-from swin_umamba.inference.predictor import predict_stack
+from swin_umamba.inference.network import NonFiniteError
+from swin_umamba.inference.predictor import Predictor
 from swin_umamba.metrics import dice
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
@@ -37,11 +39,13 @@ class Score:
 
 
 class Validation:
-    """Whole images, segmented window by window as predictions are, in the training's precision.
+    """Whole images, segmented by a Predictor, in the training's precision.
 
-    Slices of one volume, which stand together in `cases`, are scored as one. Ignored pixels count
-    as background in both. Several processes share the volumes. overlays: so many of this
-    process's volumes are drawn into the run's folder, each by its slice with most of the truth.
+    They are preprocessed already, and scored on the grid that they are on then. Slices of one
+    volume, which stand together in `cases`, are scored as one. Ignored pixels count as background
+    in both. Several processes share the volumes. plan: of the run; without, the likeliest class is
+    predicted. overlays: so many of this process's volumes are drawn into the run's folder, each by
+    its slice with most of the truth.
     """
 
     def __init__(
@@ -52,7 +56,9 @@ class Validation:
         *,
         folder: Path,
         overlays: int = 0,
+        plan: Plan | None = None,
     ) -> None:
+        self.plan = plan
         self.folder, self.overlays = folder, overlays
         self.cases, self.config, self.world = cases, config, world
         self.amp = amp_on(world.device, config.amp)
@@ -61,13 +67,21 @@ class Validation:
         self.volumes = groups[world.rank :: world.size]
 
     def __call__(self, model: SegmentationModel, iteration: int) -> Score:
-        own = []
+        """Segment and score all volumes. No scores, and a warning, if the model gives NaN."""
+        own: list[list[float] | None] = []
         for number, volume in enumerate(self.volumes):
-            predicted, true = self._segmented(model, volume)
+            try:
+                predicted, true = self._segmented(model, volume)
+            except NonFiniteError as error:
+                own.append(None)
+                warnings.warn(f"validation at iteration {iteration}: {error}", stacklevel=2)
+                break
             own.append(dice(predicted, true, self.config.num_classes).tolist())
             if number < self.overlays:
                 self._draw(volume, predicted, true, iteration)
         scores = self.world.gathered(own)
+        if None in scores:
+            return Score(None, (None,) * (self.config.num_classes - 1))
         table = np.array(scores).reshape(-1, self.config.num_classes - 1)
         return Score(_mean(table), tuple(_mean(column) for column in table.T))
 
@@ -75,19 +89,20 @@ class Validation:
         """Prediction and truth of a volume (Z, H, W), both 0 where ignored."""
         config = self.config
         height, width = config.patch_size
+        predictor = Predictor(
+            model,
+            plan=self.plan,
+            patch_size=config.patch_size,
+            overlap=config.overlap,
+            batch_size=max(PIXELS // (height * width), 1),
+            amp=self.amp,
+        )
         predicted, true = [], []
         for first in range(0, len(volume), SLICES):
             cases = [self.cases[index] for index in volume[first : first + SLICES]]
             masks = np.stack([case.mask for case in cases])
-            probabilities = predict_stack(
-                model,
-                np.stack([case.image for case in cases]),
-                patch_size=config.patch_size,
-                overlap=config.overlap,
-                batch_size=max(PIXELS // (height * width), 1),
-                amp=self.amp,
-            )
-            predicted.append(np.where(masks < 0, 0, probabilities.argmax(1)))
+            labels = predictor.labels_of_slices(np.stack([case.image for case in cases]))
+            predicted.append(np.where(masks < 0, 0, labels).astype(np.int64))
             true.append(np.maximum(masks, 0))
         return np.concatenate(predicted), np.concatenate(true)
 

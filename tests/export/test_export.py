@@ -18,12 +18,12 @@ from swin_umamba.cli import app
 from swin_umamba.data import Intensity, Plan, read_raw
 from swin_umamba.errors import UserError
 from swin_umamba.export import program
-from swin_umamba.export.facts import KEY, Facts
 from swin_umamba.export.onnx_file import OPSET, export_onnx
-from swin_umamba.export.onnx_network import OnnxNetwork
 from swin_umamba.export.onnx_predictor import OnnxPredictor
 from swin_umamba.export.program import DiffersError, check, min_side
 from swin_umamba.export.torch_file import export_aot, export_pt2
+from swin_umamba.inference.facts import KEY, Facts
+from swin_umamba.inference.onnx_network import OnnxNetwork
 from swin_umamba.models import SegmentationModel
 from swin_umamba.models.ss2d import SS2D
 from swin_umamba.weights import save_weights

@@ -111,7 +111,7 @@ def test_predictor_reads_what_a_run_left(tmp_path: Path) -> None:
 
 
 def test_predictor_refuses_what_is_no_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no finished training run.*config\.json"):
+    with pytest.raises(UserError, match=r"no training run: it holds no config\.json"):
         Predictor.from_run(tmp_path)
     (tmp_path / "config.json").write_text(TrainConfig().to_json())
     with pytest.raises(UserError, match=r"no finished training run.*model\.safetensors"):

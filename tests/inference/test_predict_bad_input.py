@@ -16,7 +16,7 @@ from predict_helpers import invoke
 from safetensors.torch import load_file, save_file
 
 from swin_umamba import create_model
-from swin_umamba.inference import files as predicting
+from swin_umamba.inference import targets as predicting
 from swin_umamba.weights import save_weights
 
 Trained = tuple[Path, Path]
@@ -36,10 +36,11 @@ def test_images_are_not_written_over(trained: Trained, tmp_path: Path) -> None:
         (images / "case1.png", images),
         (images, images / ".." / "images"),
     ):
+        reason = "is the folder of the images" if inputs.is_dir() else "is one of the images"
         for options in ((), ("--overwrite",)):
             result = invoke("predict", run, inputs, output, *options)
             assert result.exit_code == 1
-            assert "is one of the images" in _words(result.output)
+            assert reason in _words(result.output)
     assert {path: path.read_bytes() for path in images.iterdir()} == before
 
 
@@ -110,7 +111,7 @@ def test_only_what_is_missing_is_written(trained: Trained, tmp_path: Path) -> No
     asked = ("case2.npz", "instances/case2.png", "overlays/case2.png")
     assert all((tmp_path / name).is_file() for name in asked)
     assert (tmp_path / "case2.png").read_bytes() == b"mine"
-    assert "1 were there already" in invoke("predict", run, one, tmp_path, *options).output
+    assert "1 already existed" in invoke("predict", run, one, tmp_path, *options).output
 
 
 def test_more_instances_than_a_png_numbers(
@@ -144,7 +145,7 @@ def test_a_full_disk_ends_the_job_and_spoils_nothing(trained: Trained, tmp_path:
     assert result.exit_code == 1
     assert "cannot write" in _words(result.output)
     files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
-    assert files <= {"overlays/a.png", "predictions.jsonl"}
+    assert files <= {"overlays/a.png", "predictions.jsonl", ".lock"}
     assert (output / "overlays" / "a.png").read_bytes() == b"mine"
 
 

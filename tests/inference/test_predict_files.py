@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from predict_helpers import invoke
 from scipy import ndimage
-
-from swin_umamba.inference.predictor import labels_in_bands
 
 
 def test_train_predict_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -36,7 +33,7 @@ def test_finished_masks_are_left_and_overwritten_on_request(
     one = dataset / "images" / "case1.png"
     assert invoke("predict", run, one, tmp_path).exit_code == 0
     (tmp_path / "case1.png").write_bytes(b"mine")
-    assert "1 were there already" in invoke("predict", run, one, tmp_path).output
+    assert "1 already existed" in invoke("predict", run, one, tmp_path).output
     assert (tmp_path / "case1.png").read_bytes() == b"mine"
     assert invoke("predict", run, one, tmp_path, "--overwrite").exit_code == 0
     assert (tmp_path / "case1.png").read_bytes() != b"mine"
@@ -57,7 +54,7 @@ def test_a_broken_image_is_named_and_the_others_are_done(
     assert "torn.png" in result.output
     assert "colour.png" in result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"good.png", "predictions.jsonl"}
+    assert names == {"good.png", "predictions.jsonl", ".lock"}
 
 
 def test_instances_overlays_and_mirroring(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -109,11 +106,10 @@ def test_a_half_precision_that_the_device_lacks_is_refused(
 def test_an_onnx_file_predicts_as_the_run(
     trained: tuple[Path, Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     pytest.importorskip("onnxruntime")
-    from swin_umamba.export import onnx_predictor
+    from swin_umamba.export.onnx_predictor import OnnxPredictor
 
     dataset, run = trained
     exported = tmp_path / "model.onnx"
@@ -127,30 +123,21 @@ def test_an_onnx_file_predicts_as_the_run(
     for path in sorted((tmp_path / "torch").glob("*.png")):
         found, expected = (np.array(Image.open(p)) for p in (tmp_path / "onnx" / path.name, path))
         assert (found == expected).mean() > 0.999
-    predictor = onnx_predictor.OnnxPredictor(exported)
+    OnnxPredictor(exported).predict_file(dataset / "images" / "case0.png", tmp_path / "alone.png")
     expected = np.array(Image.open(tmp_path / "onnx" / "case0.png"))
-    bands = []
-
-    def in_bands(scores: Any, *arguments: Any, **options: Any) -> Any:
-        def counted(part: np.ndarray) -> np.ndarray:
-            bands.append(part.shape)
-            return scores(part)
-
-        return labels_in_bands(counted, *arguments, **options, most_values=1)
-
-    for whole in (True, False):
-        if not whole:
-            monkeypatch.setattr(onnx_predictor, "labels_in_bands", in_bands)
-        predictor.predict_file(dataset / "images" / "case0.png", tmp_path / "alone.png")
-        np.testing.assert_array_equal(np.array(Image.open(tmp_path / "alone.png")), expected)
-    assert len(bands) == 3
-    result = invoke("predict", exported, dataset / "images", tmp_path / "else")
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "alone.png")), expected)
+    # The name's ending says that it is an export; of another, only --onnx does.
+    result = invoke("predict", exported, dataset / "images", tmp_path / "onnx", "--instances")
+    assert "6 already existed" in result.output
+    other = exported.rename(tmp_path / "model.bin")
+    result = invoke("predict", other, dataset / "images", tmp_path / "else")
     assert result.exit_code == 1
     assert "say --onnx" in " ".join(result.output.split())
+    assert invoke("predict", "--onnx", other, dataset / "images", tmp_path / "else").exit_code == 0
     result = invoke("predict", "--onnx", tmp_path / "none.onnx", dataset / "images", tmp_path)
     assert result.exit_code == 1
     assert "no ONNX file" in result.output
-    result = invoke("predict", "--onnx", exported, dataset / "images", tmp_path, "--mirror")
+    result = invoke("predict", "--onnx", other, dataset / "images", tmp_path, "--last")
     assert result.exit_code == 1
     assert "not for ONNX files" in " ".join(result.output.split())
 

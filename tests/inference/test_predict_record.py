@@ -14,8 +14,8 @@ from PIL import Image
 from predict_helpers import invoke
 
 from swin_umamba.common.files import sha256
-from swin_umamba.inference import files as predicting
-from swin_umamba.inference.record import RECORD, Record, facts_of
+from swin_umamba.inference import targets as predicting
+from swin_umamba.inference.record import RECORD, Manifest, facts_of
 
 Trained = tuple[Path, Path]
 
@@ -77,14 +77,19 @@ def test_masks_of_another_model_or_other_options_are_not_taken_for_done(
     ):
         result = invoke("predict", source, images, out, *options)
         assert result.exit_code == 1
-        for part in ("case0.png in", "was made otherwise", reason, "--overwrite"):
+        for part in (
+            "case0.png in",
+            "was made by another model or with other options",
+            reason,
+            "--overwrite",
+        ):
             assert part in words(result.output)
         assert (out / "case0.png").read_bytes() == before
         assert not (out / "case1.png").exists()  # before any work is done
     assert invoke("predict", other, images, out, "--overwrite").exit_code == 0
     result = invoke("predict", other, images, out)
     assert result.exit_code == 0
-    assert "2 were there already" in result.output
+    assert "2 already existed" in result.output
     assert invoke("predict", run, images, out).exit_code == 1
 
 
@@ -107,18 +112,18 @@ def test_a_changed_image_is_done_anew_and_a_copied_one_is_not(
     assert invoke("predict", run, images, out).exit_code == 0
     for path in images.iterdir():
         os.utime(path, (1, 1))
-    assert "2 were there already" in invoke("predict", run, images, out).output
+    assert "2 already existed" in invoke("predict", run, images, out).output
     for name in ("case0.png", "case1.png"):
         (out / name).write_bytes(b"mine")
     pixels = np.array(Image.open(images / "case0.png"))
     Image.fromarray(pixels[::-1]).save(images / "case0.png")
     result = invoke("predict", run, images, out)
     assert result.exit_code == 0, result.output
-    assert "1 masks" in result.output
-    assert "1 of them anew: their images changed, 1 were there already" in words(result.output)
+    assert "1 mask in" in result.output
+    assert "1 of them again as images changed, 1 already existed" in words(result.output)
     assert (out / "case0.png").read_bytes() != b"mine"
     assert (out / "case1.png").read_bytes() == b"mine"
-    assert "2 were there already" in invoke("predict", run, images, out).output
+    assert "2 already existed" in invoke("predict", run, images, out).output
 
 
 def test_masks_of_which_nothing_is_known_are_not_taken_for_done(
@@ -132,13 +137,13 @@ def test_masks_of_which_nothing_is_known_are_not_taken_for_done(
             (out / RECORD).write_bytes(record)
         result = invoke("predict", run, images, out)
         assert result.exit_code == 1
-        assert f"made by a model that {RECORD} there does not tell" in words(result.output)
+        assert f"made by an unknown model: {RECORD} there does not list" in words(result.output)
         assert "--overwrite" in result.output
         assert (out / "case1.png").read_bytes() == b"mine"
         assert not (out / "case0.png").exists()
     # A line cut off does not spoil the next one.
     assert invoke("predict", run, images, out, "--overwrite").exit_code == 0
-    assert "2 were there already" in invoke("predict", run, images, out).output
+    assert "2 already existed" in invoke("predict", run, images, out).output
 
 
 def test_a_job_killed_while_it_writes_goes_on(
@@ -157,15 +162,15 @@ def test_a_job_killed_while_it_writes_goes_on(
     assert (out / "case0.png").is_file()
     result = invoke("predict", run, images, out)
     assert result.exit_code == 0, result.output
-    assert "1 masks" in result.output
-    assert "1 were there already" in result.output
+    assert "1 mask in" in result.output
+    assert "1 already existed" in result.output
 
 
 def test_jobs_side_by_side_keep_each_others_lines(tmp_path: Path) -> None:
     names = [f"case{i}.png" for i in range(40)]
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    records = [Record(tmp_path / "out", {"model": "a"}) for _ in range(4)]
+    records = [Manifest(tmp_path / "out", {"model": "a"}) for _ in range(4)]
 
     def note(i: int) -> None:
         images = facts_of([tmp_path / names[i]])
@@ -174,7 +179,7 @@ def test_jobs_side_by_side_keep_each_others_lines(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(note, range(40)))
     files = {tmp_path / "out" / name: [tmp_path / name] for name in names}
-    assert Record(tmp_path / "out", {"model": "a"}).outdated(files) == set()
+    assert Manifest(tmp_path / "out", {"model": "a"}).outdated(files) == set()
 
 
 def test_an_onnx_file_and_its_run_are_told_apart(

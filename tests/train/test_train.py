@@ -21,7 +21,7 @@ from swin_umamba import create_model, model_names
 from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
-from swin_umamba.inference.predictor import predict_stack
+from swin_umamba.inference.predictor import Predictor
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.metrics import dice
 from swin_umamba.train import Progress, TrainConfig, TrainResult, train, validation
@@ -312,11 +312,11 @@ def test_trains_and_validates_on_a_gpu(
 ) -> None:
     validated = []
 
-    def segment(*given: Any, **options: Any) -> Any:
+    def predictor(*given: Any, **options: Any) -> Any:
         validated.append(options["amp"])
-        return predict_stack(*given, **options)
+        return Predictor(*given, **options)
 
-    monkeypatch.setattr(validation, "predict_stack", segment)
+    monkeypatch.setattr(validation, "Predictor", predictor)
     result = _train(
         tmp_path / "run", device="cuda", amp=amp, iterations=120, validate_every=120, warmup=0.1
     )

@@ -12,7 +12,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as states
 from torch import Tensor
 
 from swin_umamba.errors import UserError
-from swin_umamba.export.facts import INPUT, KEY, OUTPUT, Facts
+from swin_umamba.inference.facts import INPUT, KEY, OUTPUT, Facts
 
 _DAMAGED = (
     states.Fail,
@@ -21,6 +21,7 @@ _DAMAGED = (
     states.InvalidProtobuf,
     states.NotImplemented,
 )
+_FAILED = (*_DAMAGED, states.RuntimeException)
 
 
 class OnnxNetwork:
@@ -57,6 +58,9 @@ class OnnxNetwork:
             self.facts = Facts.from_json(facts)
         except ValueError as error:
             raise UserError(f"{path} has damaged metadata: {error}") from error
+        self.name = str(path)
+        self.device = torch.device("cpu")
+        self.in_channels, self.out_channels = self.facts.in_channels, self.facts.out_channels
 
     def __call__(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != self.facts.in_channels or 0 in images.shape:
@@ -65,5 +69,9 @@ class OnnxNetwork:
                 f" (B, {self.facts.in_channels}, H, W), none of them 0"
             )
         array = images.detach().float().cpu().contiguous().numpy()
-        (logits,) = self.session.run([OUTPUT], {INPUT: array})
+        try:
+            (logits,) = self.session.run([OUTPUT], {INPUT: array})
+        except _FAILED as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.name} cannot be run on {images.shape}: {reason}") from error
         return torch.from_numpy(logits)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
+from pydantic import BeforeValidator, Field
+
+from swin_umamba.common.records import Count, Listed, Record, record
 from swin_umamba.data import Plan
 from swin_umamba.models import SegmentationModel
 from swin_umamba_ops import __version__
@@ -17,25 +20,43 @@ INPUT, OUTPUT = "image", "logits"
 """What ONNX files call their input and output."""
 
 
-@dataclass(frozen=True)
-class Facts:
+def _plan(value: Any) -> Any:
+    return Plan.from_values(value) if isinstance(value, dict) else value
+
+
+@record
+class Facts(Record):
     """How to use an exported network, beside its graph.
 
     model: the model's name. in_channels, out_channels: of image and logits, background included.
     min_side: the least height and width of images, in pixels. plan: how images become the network's
     input, and its labels by name; None where only weights were known. version: of this package.
+    overlap: of neighbouring windows. keep_largest: classes of which only the largest component
+    stays in masks.
     """
 
+    WHAT: ClassVar[str] = "description of an exported network"
+
     model: str
-    in_channels: int
-    out_channels: int
-    min_side: int
-    plan: Plan | None
+    in_channels: Count
+    out_channels: Count
+    min_side: Count
+    plan: Annotated[Plan | None, BeforeValidator(_plan)]
     version: str
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    keep_largest: Annotated[tuple[Count, ...], Listed] = ()
 
     @classmethod
-    def of(cls, model: SegmentationModel, plan: Plan | None, *, min_side: int = 1) -> Facts:
-        """The facts of a model. Raises ValueError for a plan of other channels or classes."""
+    def of(
+        cls,
+        model: SegmentationModel,
+        plan: Plan | None,
+        *,
+        min_side: int = 1,
+        overlap: float = 0.5,
+        keep_largest: tuple[int, ...] = (),
+    ) -> Facts:
+        """The facts of a model. Raises ValueError for a plan of other channels or outputs."""
         for name, mine, planned in (
             ("in_channels", model.in_channels, plan and plan.in_channels),
             ("num_classes", model.out_channels, plan and plan.num_classes),
@@ -49,21 +70,12 @@ class Facts:
             min_side=min_side,
             plan=plan,
             version=__version__,
+            overlap=overlap,
+            keep_largest=keep_largest,
         )
 
     def to_json(self) -> str:
-        facts = {**dataclasses.asdict(self), "plan": None}
+        values = {**dataclasses.asdict(self), "plan": None}
         if self.plan is not None:
-            facts["plan"] = json.loads(self.plan.to_json())
-        return json.dumps(facts)
-
-    @classmethod
-    def from_json(cls, text: str) -> Facts:
-        """Read what `to_json` wrote. Raises ValueError for anything else."""
-        facts = json.loads(text)
-        names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(facts, dict) or set(facts) != names:
-            raise ValueError(f"expected a JSON object with {', '.join(sorted(names))}")
-        if facts["plan"] is not None:
-            facts["plan"] = Plan.from_json(json.dumps(facts["plan"]))
-        return cls(**facts)
+            values["plan"] = json.loads(self.plan.to_json())  # with its schema number
+        return json.dumps({"schema": self.SCHEMA, **values}, allow_nan=False)

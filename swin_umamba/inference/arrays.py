@@ -1,0 +1,80 @@
+"""Probabilities and labels of arrays that are normalised already, without a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.inference.network import Checked, Mirrored, TorchNetwork
+from swin_umamba.inference.windows import Windows, logits_in_bands
+from swin_umamba.models import SegmentationModel
+
+Floats = npt.NDArray[np.float32]
+
+
+def predict(
+    model: SegmentationModel, image: Floats, *, patch_size: tuple[int, int], **options: Any
+) -> Floats:
+    """Class probabilities (out_channels, H, W) float32 of a normalised image (C, H, W) float32.
+
+    patch_size and options as in `predict_stack`.
+    """
+    if image.ndim != 3 or image.shape[0] != model.in_channels:
+        raise ValueError(
+            f"image: got shape {image.shape}, expected ({model.in_channels}, height, width)"
+        )
+    return predict_stack(model, image[None], patch_size=patch_size, **options).squeeze(0)
+
+
+def predict_labels(
+    model: SegmentationModel, image: Floats, *, patch_size: tuple[int, int], **options: Any
+) -> npt.NDArray[np.int64]:
+    """The likeliest class of every pixel, (H, W); arguments as in `predict`.
+
+    Memory holds the image, its labels and the logits of a row of windows.
+    """
+    labels = np.empty(image.shape[1:], np.int64)
+    for row, band in _bands(model, image[None], patch_size=patch_size, **options):
+        labels[row : row + band.shape[2]] = band[0].argmax(0)
+    return labels
+
+
+def predict_stack(
+    model: SegmentationModel, images: Floats, *, patch_size: tuple[int, int], **options: Any
+) -> Floats:
+    """`predict` for several images of one size, whose windows share batches.
+
+    images: (N, C, H, W) float32. patch_size: height and width of a window; smaller images are
+    padded with 0. options: overlap (0.5), the share of a window that the next one covers again,
+    where logits are averaged with Gaussian weights; batch_size (4), windows at a time; mirror
+    (False), whether to average the logits of each window and its three mirror images, as nnU-Net
+    does; amp ("off"), "bf16" or "fp16" on a GPU. Runs on the model's device, and leaves the model
+    as it was. Returns (N, out_channels, H, W) float32. Raises UserError for logits that are not
+    finite.
+    """
+    if images.ndim != 4 or images.shape[1] != model.in_channels:
+        raise ValueError(
+            f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
+        )
+    bands = [band for _, band in _bands(model, images, patch_size=patch_size, **options)]
+    return np.concatenate(bands, axis=2)
+
+
+def _bands(
+    model: SegmentationModel,
+    images: Floats,
+    *,
+    patch_size: tuple[int, int],
+    overlap: float = 0.5,
+    batch_size: int = 4,
+    mirror: bool = False,
+    amp: str = "off",
+) -> Iterator[tuple[int, Floats]]:
+    network = TorchNetwork(model, amp=amp)
+    checked = Checked(Mirrored(network) if mirror else network)
+    windows = Windows(patch_size, overlap, batch_size)
+    for row, logits in logits_in_bands(checked, images, windows, network.device):
+        yield row, logits.softmax(1).cpu().numpy()

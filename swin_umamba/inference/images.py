@@ -1,0 +1,74 @@
+"""What a predictor is given, as an image of its plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.data import Plan, read_raw
+from swin_umamba.data.io.raw import RawImage
+from swin_umamba.errors import UserError
+
+ImageLike = npt.NDArray[Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | RawImage
+"""Pixels (C, H, W) or (C, Z, H, W), a file, the files of the channels, or what `read_raw` gave."""
+
+Spacing = float | Sequence[float] | None
+
+_ARRAY = Path("the array")  # where errors name a file
+
+
+def as_raw(image: ImageLike, plan: Plan, spacing: Spacing) -> RawImage:
+    """The image with its spacing. Raises UserError for arrays and files that are no image.
+
+    spacing: of an array, one number or one for each axis but the channels, the slices' one may be
+    left out; by default the plan's own, so that nothing is resampled.
+    """
+    if isinstance(image, np.ndarray):
+        return _of_array(image, plan, spacing)
+    if spacing is not None:
+        raise ValueError("spacing: is for arrays; files have their own")
+    if isinstance(image, RawImage):
+        return image
+    if isinstance(image, str | os.PathLike):
+        return read_raw(Path(image))
+    return read_raw([Path(path) for path in image])
+
+
+def _of_array(image: npt.NDArray[Any], plan: Plan, spacing: Spacing) -> RawImage:
+    if image.ndim not in (3, 4) or 0 in image.shape or image.dtype.kind not in "buif":
+        raise UserError(
+            f"image: got {image.dtype} {image.shape}, expected real numbers (C, H, W) or"
+            " (C, Z, H, W)"
+        )
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise UserError("image: holds NaN or infinite pixels")
+    # A single slice is one as the network sees it, whichever axis volumes are sliced along.
+    pixels = np.expand_dims(image, plan.axis + 1) if image.ndim == 3 else image
+    return RawImage(pixels, _spacing(spacing, plan, image.ndim - 1), (_ARRAY,), None)
+
+
+def _spacing(given: Spacing, plan: Plan, axes: int) -> tuple[float, float, float]:
+    """(z, y, x), 1 along the slices where it is not known."""
+    values = list(plan.spacing) if given is None else np.atleast_1d(given).astype(float).tolist()
+    if len(values) == 1:
+        values = values * axes
+    if len(values) == 2:
+        values.insert(plan.axis, 1.0)
+    if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
+        expected = "two or three numbers" if axes == 2 else "three numbers"
+        raise UserError(f"spacing: got {given!r}, expected {expected} above 0")
+    return values[0], values[1], values[2]
+
+
+def without_slice_axis(found: npt.NDArray[Any], image: ImageLike, plan: Plan) -> npt.NDArray[Any]:
+    """(..., Z, H, W) as (..., H, W) for an array (C, H, W) and for files of one slice."""
+    if isinstance(image, np.ndarray):
+        return found if image.ndim == 4 else np.squeeze(found, plan.axis - 3)
+    if isinstance(image, RawImage) or found.shape[-3] > 1:
+        return found
+    return np.squeeze(found, -3)

@@ -1,0 +1,116 @@
+"""What turns windows into logits: a model in memory, or an exported file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from swin_umamba.common.devices import half_precision
+from swin_umamba.errors import UserError
+from swin_umamba.models import SegmentationModel
+
+
+class NonFiniteError(UserError):
+    """A network gave NaN or infinite logits, or its weights are."""
+
+
+class Network(Protocol):
+    """Windows (B, in_channels, h, w) float32 in, logits (B, out_channels, h, w) out.
+
+    name: what errors call it. device: where windows should lie.
+    """
+
+    name: str
+    in_channels: int
+    out_channels: int
+    device: torch.device
+
+    def __call__(self, windows: Tensor, /) -> Tensor: ...
+
+
+class TorchNetwork:
+    """A model's finest logits, in evaluation mode and without gradients; the model stays as it was.
+
+    amp: "off" for float32, "bf16" or "fp16" on a GPU. Raises UserError for others.
+    """
+
+    def __init__(self, model: SegmentationModel, *, amp: str = "off", name: str | None = None):
+        self.model = model
+        self.name = name or f"the model ({type(model).__name__})"
+        self.in_channels, self.out_channels = model.in_channels, model.out_channels
+        self.device = next(model.parameters()).device
+        self.dtype = half_precision(amp, self.device)
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        with (
+            _finest_only(self.model),
+            torch.no_grad(),
+            torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
+        ):
+            logits = self.model(windows)
+        assert isinstance(logits, Tensor)  # a list only with deep supervision
+        return logits
+
+
+class Mirrored:
+    """The mean of a network's logits over windows and their three mirror images."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.name = network.name
+        self.in_channels, self.out_channels = network.in_channels, network.out_channels
+        self.device = network.device
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        total = self.network(windows).float()
+        for axes in ((2,), (3,), (2, 3)):
+            total = total + self.network(windows.flip(axes)).float().flip(axes)
+        return total / 4
+
+
+class Checked:
+    """A network whose logits are finite, of float32 and of the expected shape, or an error."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        logits = self.network(windows).float()
+        expected = (windows.shape[0], self.network.out_channels, *windows.shape[2:])
+        if tuple(logits.shape) != expected:
+            raise UserError(
+                f"{self.network.name} gives logits of shape {tuple(logits.shape)}, expected"
+                f" {expected}"
+            )
+        if not bool(torch.isfinite(logits).all()):
+            raise NonFiniteError(
+                f"{self.network.name} gives NaN or infinite logits. If amp is on, switch it off;"
+                " otherwise these weights are unusable: train again with a lower lr"
+            )
+        return logits
+
+
+def require_finite(model: SegmentationModel, name: str) -> None:
+    """Raise NonFiniteError, naming the tensor, if a weight is NaN or infinite."""
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteError(f"{name} holds NaN or infinite values in {key}")
+
+
+@contextmanager
+def _finest_only(model: SegmentationModel) -> Iterator[None]:
+    """Evaluation mode without deep supervision, for a while."""
+    training, deep_supervision = model.training, model.deep_supervision
+    if training:
+        model.eval()
+    model.deep_supervision = False
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
+        model.deep_supervision = deep_supervision

@@ -1,0 +1,122 @@
+"""Where trained networks come from: the folder of a run, or an exported file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swin_umamba.common.devices import pick_device
+from swin_umamba.common.files import sha256
+from swin_umamba.data import Plan
+from swin_umamba.errors import UserError
+from swin_umamba.inference.network import Network, TorchNetwork, require_finite
+from swin_umamba.inference.postprocessing import Postprocessing
+from swin_umamba.models import SegmentationModel, create_model
+from swin_umamba.runs.folder import PLAN, POSTPROCESSING
+from swin_umamba.runs.run import Run
+from swin_umamba.weights import load_weights, read_config
+
+ONNX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network and how it is used. plan: None where it was trained on arrays.
+
+    files: what it was read from, by role. keep_largest: classes of which only the largest component
+    stays in masks.
+    """
+
+    network: Network
+    runtime: str
+    plan: Plan | None
+    patch_size: tuple[int, int]
+    overlap: float
+    keep_largest: tuple[int, ...]
+    files: dict[str, Path]
+
+    def facts(self) -> dict[str, Any]:
+        """What a record of predictions says of it: checksums and what decides the result."""
+        return {
+            "runtime": self.runtime,
+            **{role: sha256(path) for role, path in self.files.items()},
+            "patch size": self.patch_size,
+            "overlap": self.overlap,
+        }
+
+
+def load_model(weights: Path) -> SegmentationModel:
+    """The model of a file of weights, on the CPU and for any machine.
+
+    Which backend its scans were trained with is ignored. Raises OSError, ValueError or TypeError
+    for what is no whole file of a known model.
+    """
+    config = read_config(weights)
+    config.pop("backend", None)
+    model = create_model(**config)
+    load_weights(model, weights)
+    return model
+
+
+def open_run(
+    folder: Path, *, checkpoint: str = "best", device: str = "auto", amp: str = "off"
+) -> Source:
+    """A run's network: see `Predictor.from_run`."""
+    run = Run.open(folder)
+    weights = run.weights(checkpoint)
+    try:
+        model = load_model(weights)
+    except (OSError, ValueError, TypeError) as error:  # TypeError: options of another model
+        raise UserError(f"{folder} is no finished training run: {error}") from error
+    require_finite(model, str(weights))
+    model.to(pick_device(device)).eval().requires_grad_(False)
+    network = TorchNetwork(model, amp=amp, name=str(weights))
+    files = {"model": weights} | ({} if run.plan is None else {"plan": folder / PLAN})
+    return Source(
+        network,
+        "torch",
+        run.plan,
+        run.config.patch_size,
+        run.config.overlap,
+        classes_to_clean(run),
+        files,
+    )
+
+
+def classes_to_clean(run: Run) -> tuple[int, ...]:
+    """The classes of which only the largest component stays, as the run's postprocessing says."""
+    if run.postprocessing is None or run.plan is None:
+        return ()
+    try:
+        return Postprocessing.from_values(run.postprocessing).classes(run.plan)
+    except ValueError as error:
+        path = run.folder / POSTPROCESSING
+        raise UserError(f"{path} cannot be read as postprocessing: {error}") from error
+
+
+def open_export(path: Path, *, overlap: float | None = None) -> Source:
+    """An exported file: see `Predictor.from_export`."""
+    if path.suffix.lower() == ".pt2":
+        raise UserError(
+            f"{path}: PyTorch reads .pt2 files by running code that they hold; export as {ONNX} to"
+            " predict with a file"
+        )
+    try:
+        from swin_umamba.inference.onnx_network import OnnxNetwork
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}: pip install 'swin-umamba[export]'") from error
+    network = OnnxNetwork(path)
+    plan = network.facts.plan
+    if plan is None:
+        raise UserError(f"{path} holds no plan: export it from the folder of a run with one")
+    facts = network.facts
+    return Source(
+        network,
+        "onnxruntime",
+        plan,
+        plan.patch_size,
+        facts.overlap if overlap is None else overlap,
+        facts.keep_largest,
+        {"model": path},
+    )

@@ -1,0 +1,131 @@
+"""Sliding windows: the logits of images of any size, in bands of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from monai.data.utils import compute_importance_map
+from torch import Tensor
+
+Network = Callable[[Tensor], Tensor]
+"""Logits (B, K, h, w) of windows (B, C, h, w) float32; both may be on any device."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How images are cut into windows.
+
+    size: height and width of a window; smaller images are padded with 0. overlap: share of a window
+    that the next one covers again, 0 to below 1; there, logits are averaged with Gaussian weights.
+    batch_size: windows at a time.
+    """
+
+    size: tuple[int, int]
+    overlap: float = 0.5
+    batch_size: int = 4
+
+    def __post_init__(self) -> None:
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"patch_size: got {self.size}, expected two sizes of at least 1")
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"overlap: got {self.overlap}, expected at least 0 and below 1")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, expected at least 1")
+
+    def starts(self, length: int, axis: int) -> list[int]:
+        """Where the windows start along an axis of an image that is no shorter than one of them.
+
+        At multiples of a stride; the last window ends with the image.
+        """
+        size = self.size[axis]
+        stride = max(int(size * (1 - self.overlap)), 1)
+        return [*range(0, length - size, stride), length - size]
+
+
+def logits_in_bands(
+    network: Network, images: npt.NDArray[np.float32], windows: Windows, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """The logits of images of one size from top to bottom: first row and logits of each band.
+
+    images: (N, C, H, W) float32, whose windows share batches. device: where windows are cut and
+    logits averaged. The bands are (N, K, rows, W) float32 on `device`, one after another. Every
+    window is computed once; held at a time are the logits of one row of windows, or of as many rows
+    as fill a batch.
+    """
+    count, _, height, width = images.shape
+    # (before, after) of the rows and of the columns.
+    (top, bottom), (left, right) = (
+        _padding(length, size) for length, size in zip((height, width), windows.size, strict=True)
+    )
+    rows = windows.starts(height + top + bottom, 0)
+    columns = windows.starts(width + left + right, 1)
+    tall, wide = windows.size
+    held = _Held(compute_importance_map(windows.size, mode="gaussian", device=device))
+    at_once = max(windows.batch_size // (count * len(columns)), 1)
+    emitted = 0
+    for first in range(0, len(rows), at_once):
+        group = rows[first : first + at_once]
+        begin, end = group[0], group[-1] + tall
+        if begin > emitted:
+            yield emitted, held.pop(begin - emitted)[..., left : left + width]
+            emitted = begin
+        # A copy, as mapped files are read-only. Padded rows are those of the only row of windows.
+        strip = torch.tensor(images[:, :, begin:end]).to(device)
+        strip = F.pad(strip, (left, right, top, bottom))
+        places = [
+            (n, row - begin, column) for row in group for n in range(count) for column in columns
+        ]
+        for start in range(0, len(places), windows.batch_size):
+            batch = places[start : start + windows.batch_size]
+            cut = [strip[n, :, y : y + tall, x : x + wide] for n, y, x in batch]
+            held.add(batch, network(torch.stack(cut)).to(device), strip.shape)
+    rest = held.pop(height + top + bottom - emitted)
+    yield emitted, rest[:, :, top : top + height, left : left + width]
+
+
+def _padding(length: int, size: int) -> tuple[int, int]:
+    lacking = max(size - length, 0)
+    return lacking // 2, lacking - lacking // 2
+
+
+class _Held:
+    """Sums of weighted logits, and of weights, of rows that windows still to come may add to."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights  # of a window, (h, w)
+        self.sums: Tensor | None = None  # (N, K, rows, W)
+        self.totals: Tensor | None = None  # (rows, W)
+
+    def add(
+        self, places: Sequence[tuple[int, int, int]], logits: Tensor, strip: torch.Size
+    ) -> None:
+        """Add windows that lie at (image, row, column) of a strip (N, C, rows, W)."""
+        self._reserve(strip[0], logits.shape[1], strip[2], strip[3])
+        assert self.sums is not None
+        assert self.totals is not None
+        tall, wide = self.weights.shape
+        for (n, y, x), window in zip(places, logits, strict=True):
+            self.sums[n, :, y : y + tall, x : x + wide] += window.float() * self.weights
+            if n == 0:
+                self.totals[y : y + tall, x : x + wide] += self.weights
+
+    def pop(self, rows: int) -> Tensor:
+        """The mean logits (N, K, rows, W) of the first rows, which are then dropped."""
+        assert self.sums is not None
+        assert self.totals is not None
+        found = self.sums[:, :, :rows] / self.totals[:rows]
+        self.sums, self.totals = self.sums[:, :, rows:].clone(), self.totals[rows:].clone()
+        return found
+
+    def _reserve(self, images: int, classes: int, rows: int, columns: int) -> None:
+        if self.sums is None or self.totals is None:
+            self.sums = self.weights.new_zeros((images, classes, rows, columns))
+            self.totals = self.weights.new_zeros((rows, columns))
+        elif (lacking := rows - self.sums.shape[2]) > 0:
+            self.sums = F.pad(self.sums, (0, 0, 0, lacking))
+            self.totals = F.pad(self.totals, (0, 0, 0, lacking))
