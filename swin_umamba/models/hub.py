@@ -11,9 +11,10 @@ from typing_extensions import Self
 
 from swin_umamba.common.files import write_text
 from swin_umamba.models.factory import create_model
+from swin_umamba.weights.places import LAST as WEIGHTS
+from swin_umamba.weights.places import weights_in
 from swin_umamba.weights.saved import read_config, save_weights
 
-WEIGHTS = "model.safetensors"
 _CARD = """\
 ---
 {{ card_data }}
@@ -78,8 +79,9 @@ class HubModel(
         )
         download = {name: options.pop(name) for name in where if name in options}
         folder = Path(model_id)
-        path = folder / WEIGHTS
-        if not folder.is_dir():
+        if folder.is_dir():
+            path = weights_in(folder) or folder / WEIGHTS
+        else:
             path = Path(hf_hub_download(repo_id=model_id, filename=WEIGHTS, **download))
         # What is left are the arguments in config.json, with the caller's own in place of them.
         model = create_model(**{**read_config(path), **options}, pretrained=path)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swin_umamba import runs
 from swin_umamba.common.environment import describe
-from swin_umamba.data import Plan, Split, read_splits
+from swin_umamba.data import Plan, Split
 from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
-from swin_umamba.runs.folder import ENVIRONMENT, LOG, PLAN, SPLITS
-from swin_umamba.train import TrainConfig, read_run
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.log import LOG
 
 TIMES = 6  # overlays of a case, evenly spread over the run
 
@@ -53,52 +53,20 @@ class Run:
 
 def load_run(folder: Path) -> Run:
     """Read a run, finished or not. Raises UserError, naming the file, for what is damaged."""
-    config = read_run(folder)
-    environment, trained_there = _environment(folder / ENVIRONMENT)
-    planned = (folder / PLAN).is_file()
+    run = runs.Run.open(folder)
+    records = run.log()
+    if not records:
+        raise UserError(f"{folder / LOG} is empty: the run has not made an iteration yet")
     return Run(
         folder,
-        config,
-        _records(folder / LOG),
-        Plan.load(folder / PLAN) if planned else None,
-        read_splits(folder / SPLITS)[0] if planned else None,
-        environment,
-        trained_there,
+        run.config,
+        records,
+        run.plan,
+        run.split,
+        describe() if run.environment is None else run.environment,
+        run.environment is not None,
         _overlays(folder / OVERLAYS),
     )
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or not {"iteration", "loss", "lr"} <= record.keys():
-                raise ValueError("no record of an iteration")
-        except ValueError as error:
-            if number == len(lines) and records:
-                break  # a run is being written, or was killed
-            raise UserError(f"{path}, line {number}: {error}") from error
-        records.append(record)
-    if not records:
-        raise UserError(f"{path} is empty: the run has not made an iteration yet")
-    return records
-
-
-def _environment(path: Path) -> tuple[dict[str, str], bool]:
-    if not path.is_file():
-        return describe(), False
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} holds {type(facts).__name__}, expected a JSON object")
-    return {str(name): str(value) for name, value in facts.items()}, True
 
 
 def _overlays(folder: Path) -> dict[str, list[tuple[int, Path]]]:

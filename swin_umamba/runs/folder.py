@@ -19,6 +19,8 @@ from swin_umamba.runs.config import CHANGEABLE, TrainConfig
 from swin_umamba.runs.log import LOG as LOG
 from swin_umamba.runs.log import Record as Record
 from swin_umamba.runs.log import read_log as read_log
+from swin_umamba.weights.places import BEST as BEST
+from swin_umamba.weights.places import LAST
 
 CONFIG = "config.json"
 PLAN = "plan.json"
@@ -26,8 +28,7 @@ SPLITS = "splits.json"
 ENVIRONMENT = "environment.json"
 POSTPROCESSING = "postprocessing.json"  # what was found on validation cases to help
 PRETRAINED = "pretrained.json"  # what became of every tensor of the weights to start from
-WEIGHTS = "model.safetensors"  # the last
-BEST = "best.safetensors"
+WEIGHTS = LAST
 STATE = "state.pt"
 CURVES = "curves.png"
 PICTURE = "picture.png"

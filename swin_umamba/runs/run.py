@@ -14,16 +14,15 @@ from swin_umamba.data import Plan, Split, read_splits
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import (
-    BEST,
     CONFIG,
     ENVIRONMENT,
     PLAN,
     POSTPROCESSING,
     SPLITS,
-    WEIGHTS,
     holds_run,
 )
 from swin_umamba.runs.log import Record, read_log
+from swin_umamba.weights.places import LAST, weights_in
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,10 @@ class Run:
 
         Raises UserError if there is none, ValueError for another word.
         """
-        if checkpoint not in ("best", "last"):
-            raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")
-        names = (BEST, WEIGHTS) if checkpoint == "best" else (WEIGHTS,)
-        for name in names:
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise UserError(
-            f"{self.folder} is no finished training run: it holds no {' and no '.join(names)}"
-        )
+        found = weights_in(self.folder, checkpoint)
+        if found is None:
+            raise UserError(f"{self.folder} is no finished training run: it holds no {LAST}")
+        return found
 
     def require_plan(self) -> Plan:
         """The plan. Raises UserError if there is none."""
