@@ -9,8 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EIO, ENAMETOOLONG, ENOSPC
 from pathlib import Path
+from typing import BinaryIO
 
-from swin_umamba.common.partial import followed, partial_file, private_file, written_through
+from swin_umamba.common.partial import (
+    followed,
+    own_descriptor,
+    partial_file,
+    private_file,
+    written_through,
+)
 from swin_umamba.errors import UserError
 
 _BLOCK = 1 << 20  # bytes
@@ -119,10 +126,17 @@ def _make(folder: Path) -> None:
         raise UserError(f"cannot make the folder {folder}: {told_reason(error)}") from error
 
 
+def _opened(target: Path, own: int | None) -> BinaryIO:
+    return target.open("ab") if own is None else os.fdopen(os.dup(own), "ab")
+
+
 def _append(source: Path, target: Path) -> None:
     """Copy a file's content into what cannot be replaced."""
-    with suppress(ValueError):  # a stdout that is closed
-        sys.stdout.flush()
-    with source.open("rb") as content, target.open("ab") as stream:
+    own = own_descriptor(target)
+    if own is not None:
+        with suppress(ValueError):  # a stdout that is closed
+            sys.stdout.flush()
+    # One's own open file as such: opened once more it would have another position.
+    with source.open("rb") as content, _opened(target, own) as stream:
         while block := content.read(_BLOCK):
             stream.write(block)

@@ -98,6 +98,12 @@ def written_through(path: Path) -> bool:
     return _in_proc(path) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
 
 
+def own_descriptor(path: Path) -> int | None:
+    """The number of this process's open file that a path such as /dev/stdout names."""
+    own = os.path.realpath(path.parent) == f"/proc/{os.getpid()}/fd"
+    return int(path.name) if own and path.name.isdecimal() else None
+
+
 def _in_proc(path: Path) -> bool:
     return os.path.realpath(path.parent).startswith("/proc/")
 

@@ -208,7 +208,10 @@ def _moved(run: Path) -> None:
         (lambda run: (run / "config.json").unlink(), "is no training run"),
         (lambda run: (run / "log.jsonl").write_text(""), "log.jsonl is empty"),
         (lambda run: (run / "log.jsonl").unlink(), "log.jsonl cannot be read"),
-        (lambda run: (run / "log.jsonl").write_text('{"a": 1}\n{}\n'), "log.jsonl, line 1"),
+        (
+            lambda run: (run / "log.jsonl").write_text('{"a": 1}\n{}\n'),
+            "jsonl is damaged in line 1",
+        ),
         (lambda run: (run / "plan.json").write_text("{"), "plan.json cannot be read"),
         (lambda run: (run / "splits.json").write_text("{"), "splits.json cannot be read"),
         (lambda run: (run / "environment.json").write_text("["), "environment.json cannot be read"),
