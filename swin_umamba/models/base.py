@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from operator import index
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,7 +61,7 @@ class SegmentationModel(nn.Module, HubModel, ABC):
 
     def forward(self, x: Tensor) -> list[Tensor] | Tensor:
         self._check(x)
-        height, width = x.shape[-2:]
+        height, width = known_size(x)
         bottom, right = -height % self.stride, -width % self.stride
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
@@ -108,6 +110,18 @@ class SegmentationModel(nn.Module, HubModel, ABC):
     def _encoder_parameters(self) -> list[tuple[str, nn.Parameter]]:
         """The encoder's parameters that can train, under the encoder's own names for them."""
         return list(self.vssm_encoder.named_parameters())
+
+
+def known_size(x: Tensor) -> tuple[int, int]:
+    """Height and width of an image (..., H, W), as numbers under torch.compile, too.
+
+    Inductor orders memory by strides, and fails on those of symbolic H and W that are sums, as the
+    padded sizes are. So each size is compiled for itself; torch.export keeps symbols.
+    """
+    height, width = x.shape[-2:]
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        return index(height), index(width)
+    return height, width
 
 
 def check_stages(

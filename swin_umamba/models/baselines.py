@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_umamba.common.checks import check_positive
-from swin_umamba.models.base import SegmentationModel
+from swin_umamba.models.base import SegmentationModel, known_size
 from swin_umamba.models.registry import register_model
 
 SMALLEST = 4  # pixels along an axis of nnU-Net's coarsest feature map
@@ -46,7 +46,7 @@ class Baseline(SegmentationModel):
 
     def forward(self, x: Tensor) -> list[Tensor] | Tensor:
         self._check(x)
-        height, width = x.shape[-2:]
+        height, width = known_size(x)
         bottom, right = -height % self.strides[0], -width % self.strides[1]
         logits = [
             out[..., : -(-height // down), : -(-width // across)]
