@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, ModelCardData, PyTorchModelHubMixin, hf_hub_download
 from typing_extensions import Self
 
 from swin_umamba.common.files import write_text
 from swin_umamba.models.factory import create_model
 from swin_umamba.weights.places import LAST as WEIGHTS
 from swin_umamba.weights.places import weights_in
-from swin_umamba.weights.saved import read_config, save_weights
+from swin_umamba.weights.saved import portable, read_config, save_weights
 
+_HEADER = set(signature(ModelCardData).parameters) - {"kwargs"}
 _CARD = """\
 ---
 {{ card_data }}
@@ -36,18 +38,34 @@ model = SegmentationModel.from_pretrained({{ repo_id | default("this repository"
 class HubModel(
     PyTorchModelHubMixin,
     library_name="swin-umamba",
+    pipeline_tag="image-segmentation",
     tags=["image-segmentation", "medical-imaging", "mamba", "vmamba", "swin-umamba"],
     model_card_template=_CARD,
 ):
     """What a model of `create_model` needs for the Hub; one safetensors file holds it all."""
 
     config: dict[str, Any] | None
+    deep_supervision: bool
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The card of a repository; kwargs: fields of its header (license, language, datasets, ...)
+        as in huggingface_hub.ModelCardData, and what the card's text takes besides."""
+        header = {name: kwargs.pop(name) for name in _HEADER & kwargs.keys()}
+        data: dict[str, Any] = self._hub_mixin_info.model_card_data.to_dict()  # type: ignore[no-untyped-call]
+        card: ModelCard = ModelCard.from_template(
+            card_data=ModelCardData(**{**data, **header}),
+            template_str=self._hub_mixin_info.model_card_template,
+            **kwargs,
+        )
+        return card
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.config is None:
             raise ValueError("the model was not made by create_model, and has no name to load by")
+        # It may have been switched since.
+        self.config = {**self.config, "deep_supervision": self.deep_supervision}
         save_weights(self, save_directory / WEIGHTS)  # type: ignore[arg-type]
-        write_text(save_directory / "config.json", json.dumps(self.config, indent=2))
+        write_text(save_directory / "config.json", json.dumps(portable(self.config), indent=2))
 
     def push_to_hub(
         self, repo_id: str, *, model_card_kwargs: dict[str, Any] | None = None, **options: Any

@@ -86,6 +86,11 @@ def load_pretrained(
     return report
 
 
+def new_heads(report: Report) -> list[str]:
+    """Names of the model's output layers that a file of other classes left as they were."""
+    return [e.target for e in report.of(SKIPPED) if _CLASSES.match(e.target)]
+
+
 def open_checkpoint(
     path: str | os.PathLike[str], *, ema: bool = False, encoder_only: bool = False
 ) -> Checkpoint:

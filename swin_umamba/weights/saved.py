@@ -38,13 +38,18 @@ def save_tensors(
     """Write tensors by name, whole or not at all. config: the arguments that build their model."""
     described = {"format": "pt", **metadata}
     if config is not None:
-        described["config"] = json.dumps(config)
+        described["config"] = json.dumps(portable(config))
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with replacing(Path(path)) as partial:
         try:
             save_file(plain, partial, described)
         except SafetensorError as error:
             raise UserError(f"cannot write {path}: {error}") from error
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's config without what chooses for one machine: its backend."""
+    return {name: value for name, value in config.items() if name != "backend"}
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -74,12 +79,14 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments of `create_model`, by name, that built the model whose weights `path` holds."""
+    """The arguments of `create_model`, by name, that built the model whose weights `path` holds.
+
+    Without the backend, which was another machine's choice.
+    """
     metadata = read_metadata(path)
     if "config" not in metadata:
         raise ValueError(f"{path} does not say which model it belongs to")
-    config: dict[str, Any] = json.loads(metadata["config"])
-    return config
+    return portable(json.loads(metadata["config"]))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -109,6 +110,45 @@ def test_arguments_of_older_hubs_are_no_models(small, tmp_path):
         model_id=str(tmp_path), proxies=None, resume_download=None, token=None
     )
     assert model.in_channels == 2
+
+
+def test_what_was_chosen_is_kept(small, image, tmp_path):
+    model = small("swin_umamba_d").eval()
+    model.deep_supervision = False
+    header = {"license": "mit", "language": "en", "pipeline_tag": "image-feature-extraction"}
+    model.save_pretrained(tmp_path, model_card_kwargs={**header, "model_description": "Nuclei."})
+    again = SegmentationModel.from_pretrained(tmp_path)
+    assert not again.deep_supervision
+    x = image(1, 2, 16, 16)
+    assert torch.equal(again(x), model(x))
+    data = huggingface_hub.ModelCard.load(tmp_path / "README.md").data
+    assert {name: data.get(name) for name in header} == header
+    assert data.library_name == "swin-umamba"
+    assert "Nuclei." in (tmp_path / "README.md").read_text()
+
+
+def test_a_backend_stays_on_its_machine(small, tmp_path):
+    small("swin_umamba_d", backend="reference").save_pretrained(tmp_path)
+    again = SegmentationModel.from_pretrained(tmp_path)
+    backends = {m.backend for m in again.modules() if hasattr(m, "backend")}
+    assert backends == {"auto"}
+    assert "backend" not in json.loads((tmp_path / "config.json").read_text())
+
+
+@pytest.mark.parametrize("way", ["from_pretrained", "create_model"])
+@pytest.mark.parametrize("name", model_names())
+def test_new_classes_are_told(name, way, small, tmp_path, recwarn):
+    small(name).save_pretrained(tmp_path)
+    assert not recwarn
+    load = {
+        "from_pretrained": partial(SegmentationModel.from_pretrained, tmp_path),
+        "create_model": partial(small, name, pretrained=tmp_path / "model.safetensors"),
+    }[way]
+    with pytest.warns(UserWarning, match="new and random") as told:
+        model = load(out_channels=5)
+    heads = [n for n, p in model.named_parameters() if len(p) == 5 and ("out_" in n or "seg_" in n)]
+    assert len(heads) == 2 * len(model.scales)
+    assert all(head in str(told[0].message) for head in heads)
 
 
 def test_other_channels_are_the_callers_choice(small, tmp_path):

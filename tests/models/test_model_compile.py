@@ -36,6 +36,19 @@ def test_fullgraph_agrees_with_eager(name, small, image):
             torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
+def test_compiled_models_take_other_sizes(small, image):
+    """Both sides changed, to a size that is padded; a single channel, whose layout is open."""
+    model = small("swin_umamba", in_channels=1, dims=(8, 12), depths=(1, 1)).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(model)
+    with torch.no_grad():
+        for size in ((32, 32), (48, 64), (35, 45)):
+            x = image(2, 1, *size)
+            for a, b in zip(compiled(x), model(x), strict=True):
+                torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_drop_path_is_part_of_the_graph(small, image):
     model = small("swin_umamba_d", dims=(8, 12), depths=(1, 1), drop_path_rate=0.9).train()
     torch._dynamo.reset()
@@ -74,6 +87,7 @@ def test_fullgraph_with_the_ops_of_gpus(name, train, amp, small, image, monkeypa
     assert {"swin_umamba.ss2d_scan.default", "swin_umamba.layer_norm.default"} <= found
 
 
+@pytest.mark.slow
 def test_compiled_code_copies_no_map_around_our_ops(monkeypatch):
     """Written for a CPU, with the ops of GPUs: all it has to make itself is the concatenation."""
     written = []
