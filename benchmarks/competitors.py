@@ -141,7 +141,7 @@ def ours(device: torch.device) -> list[Competitor]:
     """Every backend of ours but the formulas, with the reason where one cannot run there."""
     found = []
     for name, reason in ops.available_backends().items():
-        if name in backends.FORMULAS:
+        if not backends.BACKENDS[name].kernels:
             continue
 
         prepare = {
@@ -152,6 +152,6 @@ def ours(device: torch.device) -> list[Competitor]:
             ),
         }
         if reason is None:
-            reason = backends.load(name).why_unsupported(device, torch.float32, N=16)
+            reason = backends.load(name).why_unsupported(device, torch.float32, 16)
         found.append(Competitor(name, True, prepare, reason))
     return found

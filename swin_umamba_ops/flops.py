@@ -36,6 +36,11 @@ def selective_scan(u: Shape, delta: Shape, A: Shape, *_: Any, **__: Any) -> int:
     return scan_flops(batch, length, channels, A[1])
 
 
+def addmm_(total: Shape, a: Shape, b: Shape, *_: Any, **__: Any) -> int:
+    """Of a product added in place."""
+    return 2 * a[0] * a[1] * b[1]
+
+
 def ss2d_scan_backward(dy: Shape, *inputs: Shape, **_: Any) -> int:
     return 2 * ss2d_scan(*inputs)
 

@@ -1,37 +1,27 @@
-"""The public functions: check, cast, project, and hand over to the ops of library.py."""
+"""The public scans: check, cast, resolve a backend once, and hand over to the ops."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from operator import index
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swin_umamba_ops import backends, graph, library, reference
+from swin_umamba_ops import backends
+from swin_umamba_ops.autocast import autocast_dtype, autocast_off
+from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
-from swin_umamba_ops.numerics import autocast_dtype, state_dtype
-from swin_umamba_ops.projected import projected_ss2d
+from swin_umamba_ops.numerics import state_dtype
+from swin_umamba_ops.ops import selective_scan as scan_ops
+from swin_umamba_ops.ops import ss2d as ss2d_ops
+from swin_umamba_ops.ops._define import wants_grad
+from swin_umamba_ops.resolving import resolved
 
 
-def _resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> str:
-    return backends.resolve(backend, device, dtype, N)
-
-
-# What torch.compiler.assume_constant_result sets; it would import the compiler, which takes longer
-# than all of torch. Arguments must be constants then: index(N) makes a symbolic size a number.
-_resolve._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _wants_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def _refuse_grad(name: str, *tensors: Tensor | None) -> None:
+def _refuse_grad(served: Backend, *tensors: Tensor | None) -> None:
     """The scan operator behind "export" has wrong second derivatives: it gets no first ones."""
-    if name == backends.EXPORT and _wants_grad(*tensors):
+    if served.name == backends.EXPORT and wants_grad(*tensors):
         raise RuntimeError("backend 'export' has no gradients: call it under torch.no_grad()")
 
 
@@ -53,7 +43,7 @@ def ss2d(
     x_proj_weight: (4, R + 2N, D); dt_projs_weight: (4, D, R): used in x's dtype.
     dt_projs_bias: (4, D); A_logs: (4 * D, N); Ds: (4 * D,): used in float32 (float64 with
         float64 x). Parameters are float32 or of x's dtype.
-    out_dtype: of the result; None means float32 for half x and x's dtype otherwise.
+    out_dtype: of the result; None means float32 for 16-bit x and x's dtype otherwise.
     backend: "auto", or one of `available_backends()`, which then never falls back.
 
     Returns y: (B, D, H, W), channels_last in memory. Gradients flow to all six tensors, each in
@@ -68,20 +58,19 @@ def ss2d(
     dtype = x.dtype
     if wanted is not None and dtype != torch.float64:
         dtype = wanted
-    name: str = _resolve(backend, x.device, dtype, index(A_logs.shape[1]))
-    _refuse_grad(name, x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    served = resolved("ss2d", backend, x.device, dtype, A_logs.shape[1])
+    _refuse_grad(served, x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     accumulate = state_dtype(dtype)
     if out_dtype is None:
         out_dtype = accumulate
     if not dt_projs_bias.dtype == A_logs.dtype == Ds.dtype == accumulate:
         dt_projs_bias, A_logs, Ds = (t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds))
 
-    if name in backends.FORMULAS:
-        formula = reference.ss2d if name == backends.REFERENCE else graph.ss2d
-        # Only where there is one: an exported graph cannot be saved with it.
-        off = nullcontext() if wanted is None else torch.autocast(x.device.type, enabled=False)
-        with off:
-            y = formula(x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    if (formula := served.formulas.get("ss2d")) is not None:
+        with autocast_off(x):
+            y: Tensor = formula(
+                x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
+            )
             return y.to(out_dtype, memory_format=torch.channels_last)
 
     _, D, H, W = x.shape
@@ -90,9 +79,8 @@ def ss2d(
         x = pixels.contiguous().permute(0, 3, 1, 2)
     elif x.dtype != dtype:  # its strides stay
         x = x.to(dtype)
-    dt_projs_bias, A_logs, Ds = (t.contiguous() for t in (dt_projs_bias, A_logs, Ds))
     inputs = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return projected_ss2d(*inputs, name, out_dtype, save=_wants_grad(*inputs))
+    return ss2d_ops.ss2d(*inputs, served, out_dtype, wants_grad(*inputs))
 
 
 @overload
@@ -175,31 +163,22 @@ def selective_scan(
     dtype = u.dtype
     for t in (delta, B, C):
         dtype = torch.promote_types(dtype, t.dtype)
-    name: str = _resolve(backend, u.device, dtype, index(A.shape[1]))
-    _refuse_grad(name, u, delta, A, B, C, D, z, delta_bias)
+    served = resolved("selective_scan", backend, u.device, dtype, A.shape[1])
+    _refuse_grad(served, u, delta, A, B, C, D, z, delta_bias)
     accumulate = state_dtype(dtype)
     Bs = (B if B.dim() == 4 else B.unsqueeze(1)).to(dtype)
     Cs = (C if C.dim() == 4 else C.unsqueeze(1)).to(dtype)
     A = A.to(accumulate)
     Ds = None if D is None else D.to(accumulate)
     bias = None if delta_bias is None else delta_bias.to(accumulate)
+    inputs = (u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias)
 
-    if name in backends.FORMULAS:
-        scan = reference.selective_scan if name == backends.REFERENCE else graph.selective_scan
-        out, last = scan(u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias, delta_softplus)
+    if (formula := served.formulas.get("selective_scan")) is not None:
+        out, last = formula(*inputs, delta_softplus)
     else:
-        out, last, _ = library.selective_scan(
-            u.to(dtype).contiguous(),
-            delta.to(dtype).contiguous(),
-            A.contiguous(),
-            Bs.contiguous(),
-            Cs.contiguous(),
-            None if Ds is None else Ds.contiguous(),
-            None if bias is None else bias.contiguous(),
-            delta_softplus,
-            name,
-            accumulate if z is not None else u.dtype,
-            _wants_grad(u, delta, A, Bs, Cs, Ds, bias),
+        out_dtype = accumulate if z is not None else u.dtype
+        out, last = scan_ops.selective_scan(
+            *inputs, delta_softplus, served, out_dtype, wants_grad(*inputs)
         )
     if z is not None:
         out = out * F.silu(z.to(accumulate))

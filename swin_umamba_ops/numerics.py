@@ -14,18 +14,6 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype to which autocast wants x, or None outside of autocast.
-
-    Devices are known by name: torch refuses to be asked of "meta", and its compiler does not
-    trace the question which devices have autocast.
-    """
-    kind = x.device.type
-    if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
-        return None
-    return torch.get_autocast_dtype(kind)
-
-
 def softplus(raw: Tensor) -> Tensor:
     """log(1 + exp(raw)), exact to the last digit also in float64.
 
@@ -33,3 +21,7 @@ def softplus(raw: Tensor) -> Tensor:
     longer does, and exp(40) is far from overflowing even in float32.
     """
     return F.softplus(raw, threshold=40.0)
+
+
+# What instance_norm_act adds before its activation.
+NO_RESIDUAL, PLAIN_RESIDUAL, NORMALISED_RESIDUAL = 0, 1, 2

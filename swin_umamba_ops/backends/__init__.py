@@ -1,8 +1,10 @@
-"""The registry of backends: which exist, which work here, and which one `"auto"` takes.
+"""The registry of backends: which exist, what each serves here, and which one `"auto"` takes.
 
-A backend is a module in this folder with the functions of `Backend`, and one row below. Modules
-are imported when first asked for, so that a missing extension or library costs nothing and is
-told as the reason why that backend is unusable.
+A backend is a row of `BACKENDS`: for each op that it serves, either a module of this package with
+kernels, which the ops of swin_umamba_ops.ops call (see protocols.py), or a formula, a function of
+plain torch operations that autograd differentiates. Modules with kernels are imported when first
+asked for, so that a missing extension or a broken library costs nothing and becomes the reason why
+that backend is unusable.
 """
 
 from __future__ import annotations
@@ -11,136 +13,103 @@ import functools
 import importlib
 import importlib.util
 import warnings
-from dataclasses import dataclass
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+
+from swin_umamba_ops.backends import export, plain, reference
 
 AUTO = "auto"
 EXPORT = "export"
 REFERENCE = "reference"
-FORMULAS = (EXPORT, REFERENCE)
-"""Backends that are plain torch operations, served outside of the ops of library.py."""
+SCANS = ("ss2d", "selective_scan")
+_TRITON_FUSED = {
+    "layer_norm": "triton_layer_norm",
+    "depthwise_conv_silu": "triton_depthwise",
+    "instance_norm_act": "triton_instance_norm",
+    "conv3x3": "triton_convolution",
+    "norm_act_conv3x3": "triton_convolution",
+}
+FUSED = tuple(_TRITON_FUSED)
+_PLAIN_FUSED: Mapping[str, Callable[..., Any]] = {op: getattr(plain, op) for op in FUSED}
 
 
-class Backend(Protocol):
-    """What a backend module provides; shapes and dtypes as in library.py.
-
-    Batches are never empty. No output shares memory with an input or another output. Under
-    autocast these functions switch it off around torch operations that it would cast.
-    """
-
-    chunk_length: int  # steps between two saved states
-
-    def why_unusable(self) -> str | None:
-        """None if it works on this machine, else the reason. Cheap, never raises."""
-
-    def why_unsupported(self, device: torch.device, dtype: torch.dtype, N: int) -> str | None:
-        """None if it serves such inputs with N states, else the reason."""
-
-    def ss2d_forward(
-        self,
-        x: Tensor,
-        proj: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-        out_dtype: torch.dtype,
-        save: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """y and states."""
-
-    def ss2d_backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        proj: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-        states: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The gradients of the six inputs after dy, each like its input."""
-
-    def selective_scan_forward(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        Bs: Tensor,
-        Cs: Tensor,
-        Ds: Tensor | None,
-        delta_bias: Tensor | None,
-        delta_softplus: bool,
-        out_dtype: torch.dtype,
-        save: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """out, the last state, and states."""
-
-    def selective_scan_backward(
-        self,
-        dout: Tensor,
-        dlast: Tensor | None,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        Bs: Tensor,
-        Cs: Tensor,
-        Ds: Tensor | None,
-        delta_bias: Tensor | None,
-        delta_softplus: bool,
-        states: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The gradients of u, delta, A, Bs, Cs, Ds, delta_bias; (0,), a tensor of its own, for an
-        absent input."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One backend: its name, and the device types for which `"auto"` considers it (None: all)."""
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """One backend: its name, the device types for which `"auto"` considers it (None: all), and what
+    it serves, by op: the module with its kernels, or its formula."""
 
     name: str
     auto_devices: frozenset[str] | None
+    kernels: Mapping[str, str] = field(default_factory=dict)
+    formulas: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
-    @property
-    def module(self) -> str:
-        return f"{__name__}.{self.name}"
+    def serves(self, op: str) -> bool:
+        """Whether it has the op at all."""
+        return op in self.kernels or op in self.formulas
+
+    def considered(self, op: str, device: torch.device) -> bool:
+        """Whether `"auto"` tries it."""
+        return self.serves(op) and (self.auto_devices is None or device.type in self.auto_devices)
 
 
+_NEVER_AUTO: frozenset[str] = frozenset()
 # Fastest first: the order in which "auto" tries them.
-ROWS = {
-    row.name: row
-    for row in (
-        Row("cuda", frozenset({"cuda"})),
-        Row("triton", frozenset({"cuda"})),
-        Row("cpu", frozenset({"cpu"})),
-        Row("pytorch", None),
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend("cuda", frozenset({"cuda"}), dict.fromkeys(SCANS, "cuda")),
+        Backend("triton", frozenset({"cuda"}), dict.fromkeys(SCANS, "triton") | _TRITON_FUSED),
+        Backend("cpu", frozenset({"cpu"}), dict.fromkeys(SCANS, "cpu")),
+        Backend("pytorch", None, dict.fromkeys(SCANS, "pytorch"), _PLAIN_FUSED),
+        Backend(
+            EXPORT,
+            _NEVER_AUTO,
+            formulas={
+                "ss2d": export.ss2d,
+                "selective_scan": export.selective_scan,
+                **_PLAIN_FUSED,
+            },
+        ),
+        Backend(
+            REFERENCE,
+            _NEVER_AUTO,
+            formulas={
+                "ss2d": reference.ss2d,
+                "selective_scan": reference.selective_scan,
+                **_PLAIN_FUSED,
+            },
+        ),
     )
 }
-NAMES = (*ROWS, *FORMULAS)
+NAMES = tuple(BACKENDS)
 
 
 @functools.cache
-def load(name: str) -> Backend:
-    """Import a backend's module. ImportError if it is missing; KeyError for an unknown name."""
-    return cast(Backend, importlib.import_module(ROWS[name].module))
+def load(module: str) -> Any:
+    """Import a module of this package, such as a backend's. ImportError if it is missing."""
+    return importlib.import_module(f"{__name__}.{module}")
 
 
 @functools.cache
+def why_not_loaded(module: str) -> str | None:
+    """None if a module of this package imports and says that it works here, else the reason."""
+    if importlib.util.find_spec(f"{__name__}.{module}") is None:
+        return f"this installation of swin_umamba_ops has no {module} backend"
+    try:
+        found = load(module)
+    # Others' code runs here, such as a Triton that does not fit: whatever stops it is the reason.
+    except Exception as error:  # noqa: BLE001
+        return f"cannot import it: {type(error).__name__}: {error}"
+    reason: str | None = found.why_unusable()
+    return reason
+
+
 def why_unusable(name: str) -> str | None:
     """None if the backend works on this machine, else the reason."""
-    if name in FORMULAS:
-        return None
-    if importlib.util.find_spec(ROWS[name].module) is None:
-        return f"this installation of swin_umamba_ops has no {name} backend"
-    try:
-        backend = load(name)
-    except ImportError as error:
-        return f"cannot import it: {error}"
-    return backend.why_unusable()
+    return why_not_loaded(name) if BACKENDS[name].kernels else None
 
 
 def available_backends() -> dict[str, str | None]:
@@ -148,41 +117,61 @@ def available_backends() -> dict[str, str | None]:
     return {name: why_unusable(name) for name in NAMES}
 
 
-def _why_not(name: str, device: torch.device, dtype: torch.dtype, N: int) -> str | None:
-    """Why a backend cannot serve such inputs on this machine, or None if it can."""
-    reason = why_unusable(name)
-    if reason is None and name not in FORMULAS:
-        reason = load(name).why_unsupported(device, dtype, N)
+def why_not(
+    backend: Backend, op: str, device: torch.device, dtype: torch.dtype, size: int
+) -> str | None:
+    """Why a backend cannot serve an op on such inputs on this machine, or None if it can.
+
+    size: states of a scan, width of a depthwise convolution; 0 for other ops.
+    """
+    if op in backend.formulas:
+        return None
+    if op not in backend.kernels:
+        return f"it has no {op}"
+    reason = why_unusable(backend.name)
+    if reason is None:
+        reason = why_not_loaded(backend.kernels[op])
+    if reason is None:
+        reason = load(backend.kernels[op]).why_unsupported(device, dtype, size)
     return reason
 
 
 @functools.cache
-def resolve(backend: str, device: torch.device, dtype: torch.dtype, N: int) -> str:
-    """The name of the backend that serves inputs of this device and dtype with N states.
+def resolve(op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int) -> Backend:
+    """The backend that serves an op on inputs of this device and dtype; size as in `why_not`.
 
     A named backend is returned or refused, never replaced: ValueError for an unknown name,
     RuntimeError with the reason for one that cannot serve. "auto" takes the fastest that can,
     and warns, once for each kind of input, of faster ones that were passed over.
     """
     if backend != AUTO:
-        if backend not in NAMES:
+        found = BACKENDS.get(backend)
+        if found is None:
             known = ", ".join(repr(name) for name in (AUTO, *NAMES))
             raise ValueError(f"backend is {backend!r}, expected one of {known}")
-        reason = _why_not(backend, device, dtype, N)
+        reason = why_not(found, op, device, dtype, size)
         if reason is not None:
             raise RuntimeError(f"backend {backend!r} cannot serve {device}, {dtype}: {reason}")
-        return backend
+        return found
 
     passed_over: list[str] = []
-    for row in ROWS.values():
-        if row.auto_devices is not None and device.type not in row.auto_devices:
+    for row in BACKENDS.values():
+        if not row.considered(op, device):
             continue
-        reason = _why_not(row.name, device, dtype, N)
+        reason = why_not(row, op, device, dtype, size)
         if reason is None:
             _warn_of_slower(row.name, device, tuple(passed_over))
-            return row.name
+            return row
         passed_over.append(f"{row.name!r} ({reason})")
     raise RuntimeError(f"no backend serves {device}, {dtype}: {'; '.join(passed_over)}")
+
+
+@functools.cache
+def kernels(op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int) -> Any:
+    """The module with the kernels that a call of an op names; refused as in `resolve`."""
+    if backend in BACKENDS and op in BACKENDS[backend].formulas:
+        raise RuntimeError(f"backend {backend!r} has no kernels of {op}: it is plain PyTorch")
+    return load(resolve(op, backend, device, dtype, size).kernels[op])
 
 
 @functools.cache

@@ -9,10 +9,10 @@ import torch
 import triton
 from torch import Tensor
 
+from swin_umamba_ops.backends._launch_cache import launch
 from swin_umamba_ops.backends._triton_tiles import alignment, common
 from swin_umamba_ops.backends.triton_kernels import parameters
 from swin_umamba_ops.backends.triton_kernels import project as kernels
-from swin_umamba_ops.kept_kernels import launch
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 

@@ -8,12 +8,14 @@ threads as torch uses. Half inputs are read as they are; states, sums and gradie
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends.protocols import ALL_WANTED
 from swin_umamba_ops.numerics import FLOAT_DTYPES, state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -64,7 +66,7 @@ def ss2d_forward(
     out_dtype: torch.dtype,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
+    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see ops/ss2d.py."""
     B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     accumulate = state_dtype(x.dtype)
@@ -90,8 +92,10 @@ def ss2d_backward(
     A_logs: Tensor,
     Ds: Tensor,
     states: Tensor,
+    wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the six inputs from x to Ds, each like its input."""
+    """The gradients of the six inputs from x to Ds, each like its input; a parameter's that is not
+    wanted is left in one row for each image."""
     B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     accumulate = state_dtype(x.dtype)
@@ -106,8 +110,8 @@ def ss2d_backward(
         _addresses(dy, x, proj, *parameters, states, dx, dproj, *rows),
         torch.get_num_threads(),
     )
-    gradients = (dx, dproj, *(t.sum(0) for t in rows))
-    dx, dproj, dweight, dbias, dA_logs, dDs = _like(gradients, given)
+    sums = (t.sum(0) if w else t for t, w in zip(rows, wanted[2:6], strict=True))
+    dx, dproj, dweight, dbias, dA_logs, dDs = _like((dx, dproj, *sums), given)
     return dx, dproj, dweight, dbias, dA_logs, dDs
 
 
@@ -153,10 +157,11 @@ def selective_scan_backward(
     delta_bias: Tensor | None,
     delta_softplus: bool,
     states: Tensor,
+    wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input.
 
-    Those of an absent Ds or delta_bias are empty.
+    Those of a Ds or delta_bias that is absent or not wanted are empty.
     """
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
@@ -181,6 +186,6 @@ def selective_scan_backward(
         dA,
         dBs,
         dCs,
-        A.new_empty(0) if Ds is None else dDs.sum(0),
-        A.new_empty(0) if delta_bias is None else dbias.sum(0),
+        A.new_empty(0) if Ds is None or not wanted[5] else dDs.sum(0),
+        A.new_empty(0) if delta_bias is None or not wanted[6] else dbias.sum(0),
     )

@@ -8,6 +8,7 @@ general kernels. Both write float32 sums in place: no direction has a copy of it
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from swin_umamba_ops.backends._cuda_launch import (
     why_too_large,
 )
 from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums
+from swin_umamba_ops.backends.protocols import ALL_WANTED
 
 chunk_length = CHUNK
 _SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
@@ -150,7 +152,7 @@ def ss2d_forward(
 
 def ss2d_backward(
     dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
-    A_logs: Tensor, Ds: Tensor, states: Tensor,
+    A_logs: Tensor, Ds: Tensor, states: Tensor, wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     dy, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = aligned(
         dy.float(), x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
@@ -183,7 +185,9 @@ def ss2d_backward(
     sums.finish()
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
-        dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
+        dweight = dt_projs_weight
+        if wanted[2]:
+            dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
         small.append(dweight.to(dt_projs_weight.dtype))
     dA, dDs, dbias, dweight = small
     return dx, dproj, dweight, dbias, dA, dDs
@@ -239,6 +243,7 @@ def selective_scan_forward(
 def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
+    wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     dout, u, delta, A, Bs, Cs = aligned(dout, u, delta, A, Bs, Cs)
     plan = _sequence_plan(

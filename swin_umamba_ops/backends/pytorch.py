@@ -8,11 +8,14 @@ results repeat bitwise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _blocks
 from swin_umamba_ops.backends._blocks import chunk_length
+from swin_umamba_ops.backends.protocols import ALL_WANTED
 from swin_umamba_ops.numerics import softplus, state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS, step_of_position, visiting_order
 
@@ -37,7 +40,7 @@ def ss2d_forward(
     out_dtype: torch.dtype,
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
+    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see ops/ss2d.py."""
     batch, height, width, channels = x.shape
     length, states_n = height * width, A_logs.shape[1]
     accumulate = state_dtype(x.dtype)
@@ -73,8 +76,9 @@ def ss2d_backward(
     A_logs: Tensor,
     Ds: Tensor,
     states: Tensor,
+    wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the six inputs from x to Ds, each like its input."""
+    """The gradients of the six inputs from x to Ds, each like its input; zero where not wanted."""
     batch, height, width, channels = x.shape
     states_n, rank = A_logs.shape[1], dt_projs_weight.shape[2]
     accumulate = state_dtype(x.dtype)
@@ -111,10 +115,14 @@ def ss2d_backward(
             dprojected = torch.cat([ddt_r, dBs, dCs], dim=-1)
             for i, direction in enumerate(range(k.start, k.stop)):
                 dproj[b, :, direction] += dprojected[:, i, steps[direction]]
-            dweight[k, d] += torch.matmul(draw.transpose(-1, -2), dt_r).sum(0)
-            dbias[k, d] += draw.sum((0, 2))
+            if wanted[2]:
+                dweight[k, d] += torch.matmul(draw.transpose(-1, -2), dt_r).sum(0)
+            if wanted[3]:
+                dbias[k, d] += draw.sum((0, 2))
             dA[k, d] += dA_part
-    dDs = (x.to(accumulate) * dy).sum((0, 1)).repeat(DIRECTIONS)
+    dDs = torch.zeros_like(Ds)
+    if wanted[5]:
+        dDs = (x.to(accumulate) * dy).sum((0, 1)).repeat(DIRECTIONS)
     return (
         dx.view(batch, height, width, channels).to(x.dtype),
         dproj.view_as(proj).to(proj.dtype),
@@ -200,10 +208,11 @@ def selective_scan_backward(
     delta_bias: Tensor | None,
     delta_softplus: bool,
     states: Tensor,
+    wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input.
 
-    Those of an absent Ds or delta_bias are empty.
+    Those of a Ds or delta_bias that is absent or not wanted are empty.
     """
     batch, chunks, channels, states_n = states.shape
     length, groups = u.shape[2], Bs.shape[1]
@@ -238,8 +247,11 @@ def selective_scan_backward(
             dBs[b, k] += dBs_part.transpose(2, 3)
             dCs[b, k] += dCs_part.transpose(2, 3)
             dA.view(*split, states_n)[k, d] += dA_part
-    dDs = A.new_empty(0) if Ds is None else (u.to(accumulate) * dout).sum((0, 2))
-    dbias = A.new_empty(0) if delta_bias is None else ddelta.sum((0, 2))
+    dDs, dbias = A.new_empty(0), A.new_empty(0)
+    if Ds is not None and wanted[5]:
+        dDs = (u.to(accumulate) * dout).sum((0, 2))
+    if delta_bias is not None and wanted[6]:
+        dbias = ddelta.sum((0, 2))
     if Ds is not None:
         du.addcmul_(dout, Ds.unsqueeze(1))
     return (

@@ -9,6 +9,7 @@ own. Inputs of selective_scan go through the same kernels as one-direction seque
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import triton
 from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.backends._launch_cache import Launch, launch
 from swin_umamba_ops.backends._triton_projection import project, project_backward, skip
 from swin_umamba_ops.backends._triton_tiles import (
     Tile,
@@ -27,9 +29,9 @@ from swin_umamba_ops.backends._triton_tiles import (
     split_tile,
     wide_tile,
 )
+from swin_umamba_ops.backends.protocols import ALL_WANTED
 from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters
 from swin_umamba_ops.backends.triton_kernels.project import staged_row
-from swin_umamba_ops.kept_kernels import Launch, launch
 from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
 
@@ -312,7 +314,7 @@ def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see library.py."""
+    """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see ops/ss2d.py."""
     B, H, W, D = x.shape
     N, R, projection = A_logs.shape[1], dt_projs_weight.shape[2], (dt_projs_weight, dt_projs_bias)
     with current(x.device):
@@ -333,7 +335,7 @@ def ss2d_forward(
 
 def ss2d_backward(
     dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
-    A_logs: Tensor, Ds: Tensor, states: Tensor,
+    A_logs: Tensor, Ds: Tensor, states: Tensor, wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of the six inputs from x to Ds, each like its input."""
     B, H, W, D = x.shape
@@ -400,6 +402,7 @@ def selective_scan_forward(
 def selective_scan_backward(
     dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
     Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
+    wanted: Sequence[bool] = ALL_WANTED,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
     with current(u.device), torch.autocast(u.device.type, enabled=False):

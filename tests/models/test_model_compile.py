@@ -12,7 +12,7 @@ from torch._inductor.graph import GraphLowering
 from swin_umamba import model_names
 from swin_umamba.common.compiling import compiled
 from swin_umamba.models.blocks import UpBlock
-from swin_umamba_ops.fused import _registration
+from swin_umamba_ops import backends, fused
 
 
 @pytest.mark.parametrize("name", model_names())
@@ -60,12 +60,16 @@ def test_drop_path_is_part_of_the_graph(small, image):
     assert any(not torch.equal(draws[0], draw) for draw in draws)
 
 
+def _use_kernels_around_the_scan(monkeypatch):
+    monkeypatch.setattr(fused, "resolved", lambda *_: backends.BACKENDS["triton"])
+
+
 @pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", model_names())
 def test_fullgraph_with_the_ops_of_gpus(name, train, amp, small, image, monkeypatch):
     """Traced as on a GPU, where kernels take the place of PyTorch's operators; nothing is run."""
-    monkeypatch.setattr(_registration, "_SERVED", ("cpu",))
+    _use_kernels_around_the_scan(monkeypatch)
     found = set()
 
     def stop(graph, inputs):
@@ -96,7 +100,7 @@ def test_compiled_code_copies_no_map_around_our_ops(monkeypatch):
         written.append(code.count("async_compile.cpp_pybinding("))
         raise RuntimeError("written")
 
-    monkeypatch.setattr(_registration, "_SERVED", ("cpu",))
+    _use_kernels_around_the_scan(monkeypatch)
     monkeypatch.setattr(GraphLowering, "save_output_code", stop)
     block = UpBlock(8, 4).to(memory_format=torch.channels_last)
     x = torch.randn(2, 8, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()

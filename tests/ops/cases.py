@@ -26,11 +26,8 @@ class Target:
 
     def why_not(self, dtype: torch.dtype, N: int) -> str | None:
         """Why it cannot serve such inputs, or None if it can."""
-        reason = backends.why_unusable(self.backend)
-        if reason is None and self.backend not in backends.FORMULAS:
-            backend = backends.load(self.backend)
-            reason = backend.why_unsupported(torch.device(self.device), dtype, N)
-        return reason
+        backend = backends.BACKENDS[self.backend]
+        return backends.why_not(backend, "ss2d", torch.device(self.device), dtype, N)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ def _targets(device: str) -> list[Target]:
     """The backends that "auto" would consider for a device: Triton's interpreter is not one."""
     return [
         Target(row.name, device)
-        for row in backends.ROWS.values()
-        if row.auto_devices is None or device in row.auto_devices
+        for row in backends.BACKENDS.values()
+        if row.considered("ss2d", torch.device(device))
     ]
 
 
@@ -49,7 +49,13 @@ def _usable(target: Target) -> Target:
 @pytest.fixture
 def fresh_registry() -> Iterator[None]:
     """Forget what the registry remembers, before and after: for tests that change what it finds."""
-    cached = (backends.load, backends.why_unusable, backends.resolve, backends._warn_of_slower)
+    cached = (
+        backends.load,
+        backends.why_not_loaded,
+        backends.resolve,
+        backends.kernels,
+        backends._warn_of_slower,
+    )
 
     def forget() -> None:
         for function in cached:

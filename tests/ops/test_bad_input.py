@@ -10,7 +10,7 @@ import torch
 from cases import ScanCase, SS2DCase, make_scan, make_ss2d
 
 import swin_umamba_ops as ops
-from swin_umamba_ops import library
+from swin_umamba_ops.ops import selective_scan, ss2d
 
 GOOD = {n: t.float() for n, t in make_ss2d(SS2DCase(2, 8, 5, 7, 4, 2)).items()}
 GOOD_SCAN = {n: t.float() for n, t in make_scan(ScanCase(2, 6, 20, 4, 2)).items()}
@@ -90,8 +90,8 @@ def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: object) -> None:
         raise AssertionError("an op ran on bad input")
 
-    monkeypatch.setattr(library, "ss2d_scan", reached)
-    monkeypatch.setattr(library, "selective_scan", reached)
+    monkeypatch.setattr(ss2d, "ss2d_scan", reached)
+    monkeypatch.setattr(selective_scan, "selective_scan_op", reached)
 
 
 @pytest.mark.parametrize("fault", SS2D_FAULTS, ids=_ids(SS2D_FAULTS))

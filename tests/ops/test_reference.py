@@ -7,7 +7,7 @@ from cases import ScanCase, SS2DCase, make_scan, make_ss2d, relative_error
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from swin_umamba_ops import reference
+from swin_umamba_ops.backends import reference
 from swin_umamba_ops.scan_order import visiting_order
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
+import os
 import subprocess
 import sys
 import warnings
@@ -23,13 +25,19 @@ CPU = torch.device("cpu")
 def _install(
     monkeypatch: pytest.MonkeyPatch, unusable: dict[str, str], unsupported: dict[str, str]
 ) -> None:
-    """Replace all backends by ones that say of themselves what the two tables tell."""
-    monkeypatch.setattr(backends, "why_unusable", unusable.get)
+    """Replace all modules of kernels by ones that say of themselves what the two tables tell."""
+    monkeypatch.setattr(backends, "why_not_loaded", unusable.get)
     monkeypatch.setattr(
         backends,
         "load",
         lambda name: SimpleNamespace(why_unsupported=lambda *_: unsupported.get(name)),
     )
+
+
+def _name(
+    backend: str, device: torch.device, dtype: torch.dtype = torch.float32, op: str = "ss2d"
+) -> str:
+    return backends.resolve(op, backend, device, dtype, 16).name
 
 
 def test_every_backend_is_listed_fastest_first() -> None:
@@ -46,9 +54,9 @@ def test_auto_takes_the_fastest_and_keeps_quiet(monkeypatch: pytest.MonkeyPatch)
     _install(monkeypatch, {}, {})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert backends.resolve("auto", CPU, torch.float32, 16) == "cpu"
-        assert backends.resolve("auto", torch.device("cuda:1"), torch.float32, 16) == "cuda"
-        assert backends.resolve("auto", torch.device("mps"), torch.float32, 16) == "pytorch"
+        assert _name("auto", CPU) == "cpu"
+        assert _name("auto", torch.device("cuda:1")) == "cuda"
+        assert _name("auto", torch.device("mps")) == "pytorch"
 
 
 @pytest.mark.usefixtures("fresh_registry")
@@ -56,14 +64,14 @@ def test_auto_falls_back_and_says_once_which_and_why(monkeypatch: pytest.MonkeyP
     _install(monkeypatch, {"cuda": "no nvcc"}, {"triton": "N is odd"})
     device = torch.device("cuda:0")
     with pytest.warns(RuntimeWarning, match="'pytorch' on cuda:0") as caught:
-        assert backends.resolve("auto", device, torch.float32, 16) == "pytorch"
+        assert _name("auto", device) == "pytorch"
     assert len(caught) == 1
     assert "'cuda' (no nvcc)" in str(caught[0].message)
     assert "'triton' (N is odd)" in str(caught[0].message)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        backends.resolve("auto", device, torch.float32, 16)
-        backends.resolve("auto", device, torch.float16, 8)
+        _name("auto", device)
+        _name("auto", device, torch.float16)
 
 
 @pytest.mark.usefixtures("fresh_registry")
@@ -71,32 +79,104 @@ def test_auto_falls_back_and_says_once_which_and_why(monkeypatch: pytest.MonkeyP
 def test_a_named_backend_never_falls_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch, {name: "it is broken"}, {})
     with pytest.raises(RuntimeError, match=f"backend '{name}' cannot serve .*: it is broken"):
-        backends.resolve(name, CPU, torch.float32, 16)
+        _name(name, CPU)
     _install(monkeypatch, {}, {name: "not this N"})
     with pytest.raises(RuntimeError, match=f"backend '{name}' cannot serve .*: not this N"):
-        backends.resolve(name, CPU, torch.float32, 16)
+        _name(name, CPU)
     _install(monkeypatch, {}, {})
-    assert backends.resolve(name, CPU, torch.float32, 16) == name
+    assert _name(name, CPU) == name
 
 
 @pytest.mark.usefixtures("fresh_registry")
 def test_a_missing_module_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = backends.Row("no_such_backend", None)
-    monkeypatch.setattr(backends, "ROWS", {row.name: row})
+    row = backends.Backend("absent", None, {"ss2d": "absent"})
+    monkeypatch.setattr(backends, "BACKENDS", {row.name: row})
     reason = backends.why_unusable(row.name)
-    assert reason == "this installation of swin_umamba_ops has no no_such_backend backend"
-    with pytest.raises(RuntimeError, match=r"no backend serves cpu.*no_such_backend"):
-        backends.resolve("auto", CPU, torch.float32, 16)
+    assert reason == "this installation of swin_umamba_ops has no absent backend"
+    with pytest.raises(RuntimeError, match=r"no backend serves cpu.*absent"):
+        _name("auto", CPU)
 
 
 @pytest.mark.usefixtures("fresh_registry")
 def test_a_module_that_does_not_import_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     # None in sys.modules makes Python refuse the import.
-    monkeypatch.setitem(sys.modules, backends.ROWS["pytorch"].module, None)
+    monkeypatch.setitem(sys.modules, "swin_umamba_ops.backends.pytorch", None)
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda _: object())
     reason = backends.why_unusable("pytorch")
     assert reason is not None
-    assert reason.startswith("cannot import it: ")
+    assert reason.startswith("cannot import it: ModuleNotFoundError: ")
+
+
+GPU = torch.device("cuda:0")
+
+
+@pytest.mark.usefixtures("fresh_registry")
+@pytest.mark.parametrize("op", backends.FUSED)
+def test_fused_ops_are_served_by_the_same_table(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, {}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _name("auto", GPU, op=op) == "triton"
+        assert _name("auto", CPU, op=op) == "pytorch"
+        for name in ("triton", "pytorch", "export", "reference"):
+            assert _name(name, GPU, op=op) == name
+    for name in ("cuda", "cpu"):
+        with pytest.raises(RuntimeError, match=f"backend '{name}' cannot serve .* it has no {op}"):
+            _name(name, GPU, op=op)
+
+
+@pytest.mark.usefixtures("fresh_registry")
+@pytest.mark.parametrize("op", backends.FUSED)
+def test_fused_ops_fall_back_with_the_reason(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(monkeypatch, {"triton": "it is broken"}, {})
+    with pytest.warns(RuntimeWarning, match=r"'pytorch' on cuda:0; not 'triton' \(it is broken\)"):
+        assert _name("auto", GPU, op=op) == "pytorch"
+    with pytest.raises(RuntimeError, match="it is broken"):
+        _name("triton", GPU, op=op)
+    assert _name("pytorch", GPU, op=op) == "pytorch"
+
+
+def test_every_op_of_every_backend_is_there() -> None:
+    """Each row's modules have the functions that ops call, and each formula can be called."""
+    functions = {
+        "ss2d": ("ss2d_forward", "ss2d_backward", "chunk_length"),
+        "selective_scan": ("selective_scan_forward", "selective_scan_backward", "chunk_length"),
+        "norm_act_conv3x3": ("norm_act_forward", "norm_act_backward"),
+    }
+    for backend in backends.BACKENDS.values():
+        assert not backend.kernels.keys() & backend.formulas.keys()
+        assert all(callable(formula) for formula in backend.formulas.values())
+        for op, module in backend.kernels.items():
+            if backend.name == "triton" and importlib.util.find_spec("triton") is None:
+                continue
+            found = backends.load(module)
+            for name in (
+                *functions.get(op, ("forward", "backward")), "why_unusable", "why_unsupported",
+            ):  # fmt: skip
+                assert hasattr(found, name), (module, name)
+
+
+@pytest.mark.parametrize("how", ["raise RuntimeError('broken')", "import no_such_module"])
+def test_a_broken_triton_stops_nothing_else(how: str, tmp_path: Path) -> None:
+    """Not even the import; what it says is the reason."""
+    folder = tmp_path / "triton"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(how)
+    code = (
+        "import torch, swin_umamba_ops as ops\n"
+        "x = torch.randn(1, 3, 4, 4)\n"
+        "for backend in ('auto', 'pytorch'):\n"
+        "    ops.conv3x3(x, torch.randn(2, 3, 3, 3), backend=backend)\n"
+        "    ops.layer_norm(x, torch.ones(4), torch.ones(4), 1e-5, backend=backend)\n"
+        "print(ops.available_backends()['triton'])"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("cannot import it: ")
 
 
 def test_ss2d_refuses_a_backend_of_another_device() -> None:

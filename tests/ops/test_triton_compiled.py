@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from swin_umamba_ops import kept_kernels
+from swin_umamba_ops.backends import _launch_cache
 
 triton = pytest.importorskip("triton")
 pytestmark = [
@@ -209,12 +209,12 @@ _NOTING = _Driver()  # one for all: what Triton compiled keeps its launcher
 
 
 @pytest.fixture
-def kept_as_compiled(
+def cached_as_compiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[[Callable[[], object]], int]]:
-    """Runs what is given twice: through Triton, then by what is kept; the number of launches."""
+    """Runs what is given twice: through Triton, then from the cache; the number of launches."""
     monkeypatch.setattr(triton.runtime.driver, "_active", _NOTING)
-    kept_kernels._KEPT.clear()
+    _launch_cache._COMPILED.clear()
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("Triton is asked again")
@@ -231,13 +231,13 @@ def kept_as_compiled(
         return len(compiling)
 
     yield check
-    kept_kernels._KEPT.clear()
+    _launch_cache._COMPILED.clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-def test_kept_kernels_are_launched_as_triton_would(
+def test_cached_launches_are_as_triton_would(
     dtype: torch.dtype,
-    kept_as_compiled: Callable[[Callable[[], object]], int],
+    cached_as_compiled: Callable[[Callable[[], object]], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from swin_umamba_ops.backends import triton as backend
@@ -254,41 +254,47 @@ def test_kept_kernels_are_launched_as_triton_would(
         y, states = backend.ss2d_forward(x, proj, *parameters, torch.float32, True)
         backend.ss2d_backward(y, x, proj, *parameters, states)
 
-    assert kept_as_compiled(both) == (10 if dtype == torch.float16 else 11)
+    assert cached_as_compiled(both) == (10 if dtype == torch.float16 else 11)
     backend._pass_of.cache_clear()
 
 
 @pytest.mark.parametrize("sides", [(8, 16), (7, 9)], ids=str)
 @pytest.mark.parametrize("C", [16, 5])
-def test_kept_kernels_around_the_scan_are_launched_as_triton_would(
-    C: int, sides: tuple[int, int], kept_as_compiled: Callable[[Callable[[], object]], int]
+def test_cached_launches_around_the_scan_are_as_triton_would(
+    C: int, sides: tuple[int, int], cached_as_compiled: Callable[[Callable[[], object]], int]
 ) -> None:
     """With sizes that Triton specialises on, and others."""
-    op = torch.ops.swin_umamba
+    from swin_umamba_ops.backends import (
+        triton_depthwise,
+        triton_instance_norm,
+        triton_layer_norm,
+    )
+
     x, dy = (torch.randn(1, *sides, C, dtype=torch.float16) for _ in range(2))
     weight, bias, taps = torch.randn(C), torch.randn(C), torch.randn(C, 1, 3, 3)
 
     def all_of_them() -> None:
-        op.layer_norm(x, x, weight, bias, 1e-5, torch.float16)
-        op.layer_norm_backward(dy, x, None, weight, bias, 1e-5)
-        op.depthwise_conv_silu(x, taps, bias)
-        op.depthwise_conv_silu_backward(dy, x, taps, bias)
-        _, stats = op.instance_norm_act(x, weight, bias, x, 2, 1e-5, 0.01)
-        op.instance_norm_act_backward(dy, x, weight, bias, x, stats, 2, 0.01)
+        triton_layer_norm.forward(x, x, weight, bias, 1e-5, torch.float16)
+        triton_layer_norm.backward(dy, x, None, weight, bias, 1e-5)
+        triton_depthwise.forward(x, taps, bias)
+        triton_depthwise.backward(dy, x, taps, bias)
+        _, stats = triton_instance_norm.forward(x, weight, bias, x, 2, 1e-5, 0.01)
+        triton_instance_norm.backward(dy, x, weight, bias, x, stats, 2, 0.01)
 
-    assert kept_as_compiled(all_of_them) == 10
+    assert cached_as_compiled(all_of_them) == 10
 
 
 def test_sizes_that_triton_specialises_on_have_kernels_of_their_own(
-    kept_as_compiled: Callable[[Callable[[], object]], int],
+    cached_as_compiled: Callable[[Callable[[], object]], int],
 ) -> None:
     """One compiled for multiples of sixteen would read past the end of others."""
+    from swin_umamba_ops.backends import triton_layer_norm
 
     def norm(C: int) -> None:
         x = torch.randn(1, 4, 4, C, dtype=torch.float16)
-        torch.ops.swin_umamba.layer_norm(x, None, torch.ones(C), torch.ones(C), 1e-5, x.dtype)
+        triton_layer_norm.forward(x, None, torch.ones(C), torch.ones(C), 1e-5, x.dtype)
 
-    assert kept_as_compiled(lambda: norm(32)) == 1
-    kernels = len(kept_kernels._KEPT)
-    assert kept_as_compiled(lambda: norm(30)) == 1  # as many columns of a program
-    assert len(kept_kernels._KEPT) == kernels + 1
+    assert cached_as_compiled(lambda: norm(32)) == 1
+    kernels = len(_launch_cache._COMPILED)
+    assert cached_as_compiled(lambda: norm(30)) == 1  # as many columns of a program
+    assert len(_launch_cache._COMPILED) == kernels + 1

@@ -19,13 +19,11 @@ OPS_LAYERS = [
     {"__main__"},
     {""},
     {"functional", "fused"},
-    {"projected"},
-    {"library"},
+    {"resolving"},
+    {"ops"},
     {"backends"},
-    {
-        *("checks", "eager", "flops", "graph", "kept_kernels", "numerics", "reference"),
-        *("scan_order", "_version"),
-    },
+    {"backends.triton_kernels"},
+    {"autocast", "checks", "flops", "numerics", "scan_order", "_version"},
 ]
 # Likewise of the models' package, from the ground up: a module imports none of a later layer.
 LAYERS = [
@@ -79,8 +77,9 @@ def _part(module: str) -> str:
 
 
 def _layer(module: str) -> int:
-    (found,) = [i for i, layer in enumerate(OPS_LAYERS) if _part(module) in layer]
-    return found
+    below = module.removeprefix("swin_umamba_ops").removeprefix(".")
+    names = [below, ".".join(below.split(".")[:2]), below.split(".")[0]]
+    return next(i for name in names for i, layer in enumerate(OPS_LAYERS) if name in layer)
 
 
 def _place(module: str) -> int:

@@ -9,8 +9,8 @@ import triton.language as tl
 
 
 @triton.jit
-def _widened(values, WIDE: tl.constexpr):
-    if WIDE:
+def _upcast(values, UPCAST: tl.constexpr):
+    if UPCAST:
         values = values.to(tl.float32)
     return values
 
@@ -19,11 +19,11 @@ def _widened(values, WIDE: tl.constexpr):
 def weight_gradient(
     dy, x, sums, pixels, H, W, programs,
     C: tl.constexpr, E: tl.constexpr, COLS_C: tl.constexpr, COLS_E: tl.constexpr,
-    PIXELS: tl.constexpr, WIDE: tl.constexpr,
+    PIXELS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """dy (pixels, E), x (pixels, C), pixels = B * H * W; sums (programs, 3, 3, E, C), float32: each
-    program's share of the gradient, by row and column of the filter. WIDE: products of float32, as
-    Triton's interpreter has none of bfloat16."""
+    program's share of the gradient, by row and column of the filter. UPCAST: products of float32,
+    as Triton's interpreter has none of bfloat16."""
     row = tl.program_id(0)
     program = tl.program_id(1)
     e = tl.arange(0, COLS_E)
@@ -41,16 +41,16 @@ def weight_gradient(
             mask=(p < pixels)[:, None] & (e < E)[None, :],
             other=0.0,
         )
-        g = _widened(tl.trans(g), WIDE)
+        g = _upcast(tl.trans(g), UPCAST)
         there = (p < pixels) & (line >= 0) & (line < H)
         from_ = x + (at + (row - 1) * W)[:, None] * C + c[None, :]
         own = (c < C)[None, :]
         x_left = tl.load(from_ - C, mask=(there & (column > 0))[:, None] & own, other=0.0)
-        left = tl.dot(g, _widened(x_left, WIDE), left)
+        left = tl.dot(g, _upcast(x_left, UPCAST), left)
         x_middle = tl.load(from_, mask=there[:, None] & own, other=0.0)
-        middle = tl.dot(g, _widened(x_middle, WIDE), middle)
+        middle = tl.dot(g, _upcast(x_middle, UPCAST), middle)
         x_right = tl.load(from_ + C, mask=(there & (column < W - 1))[:, None] & own, other=0.0)
-        right = tl.dot(g, _widened(x_right, WIDE), right)
+        right = tl.dot(g, _upcast(x_right, UPCAST), right)
     to = sums + ((program * 9 + row * 3) * E + e[:, None]) * C + c[None, :]
     own = (e < E)[:, None] & (c < C)[None, :]
     tl.store(to, left, mask=own)

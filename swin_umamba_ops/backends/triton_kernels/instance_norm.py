@@ -13,8 +13,8 @@ _SIZES = ("L", "chunks", "length", "sums_stride")
 
 @triton.jit
 def _rows(x, stride, image, first, end, channels, L, C, ROWS: tl.constexpr):
-    """Values (ROWS, DEEP) of positions from `first` on, which lie `stride` apart; their place were
-    they C apart; and what is inside."""
+    """Values (ROWS, BLOCK_C) of positions from `first` on, which lie `stride` apart; their place
+    were they C apart; and what is inside."""
     positions = first + tl.arange(0, ROWS)
     inside = (positions < end)[:, None] & (channels < C)[None, :]
     rows = (image.to(tl.int64) * L + positions)[:, None]
@@ -23,7 +23,7 @@ def _rows(x, stride, image, first, end, channels, L, C, ROWS: tl.constexpr):
 
 
 @triton.jit
-def _added(sums, image, kind, channels, chunks, C, sums_stride, CHUNKS: tl.constexpr):
+def _reduce_chunks(sums, image, kind, channels, chunks, C, sums_stride, CHUNKS: tl.constexpr):
     """The sum over an image's chunks of one kind of sum: sums (kinds, B, chunks, C)."""
     chunk = tl.arange(0, CHUNKS)
     start = sums + kind * sums_stride + image * chunks * C
@@ -37,23 +37,23 @@ def _moments(x, sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS: t
     """Mean and one over the deviation, from what `moments` summed."""
     base = image.to(tl.int64) * L * C + channels
     origin = tl.load(x + base, mask=channels < C, other=0.0).to(tl.float32)
-    first = _added(sums, image, 0, channels, chunks, C, sums_stride, CHUNKS) / L
-    second = _added(sums, image, 1, channels, chunks, C, sums_stride, CHUNKS) / L
+    first = _reduce_chunks(sums, image, 0, channels, chunks, C, sums_stride, CHUNKS) / L
+    second = _reduce_chunks(sums, image, 1, channels, chunks, C, sums_stride, CHUNKS) / L
     variance = tl.maximum(second - first * first, 0.0)
     return origin + first, 1.0 / tl.sqrt(variance + eps)
 
 
 @triton.jit(do_not_specialize=_SIZES)
 def moments(
-    x, sums, L, C, chunks, length, sums_stride, ROWS: tl.constexpr, DEEP: tl.constexpr
+    x, sums, L, C, chunks, length, sums_stride, ROWS: tl.constexpr, BLOCK_C: tl.constexpr
 ):  # fmt: skip
     """sums (2, B, chunks, C) of x - x[first] and its square, over each chunk of `length`."""
     chunk, image = tl.program_id(0), tl.program_id(1)
-    channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
+    channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     base = image.to(tl.int64) * L * C + channels
     origin = tl.load(x + base, mask=channels < C, other=0.0).to(tl.float32)
-    first = tl.zeros((ROWS, DEEP), tl.float32)
-    second = tl.zeros((ROWS, DEEP), tl.float32)
+    first = tl.zeros((ROWS, BLOCK_C), tl.float32)
+    second = tl.zeros((ROWS, BLOCK_C), tl.float32)
     end = tl.minimum((chunk + 1) * length, L)
     for start in range(chunk * length, end, ROWS):
         values, _, inside = _rows(x, C, image, start, end, channels, L, C, ROWS)
@@ -77,7 +77,7 @@ def apply(
     x, sums, weight, bias, residual, residual_sums, y, stats,
     L, C, chunks, length, sums_stride, eps, slope,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, KNOWN: tl.constexpr,
-    ROWS: tl.constexpr, DEEP: tl.constexpr, CHUNKS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """y = leaky_relu(normalised(x) * weight + bias + residual, slope).
 
@@ -86,25 +86,25 @@ def apply(
     already, and sums are not read.
     """
     chunk, image = tl.program_id(0), tl.program_id(1)
-    channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
-    deep = channels < C
+    channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside_c = channels < C
     images = sums_stride // chunks  # B * C
     keep = stats + image * C + channels
     if KNOWN:
-        mean = tl.load(keep, mask=deep, other=0.0)
-        scale = tl.load(keep + images, mask=deep, other=0.0)
+        mean = tl.load(keep, mask=inside_c, other=0.0)
+        scale = tl.load(keep + images, mask=inside_c, other=0.0)
     else:
         mean, scale = _moments(x, sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS)
         if chunk == 0:
-            tl.store(keep, mean, mask=deep)
-            tl.store(keep + images, scale, mask=deep)
+            tl.store(keep, mean, mask=inside_c)
+            tl.store(keep + images, scale, mask=inside_c)
     if RESIDUAL == 2:
         r_mean, r_scale = _moments(
             residual, residual_sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS
         )
         if chunk == 0:
-            tl.store(keep + 2 * images, r_mean, mask=deep)
-            tl.store(keep + 3 * images, r_scale, mask=deep)
+            tl.store(keep + 2 * images, r_mean, mask=inside_c)
+            tl.store(keep + 3 * images, r_scale, mask=inside_c)
     w = _optional(weight, channels, C, 1.0, AFFINE) * scale
     b = _optional(bias, channels, C, 0.0, AFFINE) - mean * w
     end = tl.minimum((chunk + 1) * length, L)
@@ -142,29 +142,29 @@ def _gradient(
 def gradient_sums(
     dy, dy_stride, x, weight, bias, residual, stats, sums,
     L, C, chunks, length, sums_stride, slope,
-    AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, DEEP: tl.constexpr,
+    AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """sums (3, B, chunks, C): of the gradient, of it times normalised x, times the residual's.
 
     Positions of dy lie dy_stride apart: it may be some channels of a larger map.
     """
     chunk, image = tl.program_id(0), tl.program_id(1)
-    channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
-    deep = channels < C
+    channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside_c = channels < C
     images = sums_stride // chunks
     kept = stats + image * C + channels
-    mean = tl.load(kept, mask=deep, other=0.0)
-    scale = tl.load(kept + images, mask=deep, other=0.0)
+    mean = tl.load(kept, mask=inside_c, other=0.0)
+    scale = tl.load(kept + images, mask=inside_c, other=0.0)
     r_mean = mean
     r_scale = scale
     if RESIDUAL == 2:
-        r_mean = tl.load(kept + 2 * images, mask=deep, other=0.0)
-        r_scale = tl.load(kept + 3 * images, mask=deep, other=0.0)
+        r_mean = tl.load(kept + 2 * images, mask=inside_c, other=0.0)
+        r_scale = tl.load(kept + 3 * images, mask=inside_c, other=0.0)
     w = _optional(weight, channels, C, 1.0, AFFINE)
     b = _optional(bias, channels, C, 0.0, AFFINE)
-    plain = tl.zeros((ROWS, DEEP), tl.float32)
-    along = tl.zeros((ROWS, DEEP), tl.float32)
-    beside = tl.zeros((ROWS, DEEP), tl.float32)
+    plain = tl.zeros((ROWS, BLOCK_C), tl.float32)
+    along = tl.zeros((ROWS, BLOCK_C), tl.float32)
+    beside = tl.zeros((ROWS, BLOCK_C), tl.float32)
     end = tl.minimum((chunk + 1) * length, L)
     for start in range(chunk * length, end, ROWS):
         g, normal, other, _, _ = _gradient(
@@ -176,10 +176,10 @@ def gradient_sums(
         if RESIDUAL == 2:
             beside += g * other
     own = sums + (image * chunks + chunk) * C + channels
-    tl.store(own, tl.sum(plain, axis=0), mask=deep)
-    tl.store(own + sums_stride, tl.sum(along, axis=0), mask=deep)
+    tl.store(own, tl.sum(plain, axis=0), mask=inside_c)
+    tl.store(own + sums_stride, tl.sum(along, axis=0), mask=inside_c)
     if RESIDUAL == 2:
-        tl.store(own + 2 * sums_stride, tl.sum(beside, axis=0), mask=deep)
+        tl.store(own + 2 * sums_stride, tl.sum(beside, axis=0), mask=inside_c)
 
 
 @triton.jit(do_not_specialize=_SIZES)
@@ -187,25 +187,25 @@ def gradient(
     dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual,
     L, C, chunks, length, sums_stride, slope,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr,
-    ROWS: tl.constexpr, DEEP: tl.constexpr, CHUNKS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """dx and dresidual, like x; dy as in `gradient_sums`."""
     chunk, image = tl.program_id(0), tl.program_id(1)
-    channels = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
-    deep = channels < C
+    channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
+    inside_c = channels < C
     images = sums_stride // chunks
     kept = stats + image * C + channels
-    mean = tl.load(kept, mask=deep, other=0.0)
-    scale = tl.load(kept + images, mask=deep, other=0.0)
-    plain = _added(sums, image, 0, channels, chunks, C, sums_stride, CHUNKS) / L
-    along = _added(sums, image, 1, channels, chunks, C, sums_stride, CHUNKS) / L
+    mean = tl.load(kept, mask=inside_c, other=0.0)
+    scale = tl.load(kept + images, mask=inside_c, other=0.0)
+    plain = _reduce_chunks(sums, image, 0, channels, chunks, C, sums_stride, CHUNKS) / L
+    along = _reduce_chunks(sums, image, 1, channels, chunks, C, sums_stride, CHUNKS) / L
     r_mean = mean
     r_scale = scale
     beside = along
     if RESIDUAL == 2:
-        r_mean = tl.load(kept + 2 * images, mask=deep, other=0.0)
-        r_scale = tl.load(kept + 3 * images, mask=deep, other=0.0)
-        beside = _added(sums, image, 2, channels, chunks, C, sums_stride, CHUNKS) / L
+        r_mean = tl.load(kept + 2 * images, mask=inside_c, other=0.0)
+        r_scale = tl.load(kept + 3 * images, mask=inside_c, other=0.0)
+        beside = _reduce_chunks(sums, image, 2, channels, chunks, C, sums_stride, CHUNKS) / L
     w = _optional(weight, channels, C, 1.0, AFFINE)
     b = _optional(bias, channels, C, 0.0, AFFINE)
     end = tl.minimum((chunk + 1) * length, L)

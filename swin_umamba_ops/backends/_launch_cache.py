@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_KEPT: dict[tuple[Any, ...], Any] = {}
+_COMPILED: dict[tuple[Any, ...], Any] = {}
 _NO_OPTIONS: Mapping[str, Any] = {}
 
 
@@ -44,9 +44,9 @@ def launch(
         *constants.items(),
         *options.items(),
     )
-    compiled = _KEPT.get(key)
+    compiled = _COMPILED.get(key)
     if compiled is None:
-        compiled = _KEPT[key] = kernel[grid](*arguments, **constants, **options)
+        compiled = _COMPILED[key] = kernel[grid](*arguments, **constants, **options)
         return compiled
     names = kernel.arg_names[len(arguments) :]
     compiled[_whole(grid)](*arguments, *[constants[name] for name in names])

@@ -1,0 +1,50 @@
+"""What the Triton kernels around the scan share: where they run, and the cut into programs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends import triton as backend
+from swin_umamba_ops.backends._device import current
+
+_Result = TypeVar("_Result")
+_PROCESSORS_OF_A_CPU = 2  # Triton's interpreter: enough to cut the work
+
+
+def why_unusable() -> str | None:
+    """None if the Triton backend works on this machine, else the reason."""
+    reason: str | None = backend.why_unusable()
+    return reason
+
+
+def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+    """None if the kernels serve such tensors, else the reason: those of the scan's, on CUDA."""
+    if device.type not in ("cuda", "cpu"):
+        return f"it serves CUDA tensors, not {device.type}"
+    reason: str | None = backend.why_unsupported(device, dtype, 0)
+    return reason
+
+
+def on_its_device(function: Callable[..., _Result]) -> Callable[..., _Result]:
+    """The function with the GPU of its first argument current: Triton launches on the current
+    one."""
+
+    @functools.wraps(function)
+    def run(first: Tensor, *others: Any, **named: Any) -> _Result:
+        with current(first.device):
+            return function(first, *others, **named)
+
+    return run
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU."""
+    if device.type != "cuda":
+        return _PROCESSORS_OF_A_CPU
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

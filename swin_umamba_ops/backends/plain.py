@@ -1,0 +1,76 @@
+"""The fused ops as plain torch operations: any device, any floating dtype, any order of derivative.
+
+Their arguments are those of the kernels in protocols.py, but for images, which are (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from swin_umamba_ops.numerics import NORMALISED_RESIDUAL, state_dtype
+
+
+def layer_norm(
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """LayerNorm(x) over the last axis, computed in float32 at least, times silu(gate) if given."""
+    wide = state_dtype(x.dtype)
+    out = F.layer_norm(x.to(wide), weight.shape, weight.to(wide), bias.to(wide), eps)
+    if gate is not None:
+        out = out * F.silu(gate)
+    return out.to(out_dtype)
+
+
+def depthwise_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """silu(conv(x) + bias) of x (B, H, W, D), contiguous."""
+    weight = weight.to(x.dtype)
+    # A view, stored channels last already.
+    images = x.contiguous().permute(0, 3, 1, 2)
+    padding = weight.shape[-1] // 2
+    out = F.conv2d(
+        images,
+        weight,
+        None if bias is None else bias.to(x.dtype),
+        padding=padding,
+        groups=x.shape[-1],
+    )
+    return F.silu(out).permute(0, 2, 3, 1).contiguous()
+
+
+def instance_norm_act(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    kind: int,
+    eps: float,
+    slope: float,
+) -> Tensor:
+    """leaky_relu(InstanceNorm(x) * weight + bias + residual, slope) of x (B, C, H, W)."""
+    if x.shape[0] > 0:
+        out = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
+    else:  # PyTorch's own does not take a weight of no images
+        out = F.instance_norm(x, eps=eps)
+        if weight is not None and bias is not None:
+            out = out * weight[:, None, None] + bias[:, None, None]
+    if residual is not None:
+        normalised = kind == NORMALISED_RESIDUAL
+        out = out + (F.instance_norm(residual, eps=eps) if normalised else residual)
+    return out if slope == 1.0 else F.leaky_relu(out, slope)
+
+
+def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
+    """conv2d(x, weight, padding=1)."""
+    return F.conv2d(x, weight, padding=1)
+
+
+def norm_act_conv3x3(x: Tensor, weight: Tensor, eps: float, slope: float) -> Tensor:
+    """conv3x3(leaky_relu(InstanceNorm(x), slope), weight)."""
+    return conv3x3(instance_norm_act(x, None, None, None, 0, eps, slope), weight)

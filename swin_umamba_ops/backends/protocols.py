@@ -1,0 +1,196 @@
+"""What a module with kernels provides, by op. Shapes and dtypes are those of swin_umamba_ops.ops.
+
+Inputs are contiguous, aligned to 16 bytes, on a device and of a dtype that why_unsupported()
+passed, and never empty. No output shares memory with an input or another output. Under autocast
+these functions switch it off around torch operations that it would cast. A backward pass gets
+`wanted`, a flag for each gradient: what it returns for the others is never looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+ALL_WANTED = (True,) * 7
+
+
+class Kernels(Protocol):
+    """What every module with kernels has."""
+
+    def why_unusable(self) -> str | None:
+        """None if it works on this machine, else the reason. Cheap, never raises."""
+
+    def why_unsupported(self, device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+        """None if it serves such inputs, else the reason; size as in backends.why_not."""
+
+
+class Scans(Kernels, Protocol):
+    """ "ss2d" and "selective_scan"."""
+
+    chunk_length: int  # steps between two saved states
+
+    def ss2d_forward(
+        self,
+        x: Tensor,
+        proj: Tensor,
+        dt_projs_weight: Tensor,
+        dt_projs_bias: Tensor,
+        A_logs: Tensor,
+        Ds: Tensor,
+        out_dtype: torch.dtype,
+        save: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """y and states."""
+
+    def ss2d_backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        proj: Tensor,
+        dt_projs_weight: Tensor,
+        dt_projs_bias: Tensor,
+        A_logs: Tensor,
+        Ds: Tensor,
+        states: Tensor,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The gradients of the six inputs after dy, each like its input."""
+
+    def selective_scan_forward(
+        self,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        Bs: Tensor,
+        Cs: Tensor,
+        Ds: Tensor | None,
+        delta_bias: Tensor | None,
+        delta_softplus: bool,
+        out_dtype: torch.dtype,
+        save: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """out, the last state, and states."""
+
+    def selective_scan_backward(
+        self,
+        dout: Tensor,
+        dlast: Tensor | None,
+        u: Tensor,
+        delta: Tensor,
+        A: Tensor,
+        Bs: Tensor,
+        Cs: Tensor,
+        Ds: Tensor | None,
+        delta_bias: Tensor | None,
+        delta_softplus: bool,
+        states: Tensor,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The gradients of u, delta, A, Bs, Cs, Ds, delta_bias; (0,), a tensor of its own, for an
+        absent input."""
+
+
+class LayerNorm(Kernels, Protocol):
+    """ "layer_norm"."""
+
+    def forward(
+        self,
+        x: Tensor,
+        gate: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        out_dtype: torch.dtype,
+    ) -> Tensor:
+        """y, like x, in out_dtype."""
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        gate: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The gradients of x, gate, weight and bias; (0,) for an absent gate."""
+
+
+class DepthwiseConvSilu(Kernels, Protocol):
+    """ "depthwise_conv_silu"."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """y, like x."""
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of x, weight and bias."""
+
+
+class InstanceNormAct(Kernels, Protocol):
+    """ "instance_norm_act"."""
+
+    def forward(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        kind: int,
+        eps: float,
+        slope: float,
+    ) -> tuple[Tensor, Tensor]:
+        """y, like x, and the statistics."""
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        stats: Tensor,
+        kind: int,
+        slope: float,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The gradients of x, weight, bias and residual; (0,) for an absent input. dy alone may be
+        a part of a larger map's channels."""
+
+
+class Convolutions(Kernels, Protocol):
+    """ "conv3x3" and "norm_act_conv3x3"."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """y (B, H, W, E)."""
+
+    def backward(
+        self, dy: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool] = ALL_WANTED
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of x and weight."""
+
+    def norm_act_forward(
+        self, x: Tensor, weight: Tensor, eps: float, slope: float
+    ) -> tuple[Tensor, Tensor]:
+        """y and the norm's statistics."""
+
+    def norm_act_backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        stats: Tensor,
+        slope: float,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor]:
+        """The gradients of x and weight."""

@@ -1,0 +1,155 @@
+"""3x3 convolutions of few channels by cuDNN and Triton, after an instance norm that the backward
+pass recomputes.
+
+cuDNN's forward kernels take two to three times as long as its gradient kernels where the result
+has few channels; the forward pass is then asked for as the gradient of the mirrored convolution,
+which is the same sum of products. The weight's gradient, for which cuDNN has nothing fast there, is
+a kernel of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from swin_umamba_ops.autocast import autocast_off
+from swin_umamba_ops.backends import triton_instance_norm
+from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._triton_fused import (
+    on_its_device,
+    processors,
+    why_unsupported,
+    why_unusable,
+)
+from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.triton_kernels import convolution as kernels
+from swin_umamba_ops.numerics import NO_RESIDUAL
+
+__all__ = [
+    "backward",
+    "forward",
+    "norm_act_backward",
+    "norm_act_forward",
+    "why_unsupported",
+    "why_unusable",
+]
+
+# Channels of the result and of x, as measured on an H100: benchmarks/NOTES.md.
+_MAX_OUT, _MIN_IN = 63, 16
+_MAX_IN = 96  # channels of x whose products with dy's a program's registers hold
+_16_BIT = (torch.float16, torch.bfloat16)
+_PROGRAMS_PER_PROCESSOR = 4
+
+
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """x (B, H, W, C) to (B, H, W, E), both contiguous."""
+    image, weight = x.permute(0, 3, 1, 2), weight.to(x.dtype)
+    with autocast_off(x):
+        if weight.dtype in _16_BIT and weight.shape[0] <= _MAX_OUT and weight.shape[1] >= _MIN_IN:
+            mirrored = weight.transpose(0, 1).flip(2, 3)
+            mirrored = mirrored.contiguous(memory_format=torch.channels_last)
+            out = F.conv_transpose2d(image, mirrored, padding=1)
+        else:
+            # Channels last also where a single channel leaves the layout open.
+            out = F.conv2d(image, weight.contiguous(memory_format=torch.channels_last), padding=1)
+    return out.permute(0, 2, 3, 1).contiguous()
+
+
+def _sums_of_products(dy: Tensor, x: Tensor) -> Tensor:
+    """The weight's gradient (E, C, 3, 3) in float32, by our kernel."""
+    _, H, W, E = dy.shape
+    C, pixels = x.shape[3], dy.numel() // E
+    at_a_time = 64 if C <= 64 else 32  # three stages of it fit in any GPU's shared memory
+    programs = -(-_PROGRAMS_PER_PROCESSOR * processors(x.device) // 3)
+    programs = min(-(-pixels // at_a_time), programs)
+    sums = x.new_empty((programs, 3, 3, E, C), dtype=torch.float32)
+    columns = [max(16, 1 << (channels - 1).bit_length()) for channels in (C, E)]
+    launch(
+        kernels.weight_gradient, (3, programs), (dy, x, sums, pixels, H, W, programs),
+        {
+            "C": C, "E": E, "COLS_C": columns[0], "COLS_E": columns[1], "PIXELS": at_a_time,
+            "UPCAST": x.device.type == "cpu",
+        },
+    )  # fmt: skip
+    return sums.sum(0).permute(2, 3, 0, 1)
+
+
+def _cudnn_gradients(dy: Tensor, x: Tensor, weight: Tensor, *wanted: bool) -> tuple[Tensor, Tensor]:
+    """By x and by the weight, which has x's dtype; what is not wanted is undefined."""
+    dx, dweight, _ = torch.ops.aten.convolution_backward(
+        dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, None, [1, 1], [1, 1], [1, 1],
+        False, [0, 0], 1, [*wanted, False],
+    )  # fmt: skip
+    return dx, dweight
+
+
+def _x_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """dx (B, H, W, C), contiguous; of x the sizes count alone."""
+    dx, _ = _cudnn_gradients(dy, x, weight, True, False)
+    return dx.permute(0, 2, 3, 1).contiguous()
+
+
+def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """dweight, in whichever dtype and layout it comes; of the weight the sizes count alone."""
+    E, C = weight.shape[:2]
+    # Our kernel counts pixels in 32 bits.
+    ours = x.dtype in _16_BIT and E <= _MAX_OUT and _MIN_IN <= C <= _MAX_IN
+    if ours and dy.numel() // E < 2**31:
+        return _sums_of_products(dy, x)
+    return _cudnn_gradients(dy, x, weight, False, True)[1]
+
+
+def _like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient in the weight's dtype and layout."""
+    if gradient.dtype == weight.dtype and gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
+
+
+@on_its_device
+def forward(x: Tensor, weight: Tensor) -> Tensor:
+    """y (B, H, W, E)."""
+    return _convolve(x, weight)
+
+
+@on_its_device
+def backward(
+    dy: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool] = ALL_WANTED
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x and weight."""
+    used = weight.to(x.dtype)
+    dx = _x_gradient(dy, x, used) if wanted[0] else x
+    return dx, _like(weight, _weight_gradient(dy, x, used)) if wanted[1] else weight
+
+
+@on_its_device
+def norm_act_forward(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
+    """y and the norm's statistics."""
+    norm = triton_instance_norm.forward
+    active, stats = norm(x, None, None, None, NO_RESIDUAL, eps, slope)
+    return _convolve(active, weight), stats
+
+
+@on_its_device
+def norm_act_backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stats: Tensor,
+    slope: float,
+    wanted: Sequence[bool] = ALL_WANTED,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x and weight; the convolution's input is recomputed from x."""
+    # One map like x beside it at a time: these passes are where a model's memory peaks.
+    used, dweight = weight.to(x.dtype), weight
+    if wanted[1]:
+        active = triton_instance_norm.normalise(x, stats, slope)
+        dweight = _like(weight, _weight_gradient(dy, active, used))
+        del active
+    if not wanted[0]:
+        return x, dweight
+    dactive = _x_gradient(dy, x, used)
+    return triton_instance_norm.gradient_in_place(dactive, x, stats, slope), dweight

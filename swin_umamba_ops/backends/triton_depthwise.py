@@ -1,0 +1,84 @@
+"""Depthwise convolution and SiLU by Triton: one pass over memory, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends import _triton_fused
+from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._triton_fused import on_its_device, processors, why_unusable
+from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.triton_kernels import depthwise as kernels
+
+__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+
+_BLOCK_C = 64  # channels of a program
+_BLOCK_W = 8  # positions of a row in a tile; backwards all taps' sums of a tile are in registers
+_PROGRAMS_PER_PROCESSOR = 8
+_MAX_WIDTH = 3  # of a filter, whose taps are all in registers
+
+
+def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+    """None if the kernels serve such tensors and filters of this width, else the reason."""
+    if size > _MAX_WIDTH:
+        return f"it serves filters up to {_MAX_WIDTH} x {_MAX_WIDTH}, not {size} x {size}"
+    return _triton_fused.why_unsupported(device, dtype, size)
+
+
+def _cut(x: Tensor) -> tuple[int, int, int]:
+    """Blocks of channels, programs for each, and tiles for each program."""
+    B, H, W, D = x.shape
+    blocks, tiles = -(-D // _BLOCK_C), B * H * -(-W // _BLOCK_W)
+    programs = min(tiles, -(-_PROGRAMS_PER_PROCESSOR * processors(x.device) // blocks))
+    share = -(-tiles // programs)
+    return blocks, -(-tiles // share), share
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, backward: bool) -> Tensor:
+    y = torch.empty_like(x)
+    blocks, programs, share = _cut(x)
+    launch(
+        kernels.convolve, (blocks, programs), (x, weight, bias, y, *x.shape, share),
+        {
+            "BACKWARD": backward, "K": weight.shape[-1], "BLOCK_W": _BLOCK_W, "BLOCK_C": _BLOCK_C,
+        },
+    )  # fmt: skip
+    return y
+
+
+@on_its_device
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """y, like x."""
+    return _convolve(x, weight, bias, backward=False)
+
+
+@on_its_device
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    wanted: Sequence[bool] = ALL_WANTED,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias, (0,) for an absent bias. Keeps the input alone: to
+    recompute the convolution is cheaper than to read it."""
+    taps = weight[0].numel()
+    blocks, programs, share = _cut(x)
+    dconv = torch.empty_like(x)
+    sums = x.new_empty((programs, taps + 1, x.shape[3]), dtype=torch.float32)
+    launch(
+        kernels.backward_of_activation, (blocks, programs),
+        (dy, x, weight, bias, dconv, sums, *x.shape, share),
+        {"K": weight.shape[-1], "BLOCK_W": _BLOCK_W, "BLOCK_C": _BLOCK_C},
+    )  # fmt: skip
+    dx = _convolve(dconv, weight, bias, backward=True) if wanted[0] else x
+    dweight, dbias = weight, x.new_empty(0)
+    if wanted[1] or wanted[2]:
+        total = sums.sum(0)
+        dweight = total[:-1].t().contiguous().view(weight.shape).to(weight.dtype)
+        if bias is not None:
+            dbias = total[-1].to(bias.dtype).clone()
+    return dx, dweight, dbias

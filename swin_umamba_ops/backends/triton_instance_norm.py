@@ -1,0 +1,170 @@
+"""Instance norm, residual and leaky ReLU by Triton: two passes over memory, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._triton_fused import (
+    on_its_device,
+    processors,
+    why_unsupported,
+    why_unusable,
+)
+from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.triton_kernels import instance_norm as kernels
+from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL
+
+__all__ = [
+    "backward",
+    "forward",
+    "gradient_in_place",
+    "normalise",
+    "why_unsupported",
+    "why_unusable",
+]
+
+_TILE = 2048  # values a program holds at once
+_MAX_BLOCK_C = 128
+_MAX_CHUNKS = 64  # a program adds up the sums of all chunks of its image
+_PROGRAMS_PER_PROCESSOR = 8
+
+
+def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
+    """dy (B, H, W, C) with its positions evenly apart, and how far.
+
+    The gradient of one part of a concatenation is so as it is, and need not be copied.
+    """
+    _, H, W, _ = dy.shape
+    stride = dy.stride(2)
+    if dy.stride() == (H * W * stride, W * stride, stride, 1):
+        return dy, stride
+    return dy.contiguous(), dy.shape[3]
+
+
+class _Cut:
+    """How an op on x (B, H, W, C) is cut into programs, and the arguments that say so."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.B, H, W, self.C = x.shape
+        L = H * W
+        block_c = min(_MAX_BLOCK_C, 1 << (self.C - 1).bit_length())
+        rows = _TILE // block_c
+        blocks = -(-self.C // block_c)
+        wanted = -(-_PROGRAMS_PER_PROCESSOR * processors(x.device) // (self.B * blocks))
+        chunks = max(1, min(_MAX_CHUNKS, wanted, -(-L // rows)))
+        length = -(-L // chunks)
+        self.chunks = -(-L // length)
+        self.grid = (self.chunks, self.B, blocks)
+        self.sizes = (L, self.C, self.chunks, length, self.B * self.chunks * self.C)
+        self.tile = {"ROWS": rows, "BLOCK_C": block_c}
+        # One number for all images: each would be a kernel of its own.
+        self.whole = {**self.tile, "CHUNKS": _MAX_CHUNKS}
+
+    def sums(self, x: Tensor, kinds: int) -> Tensor:
+        return x.new_empty((kinds, self.B, self.chunks, self.C), dtype=torch.float32)
+
+
+@on_its_device
+def normalise(x: Tensor, stats: Tensor, slope: float) -> Tensor:
+    """leaky_relu(InstanceNorm(x), slope) of x (B, H, W, C) once more, from its statistics."""
+    y = torch.empty_like(x)
+    cut = _Cut(x)
+    launch(
+        kernels.apply, cut.grid,
+        (x, stats, None, None, None, stats, y, stats, *cut.sizes, 0.0, slope),
+        {"AFFINE": False, "RESIDUAL": NO_RESIDUAL, "KNOWN": True, **cut.whole},
+    )  # fmt: skip
+    return y
+
+
+@on_its_device
+def forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    kind: int,
+    eps: float,
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    """y, like x, and the statistics (2 or, of a normalised residual too, 4, B, C)."""
+    y = torch.empty_like(x)
+    rows = 4 if kind == NORMALISED_RESIDUAL else 2
+    stats = x.new_empty((rows, x.shape[0], x.shape[3]), dtype=torch.float32)
+    cut = _Cut(x)
+    sums = cut.sums(x, 2)
+    launch(kernels.moments, cut.grid, (x, sums, *cut.sizes), cut.tile)
+    residual_sums = sums
+    if kind == NORMALISED_RESIDUAL:
+        residual_sums = cut.sums(x, 2)
+        launch(kernels.moments, cut.grid, (residual, residual_sums, *cut.sizes), cut.tile)
+    launch(
+        kernels.apply, cut.grid,
+        (x, sums, weight, bias, residual, residual_sums, y, stats, *cut.sizes, eps, slope),
+        {"AFFINE": weight is not None, "RESIDUAL": kind, "KNOWN": False, **cut.whole},
+    )  # fmt: skip
+    return y, stats
+
+
+@on_its_device
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stats: Tensor,
+    kind: int,
+    slope: float,
+    wanted: Sequence[bool] = ALL_WANTED,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, weight, bias and residual; (0,) for an absent input."""
+    dx = torch.empty_like(x)
+    return _backward(dy, x, weight, bias, residual, stats, kind, slope, dx, wanted)
+
+
+@on_its_device
+def gradient_in_place(dy: Tensor, x: Tensor, stats: Tensor, slope: float) -> Tensor:
+    """The gradient of leaky_relu(InstanceNorm(x), slope) by x (B, H, W, C), in the place of dy,
+    which is contiguous: each value is read before it is written, and by the same program."""
+    arguments = (dy, x, None, None, None, stats, NO_RESIDUAL, slope)
+    return _backward(*arguments, dx=dy, wanted=ALL_WANTED)[0]
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stats: Tensor,
+    kind: int,
+    slope: float,
+    dx: Tensor,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dweight, dbias, dresidual = (
+        x.new_empty(0) if t is None else torch.empty_like(t) for t in (weight, bias, residual)
+    )
+    dy, dy_stride = _in_rows(dy)
+    cut = _Cut(x)
+    sums = cut.sums(x, 3)
+    options = {"AFFINE": weight is not None, "RESIDUAL": kind}
+    launch(
+        kernels.gradient_sums, cut.grid,
+        (dy, dy_stride, x, weight, bias, residual, stats, sums, *cut.sizes, slope),
+        {**options, **cut.tile},
+    )  # fmt: skip
+    launch(
+        kernels.gradient, cut.grid,
+        (dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual, *cut.sizes, slope),
+        {**options, **cut.whole},
+    )  # fmt: skip
+    if weight is not None and bias is not None and (wanted[1] or wanted[2]):
+        total = sums[:2].sum((1, 2))
+        dbias, dweight = total[0].to(bias.dtype).clone(), total[1].to(weight.dtype).clone()
+    return dx, dweight, dbias, dresidual

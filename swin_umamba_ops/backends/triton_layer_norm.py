@@ -1,0 +1,79 @@
+"""Layer norm, gated if wanted, by Triton: LayerNorm(x) * silu(gate) in one pass over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._triton_fused import (
+    on_its_device,
+    processors,
+    why_unsupported,
+    why_unusable,
+)
+from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.triton_kernels import layer_norm as kernels
+
+__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+
+_TILE = 2048  # values a program holds: 16 a thread
+_PROGRAMS_PER_PROCESSOR = 4
+
+
+def _tile(channels: int) -> tuple[int, int]:
+    """Rows and columns of a program."""
+    columns = 1 << (channels - 1).bit_length()
+    return max(1, _TILE // columns), columns
+
+
+@on_its_device
+def forward(
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """y, like x, in out_dtype."""
+    y = torch.empty_like(x, dtype=out_dtype)
+    C = x.shape[-1]
+    M = x.numel() // C
+    rows, columns = _tile(C)
+    launch(
+        kernels.forward, ((M + rows - 1) // rows,), (x, gate, weight, bias, y, M, C, eps),
+        {"GATED": gate is not None, "ROWS": rows, "COLS": columns},
+    )  # fmt: skip
+    return y
+
+
+@on_its_device
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    wanted: Sequence[bool] = ALL_WANTED,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x, gate, weight and bias; (0,) for an absent gate."""
+    dx = torch.empty_like(x)
+    dgate = x.new_empty(0) if gate is None else torch.empty_like(gate)
+    C = x.shape[-1]
+    M = x.numel() // C
+    rows, columns = _tile(C)
+    programs = min((M + rows - 1) // rows, _PROGRAMS_PER_PROCESSOR * processors(x.device))
+    sums = x.new_empty((2, programs, C), dtype=torch.float32)
+    launch(
+        kernels.backward, (programs,),
+        (dy, x, gate, weight, bias, dx, dgate, sums, M, C, eps, programs),
+        {"GATED": gate is not None, "ROWS": rows, "COLS": columns},
+    )  # fmt: skip
+    if not (wanted[2] or wanted[3]):
+        return dx, dgate, weight, bias
+    dweight, dbias = sums.sum(1).unbind()
+    return dx, dgate, dweight.to(weight.dtype), dbias.clone().to(bias.dtype)

@@ -1,0 +1,169 @@
+"""What stands around the scan in a block, each in one or two passes over memory, channels last:
+check, cast, and hand over to a backend.
+
+On GPUs these are Triton kernels behind torch.library ops, elsewhere PyTorch's own operators. All
+take `backend`: "auto", or the name of one that has them ("triton", "pytorch", "export",
+"reference"), which then never falls back. Second derivatives raise with "triton".
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops import autocast
+from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL, PLAIN_RESIDUAL
+from swin_umamba_ops.ops import (
+    fused_convolution,
+    fused_depthwise,
+    fused_instance_norm,
+    fused_layer_norm,
+)
+from swin_umamba_ops.resolving import resolved
+
+__all__ = [
+    "conv3x3",
+    "depthwise_conv_silu",
+    "instance_norm_act",
+    "layer_norm",
+    "norm_act_conv3x3",
+]
+
+
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype of autocast where x is, or None outside of autocast and for float64."""
+    return None if x.dtype == torch.float64 else autocast.autocast_dtype(x)
+
+
+def layer_norm(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    gate: Tensor | None = None,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """LayerNorm over the last axis, computed in float32 at least, times silu(gate) if given.
+
+    x, gate: (..., C), any floating dtypes; weight, bias: (C,). The result has autocast's dtype
+    under autocast, else gate's, or x's without one.
+    """
+    if x.ndim == 0:
+        raise ValueError("x is a scalar, expected at least one axis (..., C)")
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t.shape != x.shape[-1:]:
+            raise ValueError(f"{name} has shape {tuple(t.shape)}, expected {tuple(x.shape[-1:])}")
+    if gate is not None and gate.shape != x.shape:
+        raise ValueError(f"gate has shape {tuple(gate.shape)}, expected x's {tuple(x.shape)}")
+    out_dtype = _autocast_dtype(x) or (x if gate is None else gate).dtype
+    served = resolved("layer_norm", backend, x.device, x.dtype)
+    return fused_layer_norm.layer_norm(x, gate, weight, bias, eps, out_dtype, served)
+
+
+def depthwise_conv_silu(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, backend: str = "auto"
+) -> Tensor:
+    """silu(conv(x) + bias), every channel convolved on its own, padded with zeros to x's size.
+
+    x: (B, H, W, D), cast to autocast's dtype under autocast; weight: (D, 1, K, K), K odd; bias:
+    (D,) or None. The result is like x and contiguous. Sums are taken in float32 at least.
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected four axes (B, H, W, D)")
+    D, kernel = x.shape[-1], weight.shape[-1]
+    if weight.shape != (D, 1, kernel, kernel) or kernel % 2 == 0:
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}, expected ({D}, 1, K, K) with K odd"
+        )
+    if bias is not None and bias.shape != (D,):
+        raise ValueError(f"bias has shape {tuple(bias.shape)}, expected ({D},)")
+    x = x.to(_autocast_dtype(x) or x.dtype)
+    served = resolved("depthwise_conv_silu", backend, x.device, x.dtype, kernel)
+    return fused_depthwise.depthwise_conv_silu(x, weight, bias, served)
+
+
+def instance_norm_act(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    residual: Tensor | None = None,
+    normalise_residual: bool = False,
+    eps: float = 1e-5,
+    slope: float = 1.0,
+    backend: str = "auto",
+) -> Tensor:
+    """leaky_relu(InstanceNorm(x) * weight + bias + residual, slope).
+
+    x, residual: (B, C, H, W), of one floating dtype, fastest in channels_last; weight, bias: (C,),
+    both or neither. normalise_residual: the residual goes through an instance norm without
+    parameters of its own first. slope 1: no activation. The result is like x; sums are taken in
+    float32 at least. As in PyTorch one position alone is an error: it has no variance.
+    """
+    _check_positions(x)
+    if (weight is None) != (bias is None):
+        raise ValueError("weight and bias: got one of them, expected both or neither")
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t is not None and t.shape != (x.shape[1],):
+            raise ValueError(f"{name} has shape {tuple(t.shape)}, expected ({x.shape[1]},)")
+    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
+        raise ValueError(
+            f"residual is {tuple(residual.shape)} of {residual.dtype}, expected "
+            f"{tuple(x.shape)} of {x.dtype} like x"
+        )
+    kind = NORMALISED_RESIDUAL if normalise_residual else PLAIN_RESIDUAL
+    if residual is None:
+        kind = NO_RESIDUAL
+    served = resolved("instance_norm_act", backend, x.device, x.dtype)
+    return fused_instance_norm.instance_norm_act(
+        x, weight, bias, residual, kind, eps, slope, served
+    )
+
+
+def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
+    """conv2d(x, weight, padding=1), whichever of cuDNN's kernels is the fastest.
+
+    x: (B, C, H, W), fastest in channels_last; weight: (E, C, 3, 3). The result (B, E, H, W) has
+    autocast's dtype under autocast, else x's.
+    """
+    x = _checked_convolution(x, weight)
+    served = resolved("conv3x3", backend, x.device, x.dtype)
+    return fused_convolution.conv3x3(x, weight, served)
+
+
+def norm_act_conv3x3(
+    x: Tensor, weight: Tensor, *, eps: float = 1e-5, slope: float = 1.0, backend: str = "auto"
+) -> Tensor:
+    """conv3x3(leaky_relu(InstanceNorm(x), slope), weight); keeps x alone for the backward pass.
+
+    Shapes and dtypes are those of `conv3x3`; the norm has no parameters. As in PyTorch one position
+    alone is an error: it has no variance.
+    """
+    x = _checked_convolution(x, weight)
+    _check_positions(x)
+    served = resolved("norm_act_conv3x3", backend, x.device, x.dtype)
+    return fused_convolution.norm_act_conv3x3(x, weight, eps, slope, served)
+
+
+def _check_positions(x: Tensor) -> None:
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected four axes (B, C, H, W)")
+    if x.shape[2] * x.shape[3] <= 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected more than one position")
+
+
+def _checked_convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """x in the dtype to work in; ValueError unless x and weight fit together."""
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected four axes (B, C, H, W)")
+    if weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 3, 3):
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}, expected (E, {x.shape[1]}, 3, 3)"
+        )
+    dtype = _autocast_dtype(x)
+    if dtype is not None:
+        return x.to(dtype)
+    if x.dtype != weight.dtype:
+        raise ValueError(f"weight has dtype {weight.dtype}, expected x's {x.dtype}")
+    return x

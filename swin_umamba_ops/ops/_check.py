@@ -1,0 +1,41 @@
+"""What every caller of an op is held to, those of torch.ops too: kernels trust what they read.
+
+On shapes, dtypes and devices alone, so that nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def has_shape(name: str, t: Tensor, *expected: int | str) -> None:
+    """ValueError unless t has these sizes; a letter stands for any size but 0, "B" for any."""
+    shape = t.shape
+    if len(shape) == len(expected):
+        for size, wanted in zip(shape, expected, strict=True):
+            if size != wanted and (type(wanted) is int or (size == 0 and wanted != "B")):
+                break
+        else:
+            return
+    sizes = ", ".join(str(n) for n in expected)
+    raise ValueError(f"{name} has shape {tuple(shape)}, expected ({sizes})")
+
+
+def same_device(names: tuple[str, ...], tensors: tuple[Tensor | None, ...]) -> None:
+    """ValueError unless all tensors are where the first one is."""
+    first = tensors[0]
+    assert first is not None
+    device = first.device
+    for name, t in zip(names, tensors, strict=True):
+        if t is not None and t.device != device:
+            raise ValueError(f"{name} is on {t.device}, expected {device} like {names[0]}")
+
+
+def same_dtype(
+    dtype: torch.dtype, names: tuple[str, ...], tensors: tuple[Tensor | None, ...]
+) -> None:
+    """TypeError unless all tensors have this dtype."""
+    for name, t in zip(names, tensors, strict=True):
+        if t is not None and t.dtype != dtype:
+            raise TypeError(f"{name} has dtype {t.dtype}, expected {dtype}")

@@ -1,0 +1,173 @@
+"""Layer norm, gated if wanted: its ops, and autograd around them.
+
+x, gate: (..., C), contiguous; weight, bias: (C,).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops import backends
+from swin_umamba_ops.backends import Backend
+from swin_umamba_ops.backends._memory import all_addressable
+from swin_umamba_ops.ops._check import has_shape, same_device
+from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+
+_ALL = (True,) * 4
+_NAMES = ("x", "gate", "weight", "bias")
+
+
+def _kernels(backend: str, x: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor) -> Any:
+    if x.dim() == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected (..., C) with C > 0")
+    if gate is not None:
+        has_shape("gate", gate, *x.shape)
+    has_shape("weight", weight, x.shape[-1])
+    has_shape("bias", bias, x.shape[-1])
+    same_device(_NAMES, (x, gate, weight, bias))
+    return backends.kernels("layer_norm", backend, x.device, x.dtype, 0)
+
+
+def _forward(
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    out_dtype: torch.dtype,
+    backend: str = "triton",
+) -> Tensor:
+    kernels = _kernels(backend, x, gate, weight, bias)
+    if x.numel() == 0:
+        return torch.empty_like(x, dtype=out_dtype)
+    y: Tensor = kernels.forward(*all_addressable(x, gate, weight, bias), eps, out_dtype)
+    return y
+
+
+def _forward_fake(
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    out_dtype: torch.dtype,
+    backend: str = "triton",
+) -> Tensor:
+    return torch.empty_like(x, dtype=out_dtype, memory_format=torch.contiguous_format)
+
+
+def _backward(
+    dy: Tensor,
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    backend: str = "triton",
+    wanted: list[bool] | None = None,
+) -> tuple[Tensor, ...]:
+    kernels = _kernels(backend, x, gate, weight, bias)
+    has_shape("dy", dy, *x.shape)
+    same_device(("x", "dy"), (x, dy))
+    inputs, chosen = (x, gate, weight, bias), tuple(wanted or _ALL)
+    if x.numel() == 0:
+        gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)
+    else:
+        given = all_addressable(dy, *inputs)
+        gradients = kernels.backward(*given, eps, wanted=chosen)
+    return tuple(
+        g if is_wanted else empty(x) for g, is_wanted in zip(gradients, chosen, strict=True)
+    )
+
+
+def _backward_fake(
+    dy: Tensor,
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    backend: str = "triton",
+    wanted: list[bool] | None = None,
+) -> tuple[Tensor, ...]:
+    return tuple(
+        empty(x)
+        if t is None or not is_wanted
+        else torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t, is_wanted in zip((x, gate, weight, bias), wanted or _ALL, strict=True)
+    )
+
+
+layer_norm_op = define(
+    "layer_norm(Tensor x, Tensor? gate, Tensor weight, Tensor bias, float eps, "
+    'ScalarType out_dtype, str backend="triton") -> Tensor',
+    _forward,
+    _forward_fake,
+)
+layer_norm_backward_op = define(
+    "layer_norm_backward(Tensor dy, Tensor x, Tensor? gate, Tensor weight, Tensor bias, float eps, "
+    'str backend="triton", bool[]? wanted=None) -> (Tensor, Tensor, Tensor, Tensor)',
+    _backward,
+    _backward_fake,
+)
+
+
+@bound_once
+class _LayerNorm(torch.autograd.Function):
+    """Keeps the inputs alone: a row is read again anyway, and its mean with it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        gate: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        out_dtype: torch.dtype,
+        backend: str,
+    ) -> Tensor:
+        y: Tensor = layer_norm_op(x, gate, weight, bias, eps, out_dtype, backend)
+        return y
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.eps, _, ctx.backend = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[:4]
+        if not any(wanted):
+            return (None,) * 7
+        found = first_derivative(_gradients, dy, *ctx.saved_tensors, ctx.eps, ctx.backend, wanted)
+        return (*spread(found, wanted), None, None, None)
+
+
+def _gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *inputs, wanted = rest
+    gradients = layer_norm_backward_op(dy.contiguous(), *inputs, list(wanted))
+    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+
+
+def layer_norm(
+    x: Tensor,
+    gate: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    out_dtype: torch.dtype,
+    backend: Backend,
+) -> Tensor:
+    """LayerNorm(x) * silu(gate), of x's shape, in out_dtype, by a backend."""
+    y: Tensor
+    if (formula := backend.formulas.get("layer_norm")) is not None:
+        y = formula(x, gate, weight, bias, eps, out_dtype)
+        return y
+    gate = None if gate is None else gate.contiguous()
+    y = apply(_LayerNorm, x.contiguous(), gate, weight, bias, eps, out_dtype, backend.name)
+    return y
