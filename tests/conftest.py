@@ -1,4 +1,4 @@
-"""What all tests share: skips without a GPU, poisoned memory, the folder of shared material."""
+"""What all tests share: threads per worker, skips without a GPU, poisoned memory, golden values."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+# Workers of pytest-xdist share the cores, and so do the processes that their tests start. OpenMP
+# reads its variable when torch is imported.
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:
+    _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (_CORES or 1) // _WORKERS)))
+    os.environ.setdefault("MKL_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", os.environ["OMP_NUM_THREADS"])
 
 import numpy as np
 import pytest
