@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from swin_umamba.data import CaseFiles, Dataset, RawImage, classes_of, read_labels, read_raw
 from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.errors import UserError
@@ -87,7 +90,15 @@ def evaluate_cases(
         scores.append(_score(dataset, name, file, tolerance, release_nsd, instances))
         if on_progress is not None:
             on_progress(done, len(files))
-    return Scores(tuple(dataset.labels)[1:], tolerance, tuple(scores))
+    names = tuple(dataset.labels)[1:] if dataset.regions is None else dataset.region_names
+    return Scores(names, tolerance, tuple(scores))
+
+
+def region_classes(dataset: Dataset) -> tuple[tuple[int, ...], ...] | None:
+    """The class indices that make up each region; None for classes that exclude each other."""
+    if dataset.regions is None:
+        return None
+    return tuple(tuple(map(dataset.values.index, region)) for region in dataset.regions)
 
 
 def _score(
@@ -95,8 +106,7 @@ def _score(
 ) -> CaseScores:
     case = dataset.case(name)
     raw, mask = grid_of(case, dataset)
-    target = classes_of(read_labels(mask, raw), dataset.values, dataset.ignore_label)
-    pred = classes_of(read_labels(file, raw), dataset.values)
+    pred, target = labels_of(file, raw, mask, dataset)
     objects = None
     if instances:
         if case.instances is None:
@@ -115,7 +125,16 @@ def _score(
         spacing=raw.spacing,
         release_nsd=release_nsd,
         instances=objects,
+        regions=region_classes(dataset),
     )
+
+
+def labels_of(
+    file: Path, raw: RawImage, mask: Path, dataset: Dataset
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Class indices (Z, H, W) of a predicted file and of the truth, which is -1 where ignored."""
+    target = classes_of(read_labels(mask, raw), dataset.values, dataset.ignore_label)
+    return classes_of(read_labels(file, raw), dataset.values), target
 
 
 def grid_of(case: CaseFiles, dataset: Dataset) -> tuple[RawImage, Path]:

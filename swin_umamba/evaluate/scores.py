@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,14 @@ from swin_umamba.metrics.surface import Convention
 # All there are, with their names for people.
 METRICS = {
     "dsc": "DSC",
-    "dsc_merged": "DSC",
+    "dsc_merged": "merged DSC",
     "nsd": "NSD",
     "nsd_release": "NSD (release)",
     "f1": "F1",
 }
+Labels = npt.NDArray[np.int64]
+Regions = Sequence[Sequence[int]]
+"""The class indices that each region is the union of."""
 MERGED, OBJECTS = "all merged", "objects"  # what stands in the place of a class
 
 
@@ -75,6 +78,10 @@ class Scores:
         """Name, mean over the cases where it is defined, and how many those are; NaN for none."""
         columns = zip(self.names(metric), self.values(metric).T, strict=True)
         return [(name, mean_of_defined(c), int((~np.isnan(c)).sum())) for name, c in columns]
+
+    def mean(self, metric: str) -> float:
+        """The mean over the classes of their means over the cases; NaN if there are none."""
+        return mean_of_defined(np.array([mean for _, mean, _ in self.means(metric)]))
 
     def objects(self) -> InstanceScores | None:
         """The objects of all cases together."""
@@ -132,29 +139,35 @@ def score_case(
     spacing: Sequence[float],
     release_nsd: bool = False,
     instances: npt.NDArray[np.int64] | None = None,
+    regions: Regions | None = None,
 ) -> CaseScores:
     """Score one case.
 
     pred, target: class indices (Z, H, W), spacing to match; Z = 1 for pictures. Where target is -1
     (ignored) both count as background. release_nsd: measure NSD in the release's convention too,
-    of pictures alone. instances: true objects (Z, H, W), against class 1 slice by slice.
+    of pictures alone. instances: true objects (Z, H, W), against class 1 slice by slice. regions:
+    score each of these unions of classes, in place of the classes.
     """
     ignored = target < 0
-    pred, target = np.where(ignored, 0, pred), np.where(ignored, 0, target)
+    pred, target = without_ignored(pred, target)
     flat = target.shape[0] == 1
     if release_nsd and not flat:
         raise ValueError(f"release_nsd: for pictures alone, got {name} of {target.shape[0]} slices")
+    pairs = list(scored_apart(pred, target, num_classes, regions))
 
     def nsd(convention: Convention) -> tuple[float, ...]:
-        found = normalized_surface_dice(
-            pred[0] if flat else pred,
-            target[0] if flat else target,
-            num_classes,
-            tolerance,
-            spacing=spacing[1:] if flat else spacing,
-            convention=convention,
+        found = (
+            normalized_surface_dice(
+                p[0] if flat else p,
+                t[0] if flat else t,
+                classes,
+                tolerance,
+                spacing=spacing[1:] if flat else spacing,
+                convention=convention,
+            ).tolist()
+            for p, t, classes in pairs
         )
-        return tuple(found.tolist())
+        return tuple(value for values in found for value in values)
 
     objects = None
     if instances is not None:
@@ -163,12 +176,41 @@ def score_case(
     merged = dice((pred > 0).astype(np.int64), (target > 0).astype(np.int64), 2)
     return CaseScores(
         name,
-        tuple(dice(pred, target, num_classes).tolist()),
+        dsc_of(pred, target, num_classes, regions),
         nsd("contour"),
         nsd("release") if release_nsd else (),
         objects,
-        tuple(merged.tolist()) if num_classes > 2 else (),
+        tuple(merged.tolist()) if num_classes > 2 and regions is None else (),
     )
+
+
+def without_ignored(pred: Labels, target: Labels) -> tuple[Labels, Labels]:
+    """Both with the background where the target is ignored (-1)."""
+    ignored = target < 0
+    return np.where(ignored, 0, pred), np.where(ignored, 0, target)
+
+
+def scored_apart(
+    pred: Labels, target: Labels, num_classes: int, regions: Regions | None
+) -> Iterator[tuple[Labels, Labels, int]]:
+    """Pairs of maps and their numbers of classes: that which is given, or one of each region."""
+    if regions is None:
+        yield pred, target, num_classes
+        return
+    for region in regions:
+        inside, truth = (np.isin(labels, region).astype(np.int64) for labels in (pred, target))
+        yield inside, truth, 2
+
+
+def dsc_of(
+    pred: Labels, target: Labels, num_classes: int, regions: Regions | None
+) -> tuple[float, ...]:
+    """DSC of every class but the background, or of every region; NaN where neither map has it.
+
+    pred, target: class indices of one shape, without ignored ones.
+    """
+    found = (dice(*pair).tolist() for pair in scored_apart(pred, target, num_classes, regions))
+    return tuple(value for values in found for value in values)
 
 
 def summed(found: Sequence[InstanceScores]) -> InstanceScores:

@@ -84,6 +84,7 @@ class TrainConfig(Record):
     num_classes: Annotated[int, Field(ge=2, le=2**15 - 1)] = 2  # the background included
     deep_supervision: bool = True
     pretrained: str | None = None  # weights to start from
+    continue_from: str | None = None  # a run's folder, whose best weights to start from
     freeze_iterations: Number = 2_500  # the encoder's, but for its patch embedding, if pretrained
 
     patch_size: Annotated[tuple[Count, Count], Listed] = (320, 320)  # height, width
@@ -132,6 +133,11 @@ class TrainConfig(Record):
             "cuda_graph",
             alone or not self.cuda_graph,
             "false with accumulate, compile or checkpoint_activations",
+        )
+        self._require(
+            "continue_from",
+            self.continue_from is None or self.pretrained is None,
+            "None beside pretrained",
         )
         self._check_model_options()
         self.augmentation_numbers()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from swin_umamba.data import CachedCases, Case
+from swin_umamba.data import CachedCases, Case, Plan
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import PRETRAINED, RunFolder
@@ -24,6 +24,7 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    plan: Plan | None = None,
     files: Mapping[str, str] | None = None,
     overlays: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
@@ -32,10 +33,11 @@ def train(
 
     folder: missing or empty; with `resume`, that of a run of the same config but for CHANGEABLE
     fields, which goes on from its last checkpoint as if it had never stopped: on a CPU, unless
-    `minutes` decides, with the same weights bit by bit. files: further text files for a new
-    folder, by name. overlays: validation cases, named as files may be, whose predictions are drawn
-    into the folder at every validation. on_progress is called after every iteration. SIGINT or
-    SIGTERM ends a run after the iteration, with a checkpoint.
+    `minutes` decides, with the same weights bit by bit. plan: by which the cases were preprocessed;
+    where it has regions, one sigmoid output is trained for each. files: further text files for a
+    new folder, by name. overlays: validation cases, named as files may be, whose predictions are
+    drawn into the folder at every validation. on_progress is called after every iteration. SIGINT
+    or SIGTERM ends a run after the iteration, with a checkpoint.
 
     Under `accelerate launch` or torchrun the processes share every batch, which is the same for
     any number of them, and the validation cases; the first one writes. The others read the folder
@@ -65,7 +67,7 @@ def train(
         asked = stack.enter_context(stop_requests())
         # What cannot be built is told before anything is written.
         stepper = stack.enter_context(
-            Stepper(config, train_cases, world, asked, pretrained=not resume)
+            Stepper(config, train_cases, world, asked, pretrained=not resume, plan=plan)
         )
         run_folder = None
         if world.main:

@@ -11,12 +11,17 @@ from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
 from swin_umamba.models.layers import VSSBlock
 from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.run import Run
+from swin_umamba.weights import continue_weights
 
 
-def build_model(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
+def build_model(
+    config: TrainConfig, *, pretrained: bool, outputs: int | None = None
+) -> SegmentationModel:
     """The model on the CPU, its random weights by the config's seed.
 
-    pretrained: load the config's weights, if it names some. Raises UserError for a model or
+    pretrained: load the weights that the config names, of a file or of a run. outputs: of the
+    network, where that is not the number of classes. Raises UserError for a model or
     options that do not exist, and for weights that are missing, damaged, or of another model.
     """
     torch.manual_seed(config.seed)
@@ -24,14 +29,18 @@ def build_model(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
     if takes_patch_size(config.model):
         options = {"patch_size": config.patch_size, **options}
     try:
-        return create_model(
+        model = create_model(
             config.model,
             in_channels=config.in_channels,
-            out_channels=config.num_classes,
+            out_channels=config.num_classes if outputs is None else outputs,
             deep_supervision=config.deep_supervision,
             pretrained=config.pretrained if pretrained else None,
             **options,
         )
+        if pretrained and config.continue_from is not None:
+            weights = Run.open(config.continue_from).weights()
+            model.pretrained_report = continue_weights(model, weights)
+        return model
     except (ValueError, TypeError, OSError) as error:
         raise UserError(f"cannot build the model: {error}") from error
 

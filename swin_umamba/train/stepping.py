@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from swin_umamba.common.compiling import compiled
 from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
-from swin_umamba.data import Case, PatchLoader, PatchSampler
+from swin_umamba.data import Case, PatchLoader, PatchSampler, Plan
 from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
@@ -42,7 +43,7 @@ class Stepper:
     """Model, optimizer and batches: what an iteration reads and changes.
 
     A context manager that ends the workers. asked: whether the run was asked to stop. pretrained:
-    load the config's weights now.
+    load the weights that the config names now. plan: says whether outputs are regions.
     """
 
     def __init__(
@@ -53,9 +54,13 @@ class Stepper:
         asked: Callable[[], bool],
         *,
         pretrained: bool,
+        plan: Plan | None = None,
     ) -> None:
         self.config, self.world, self.asked = config, world, asked
-        self.model = build_model(config, pretrained=pretrained).to(world.device)
+        self._build = partial(
+            build_model, config, outputs=None if plan is None else plan.num_outputs
+        )
+        self.model = self._build(pretrained=pretrained).to(world.device)
         self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
         self._whole: SegmentationModel | None = None
         self._still: set[str] = set()  # parameters of a frozen encoder
@@ -65,7 +70,12 @@ class Stepper:
         if config.checkpoint_activations:
             checkpoint_activations(self.model)
         weights = scale_weights(len(self.model.scales) if config.deep_supervision else 1)
-        self.loss_of = DeepSupervisionLoss(weights, config.batch_dice, across_ranks=world.size > 1)
+        self.loss_of = DeepSupervisionLoss(
+            weights,
+            config.batch_dice,
+            across_ranks=world.size > 1,
+            regions=None if plan is None else plan.region_classes,
+        )
         self.half = half_precision(amp_on(world.device, config.amp), world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)
         self.sampler = PatchSampler(
@@ -114,9 +124,9 @@ class Stepper:
 
     def load_pretrained(self) -> None:
         """Start from the config's weights, if it names some."""
-        if self.config.pretrained is None:
+        if self.config.pretrained is None and self.config.continue_from is None:
             return
-        state = build_model(self.config, pretrained=True).state_dict()
+        state = self._build(pretrained=True).state_dict()
         self._load(self.model, state)
         if self.average is not None:
             self._load(self.average.model, state)

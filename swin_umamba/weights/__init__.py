@@ -1,5 +1,6 @@
 """Weights on disk: our own files, and other people's checkpoints brought into their form."""
 
+from swin_umamba.weights.continuing import continuation, continue_weights
 from swin_umamba.weights.convert import convert, save_release_checkpoint
 from swin_umamba.weights.load import load_pretrained
 from swin_umamba.weights.reader import read_checkpoint
@@ -8,6 +9,8 @@ from swin_umamba.weights.saved import load_weights, read_config, save_weights
 
 __all__ = [
     "Report",
+    "continuation",
+    "continue_weights",
     "convert",
     "load_pretrained",
     "load_weights",

@@ -78,6 +78,12 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
         model.load_state_dict({name: file.get_tensor(name) for name in expected})
 
 
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; errors as those of `load_weights`."""
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The arguments of `create_model`, by name, that built the model whose weights `path` holds.
 

@@ -80,8 +80,8 @@ def run_spoilt(folder: Path, device: str) -> TrainResult:
         passes += module.training and torch.is_grad_enabled()
         return output * torch.nan if module.training and passes in (4, 5) else output
 
-    def build(config: TrainConfig, *, pretrained: bool) -> SegmentationModel:
-        model = network.build_model(config, pretrained=pretrained)
+    def build(config: TrainConfig, **options: Any) -> SegmentationModel:
+        model = network.build_model(config, **options)
         model.get_submodule(SPOILT).register_forward_hook(spoilt)
         return model
 

@@ -1,0 +1,63 @@
+"""The cases that a run was not trained on, and its masks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from swin_umamba.data import Dataset
+from swin_umamba.errors import UserError
+from swin_umamba.inference.files import predict_cases
+from swin_umamba.inference.predictor import Predictor
+from swin_umamba.runs.folds import folds_of
+from swin_umamba.runs.run import Run
+
+VALIDATION = "validation"  # a run's masks of them, in its folder
+
+OnProgress = Callable[[int, int], None]
+
+
+def held_out(folder: Path) -> tuple[str, ...]:
+    """The names of the cases that a run validated on without training on them.
+
+    Raises UserError if there are none, as of fold "all", and for a folder of folds, each of whose
+    runs has its own.
+    """
+    folds = folds_of(folder)
+    if folds:
+        raise UserError(
+            f"{folder} holds runs of several folds, each with its own held-out cases: name one of"
+            f" them, as {folds[0]}"
+        )
+    run = Run.open(folder)
+    if run.split is None:
+        raise UserError(f"{folder} was not trained from a dataset: which cases it held out is open")
+    trained = set(run.split.train)
+    names = tuple(name for name in run.split.val if name not in trained)
+    if not names:
+        raise UserError(
+            f"{folder} was trained on all its cases (fold {run.config.fold}): none is held out"
+        )
+    return names
+
+
+def predict_held_out(
+    run: Run, dataset: Dataset, *, device: str = "auto", on_progress: OnProgress | None = None
+) -> dict[str, Path]:
+    """Masks of the held-out cases by the best weights, without postprocessing; files by case.
+
+    They lie in the run's folder, and are left as they are if these weights made them. Raises
+    UserError for images that cannot be read.
+    """
+    folder = run.folder / VALIDATION
+    cases = [dataset.case(name) for name in held_out(run.folder)]
+    outcome = predict_cases(
+        Predictor.from_run(run.folder, device=device, postprocessing=False),
+        cases,
+        folder,
+        replace_others=True,
+        on_progress=on_progress,
+    )
+    for reason in outcome.failed.values():
+        raise UserError(reason)
+    return {case.name: folder / (case.name + mask_ending(case.images[0])) for case in cases}
