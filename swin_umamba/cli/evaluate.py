@@ -15,6 +15,7 @@ from swin_umamba.common.files import write_text
 from swin_umamba.errors import UserError
 
 if TYPE_CHECKING:
+    from swin_umamba.data import Dataset
     from swin_umamba.evaluate import Difference, Scores
 
 
@@ -25,8 +26,16 @@ def evaluate(
         Path | None, typer.Option(help="Whose classes the masks of such a folder have.")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Only the cases that this training run validated on.")
+        Path | None, typer.Option(help="Only the cases that this training run was not trained on.")
     ] = None,
+    find_postprocessing: Annotated[
+        bool,
+        typer.Option(
+            "--find-postprocessing",
+            help="Write into RUN which classes score better by their largest component alone;"
+            " `predict` then keeps only that. For masks of RUN without postprocessing.",
+        ),
+    ] = False,
     against: Annotated[
         Path | None, typer.Option(help="A second folder of predictions, compared case by case.")
     ] = None,
@@ -51,19 +60,21 @@ def evaluate(
     """Score masks by DSC, NSD and, where there are maps of instances, F1 of objects.
 
     Scores are means over the cases that hold the class, in truth or prediction; the others are
-    counted beside them.
+    counted beside them. Below several classes stands the mean of their means.
     """
     with told():
-        from swin_umamba.data import open_dataset, read_splits
+        from swin_umamba.data import open_dataset
         from swin_umamba.evaluate import compare, evaluate_folder, open_truth, with_instances
-        from swin_umamba.runs.folder import SPLITS
+        from swin_umamba.evaluate.held_out import held_out
 
+        if find_postprocessing:
+            _require_new(run)
         if not (tolerance >= 0 and math.isfinite(tolerance)):
             raise UserError(f"--tolerance: got {tolerance}, expected 0 or above")
         true = open_truth(truth, None if dataset is None else open_dataset(dataset))
         if instances is not None:
             true = with_instances(true, instances)
-        names = None if run is None else read_splits(run / SPLITS)[0].val
+        names = None if run is None else held_out(run)
 
         def scored(folder: Path) -> Scores:
             with progress() as bar:
@@ -86,7 +97,7 @@ def evaluate(
         objects = scores.objects()
         if objects is not None:
             counts = f"{objects.tp} found, {objects.fn} missed, {objects.fp} not in the truth"
-            out.print(f"Objects of all cases: {counts}; F1 {objects.f1:.4f}")
+            out.print(f"Objects of all cases together: {counts}; pooled F1 {objects.f1:.4f}")
         facts = scores.to_json()
         if differences is not None and against is not None:
             out.print(_differences(differences, predictions, against))
@@ -95,6 +106,32 @@ def evaluate(
             write_text(json_file, json.dumps(facts, indent=2, allow_nan=False) + "\n")
         if csv is not None:
             write_text(csv, scores.to_csv())
+        if find_postprocessing and run is not None:
+            _find_postprocessing(run, predictions, true, [case.case for case in scores.cases])
+
+
+def _require_new(run: Path | None) -> None:
+    from swin_umamba.runs.folder import POSTPROCESSING
+
+    if run is None:
+        raise UserError("--find-postprocessing needs --run, where to write what it finds")
+    if (run / POSTPROCESSING).exists():
+        raise UserError(
+            f"{run / POSTPROCESSING} is there already: it may have been applied to these masks."
+            " Remove it and predict again to find it anew"
+        )
+
+
+def _find_postprocessing(run: Path, predictions: Path, truth: Dataset, names: list[str]) -> None:
+    from swin_umamba.data.datasets.grouping import files_by_stem
+    from swin_umamba.evaluate.postprocessing import find_postprocessing, save_postprocessing
+
+    files = files_by_stem(predictions)
+    found = find_postprocessing({name: files[name] for name in names}, truth)
+    save_postprocessing(found, run)
+    classes = dict(zip(truth.values, truth.labels, strict=True))
+    kept = ", ".join(classes[value] for value in found.keep_largest)
+    out.print(f"Largest component alone: {kept or 'no class scores better by it'}")
 
 
 def _table(scores: Scores) -> Table:
@@ -108,6 +145,8 @@ def _table(scores: Scores) -> Table:
             shown = "-" if math.isnan(mean) else f"{mean:.4f}"
             empty = str(len(scores.cases) - count)
             table.add_row(METRICS[metric], name, shown, str(count), empty)
+        if len(scores.names(metric)) > 1:
+            table.add_row(METRICS[metric], "mean of the classes", f"{scores.mean(metric):.4f}")
     return table
 
 

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from swin_umamba.cli.console import err, out, told
-from swin_umamba.cli.training_bar import TrainingBar, clock
+from swin_umamba.cli.console import told
 from swin_umamba.errors import UserError
 
-if TYPE_CHECKING:
-    from swin_umamba.train import TrainConfig
+FOLDS = "--folds"
+_FOLD_WORD = re.compile(r"\d+(,\d+)*,?")
 
 
 class Train(TyperCommand):
-    """A command whose option --folds takes as many words as follow it."""
+    """A command whose option --folds takes all numbers that follow it: --folds 0 1 2 3 4."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, _joined(args))
+
+
+def _joined(args: list[str]) -> list[str]:
+    """The arguments with the words after --folds as one, with commas."""
+    joined: list[str] = []
+    rest = list(args)
+    while rest:
+        word = rest.pop(0)
+        joined.append(word)
+        if word == FOLDS:
+            numbers = []
+            while rest and _FOLD_WORD.fullmatch(rest[0]):
+                numbers.append(rest.pop(0).strip(","))
+            if numbers:
+                joined.append(",".join(numbers))
+        elif word == "--":
+            break
+    return joined + rest
 
 
 def train(
@@ -37,6 +54,15 @@ def train(
         str | None, typer.Option(help="See swin-umamba summary; swin_umamba_d by default.")
     ] = None,
     fold: Annotated[str | None, typer.Option(help="0 to 4, or all; 0 by default.")] = None,
+    folds: Annotated[
+        list[str] | None,
+        typer.Option(
+            FOLDS,
+            metavar="0 1 2 ...",
+            help="Several folds, a run for each in RUN/fold_0, RUN/fold_1, ...; then the table of"
+            " the cross-validation.",
+        ),
+    ] = None,
     splits: Annotated[Path | None, typer.Option(help="Splits in nnU-Net's form.")] = None,
     config: Annotated[
         Path | None,
@@ -49,6 +75,10 @@ def train(
         ),
     ] = None,
     pretrained: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(help="A run whose model and best weights to start from; classes may differ."),
+    ] = None,
     iterations: Annotated[int | None, typer.Option(help="25,000 by default.")] = None,
     minutes: Annotated[float | None, typer.Option(help="End after this long.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
@@ -84,6 +114,7 @@ def train(
         "model": model,
         "fold": fold,
         "pretrained": str(pretrained) if pretrained else None,
+        "continue_from": str(continue_from) if continue_from else None,
         "iterations": iterations,
         "minutes": minutes,
         "batch_size": batch_size,
@@ -97,87 +128,26 @@ def train(
         "device": device,
     }
     with told():
-        from swin_umamba.drawing.plots import save_curves
-        from swin_umamba.runs.folder import CURVES, holds_run, require_free
+        from swin_umamba.cli.training import Job, train_folds, train_run
         from swin_umamba.runs.settings import load_settings, parse_settings
-        from swin_umamba.train import prepare, read_run, train_prepared
-        from swin_umamba.train.world import World
 
         given = {name: value for name, value in options.items() if value is not None}
-        resume = resume and holds_run(run)
-        started = None
-        if resume:
-            started = read_run(run)
-            for name, value in (
-                ("--splits", splits),
-                ("--patch-size", patch_size),
-                ("--axis", axis),
-            ):
-                if value is not None:
-                    raise UserError(f"{name} is that of the run that --resume goes on with")
-        try:
-            written = {} if config is None else load_settings(config)
-            values = {**written, **parse_settings(setting or []), **given}
-            settings = (started or _start(values)).changed(values)
-        except ValueError as error:
-            raise UserError(str(error)) from error
-        if patch_size is None and settings.preset is not None and not resume:
-            patch_size = settings.patch_size  # not by the images
-        world = World(settings.device)
-        out.quiet = not world.main
-        if world.main and not resume:
-            require_free(run)
-        with err.status("Reading and preprocessing"):
-            prepared = prepare(
-                dataset,
-                settings,
-                run=run if resume else None,
-                splits_file=splits,
-                patch_size=patch_size,
-                axis=axis,
-                threads=4,
-            )
-        _say_what(prepared.config, len(prepared.train_cases.volumes), prepared.val_cases.volumes)
-        with TrainingBar() as bar:
-            result = train_prepared(prepared, run, resume=resume, on_progress=bar)
-        if not world.main:
-            return
-        save_curves(run / CURVES, result.records)
-    if result.pretrained is not None:
-        said = f"Started from {settings.pretrained}: {result.pretrained.summary()}"
-        out.print(said, soft_wrap=True)
-    best = "no case to score" if result.best_dsc is None else f"best DSC {result.best_dsc:.4f}"
-    steps = sum(record["step"] for record in result.records)
-    waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
-    out.print(
-        f"{best} after {len(result.records)} iterations, {clock(result.seconds)};"
-        f" {waited:.1%} of the steps' time went by waiting for data"
-    )
-    skipped = sum("skipped" in record for record in result.records)
-    if skipped:
-        out.print(f"{skipped} steps were skipped: log.jsonl says why")
-    if result.stopped:
-        command = shlex.join(["swin-umamba", "train", str(dataset), str(run), "--resume"])
-        out.print(f"Stopped as asked. Go on: {command}", soft_wrap=True)
-    out.print(f"Run: {run}", soft_wrap=True)
-    # A launcher would take it for a failure, and itself tells of a signal that it was sent.
-    if result.signal is not None and world.size == 1:
-        raise typer.Exit(128 + result.signal)
+        written = {} if config is None else load_settings(config)
+        values = {**written, **parse_settings(setting or []), **given}
+        job = Job(dataset, values, splits, patch_size, axis, resume)
+        if folds is None:
+            train_run(job, run)
+        elif fold is not None:
+            raise UserError("--fold is for one run, --folds for one of each: give one of the two")
+        else:
+            train_folds(job, run, _numbers(folds))
 
 
-def _start(values: dict[str, Any]) -> TrainConfig:
-    """What the given values change: the preset that they name, or the defaults."""
-    from swin_umamba.train import TrainConfig, preset_config
-
-    if values.get("preset") is None:
-        return TrainConfig()
-    chosen = {name: values[name] for name in ("model", "pretrained") if name in values}
-    return preset_config(values["preset"], **chosen)
-
-
-def _say_what(config: TrainConfig, train_cases: int, val_cases: list[Any]) -> None:
-    height, width = config.patch_size
-    out.print(
-        f"{config.model}: {train_cases} cases to train on, {len(val_cases)} to validate, patches"
-        f" {height}x{width}, batches of {config.batch_size}, {config.num_classes} classes"
-    )
+def _numbers(words: list[str]) -> list[int]:
+    parts = [part for word in words for part in word.replace(",", " ").split()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise UserError(f"--folds: got {' '.join(words)!r}, expected numbers, as in --folds 0 1 2")
+    numbers = [int(part) for part in parts]
+    if len(set(numbers)) < len(numbers):
+        raise UserError(f"--folds: got {' '.join(parts)}, expected each once")
+    return numbers

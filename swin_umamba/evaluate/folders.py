@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swin_umamba.data import CaseFiles, Dataset, RawImage, classes_of, read_labels, read_raw
+from swin_umamba.data import CaseFiles, Dataset, Plan, RawImage, classes_of, read_labels, read_raw
 from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.scores import CaseScores, Scores, score_case
@@ -94,7 +94,7 @@ def evaluate_cases(
     return Scores(names, tolerance, tuple(scores))
 
 
-def region_classes(dataset: Dataset) -> tuple[tuple[int, ...], ...] | None:
+def region_classes(dataset: Dataset | Plan) -> tuple[tuple[int, ...], ...] | None:
     """The class indices that make up each region; None for classes that exclude each other."""
     if dataset.regions is None:
         return None

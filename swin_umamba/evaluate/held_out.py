@@ -9,6 +9,7 @@ from swin_umamba.data import Dataset
 from swin_umamba.errors import UserError
 from swin_umamba.inference.files import predict_cases
 from swin_umamba.inference.predictor import Predictor
+from swin_umamba.inference.targets import MASKS_ALONE, Targets
 from swin_umamba.runs.folds import folds_of
 from swin_umamba.runs.run import Run
 
@@ -60,4 +61,4 @@ def predict_held_out(
     )
     for reason in outcome.failed.values():
         raise UserError(reason)
-    return {case.name: folder / (case.name + mask_ending(case.images[0])) for case in cases}
+    return {case.name: Targets.of(case, folder, MASKS_ALONE).mask for case in cases}

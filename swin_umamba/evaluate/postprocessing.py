@@ -25,7 +25,7 @@ def find_postprocessing(files: Mapping[str, Path], dataset: Dataset) -> Postproc
     if dataset.regions is None:
         # Classes that exclude each other: what is removed of one is the background of all others.
         before, after = (_means(files, dataset, cleaned) for cleaned in ((), classes))
-        better = [number for number in classes if after[number - 1] > before[number - 1]]
+        better: list[int] = [number for number in classes if after[number - 1] > before[number - 1]]
     else:
         better, before = [], _means(files, dataset, ())
         for number in classes:

@@ -101,6 +101,7 @@ class Scores:
                 }
                 for metric in self.metrics()
             },
+            "means_of_classes": {metric: _plain(self.mean(metric)) for metric in self.metrics()},
             **({"objects": _objects(objects)} if objects else {}),
             "cases": [
                 {

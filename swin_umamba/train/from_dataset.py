@@ -105,6 +105,7 @@ def train_prepared(
         prepared.val_cases,
         folder,
         resume=resume,
+        plan=prepared.plan,
         files={
             PLAN: prepared.plan.to_json(),
             SPLITS: splits_json([prepared.split]),

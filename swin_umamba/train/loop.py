@@ -76,7 +76,12 @@ def train(
                 files = {**(files or {}), PRETRAINED: report.to_json()}
             run_folder = stack.enter_context(RunFolder(folder, config, files, resume=resume))
         validation = Validation(
-            val_cases, config, world, folder=folder, overlays=overlays if world.main else 0
+            val_cases,
+            config,
+            world,
+            folder=folder,
+            overlays=overlays if world.main else 0,
+            plan=plan,
         )
         run = Session(config, validation, stepper, world, folder, run_folder)
         return run.go(resume, asked, on_progress)

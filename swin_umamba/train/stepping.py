@@ -20,6 +20,7 @@ from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, PatchLoader, PatchSampler, Plan
 from swin_umamba.errors import UserError
+from swin_umamba.evaluate.folders import region_classes
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.checkpoints import State
@@ -57,8 +58,9 @@ class Stepper:
         plan: Plan | None = None,
     ) -> None:
         self.config, self.world, self.asked = config, world, asked
+        regions = None if plan is None else region_classes(plan)
         self._build = partial(
-            build_model, config, outputs=None if plan is None else plan.num_outputs
+            build_model, config, outputs=None if regions is None else len(regions)
         )
         self.model = self._build(pretrained=pretrained).to(world.device)
         self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
@@ -74,7 +76,7 @@ class Stepper:
             weights,
             config.batch_dice,
             across_ranks=world.size > 1,
-            regions=None if plan is None else plan.region_classes,
+            regions=regions,
         )
         self.half = half_precision(amp_on(world.device, config.amp), world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case, Plan
 from swin_umamba.drawing.overlays import save_overlay
+from swin_umamba.evaluate.folders import region_classes
+from swin_umamba.evaluate.scores import dsc_of
 from swin_umamba.inference.network import NonFiniteError
 from swin_umamba.inference.predictor import Predictor
-from swin_umamba.metrics import dice
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.train.world import World
@@ -29,13 +30,13 @@ PIXELS = 8 * 320 * 320  # of all windows at a time
 
 @dataclass(frozen=True)
 class Score:
-    """Mean DSC over the classes and volumes where it is defined, and of each class alone.
+    """The mean DSC over the classes, and that of each class over the volumes where it is defined.
 
-    None where there are none.
+    As `evaluate` has them. None where there are none.
     """
 
     dsc: float | None
-    classes: tuple[float | None, ...]  # without the background
+    classes: tuple[float | None, ...]  # without the background; of regions, each of them
 
 
 class Validation:
@@ -44,8 +45,8 @@ class Validation:
     They are preprocessed already, and scored on the grid that they are on then. Slices of one
     volume, which stand together in `cases`, are scored as one. Ignored pixels count as background
     in both. Several processes share the volumes. plan: of the run; without, the likeliest class is
-    predicted. overlays: so many of this process's volumes are drawn into the run's folder, each by
-    its slice with most of the truth.
+    predicted, and with regions, they are scored in place of the classes. overlays: so many of this
+    process's volumes are drawn into the run's folder, each by its slice with most of the truth.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Validation:
         overlays: int = 0,
         plan: Plan | None = None,
     ) -> None:
-        self.plan = plan
+        self.plan, self.regions = plan, None if plan is None else region_classes(plan)
         self.folder, self.overlays = folder, overlays
         self.cases, self.config, self.world = cases, config, world
         self.amp = amp_on(world.device, config.amp)
@@ -76,14 +77,16 @@ class Validation:
                 own.append(None)
                 warnings.warn(f"validation at iteration {iteration}: {error}", stacklevel=2)
                 break
-            own.append(dice(predicted, true, self.config.num_classes).tolist())
+            own.append(list(dsc_of(predicted, true, self.config.num_classes, self.regions)))
             if number < self.overlays:
                 self._draw(volume, predicted, true, iteration)
         scores = self.world.gathered(own)
+        columns = self.config.num_classes - 1 if self.regions is None else len(self.regions)
         if None in scores:
-            return Score(None, (None,) * (self.config.num_classes - 1))
-        table = np.array(scores).reshape(-1, self.config.num_classes - 1)
-        return Score(_mean(table), tuple(_mean(column) for column in table.T))
+            return Score(None, (None,) * columns)
+        table = np.array(scores).reshape(-1, columns)
+        classes = tuple(_mean(column) for column in table.T)
+        return Score(_mean(np.array([mean for mean in classes if mean is not None])), classes)
 
     def _segmented(self, model: SegmentationModel, volume: list[int]) -> tuple[Labels, Labels]:
         """Prediction and truth of a volume (Z, H, W), both 0 where ignored."""

@@ -1,0 +1,214 @@
+"""What `swin-umamba train` does and says: one run, or one for each of several folds."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from swin_umamba.cli.console import err, out, problem, progress
+from swin_umamba.cli.cross_validation_table import table
+from swin_umamba.cli.training_bar import TrainingBar, clock
+from swin_umamba.data import open_dataset
+from swin_umamba.drawing.plots import save_curves
+from swin_umamba.errors import UserError
+from swin_umamba.evaluate.cross_validation import cross_validate
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import CURVES, holds_run, require_free
+from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
+from swin_umamba.runs.presets import preset_config
+from swin_umamba.runs.run import Run
+from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
+from swin_umamba.train.world import World, announced_rank
+from swin_umamba.weights import continuation
+
+if TYPE_CHECKING:
+    from swin_umamba.weights.report import Report
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for. values: fields of the config by name, as options and files gave them."""
+
+    dataset: Path
+    values: dict[str, Any]
+    splits: Path | None
+    patch_size: tuple[int, int] | None
+    axis: int | None
+    resume: bool
+
+
+def train_run(job: Job, folder: Path) -> None:
+    """Train one run and say how it went."""
+    out.quiet = announced_rank() > 0
+    prepared = _prepared(job, folder, job.values)
+    result = _train(job, folder, prepared)
+    if result.stopped:
+        _say_how_to_go_on(job, folder)
+    out.print(f"Run: {folder}", soft_wrap=True)
+    _leave_as_asked(result)
+
+
+def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
+    """Train a run for each fold, one after another, and then cross-validate all in the folder."""
+    out.quiet = announced_rank() > 0
+    require_parent(folder)
+    # All of them first, so that nothing that can be refused is found hours later.
+    prepared = {
+        fold: _prepared(job, fold_folder(folder, fold), _values(job, fold)) for fold in folds
+    }
+    for fold in folds:
+        out.print(f"Fold {fold}:")
+        result = _train(job, fold_folder(folder, fold), prepared[fold])
+        if result.stopped:
+            _say_how_to_go_on(job, folder, "--folds", *map(str, folds))
+            _leave_as_asked(result)
+            return
+    if announced_rank() == 0:
+        _cross_validate(job, folder, prepared[folds[0]].config.device)
+
+
+def _values(job: Job, fold: int) -> dict[str, Any]:
+    """Of one fold's run, which continues from the same fold where there are several."""
+    values = {**job.values, "fold": str(fold)}
+    source = values.get("continue_from")
+    if source is not None and folds_of(Path(source)):
+        values["continue_from"] = str(fold_folder(Path(source), fold))
+    return values
+
+
+def _prepared(job: Job, folder: Path, values: dict[str, Any]) -> Prepared:
+    """Check what is asked for, and prepare the dataset."""
+    resume = job.resume and holds_run(folder)
+    if resume:
+        for name, value in (
+            ("--splits", job.splits),
+            ("--patch-size", job.patch_size),
+            ("--axis", job.axis),
+        ):
+            if value is not None:
+                raise UserError(f"{name} is that of the run that --resume goes on with")
+    try:
+        settings = (read_run(folder) if resume else _start(values)).changed(values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    patch_size = job.patch_size
+    if patch_size is None and settings.preset is not None and not resume:
+        patch_size = settings.patch_size  # not by the images
+    if announced_rank() == 0 and not resume:
+        require_free(folder)
+    with err.status("Reading and preprocessing"):
+        return prepare(
+            job.dataset,
+            settings,
+            run=folder if resume else None,
+            splits_file=job.splits,
+            patch_size=patch_size,
+            axis=job.axis,
+            threads=4,
+        )
+
+
+def _start(values: dict[str, Any]) -> TrainConfig:
+    """What the given values change: the preset or the run that they name, or the defaults."""
+    if values.get("preset") is not None:
+        chosen = {name: values[name] for name in ("model", "pretrained") if name in values}
+        return preset_config(values["preset"], **chosen)
+    if values.get("continue_from") is not None and "model" not in values:
+        source = Run.open(values["continue_from"]).config
+        fields = ("model", "model_options", "deep_supervision")
+        return TrainConfig().changed({name: getattr(source, name) for name in fields})
+    return TrainConfig()
+
+
+def _train(job: Job, folder: Path, prepared: Prepared) -> TrainResult:
+    config = prepared.config
+    resume = job.resume and holds_run(folder)
+    _say_what(prepared)
+    if config.continue_from is not None and not resume:
+        _warn_of_leaks(prepared, Path(config.continue_from))
+    with TrainingBar() as bar:
+        result = train_prepared(prepared, folder, resume=resume, on_progress=bar)
+    if announced_rank() == 0:
+        save_curves(folder / CURVES, result.records)
+        _say_how_it_went(config, result)
+    return result
+
+
+def _say_what(prepared: Prepared) -> None:
+    config = prepared.config
+    height, width = config.patch_size
+    out.print(
+        f"{config.model}: {len(prepared.train_cases.volumes)} cases to train on,"
+        f" {len(prepared.val_cases.volumes)} to validate, patches {height}x{width}, batches of"
+        f" {config.batch_size}, {config.num_classes} classes"
+    )
+
+
+def _warn_of_leaks(prepared: Prepared, source: Path) -> None:
+    split = Run.open(source).split
+    seen = set() if split is None else set(split.train) & set(prepared.split.val)
+    if seen:
+        problem(
+            f"{len(seen)} of {len(prepared.split.val)} validation cases have the names of cases"
+            f" that {source} was trained on: if they are the same, scores on them say nothing of"
+            " new ones",
+            word="warning",
+            style="yellow",
+        )
+
+
+def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
+    if result.pretrained is not None:
+        out.print(_origin(config, result.pretrained), soft_wrap=True)
+    best = (
+        "no case to score"
+        if result.best_dsc is None
+        else f"best validation DSC {result.best_dsc:.4f} (mean over classes and cases)"
+    )
+    steps = sum(record["step"] for record in result.records)
+    waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
+    out.print(
+        f"{best} after {len(result.records)} iterations, {clock(result.seconds)};"
+        f" {waited:.1%} of the steps' time went by waiting for data"
+    )
+    skipped = sum("skipped" in record for record in result.records)
+    if skipped:
+        out.print(f"{skipped} steps were skipped: log.jsonl says why")
+
+
+def _origin(config: TrainConfig, report: Report) -> str:
+    if config.continue_from is not None:
+        return f"Continued from {report.path}: {continuation(report)}"
+    return f"Started from {config.pretrained}: {report.summary()}"
+
+
+def _say_how_to_go_on(job: Job, folder: Path, *options: str) -> None:
+    words = ["swin-umamba", "train", str(job.dataset), str(folder), *options, "--resume"]
+    out.print(f"Stopped as asked. Go on: {shlex.join(words)}", soft_wrap=True)
+
+
+def _leave_as_asked(result: TrainResult) -> None:
+    # A launcher would take it for a failure, and itself tells of a signal that it was sent.
+    if result.signal is not None and World("auto").size == 1:
+        raise typer.Exit(128 + result.signal)
+
+
+def _cross_validate(job: Job, folder: Path, device: str) -> None:
+    with progress() as bar:
+        task = bar.add_task("Cross-validation", total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        dataset = open_dataset(job.dataset)
+        found = cross_validate(folder, dataset, device=device, on_progress=show)
+    out.print(table(found))
+    names = dict(zip(dataset.values, dataset.labels, strict=True))
+    kept = ", ".join(names[value] for value in found.postprocessing.keep_largest)
+    if kept:
+        out.print(f"Largest component alone, which scores better and `predict` keeps: {kept}")
+    out.print(f"Runs: {folder}", soft_wrap=True)
