@@ -22,7 +22,7 @@ from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
 from swin_umamba.runs.presets import preset_config
 from swin_umamba.runs.run import Run
 from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
-from swin_umamba.train.world import World, announced_rank
+from swin_umamba.train.world import announced_rank, launched
 from swin_umamba.weights import continuation
 
 if TYPE_CHECKING:
@@ -56,9 +56,12 @@ def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
     """Train a run for each fold, one after another, and then cross-validate all in the folder."""
     out.quiet = announced_rank() > 0
     require_parent(folder)
+    # A fold that is added to others has their settings, but for what is asked for now.
+    like = next(iter(folds_of(folder) if job.resume else ()), None)
     # All of them first, so that nothing that can be refused is found hours later.
     prepared = {
-        fold: _prepared(job, fold_folder(folder, fold), _values(job, fold)) for fold in folds
+        fold: _prepared(job, fold_folder(folder, fold), _values(job, fold), like=like)
+        for fold in folds
     }
     for fold in folds:
         out.print(f"Fold {fold}:")
@@ -80,8 +83,10 @@ def _values(job: Job, fold: int) -> dict[str, Any]:
     return values
 
 
-def _prepared(job: Job, folder: Path, values: dict[str, Any]) -> Prepared:
-    """Check what is asked for, and prepare the dataset."""
+def _prepared(
+    job: Job, folder: Path, values: dict[str, Any], *, like: Path | None = None
+) -> Prepared:
+    """Check what is asked for, and prepare the dataset. like: a run of the wanted settings."""
     resume = job.resume and holds_run(folder)
     if resume:
         for name, value in (
@@ -91,15 +96,18 @@ def _prepared(job: Job, folder: Path, values: dict[str, Any]) -> Prepared:
         ):
             if value is not None:
                 raise UserError(f"{name} is that of the run that --resume goes on with")
+    elif announced_rank() == 0:
+        require_free(folder)
+    source = folder if resume else like
     try:
-        settings = (read_run(folder) if resume else _start(values)).changed(values)
+        settings = (_start(values) if source is None else read_run(source)).changed(values)
     except ValueError as error:
         raise UserError(str(error)) from error
-    patch_size = job.patch_size
-    if patch_size is None and settings.preset is not None and not resume:
+    patch_size, axis = job.patch_size, job.axis
+    if patch_size is None and not resume and (like is not None or settings.preset is not None):
         patch_size = settings.patch_size  # not by the images
-    if announced_rank() == 0 and not resume:
-        require_free(folder)
+    if axis is None and not resume and like is not None:
+        axis = Run.open(like).require_plan().axis
     with err.status("Reading and preprocessing"):
         return prepare(
             job.dataset,
@@ -107,7 +115,7 @@ def _prepared(job: Job, folder: Path, values: dict[str, Any]) -> Prepared:
             run=folder if resume else None,
             splits_file=job.splits,
             patch_size=patch_size,
-            axis=job.axis,
+            axis=axis,
             threads=4,
         )
 
@@ -167,7 +175,7 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
     best = (
         "no case to score"
         if result.best_dsc is None
-        else f"best validation DSC {result.best_dsc:.4f} (mean over classes and cases)"
+        else f"best DSC {result.best_dsc:.4f} in validation (mean over classes and cases)"
     )
     steps = sum(record["step"] for record in result.records)
     waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
@@ -193,7 +201,7 @@ def _say_how_to_go_on(job: Job, folder: Path, *options: str) -> None:
 
 def _leave_as_asked(result: TrainResult) -> None:
     # A launcher would take it for a failure, and itself tells of a signal that it was sent.
-    if result.signal is not None and World("auto").size == 1:
+    if result.signal is not None and not launched():
         raise typer.Exit(128 + result.signal)
 
 

@@ -18,6 +18,7 @@ from swin_umamba.inference.record import Images, Manifest, facts_of
 from swin_umamba.inference.scratch import ScratchError
 from swin_umamba.inference.sources import ONNX
 from swin_umamba.inference.targets import MASKS_ALONE, Extras, Targets, segment_case
+from swin_umamba.runs.folds import folds_of
 
 __all__ = ["MASKS_ALONE", "Extras", "Outcome", "predict_cases", "predict_files"]
 
@@ -52,8 +53,9 @@ def predict_files(
 ) -> Outcome:
     """Write a mask for every image, in the image's format (PNG for lossy ones) and geometry.
 
-    run: the folder of a training run, or an ONNX file of `swin-umamba export`, which ends in .onnx
-    or is said to be one by `onnx`; of several, probabilities are averaged. inputs: a folder, or one
+    run: the folder of a training run, that of a cross-validation, which stands for all its folds,
+    or an ONNX file of `swin-umamba export`, which ends in .onnx or is said to be one by `onnx`; of
+    several, probabilities are averaged. inputs: a folder, or one
     image of one file; images of several files are named as nnU-Net does (_0000, _0001, ...).
     checkpoint to postprocessing: as of `Predictor.from_run`. extras: what to write besides.
     Existing files are left as they are unless `overwrite` or their image has changed, and only what
@@ -63,7 +65,8 @@ def predict_files(
     images or a mask would replace one, an existing file was made by another model or with other
     options and not `overwrite`, or the output cannot be written.
     """
-    runs = [run] if isinstance(run, Path) else list(run)
+    given = [run] if isinstance(run, Path) else run
+    runs = [path for one in given for path in folds_of(one) or (one,)]
     predictor = open_predictor(
         runs,
         checkpoint=checkpoint,

@@ -24,9 +24,14 @@ LAUNCHED = "LOCAL_RANK"  # a variable that launchers set
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
+def launched() -> bool:
+    """Whether a launcher started this process."""
+    return LAUNCHED in os.environ
+
+
 def announced_rank() -> int:
     """This process's number among those that a launcher started, before they are joined."""
-    return _number("RANK") if LAUNCHED in os.environ else 0
+    return _number("RANK") if launched() else 0
 
 
 def _number(name: str) -> int:
@@ -67,7 +72,7 @@ class World:
         self.rank, self.size = 0, 1
         self.sharded = False
         self._accelerator: Any = None
-        if LAUNCHED in os.environ:
+        if launched():
             self._join(device)
         else:
             self.device = pick_device(device)

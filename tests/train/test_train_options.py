@@ -132,6 +132,25 @@ def test_pretrained_encoder_is_frozen_at_first(tmp_path: Path) -> None:
     assert_same_weights(tmp_path / "straight", tmp_path / "run")
 
 
+def test_a_run_goes_on_from_another_one_with_other_classes(tmp_path: Path) -> None:
+    go(tmp_path / "first", tiny_config())
+    config = tiny_config(num_classes=3, continue_from=str(tmp_path / "first"))
+    result = go(tmp_path / "second", config, on_progress=signalled_at(1, 15))
+    assert result.pretrained is not None
+    assert result.pretrained.path == str(tmp_path / "first" / "best.safetensors")
+    assert {entry.note for entry in result.pretrained.of("skipped")} == {"2 outputs there, 3 here"}
+    account = json.loads((tmp_path / "second" / "pretrained.json").read_text())
+    assert account["counts"] == result.pretrained.counts()
+    # The weights are in the checkpoint by now: the other run is not read again.
+    (tmp_path / "first").rename(tmp_path / "gone")
+    assert not go(tmp_path / "second", config, resume=True).stopped
+    with pytest.raises(UserError, match="first is no training run"):
+        go(tmp_path / "third", config)
+    assert not (tmp_path / "third").exists()
+    with pytest.raises(ValueError, match="continue_from: got 'a', expected None beside pretrained"):
+        tiny_config(continue_from="a", pretrained="b")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
