@@ -242,10 +242,11 @@ def test_batches_come_in_the_order_of_their_index(cases: CachedCases, workers: i
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_errors_of_workers_come_in_one_line(cases: CachedCases, workers: int) -> None:
+    packed = pickle.dumps(_sampler(cases))
     for volume in cases.volumes:
         volume.path("image").write_bytes(b"")
         volume.path("mask").write_bytes(b"")
-    fresh: PatchSampler = pickle.loads(pickle.dumps(_sampler(cases)))
+    fresh: PatchSampler = pickle.loads(packed)
     with (
         PatchLoader(fresh, workers=workers) as loader,
         pytest.raises(UserError, match=r"(mask|image)\.npy cannot be read") as caught,

@@ -14,6 +14,7 @@ from swin_umamba.errors import UserError
 
 FOLDS = 5
 SEED = 12345
+ALL = "all"  # the fold that trains and validates on every case
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,18 @@ def make_splits(
 def _shuffled_parts(ordered: list[str], folds: int, seed: int) -> list[set[str]]:
     """scikit-learn's shuffled KFold: a legacy shuffle, then folds of consecutive places."""
     if len(ordered) < 2:
-        raise UserError(
-            f"got {len(ordered)} labelled cases, expected 2 or more to train and to validate on;"
-            " fold 'all' trains and validates on the same cases"
-        )
+        raise UserError(_too_few(ordered))
     places = np.arange(len(ordered))
     np.random.RandomState(seed).shuffle(places)
     parts = np.array_split(places, min(folds, len(ordered)))
     return [{ordered[place] for place in part} for part in parts]
+
+
+def _too_few(names: Sequence[str]) -> str:
+    return (
+        f"got {len(names)} labelled case{'s' * (len(names) != 1)}, expected 2 or more to train and"
+        f" to validate on; fold {ALL!r} trains and validates on the same cases"
+    )
 
 
 def _grouped_parts(
@@ -98,9 +103,11 @@ def pick_split(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -
 
     Raises UserError for a fold that does not exist, and for names that are not in `names`.
     """
-    if fold == "all":
+    if fold == ALL:
         everything = tuple(sorted(names))
         return Split(everything, everything)
+    if not splits:
+        raise UserError(_too_few(names))
     if not (isinstance(fold, int) or fold.isdecimal()) or not 0 <= int(fold) < len(splits):
         raise UserError(f"fold: got {fold!r}, expected 0 to {len(splits) - 1} or 'all'")
     split = splits[int(fold)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,17 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from swin_umamba.common.files import cache_dir, replacing
+from swin_umamba.common.names import file_name
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case
 from swin_umamba.data.io.formats import files_of
+from swin_umamba.data.prepare.digests import FileDigests
+from swin_umamba.data.prepare.mapped import MappedArray, save_array
 from swin_umamba.data.prepare.plan import Plan
 from swin_umamba.data.sampling.case import Case
 from swin_umamba.data.sampling.volumes import Positions, find_positions
 from swin_umamba.errors import UserError
 
 # Raise it whenever the same files and plan would give another content.
-_VERSION = 2
+_VERSION = 3
 # What of a plan decides the content.
-_DECIDING = ("values", "ignore_label", "normalization", "axis", "spacing")
+_DECIDING = (
+    *("values", "ignore_label", "regions", "normalization", "axis", "spacing"),
+    *("crop_to_nonzero", "mask_normalization"),
+)
+PREPROCESSED = "preprocessed"  # folder in the cache
 
 
 class VolumeOnDisk:
@@ -38,7 +44,7 @@ class VolumeOnDisk:
     def __init__(self, name: str, stem: Path) -> None:
         self.name = name
         self.stem = stem
-        self._arrays: dict[str, npt.NDArray[Any]] = {}
+        self._arrays: dict[str, MappedArray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A memory map would be pickled as a copy of the whole file.
@@ -68,11 +74,8 @@ class VolumeOnDisk:
 
     def _array(self, part: str) -> npt.NDArray[Any]:
         if part not in self._arrays:
-            try:
-                self._arrays[part] = np.load(self.path(part), mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise UserError(f"{self.path(part)} cannot be read: {error}") from error
-        return self._arrays[part]
+            self._arrays[part] = MappedArray(self.path(part))
+        return self._arrays[part].array
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def preprocess(
     names: Sequence[str] | None = None,
     folder: Path | None = None,
     *,
+    digests: FileDigests | None = None,
     threads: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CachedCases:
@@ -120,21 +124,23 @@ def preprocess(
 
     names: of the cases, all by default; the result is in their order. folder: where to keep them,
     by default preprocessed/<dataset> in the cache (see `files.cache_dir`). What is kept is found
-    again by a hash of the case's files and of the plan: after any change to either it is made
-    anew. Files are written whole or not at all. on_progress is given how many cases are done, and
-    of how many.
+    again by a hash of the case's name, of its files' content and of the plan: after any change to
+    them the case is preprocessed again. digests: of files that are known already. Files are
+    written whole or not at all, by any number of processes. on_progress is given how many cases
+    are done, and of how many.
 
     Raises UserError, naming the file, for what is missing, damaged, or does not fit the plan, and
     if the folder cannot be written to.
     """
-    folder = cache_dir() / "preprocessed" / dataset.name if folder is None else folder
+    folder = preprocessed_folder(dataset.name) if folder is None else folder
+    digests = FileDigests() if digests is None else digests
     by_name = {case.name: case for case in dataset.cases}
     names = list(by_name) if names is None else names
     cases = [by_name[name] if name in by_name else dataset.case(name) for name in names]
     volumes = []
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         try:
-            for volume in pool.map(lambda case: _cached(case, plan, folder), cases):
+            for volume in pool.map(lambda case: _cached(case, plan, folder, digests), cases):
                 volumes.append(volume)
                 if on_progress is not None:
                     on_progress(len(volumes), len(cases))
@@ -143,16 +149,25 @@ def preprocess(
     return CachedCases(volumes)
 
 
-def _cached(files: CaseFiles, plan: Plan, folder: Path) -> VolumeOnDisk:
-    volume = VolumeOnDisk(files.name, folder / f"{files.name}-{_key(files, plan)}")
+def preprocessed_folder(name: str) -> Path:
+    """Where a dataset of that name is kept unless told otherwise."""
+    return cache_dir() / PREPROCESSED / file_name(name)
+
+
+def _cached(files: CaseFiles, plan: Plan, folder: Path, digests: FileDigests) -> VolumeOnDisk:
+    key = _key(files, plan, digests)
+    # The longest of the files' names decides where a long name is cut.
+    longest = f"-{key}.positions.npy"
+    stem = file_name(files.name, longest).removesuffix(".positions.npy")
+    volume = VolumeOnDisk(files.name, folder / stem)
     if not _whole(volume):
         _write(volume, files, plan)
     return volume
 
 
-def _key(files: CaseFiles, plan: Plan) -> str:
+def _key(files: CaseFiles, plan: Plan, digests: FileDigests) -> str:
     facts = dataclasses.asdict(plan)
-    head = {"version": _VERSION, **{name: facts[name] for name in _DECIDING}}
+    head = {"version": _VERSION, "name": files.name, **{name: facts[name] for name in _DECIDING}}
     if "ct" in plan.normalization:
         head["intensities"] = facts["intensities"]
     digest = hashlib.blake2b(json.dumps(head, sort_keys=True).encode(), digest_size=10)
@@ -160,14 +175,7 @@ def _key(files: CaseFiles, plan: Plan) -> str:
         raise UserError(f"{files.images[0]} has no mask to train with")
     for path in (*files.images, files.mask):
         for part in files_of(path):
-            content = hashlib.blake2b()
-            try:
-                with part.open("rb") as file:
-                    while block := file.read(1 << 20):
-                        content.update(block)
-            except OSError as error:
-                raise UserError(f"cannot read {part}: {error.strerror or error}") from error
-            digest.update(content.digest())
+            digest.update(digests.of(part).encode())
         # The order and the formats count as well as the contents.
         digest.update(path.suffix.encode() + b"\0")
     return digest.hexdigest()
@@ -194,20 +202,12 @@ def _write(volume: VolumeOnDisk, files: CaseFiles, plan: Plan) -> None:
         "image": plan.preprocess(raw),
         "mask": mask,
         "positions": find_positions(
-            list(mask), files.name, annotated=plan.ignore_label is not None
+            list(mask),
+            files.name,
+            regions=plan.region_classes,
+            annotated=plan.ignore_label is not None,
         ),
     }
     for part, array in parts.items():
         with replacing(volume.path(part)) as partial:
-            _save(partial, array)
-
-
-def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    """np.save, which does not say what the system says of a full disk; on disk when it returns."""
-    array = np.ascontiguousarray(array)
-    with path.open("wb") as file:
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.data)
-        file.flush()
-        os.fsync(file.fileno())
+            save_array(partial, array)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from swin_umamba.common.records import record
-from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case
-
-# As nnU-Net: so many foreground pixels of each case speak for its intensities.
-SAMPLES_PER_CASE = 10_000
+from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
+from swin_umamba.data.prepare.case_facts import CaseFacts, Shape, read_facts
 
 
 @record
@@ -31,12 +28,14 @@ class Intensity:
 class Fingerprint:
     """Facts of the cases looked at, in their order.
 
-    shapes: (Z, H, W); spacings: (z, y, x); intensities: one a channel; pixels: how many are of
-    each class, the background first; ignored: how many have no truth.
+    shapes: (Z, H, W); cropped: of the part of each that is not zero; spacings: (z, y, x);
+    intensities: one a channel; pixels: how many are of each class, the background first; ignored:
+    how many have no truth.
     """
 
     cases: tuple[str, ...]
-    shapes: tuple[tuple[int, int, int], ...]
+    shapes: tuple[Shape, ...]
+    cropped: tuple[Shape, ...]
     spacings: tuple[tuple[float, float, float], ...]
     intensities: tuple[Intensity, ...]
     pixels: tuple[int, ...]
@@ -47,62 +46,64 @@ class Fingerprint:
         """The share of each class in all pixels with truth."""
         return tuple(count / max(sum(self.pixels), 1) for count in self.pixels)
 
+    @property
+    def relative_size(self) -> float:
+        """How much of an image is left after the crop, in the median: 0..1."""
+        kept = np.prod(self.cropped, axis=1) / np.prod(self.shapes, axis=1)
+        return float(np.median(kept))
+
 
 def take_fingerprint(
     dataset: Dataset,
     cases: Sequence[CaseFiles] | None = None,
     *,
+    threads: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fingerprint:
     """Read the cases, all by default, and check each as `read_case` does.
 
-    Intensities are of up to 10,000 foreground pixels of each case, of any pixels if no case has
-    foreground; they are drawn at random, the same in every call. on_progress is
-    given how many cases are done, and of how many. Raises UserError for what is wrong with a case.
+    Intensities are of the foreground in the part of each image that is not zero, of any pixels of
+    it if no case has foreground. As in nnU-Net every case counts alike, however large its
+    foreground; unlike there, all of it is taken up to 10 million pixels of all cases together, in
+    place of a sample with replacement. on_progress is given how many cases are done, and of how
+    many. Raises one UserError that lists what is wrong with any case.
     """
     cases = dataset.cases if cases is None else cases
-    shapes, spacings, foreground, anywhere = [], [], [], []
-    pixels = np.zeros(len(dataset.values), np.int64)
-    ignored = 0
-    for done, files in enumerate(cases, start=1):
-        raw, classes = read_case(
-            files,
-            channels=len(dataset.channel_names),
-            values=dataset.values,
-            ignore_label=dataset.ignore_label,
-        )
-        shapes.append(_three(raw.pixels.shape[1:]))
-        spacings.append(raw.spacing)
-        rng = np.random.default_rng(zlib.crc32(files.name.encode()))
-        flat = raw.pixels.reshape(raw.pixels.shape[0], -1)
-        if classes is not None:
-            counts = np.bincount(classes.ravel() + 1, minlength=len(pixels) + 1)
-            ignored += int(counts[0])
-            pixels += counts[1:]
-            places = np.flatnonzero(classes > 0)
-            if len(places) > SAMPLES_PER_CASE:
-                places = places[rng.integers(len(places), size=SAMPLES_PER_CASE)]
-            foreground.append(flat[:, places].astype(np.float64))
-        places = rng.integers(flat.shape[1], size=min(flat.shape[1], SAMPLES_PER_CASE))
-        anywhere.append(flat[:, places].astype(np.float64))
-        if on_progress is not None:
-            on_progress(done, len(cases))
-    samples = foreground if any(part.size for part in foreground) else anywhere
-    return Fingerprint(
-        cases=tuple(files.name for files in cases),
-        shapes=tuple(shapes),
-        spacings=tuple(spacings),
-        intensities=tuple(_intensity(channel) for channel in np.concatenate(samples, axis=1)),
-        pixels=tuple(pixels.tolist()),
-        ignored=ignored,
+    return fingerprint_of(
+        read_facts(dataset, cases, threads=threads, on_progress=on_progress), dataset
     )
 
 
-def _intensity(values: npt.NDArray[np.float64]) -> Intensity:
-    low, median, high = np.percentile(values, (0.5, 50, 99.5)).tolist()
-    return Intensity(float(values.mean()), float(values.std()), median, low, high)
+def fingerprint_of(facts: Sequence[CaseFacts], dataset: Dataset) -> Fingerprint:
+    """The fingerprint of cases that have been read."""
+    pixels = np.zeros(len(dataset.values), np.int64)
+    for case in facts:
+        pixels += np.array(case.pixels or 0)
+    samples = [case.foreground for case in facts if case.foreground.size]
+    samples = samples or [case.anywhere for case in facts]
+    return Fingerprint(
+        cases=tuple(case.name for case in facts),
+        shapes=tuple(case.shape for case in facts),
+        cropped=tuple(case.cropped for case in facts),
+        spacings=tuple(case.spacing for case in facts),
+        intensities=tuple(
+            _intensity([case[channel] for case in samples])
+            for channel in range(len(dataset.channel_names))
+        ),
+        pixels=tuple(pixels.tolist()),
+        ignored=sum(case.ignored for case in facts),
+    )
 
 
-def _three(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    z, h, w = shape
-    return z, h, w
+def _intensity(cases: Sequence[npt.NDArray[np.generic]]) -> Intensity:
+    """Of pixels (n,) of each case, which count alike."""
+    values = np.concatenate(cases).astype(np.float64)
+    weights = np.concatenate([np.full(len(case), 1 / len(case)) for case in cases])
+    mean = float(np.average(values, weights=weights))
+    std = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    order = np.argsort(values)
+    below = np.cumsum(weights[order]) - weights[order]
+    # With equal weights these are numpy's percentiles.
+    ranks = np.array((0.005, 0.5, 0.995)) * (len(cases) - len(cases) / len(values))
+    low, median, high = np.interp(ranks, below, values[order]).tolist()
+    return Intensity(mean, std, median, low, high)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +13,22 @@ from pydantic import Field
 from swin_umamba.common.records import Count, Listed, Positive, Record, nested, record
 from swin_umamba.data.datasets.dataset import Dataset, require_channels
 from swin_umamba.data.io.raw import RawImage, RawLabels, classes_of
+from swin_umamba.data.prepare.batch_size import gpu_memory, propose_batch_size
+from swin_umamba.data.prepare.cropping import box_of_all, nonzero_box
+from swin_umamba.data.prepare.deciding import decide_classes, decide_regions
 from swin_umamba.data.prepare.fingerprint import Fingerprint, Intensity, take_fingerprint
 from swin_umamba.data.prepare.normalization import Scheme, normalize_image, scheme_of
+from swin_umamba.data.prepare.placement import Placement
 from swin_umamba.data.prepare.resampling import resample_image, resample_labels
+from swin_umamba.data.prepare.rules import (
+    SAME_SPACING,
+    masked_channels,
+    median_slice,
+    patch_size_for,
+    pixels_at_spacing,
+    slicing_axis,
+)
 from swin_umamba.errors import UserError
-
-# Patches are as large as the median slice, within these sides, and rounded up to a multiple.
-MIN_SIDE, MAX_SIDE, MULTIPLE = 64, 512, 32
-# Spacings that differ by less are taken for the same: headers round.
-SAME_SPACING = 0.01
-
 
 Label = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 
@@ -36,8 +44,9 @@ class Plan(Record):
     crop_to_nonzero: whether images are cropped to what is not zero before anything else.
     mask_normalization: for each channel, whether its statistics are of what is not zero alone;
     empty for no channel. regions: the label values of each output, where outputs are sigmoid heads
-    of overlapping regions, and regions_class_order the value that each writes, later ones over
-    earlier ones; None for classes that exclude each other. batch_size: proposed for training.
+    of overlapping regions, region_names their names, and regions_class_order the value that each
+    writes, later ones over earlier ones; None for classes that exclude each other. batch_size:
+    proposed for training.
     """
 
     WHAT: ClassVar[str] = "plan"
@@ -58,6 +67,7 @@ class Plan(Record):
     crop_to_nonzero: bool = False
     mask_normalization: Annotated[tuple[bool, ...], Listed] = ()
     regions: Annotated[tuple[Annotated[tuple[Label, ...], Listed], ...], Listed] | None = None
+    region_names: Annotated[tuple[str, ...], Listed] = ()
     regions_class_order: Annotated[tuple[Label, ...], Listed] | None = None
     batch_size: Count | None = None
 
@@ -76,6 +86,29 @@ class Plan(Record):
             raise ValueError(f"values: got {self.values!r}, expected one for each label")
         if len(set(self.values)) < len(self.values):
             raise ValueError(f"values: got {self.values!r}, expected each once")
+        self._check_regions()
+
+    def _check_regions(self) -> None:
+        regions, order = self.regions or (), self.regions_class_order or ()
+        if (self.regions is None) != (self.regions_class_order is None) or len(regions) != len(
+            order
+        ):
+            raise ValueError(
+                f"regions_class_order: got {self.regions_class_order!r}, expected one value for"
+                f" each of regions {self.regions!r}"
+            )
+        if self.regions is not None and not regions:
+            raise ValueError("regions: got none, expected None or at least one")
+        if len(self.region_names) != len(regions):
+            raise ValueError(
+                f"region_names: got {self.region_names!r}, expected one for each region"
+            )
+        for name, values in (("regions", sum(regions, ())), ("regions_class_order", order)):
+            unknown = sorted(set(values) - set(self.values))
+            if unknown:
+                raise ValueError(f"{name}: got {unknown[0]}, expected some of {self.values}")
+        if not all(regions):
+            raise ValueError(f"regions: got {self.regions!r}, expected values in each")
 
     @property
     def in_channels(self) -> int:
@@ -83,26 +116,81 @@ class Plan(Record):
 
     @property
     def num_classes(self) -> int:
-        """With the background."""
+        """How many classes labels have, the background included."""
         return len(self.values)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs the network has: one for each class, or for each region."""
+        return self.num_classes if self.regions is None else len(self.regions)
+
+    @property
+    def activation(self) -> Literal["softmax", "sigmoid"]:
+        """What makes probabilities of the network's outputs."""
+        return "softmax" if self.regions is None else "sigmoid"
+
+    @property
+    def region_classes(self) -> tuple[tuple[int, ...], ...] | None:
+        """The class indices that make up each region; None for classes that exclude each other."""
+        if self.regions is None:
+            return None
+        return tuple(tuple(map(self.values.index, region)) for region in self.regions)
+
+    def decide(self, probabilities: npt.NDArray[Any], *, axis: int = 0) -> npt.NDArray[np.int64]:
+        """Class indices from probabilities of the `num_outputs` along an axis, which goes.
+
+        The most probable class; or of regions, that which each one above 0.5 writes, later ones in
+        `regions_class_order` over earlier ones, and the background elsewhere.
+        """
+        if probabilities.shape[axis] != self.num_outputs:
+            raise ValueError(
+                f"probabilities: got shape {probabilities.shape}, expected {self.num_outputs}"
+                f" along axis {axis}"
+            )
+        if self.regions_class_order is None:
+            return decide_classes(probabilities, axis)
+        written = [self.values.index(value) for value in self.regions_class_order]
+        return decide_regions(probabilities, written, axis)
+
+    @property
+    def outside(self) -> npt.NDArray[np.float32]:
+        """The probabilities (num_outputs,) of pixels that the crop leaves out: background."""
+        found = np.zeros(self.num_outputs, np.float32)
+        if self.activation == "softmax":
+            found[0] = 1
+        return found
+
+    def placement(self, raw: RawImage) -> Placement:
+        """Where `preprocess(raw)`'s slices lie in the image."""
+        z, y, x = raw.pixels.shape[1:]
+        box = nonzero_box(raw.pixels) if self.crop_to_nonzero else box_of_all((z, y, x))
+        kept = [part.stop - part.start for part in box]
+        return Placement((z, y, x), self.axis, box, self._resampled(kept, raw.spacing))
 
     def preprocess(self, raw: RawImage) -> npt.NDArray[np.float32]:
         """The slices (Z, C, H, W) float32 that the network sees, Z along `axis`.
 
-        Normalised per image or volume, then resampled in-plane to `spacing` if the image's own
-        differs by more than 1 %. Nothing is cropped (nnU-Net's crop to nonzero is left out) or
-        padded. Raises UserError, naming the file, for another number of channels.
+        Cropped to what is not zero, if the plan does, normalised per image or volume, then
+        resampled in-plane to `spacing` if the image's own differs by more than 1 %. Raises
+        UserError, naming the file, for another number of channels.
         """
         require_channels(raw, self.in_channels)
-        image = normalize_image(raw, self.normalization, self.intensities)
-        slices = np.moveaxis(image, self.axis + 1, 0)
-        return resample_image(slices, self._slice_size(raw))
+        placement = self.placement(raw)
+        inside = dataclasses.replace(raw, pixels=raw.pixels[(slice(None), *placement.box)])
+        image = normalize_image(inside, self.normalization, self.intensities, self._masked)
+        return resample_image(np.moveaxis(image, self.axis + 1, 0), placement.size)
 
     def preprocess_labels(
         self, classes: npt.NDArray[np.int64], raw: RawImage
     ) -> npt.NDArray[np.int64]:
         """Class indices (Z, H, W) as `read_classes` gives them, as slices like `preprocess`'s."""
-        return resample_labels(np.moveaxis(classes, self.axis, 0), self._slice_size(raw))
+        placement = self.placement(raw)
+        inside = np.moveaxis(classes[placement.box], self.axis, 0)
+        return resample_labels(inside, placement.size)
+
+    @property
+    def _masked(self) -> tuple[bool, ...]:
+        return self.mask_normalization or (False,) * self.in_channels
 
     def read_classes(self, labels: RawLabels) -> npt.NDArray[np.int64]:
         """Class indices (Z, H, W), -1 where ignored. UserError for unknown numbers."""
@@ -112,26 +200,28 @@ class Plan(Record):
         """Put predictions on `preprocess(raw)`'s slices onto the grid of `raw`'s files.
 
         slices: labels (Z, H, W) of whole numbers, resampled by nearest neighbour; or
-        probabilities or logits (Z, K, H, W) in floats, resampled linearly. Returns (Z, H, W) or
-        (K, Z, H, W) in the axis order of `raw.pixels`; where the grids are the same, a view. Where
-        they differ, argmax is better taken after than before.
+        probabilities (Z, K, H, W) in floats, resampled linearly. What was cropped off is
+        background. Returns (Z, H, W) or (K, Z, H, W) in the axis order of `raw.pixels`; where the
+        grids are the same, a view. Where they differ, `decide` after this, not before.
         """
-        kept = [n for i, n in enumerate(raw.pixels.shape[1:]) if i != self.axis]
-        size = kept[0], kept[1]
-        expected = (raw.pixels.shape[self.axis + 1], *self._slice_size(raw))
+        placement = self.placement(raw)
+        expected = (placement.depth, *placement.size)
         found = (slices.shape[0], *slices.shape[-2:])
         if slices.ndim not in (3, 4) or found != expected:
             raise ValueError(f"slices: got shape {slices.shape}, expected slices of {expected}")
         if slices.ndim == 3:
-            return np.moveaxis(resample_labels(slices, size), 0, self.axis)
-        if size == slices.shape[-2:]:
-            return np.moveaxis(slices, 0, self.axis + 1)
-        return np.moveaxis(resample_image(slices, size, order=1), 0, self.axis + 1)
+            labels = resample_labels(slices, placement.kept)
+            return np.moveaxis(placement.padded(labels, np.zeros(())), 0, self.axis)
+        if placement.kept != placement.size:
+            slices = resample_image(slices, placement.kept, order=1)
+        return np.moveaxis(placement.padded(slices, self.outside), 0, self.axis + 1)
 
-    def _slice_size(self, raw: RawImage) -> tuple[int, int]:
-        """The size in pixels of a slice after resampling."""
-        sizes = [n for i, n in enumerate(raw.pixels.shape[1:]) if i != self.axis]
-        spacings = [s for i, s in enumerate(raw.spacing) if i != self.axis]
+    def _resampled(
+        self, kept: Sequence[int], spacing: tuple[float, float, float]
+    ) -> tuple[int, int]:
+        """The size in pixels of a slice of a part (Z, H, W) of an image after resampling."""
+        sizes = [n for i, n in enumerate(kept) if i != self.axis]
+        spacings = [s for i, s in enumerate(spacing) if i != self.axis]
         ratios = [own / wanted for own, wanted in zip(spacings, self.spacing, strict=True)]
         if all(abs(ratio - 1) <= SAME_SPACING for ratio in ratios):
             return sizes[0], sizes[1]
@@ -146,31 +236,25 @@ def make_plan(
     axis: int | None = None,
     patch_size: tuple[int, int] | None = None,
     normalization: tuple[Scheme, ...] | None = None,
+    memory: int | None = None,
 ) -> Plan:
-    """Decide by nnU-Net's rules what is not given.
+    """Decide by nnU-Net's rules what is not given; see `data.prepare.rules`.
 
-    fingerprint: by default of all cases. axis: the one of the coarsest median spacing, the first
-    of (Z, H, W) where none is coarser by more than 1 %; 2-D images have only that. spacing: the
-    in-plane median. patch_size: the median slice, each side rounded up to a multiple of 32
-    within 64 and 512. normalization: by the channels' names, see `data.normalization.scheme_of`.
+    fingerprint: by default of all cases. axis, spacing: `slicing_axis`, and the in-plane median.
+    patch_size: `patch_size_for` the median slice. normalization: by the channels' names, see
+    `data.normalization.scheme_of`. Images are cropped to what is not zero; where that leaves less
+    than three quarters, z-scores are of what is not zero alone. memory: of the GPU to propose a
+    batch size for, in bytes; that of this machine by default.
     """
     fingerprint = take_fingerprint(dataset) if fingerprint is None else fingerprint
-    spacing = np.median(fingerprint.spacings, axis=0)
-    if axis is None:
-        volumes = any(shape[0] > 1 for shape in fingerprint.shapes)
-        coarsest = int(spacing.argmax())
-        axis = coarsest if volumes and spacing[coarsest] > (1 + SAME_SPACING) * spacing[0] else 0
+    axis = slicing_axis(fingerprint) if axis is None else axis
     if axis not in (0, 1, 2):
         raise UserError(f"axis: got {axis!r}, expected 0, 1 or 2 of (Z, H, W)")
+    spacing = np.median(fingerprint.spacings, axis=0)
     rows, columns = (float(s) for i, s in enumerate(spacing) if i != axis)
     if patch_size is None:
-        scaled = np.array(fingerprint.shapes) * np.array(fingerprint.spacings) / spacing
-        height, width = (
-            int(np.clip(-(-n // MULTIPLE) * MULTIPLE, MIN_SIDE, MAX_SIDE))
-            for i, n in enumerate(np.round(np.median(scaled, axis=0)))
-            if i != axis
-        )
-        patch_size = height, width
+        patch_size = patch_size_for(median_slice(fingerprint, axis))
+    schemes = normalization or tuple(map(scheme_of, dataset.channel_names))
     try:
         return Plan(
             dataset=dataset.name,
@@ -180,11 +264,21 @@ def make_plan(
             values=dataset.values,
             ignore_label=dataset.ignore_label,
             file_ending=dataset.file_ending,
-            normalization=normalization or tuple(map(scheme_of, dataset.channel_names)),
+            normalization=schemes,
             intensities=fingerprint.intensities,
             axis=axis,
             spacing=(rows, columns),
             patch_size=patch_size,
+            crop_to_nonzero=True,
+            mask_normalization=masked_channels(fingerprint, schemes),
+            regions=dataset.regions,
+            region_names=dataset.region_names,
+            regions_class_order=dataset.regions_class_order,
+            batch_size=propose_batch_size(
+                patch_size,
+                pixels_at_spacing(fingerprint, axis),
+                gpu_memory() if memory is None else memory,
+            ),
         )
     except ValueError as error:
         raise UserError(str(error)) from error

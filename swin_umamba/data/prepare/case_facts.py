@@ -1,0 +1,120 @@
+"""Read every case once: whether its files fit together, and what they hold."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case
+from swin_umamba.data.datasets.problems import Problems
+from swin_umamba.data.io.raw import RawImage, read_labels
+from swin_umamba.data.prepare.cropping import nonzero_box
+
+# Of all cases together, drawn in even shares: what memory holds of their intensities.
+SAMPLES = 10_000_000
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What one case's files hold.
+
+    shape, cropped: (Z, H, W) of the image, and of its part that is not zero; spacing (z, y, x).
+    pixels: how many are of each class, the background first; ignored: how many have no truth;
+    None for both without a mask. foreground, anywhere: intensities (C, n) of pixels of a class
+    above 0 in the cropped part, and of any of its pixels: all of them, or a random sample.
+    """
+
+    name: str
+    shape: Shape
+    cropped: Shape
+    spacing: tuple[float, float, float]
+    pixels: tuple[int, ...] | None
+    ignored: int
+    foreground: npt.NDArray[Any]
+    anywhere: npt.NDArray[Any]
+
+
+def read_facts(
+    dataset: Dataset,
+    cases: Sequence[CaseFiles],
+    *,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[CaseFacts, ...]:
+    """Read the cases, each with every check of `read_case`, and instances where there are some.
+
+    on_progress is given how many cases are done, and of how many. Raises one UserError that lists
+    what is wrong with any of them.
+    """
+    problems, found = Problems(dataset.folder), []
+    share = max(SAMPLES // max(len(cases), 1), 1)
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        try:
+            reading = [pool.submit(_read, dataset, files, share) for files in cases]
+            for done, future in enumerate(reading, 1):
+                with problems.collected():
+                    found.append(future.result())
+                if on_progress is not None:
+                    on_progress(done, len(cases))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    problems.raise_any()
+    return tuple(found)
+
+
+def _read(dataset: Dataset, files: CaseFiles, samples: int) -> CaseFacts:
+    raw, classes = read_case(
+        files,
+        channels=len(dataset.channel_names),
+        values=dataset.values,
+        ignore_label=dataset.ignore_label,
+    )
+    if files.instances is not None:
+        read_labels(files.instances, raw)
+    box = nonzero_box(raw.pixels)
+    inside = raw.pixels[(slice(None), *box)]
+    flat = inside.reshape(len(inside), -1)
+    rng = np.random.default_rng(zlib.crc32(files.name.encode()))
+    counts, ignored, places = None, 0, np.empty(0, np.int64)
+    if classes is not None:
+        # Shifted by one, since -1 stands for no truth.
+        ignored, *each = np.bincount(
+            classes.ravel() + 1, minlength=len(dataset.values) + 1
+        ).tolist()
+        counts = tuple(each)
+        places = np.flatnonzero(classes[box] > 0)
+    return CaseFacts(
+        name=files.name,
+        shape=_shape(raw),
+        cropped=_three(inside.shape[1:]),
+        spacing=raw.spacing,
+        pixels=counts,
+        ignored=ignored,
+        foreground=_drawn(flat, places, samples, rng),
+        anywhere=_drawn(flat, np.arange(flat.shape[1]), samples // 10, rng),
+    )
+
+
+def _drawn(
+    flat: npt.NDArray[Any], places: npt.NDArray[np.int64], samples: int, rng: np.random.Generator
+) -> npt.NDArray[Any]:
+    if len(places) > samples:
+        places = places[rng.integers(len(places), size=samples)]
+    return flat[:, places]
+
+
+def _shape(raw: RawImage) -> Shape:
+    return _three(raw.pixels.shape[1:])
+
+
+def _three(shape: tuple[int, ...]) -> Shape:
+    z, h, w = shape
+    return z, h, w

@@ -1,0 +1,73 @@
+"""Where the slices that the network sees lie in the image they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.data.prepare.cropping import Box
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Slices of one image: cropped out of it, then resampled in-plane.
+
+    shape: of the image's arrays (Z, H, W); axis: of these, the one sliced along; box: the part that
+    is kept, in the same order; size: (height, width) of the slices after resampling.
+    """
+
+    shape: tuple[int, int, int]
+    axis: int
+    box: Box
+    size: tuple[int, int]
+
+    @property
+    def full(self) -> tuple[int, int, int]:
+        """The whole image as slices: how many, their height and their width."""
+        return self._in_order(self.shape)
+
+    @property
+    def part(self) -> Box:
+        """The part that is kept, in the order of `full`."""
+        return self._in_order(self.box)
+
+    @property
+    def depth(self) -> int:
+        """How many slices are kept."""
+        return _length(self.part[0])
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """The size of a slice after the crop, before resampling."""
+        return _length(self.part[1]), _length(self.part[2])
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cropped."""
+        return (self.depth, *self.kept) == self.full
+
+    def padded(self, slices: npt.NDArray[Any], outside: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Kept slices (Z, ..., h, w) within all of the image, `outside` (...) around them.
+
+        Where nothing was cropped, the slices themselves.
+        """
+        if self.whole:
+            return slices
+        depth, height, width = self.full
+        found = np.empty((depth, *slices.shape[1:-2], height, width), slices.dtype)
+        found[...] = outside[..., None, None]
+        z, y, x = self.part
+        found[z, ..., y, x] = slices
+        return found
+
+    def _in_order(self, values: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        first = values[self.axis]
+        second, third = (value for i, value in enumerate(values) if i != self.axis)
+        return first, second, third
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)

@@ -1,0 +1,229 @@
+"""Prepare a dataset for training: check it, split it, plan it, and keep it preprocessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from swin_umamba.common.locks import locked
+from swin_umamba.data.datasets.dataset import Dataset
+from swin_umamba.data.datasets.opening import open_dataset
+from swin_umamba.data.datasets.problems import Problems
+from swin_umamba.data.datasets.splits import ALL, Split, pick_split
+from swin_umamba.data.prepare.cache import CachedCases, preprocess, preprocessed_folder
+from swin_umamba.data.prepare.case_facts import CaseFacts, read_facts
+from swin_umamba.data.prepare.digests import FileDigests
+from swin_umamba.data.prepare.fingerprint import fingerprint_of
+from swin_umamba.data.prepare.folds import folds_of, labelled, leak_warnings, trained_on
+from swin_umamba.data.prepare.learnable import learnable
+from swin_umamba.data.prepare.plan import Plan, make_plan
+from swin_umamba.data.prepare.state import (
+    Choices,
+    State,
+    load_state,
+    signature_of,
+    state_path,
+)
+
+LOCK = ".prepare.lock"
+# What is under way, how many cases are done, and of how many.
+OnProgress = Callable[[str, int, int], None]
+CHECKING, PREPROCESSING = "Checking", "Preprocessing"
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset that has been checked, with its plan and folds, whose cases lie preprocessed.
+
+    splits: none where there are too few cases. split: the one that was asked for, or every case to
+    train and to validate on. cases: those of the split, each once, in the dataset's order.
+    warnings: what may be amiss, while training works. counts: of each labelled case, how many
+    pixels are ignored, then how many are of each class.
+    """
+
+    dataset: Dataset
+    plan: Plan
+    splits: tuple[Split, ...]
+    split: Split
+    cases: CachedCases
+    folder: Path
+    warnings: tuple[str, ...]
+    counts: dict[str, tuple[int, ...]]
+
+
+def prepare_dataset(
+    path: str | Path,
+    choices: Choices | None = None,
+    *,
+    fold: int | str = ALL,
+    keep: bool = False,
+    threads: int = 1,
+    on_progress: OnProgress | None = None,
+) -> PreparedDataset:
+    """Check, split, plan and preprocess a dataset, or find all of that done.
+
+    choices: by default those of the last `prepare` of this dataset; keep: whether later calls
+    without any find these. fold: the one to preprocess, 0, 1, ...; "all" takes every labelled case
+    and looks at every fold.
+
+    Any number of processes may call this at once, on one machine or on several that share the
+    cache: one does the work, the others wait for it and read what it left.
+
+    Raises UserError: one that lists every case that cannot be read or whose files do not fit
+    together, or one for folds that cannot be, or for masks that hold nothing to learn.
+    """
+    dataset = open_dataset(path)
+    folder = preprocessed_folder(dataset.name)
+    with preparing(folder):
+        where = state_path(folder, dataset.folder)
+        state = load_state(where)
+        if choices is None:
+            choices = Choices() if state is None else state.choices
+        work = _Work(dataset, choices, state, threads, on_progress)
+        splits = folds_of(dataset, choices)
+        names = labelled(dataset)
+        split = pick_split(splits, fold, names)
+        counts = work.counts()
+        looked_at = {fold: split} if fold != ALL else dict(enumerate(splits))
+        warnings = _require_learnable(dataset, counts, looked_at)
+        plan = work.plan(splits)
+        warnings += leak_warnings(dataset, tuple(looked_at.values()), choices, work.digests)
+        wanted = {*split.train, *split.val}
+        cases = preprocess(
+            dataset,
+            plan,
+            [name for name in names if name in wanted],
+            folder,
+            digests=work.digests,
+            threads=threads,
+            on_progress=_of(PREPROCESSING, on_progress),
+        )
+        kept = choices if keep or state is None else state.choices
+        work.state(kept).save(where)
+    return PreparedDataset(dataset, plan, splits, split, cases, folder, tuple(warnings), counts)
+
+
+def cached_cases(
+    dataset: Dataset,
+    plan: Plan,
+    names: Sequence[str],
+    *,
+    threads: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CachedCases:
+    """Cases preprocessed by a plan that is given, by one process at a time; see `preprocess`."""
+    folder = preprocessed_folder(dataset.name)
+    with preparing(folder):
+        state = load_state(state_path(folder, dataset.folder))
+        digests = FileDigests(None if state is None else state.digests)
+        return preprocess(
+            dataset,
+            plan,
+            names,
+            folder,
+            digests=digests,
+            threads=threads,
+            on_progress=on_progress,
+        )
+
+
+@contextmanager
+def preparing(folder: Path) -> Iterator[None]:
+    """Within it no other process prepares a dataset of that name; the others wait, however long."""
+    with locked(folder, "preparation of this dataset", wait=-1, name=LOCK):
+        yield
+
+
+class _Work:
+    """What is read of a dataset: anew only if a file has changed since it was read last."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        choices: Choices,
+        state: State | None,
+        threads: int,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.dataset, self.choices = dataset, choices
+        self.threads, self.on_progress = threads, on_progress
+        self.signature = signature_of(dataset)
+        self.digests = FileDigests(None if state is None else state.digests)
+        fresh = state is not None and state.signature == self.signature
+        self.known = state if fresh else None
+        self._facts: tuple[CaseFacts, ...] | None = None
+        self._plans = dict(self.known.plans) if self.known else {}
+
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Of each labelled case its ignored pixels, then those of each class."""
+        if self.known is not None:
+            return dict(self.known.counts)
+        return {
+            case.name: (case.ignored, *case.pixels)
+            for case in self.facts()
+            if case.pixels is not None
+        }
+
+    def facts(self) -> tuple[CaseFacts, ...]:
+        if self._facts is None:
+            self._facts = read_facts(
+                self.dataset,
+                [case for case in self.dataset.cases if case.mask is not None],
+                threads=self.threads,
+                on_progress=_of(CHECKING, self.on_progress),
+            )
+        return self._facts
+
+    def plan(self, splits: Sequence[Split]) -> Plan:
+        names = trained_on(self.dataset, splits)
+        asked = json.dumps([dataclasses.asdict(self._planning()), names], sort_keys=True)
+        key = hashlib.blake2b(asked.encode(), digest_size=10).hexdigest()
+        if key in self._plans:
+            return Plan.from_values(self._plans[key])
+        facts = [case for case in self.facts() if case.name in set(names)]
+        memory = self.choices.gpu_memory
+        plan = make_plan(
+            self.dataset,
+            fingerprint=fingerprint_of(facts, self.dataset),
+            axis=self.choices.axis,
+            patch_size=self.choices.patch_size,
+            memory=None if memory is None else int(memory * 1e9),
+        )
+        self._plans[key] = json.loads(plan.to_json())
+        return plan
+
+    def _planning(self) -> Choices:
+        """The choices that a plan depends on besides the training cases."""
+        return dataclasses.replace(self.choices, splits=None, folds=5, groups=None, group_by=None)
+
+    def state(self, choices: Choices) -> State:
+        return State(
+            dataset=str(self.dataset.folder.resolve()),
+            signature=self.signature,
+            choices=choices,
+            plans=self._plans,
+            counts=self.counts(),
+            digests=self.digests.known,
+        )
+
+
+def _require_learnable(
+    dataset: Dataset, counts: dict[str, tuple[int, ...]], folds: Mapping[int | str, Split]
+) -> list[str]:
+    findings = learnable(dataset, counts, folds)
+    problems = Problems(dataset.folder)
+    for error in findings.errors:
+        problems.add(error)
+    problems.raise_any()
+    return list(findings.warnings)
+
+
+def _of(what: str, on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
+    if on_progress is None:
+        return None
+    return lambda done, of: on_progress(what, done, of)

@@ -1,0 +1,116 @@
+"""What is kept of a prepared dataset between processes and days."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from swin_umamba.common.records import Count, Listed, Record, nested, record
+from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
+from swin_umamba.data.datasets.splits import FOLDS
+from swin_umamba.data.io.formats import files_of
+from swin_umamba.data.prepare.digests import Stamp, stamp_of
+from swin_umamba.errors import UserError
+
+Side = Annotated[tuple[Count, Count], Listed]
+
+
+@record
+class Choices(Record):
+    """What the user decides about preparing a dataset; None where the dataset decides.
+
+    splits: a file in nnU-Net's form, in place of `folds` folds. groups: a file of the group of each
+    case; group_by: a regular expression that finds it in the name. patch_size: (height, width).
+    axis: of volumes, see `make_plan`. gpu_memory: in GB, to propose a batch size for.
+    """
+
+    WHAT: ClassVar[str] = "preparation"
+
+    splits: str | None = None
+    folds: Annotated[int, Field(ge=2)] = FOLDS
+    groups: str | None = None
+    group_by: str | None = None
+    patch_size: Side | None = None
+    axis: Annotated[int, Field(ge=0, le=2)] | None = None
+    gpu_memory: Annotated[float, Field(gt=0)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.splits is not None and self.folds != FOLDS:
+            raise ValueError("folds: the file of splits decides how many there are")
+        if self.groups is not None and self.group_by is not None:
+            raise ValueError("group_by: got a rule besides a file of groups, expected one of them")
+
+
+Digests = dict[str, Annotated[tuple[Annotated[tuple[int, int, int], Listed], str], Listed]]
+
+
+@record
+class State(Record):
+    """Of one dataset: the choices that `swin-umamba prepare` was given, and what spares work.
+
+    signature: of the files as they were read last, by which the rest holds; plans: the plan of each
+    set of choices and training cases, by a hash of them; counts: of each case, how many pixels are
+    ignored, then how many are of each class; digests: of files' contents.
+    """
+
+    WHAT: ClassVar[str] = "state of a prepared dataset"
+
+    dataset: str
+    signature: str
+    choices: Annotated[Choices, nested(Choices)]
+    plans: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    counts: dict[str, Annotated[tuple[int, ...], Listed]] = Field(default_factory=dict)
+    digests: Digests = Field(default_factory=dict)
+
+
+def state_path(folder: Path, dataset: Path) -> Path:
+    """The file in a dataset's part of the cache: datasets of one name have one each."""
+    place = hashlib.blake2b(str(dataset.resolve()).encode(), digest_size=6).hexdigest()
+    return folder / f"prepared-{place}.json"
+
+
+def load_state(path: Path) -> State | None:
+    """The state; None where there is none. Raises UserError for one that cannot be read."""
+    if not path.is_file():
+        return None
+    try:
+        return State.load(path)
+    except UserError as error:
+        raise UserError(f"{error}; swin-umamba prepare --clean begins again") from error
+
+
+def signature_of(dataset: Dataset) -> str:
+    """A hash that changes with any file of a dataset, or with what its labels mean.
+
+    Raises UserError, naming the file, for one that is missing.
+    """
+    facts = {
+        "channels": dataset.channel_names,
+        "labels": dataset.labels,
+        "values": dataset.values,
+        "ignore": dataset.ignore_label,
+        "regions": dataset.regions,
+        "order": dataset.regions_class_order,
+        "cases": {case.name: _stamps(case) for case in dataset.cases},
+    }
+    text = json.dumps(facts, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def files_of_case(case: CaseFiles) -> Iterator[Path]:
+    """Every file that belongs to a case."""
+    for path in (*case.images, case.mask, case.instances):
+        if path is not None:
+            yield from files_of(path)
+
+
+def _stamps(case: CaseFiles) -> list[tuple[str, Stamp]]:
+    try:
+        return [(str(path), stamp_of(path)) for path in files_of_case(case)]
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
