@@ -21,6 +21,7 @@ from swin_umamba.cli.evaluate import evaluate
 from swin_umamba.cli.export import export
 from swin_umamba.cli.nnunet_path import nnunet_path
 from swin_umamba.cli.predict import predict
+from swin_umamba.cli.prepare import prepare
 from swin_umamba.cli.report import report
 from swin_umamba.cli.summary import summary
 from swin_umamba.cli.train import Train, train
@@ -70,6 +71,7 @@ app.command()(evaluate)
 app.command()(export)
 app.command()(nnunet_path)
 app.command()(predict)
+app.command()(prepare)
 app.command()(report)
 app.command()(summary)
 app.command(cls=Train)(train)

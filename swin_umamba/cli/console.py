@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
 from rich.text import Text
 
-from swin_umamba.errors import UserError
+from swin_umamba.errors import CombinedUserError, UserError
 
 # What the extra `train` brings, by the names that are imported.
 TRAIN_PACKAGES = ("accelerate", "imageio", "matplotlib", "monai", "nibabel", "scipy", "tifffile")
@@ -77,10 +77,15 @@ def told() -> Iterator[None]:
     """Print an error that has a cause outside of the program as one line, and exit with status 1.
 
     These are UserErrors, missing packages, a machine without memory, and what the system says of
-    files.
+    files; several UserErrors at once are one line each.
     """
     try:
         yield
+    except CombinedUserError as error:
+        problem(error.head)
+        for message in error.messages:
+            err.print(Text(visible("- " + " ".join(message.split("\n")))), soft_wrap=True)
+        raise typer.Exit(1) from error
     except UserError as error:
         message = str(error)
     except ModuleNotFoundError as error:

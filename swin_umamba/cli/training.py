@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swin_umamba.cli.console import err, out, problem, progress
+from swin_umamba.cli.console import out, problem, progress
 from swin_umamba.cli.cross_validation_table import table
+from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock
 from swin_umamba.data import open_dataset
 from swin_umamba.drawing.plots import save_curves
@@ -45,6 +47,7 @@ def train_run(job: Job, folder: Path) -> None:
     """Train one run and say how it went."""
     out.quiet = announced_rank() > 0
     prepared = _prepared(job, folder, job.values)
+    _warn([prepared])
     result = _train(job, folder, prepared)
     if result.stopped:
         _say_how_to_go_on(job, folder)
@@ -63,6 +66,7 @@ def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
         fold: _prepared(job, fold_folder(folder, fold), _values(job, fold), like=like)
         for fold in folds
     }
+    _warn(prepared.values())
     for fold in folds:
         out.print(f"Fold {fold}:")
         result = _train(job, fold_folder(folder, fold), prepared[fold])
@@ -108,7 +112,7 @@ def _prepared(
         patch_size = settings.patch_size  # not by the images
     if axis is None and not resume and like is not None:
         axis = Run.open(like).require_plan().axis
-    with err.status("Reading and preprocessing"):
+    with PreparingBar(shown=announced_rank() == 0) as bar:
         return prepare(
             job.dataset,
             settings,
@@ -116,8 +120,16 @@ def _prepared(
             splits_file=job.splits,
             patch_size=patch_size,
             axis=axis,
-            threads=4,
+            threads=THREADS,
+            on_progress=bar,
         )
+
+
+def _warn(every: Iterable[Prepared]) -> None:
+    """What may be amiss with the dataset, each in one line, once for all folds."""
+    if announced_rank() == 0:
+        for warning in dict.fromkeys(said for prepared in every for said in prepared.warnings):
+            problem(warning, word="warning", style="yellow")
 
 
 def _start(values: dict[str, Any]) -> TrainConfig:

@@ -59,7 +59,7 @@ class Facts(Record):
         """The facts of a model. Raises ValueError for a plan of other channels or outputs."""
         for name, mine, planned in (
             ("in_channels", model.in_channels, plan and plan.in_channels),
-            ("num_classes", model.out_channels, plan and plan.num_classes),
+            ("num_classes", model.out_channels, plan and plan.num_outputs),
         ):
             if planned is not None and planned != mine:
                 raise ValueError(f"plan: got {name} {planned}, expected the model's {mine}")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from swin_umamba.data import Plan
 from swin_umamba.data.io.raw import RawImage
 from swin_umamba.errors import UserError
+from swin_umamba.inference.bands import Band, Frame
 from swin_umamba.inference.budget import require_affordable
 from swin_umamba.inference.network import Checked, Mirrored, Network
 from swin_umamba.inference.restoring import RowResampler
@@ -20,20 +20,6 @@ from swin_umamba.inference.windows import Windows, logits_in_bands
 
 SLICES = 16  # whose windows share batches
 HELD_VALUES = 1 << 26  # logits of the windows of a group of slices, unless those of one are more
-
-
-@dataclass(frozen=True)
-class Band:
-    """Probabilities (N, K, rows, W) float32 of N slices from `first`, of their rows from `row`."""
-
-    first: int
-    row: int
-    values: npt.NDArray[np.float32]
-
-    def of(self, slices: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The part (N, ..., rows, W) of an array (Z, ..., H, W) that the band is of."""
-        count, rows = self.values.shape[0], self.values.shape[-2]
-        return slices[self.first : self.first + count, ..., self.row : self.row + rows, :]
 
 
 class Member:
@@ -54,7 +40,7 @@ class Member:
         spaced: bool = True,
     ) -> None:
         found = (network.in_channels, network.out_channels)
-        expected = (plan.in_channels, plan.num_classes)
+        expected = (plan.in_channels, plan.num_outputs)
         if found != expected:
             raise UserError(
                 f"{network.name} is of another model: for {found[0]} channels and {found[1]}"
@@ -65,7 +51,7 @@ class Member:
         self._logits = Checked(Mirrored(network) if mirror else network)
         height, width = windows.size
         require_affordable(
-            windows.batch_size * max(plan.in_channels, plan.num_classes) * height * width,
+            windows.batch_size * max(plan.in_channels, plan.num_outputs) * height * width,
             f"a batch of {windows.batch_size} windows of {height}x{width} pixels",
             "choose a smaller patch size",
         )
@@ -81,7 +67,7 @@ class Member:
             raise ValueError(
                 f"slices: got {channels} channels, expected {self.network.in_channels}"
             )
-        held = self.plan.num_classes * self.windows.size[0] * width
+        held = self.plan.num_outputs * self.windows.size[0] * width
         require_affordable(held, "the logits of a row of windows", "the image is too wide")
         at_once = min(max(HELD_VALUES // held, 1), SLICES)
         for first in range(0, depth, at_once):
@@ -89,7 +75,10 @@ class Member:
             for row, logits in logits_in_bands(
                 self._logits, group, self.windows, self.network.device
             ):
-                yield Band(first, row, logits.softmax(1).cpu().numpy())
+                yield Band(first, row, self._probabilities(logits).cpu().numpy())
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(1) if self.plan.activation == "softmax" else logits.sigmoid()
 
     def on_image(self, raw: RawImage) -> Iterator[Band]:
         """The probabilities of an image, on the grid of its files, in slices along `plan.axis`.
@@ -100,22 +89,24 @@ class Member:
         plan = self.plan
         if not self.spaced:
             raw = dataclasses.replace(raw, spacing=(1.0, *plan.spacing))
-        own = tuple(n for i, n in enumerate(raw.pixels.shape[1:]) if i != plan.axis)
-        size = plan._slice_size(raw)
+        placement = plan.placement(raw)
+        size, own = placement.size, placement.kept
         require_affordable(
-            plan.in_channels * raw.pixels.shape[plan.axis + 1] * size[0] * size[1],
+            plan.in_channels * placement.depth * size[0] * size[1],
             f"{raw.paths[0]}: resampling from the spacing {raw.spacing} to {plan.spacing}",
             "is its spacing right?",
         )
+        frame = Frame(placement, plan.outside)
         resampler: RowResampler | None = None
         for band in self.on_slices(plan.preprocess(raw)):
             if size == own:
-                yield band
+                yield frame.around(band)
                 continue
             if band.row == 0:
-                resampler = RowResampler(size, (own[0], own[1]))
+                resampler = RowResampler(size, own)
             assert resampler is not None
             row = resampler.done
             values = resampler.push(band.values)
             if values.shape[-2]:
-                yield Band(band.first, row, values)
+                yield frame.around(Band(band.first, row, values))
+        yield from frame.rest()

@@ -14,9 +14,10 @@ from swin_umamba.data import Plan
 from swin_umamba.data.io.raw import RawImage
 from swin_umamba.errors import UserError
 from swin_umamba.inference.arrays import predict, predict_labels, predict_stack
+from swin_umamba.inference.bands import Band
 from swin_umamba.inference.defaults import default_plan
 from swin_umamba.inference.images import ImageLike, Spacing, as_raw, without_slice_axis
-from swin_umamba.inference.member import Band, Member
+from swin_umamba.inference.member import Member
 from swin_umamba.inference.network import Network, TorchNetwork
 from swin_umamba.inference.postprocessing import keep_largest
 from swin_umamba.inference.scratch import scratch
@@ -153,7 +154,7 @@ class Predictor:
     def probabilities(self, image: ImageLike, spacing: Spacing = None) -> Floats:
         """What a call decides the mask from: (K, H, W) or (K, Z, H, W), all of it in memory."""
         raw = self._raw(image, spacing)
-        found = np.zeros((self.plan.num_classes, *raw.pixels.shape[1:]), np.float32)
+        found = np.zeros((self.plan.num_outputs, *raw.pixels.shape[1:]), np.float32)
         self._add_up(raw, found)
         return without_slice_axis(found, image, self.plan)
 
@@ -183,7 +184,7 @@ class Predictor:
             member = self.members[0]
             self._decide(member.on_image(raw), np.moveaxis(labels, member.plan.axis, 0))
         elif kept is None:
-            with scratch(folder, (self.plan.num_classes, *labels.shape)) as summed:
+            with scratch(folder, (self.plan.num_outputs, *labels.shape)) as summed:
                 return self.segment(raw, summed)
         else:
             self._add_up(raw, kept)
@@ -209,8 +210,7 @@ class Predictor:
             band.of(labels)[...] = self._decided(np.moveaxis(band.values, 1, 0))
 
     def _decided(self, probabilities: Floats) -> npt.NDArray[np.int64]:
-        labels: npt.NDArray[np.int64] = probabilities.argmax(0)
-        return labels
+        return self.plan.decide(probabilities)
 
     def _zeros(self, shape: tuple[int, ...]) -> Classes:
         return np.zeros(shape, np.min_scalar_type(self.plan.num_classes - 1))

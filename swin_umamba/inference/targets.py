@@ -98,7 +98,7 @@ def segment_case(predictor: Predictor, paths: Sequence[Path], target: Targets) -
         labels = predictor.segment(raw, folder=folder)
     else:
         # The array outlives the file's name and handle.
-        with scratch(folder, (predictor.plan.num_classes, *raw.pixels.shape[1:])) as kept:
+        with scratch(folder, (predictor.plan.num_outputs, *raw.pixels.shape[1:])) as kept:
             labels = predictor.segment(raw, kept)
     objects = None
     if target.instances is not None:

@@ -7,18 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from swin_umamba.common.environment import describe_json
-from swin_umamba.data import (
-    CachedCases,
-    Plan,
-    Split,
-    make_plan,
-    make_splits,
-    open_dataset,
-    pick_split,
-    preprocess,
-    read_splits,
-)
+from swin_umamba.data import CachedCases, Plan, Split, open_dataset, pick_split, read_splits
 from swin_umamba.data.datasets.splits import splits_json
+from swin_umamba.data.prepare.folds import labelled
+from swin_umamba.data.prepare.prepared import OnProgress, cached_cases, prepare_dataset
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS
@@ -39,6 +31,7 @@ class Prepared:
     split: Split
     train_cases: CachedCases
     val_cases: CachedCases
+    warnings: tuple[str, ...] = ()  # what may be amiss with the dataset
 
 
 def prepare(
@@ -50,27 +43,59 @@ def prepare(
     patch_size: tuple[int, int] | None = None,
     axis: int | None = None,
     threads: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Prepared:
-    """Read a dataset, plan, split and preprocess it.
+    """Read a dataset, plan, split and preprocess it, or find that done: see `prepare_dataset`.
 
     config: its fold, model and numbers are kept; dataset, channels, classes and patch_size are
     filled in from the dataset (patch_size: by the plan unless given). run: a run to go on with,
-    whose plan and split are kept. splits_file: in nnU-Net's form; five folds by a fixed seed
-    otherwise. axis: of volumes, see `make_plan`. Raises UserError for what is missing, damaged or
-    does not fit. Of several processes the first preprocesses, and the others find it done.
+    whose plan and split are kept. splits_file: in nnU-Net's form; what `swin-umamba prepare` was
+    told last otherwise, or five folds by a fixed seed. axis: of volumes, see `make_plan`. Raises
+    UserError for what is missing, damaged or does not fit. Of several processes the first prepares,
+    and the others wait for it, however long it takes.
     """
-    dataset = open_dataset(dataset_folder)
-    labelled = [case.name for case in dataset.cases if case.mask is not None]
     if run is not None:
-        plan = Plan.load(run / PLAN)
-        if plan.dataset != dataset.name:
-            raise UserError(f"{run} was trained on {plan.dataset}, not on {dataset.name}")
-        split = pick_split(read_splits(run / SPLITS), 0, labelled)
-    else:
-        splits = read_splits(splits_file) if splits_file else make_splits(labelled)
-        split = pick_split(splits, config.fold, labelled)
-        plan = make_plan(dataset, patch_size=patch_size, axis=axis)
+        return _as_in_run(dataset_folder, config, run, threads, on_progress)
+    given = {
+        "splits": None if splits_file is None else str(splits_file.absolute()),
+        "patch_size": patch_size,
+        "axis": axis,
+    }
+    found = prepare_dataset(
+        dataset_folder,
+        changes={name: value for name, value in given.items() if value is not None},
+        fold=config.fold,
+        threads=threads,
+        on_progress=on_progress,
+    )
+    return _prepared(dataset_folder, config, found.plan, found.split, found.cases, found.warnings)
+
+
+def _as_in_run(
+    dataset_folder: Path,
+    config: TrainConfig,
+    run: Path,
+    threads: int,
+    on_progress: OnProgress | None,
+) -> Prepared:
+    dataset = open_dataset(dataset_folder)
+    plan = Plan.load(run / PLAN)
+    if plan.dataset != dataset.name:
+        raise UserError(f"{run} was trained on {plan.dataset}, not on {dataset.name}")
+    split = pick_split(read_splits(run / SPLITS), 0, labelled(dataset))
+    names = list(dict.fromkeys((*split.train, *split.val)))
+    cases = cached_cases(dataset, plan, names, threads=threads, on_progress=on_progress)
+    return _prepared(dataset_folder, config, plan, split, cases)
+
+
+def _prepared(
+    dataset_folder: Path,
+    config: TrainConfig,
+    plan: Plan,
+    split: Split,
+    cases: CachedCases,
+    warnings: tuple[str, ...] = (),
+) -> Prepared:
     config = dataclasses.replace(
         config,
         dataset=str(dataset_folder),
@@ -78,16 +103,14 @@ def prepare(
         num_classes=plan.num_classes,
         patch_size=plan.patch_size,
     )
-    names = list(dict.fromkeys((*split.train, *split.val)))
-    with World(config.device).main_first():
-        cases = preprocess(dataset, plan, names, threads=threads, on_progress=on_progress)
-    volumes = dict(zip(names, cases.volumes, strict=True))
+    volumes = {volume.name: volume for volume in cases.volumes}
     return Prepared(
         config,
         plan,
         split,
         CachedCases([volumes[name] for name in split.train]),
         CachedCases([volumes[name] for name in split.val]),
+        warnings,
     )
 
 

@@ -152,13 +152,6 @@ class World:
         everyone: list[Any] = gather_object(values)
         return everyone
 
-    def main_first(self) -> AbstractContextManager[Any]:
-        """Within it, the process that writes goes first and the others after it."""
-        first: AbstractContextManager[Any] = (
-            self._accelerator.main_process_first() if self.size > 1 else nullcontext()
-        )
-        return first
-
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:

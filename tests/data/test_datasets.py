@@ -331,8 +331,11 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
     "second channel": (_facts(channel_names={"0": "a", "1": "b"}), r"case_\d_0000\.png: got 1 ch"),
     "no channels": (_facts(channel_names={}), r"dataset\.json: channel_names"),
     "channels from 1": (_facts(channel_names={"1": "a"}), r"dataset\.json: channel_names"),
-    "json truncated": (_cut("dataset.json"), r"dataset\.json is damaged or no JSON"),
-    "json a list": (lambda f: (f / "dataset.json").write_text("[]"), r"dataset\.json holds a list"),
+    "json truncated": (_cut("dataset.json"), r"dataset\.json cannot be read as a dataset"),
+    "json a list": (
+        lambda f: (f / "dataset.json").write_text("[]"),
+        r"dataset\.json cannot be read as a dataset: got a list",
+    ),
     "no labels": (_facts(labels={}), r"dataset\.json: labels"),
     "regions without an order": (
         _facts(labels={"background": 0, "whole": [1, 2]}),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swin_umamba.common.names import check_case_names
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.grouping import files_by_stem, group_images
 from swin_umamba.data.datasets.problems import Problems
@@ -38,6 +39,7 @@ def open_bare(folder: Path) -> Dataset:
         if mask not in used:
             problems.add(f"{mask} has no image in {folder / IMAGES}")
     problems.raise_any()
+    check_case_names((case.name for case in cases), folder / IMAGES)
     channels = read_raw(cases[0].images).pixels.shape[0]
     values = class_values([case.mask for case in cases if case.mask is not None], folder)
     first = cases[0].mask

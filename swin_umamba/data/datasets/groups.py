@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from swin_umamba.common.jsons import load_object
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.errors import UserError
 
@@ -24,11 +24,7 @@ def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
     header. Raises UserError, naming the file, if it cannot be read, or with every case that it
     lacks or gives two groups.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as groups: {error}") from error
-    pairs = _from_json(text, path) if path.suffix.lower() == ".json" else _from_csv(text, path)
+    pairs = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
     problems, wanted = Problems(path), set(names)
     groups: dict[str, str] = {}
     for name, group in pairs:
@@ -42,18 +38,18 @@ def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: groups[name] for name in names}
 
 
-def _from_json(text: str, path: Path) -> list[tuple[str, str]]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
-    scalar = (str, int)
-    if not isinstance(content, dict) or not all(isinstance(g, scalar) for g in content.values()):
+def _from_json(path: Path) -> list[tuple[str, str]]:
+    content = load_object(path, "groups")
+    if not all(isinstance(group, str | int) for group in content.values()):
         raise UserError(f'{path} is not {{"name": "group", ...}}')
     return [(name, str(group)) for name, group in content.items()]
 
 
-def _from_csv(text: str, path: Path) -> list[tuple[str, str]]:
+def _from_csv(path: Path) -> list[tuple[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as groups: {error}") from error
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     pairs = []
     for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from swin_umamba.common.jsons import load_object
+from swin_umamba.common.names import check_case_names
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.grouping import group_images, stem_of
 from swin_umamba.data.datasets.labels import read_label_facts
@@ -20,7 +21,7 @@ IMAGES, LABELS, INSTANCES = "imagesTr", "labelsTr", "instancesTr"
 def open_nnunet(folder: Path) -> Dataset:
     """A dataset by its dataset.json; see `open_dataset`."""
     path = folder / DATASET
-    facts = _read_json(path)
+    facts = load_object(path, "a dataset")
     channel_names = _channel_names(facts, path)
     labels = read_label_facts(facts, path)
     ending = facts.get("file_ending")
@@ -29,6 +30,7 @@ def open_nnunet(folder: Path) -> Dataset:
     listed = facts.get("dataset")
     channels = len(channel_names)
     cases = _found(folder, ending, channels) if listed is None else _listed(folder, listed, path)
+    check_case_names((case.name for case in cases), path)
     problems = Problems(folder)
     for case in cases:
         if len(case.images) not in (1, channels) or len(case.images) != len(cases[0].images):
@@ -102,16 +104,6 @@ def _listed(folder: Path, listed: Any, path: Path) -> list[CaseFiles]:
                 problems.add(f"no file at {file}, which {path} names")
     problems.raise_any()
     return cases
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} holds a {type(facts).__name__}, expected a JSON object")
-    return facts
 
 
 def _channel_names(facts: dict[str, Any], path: Path) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from swin_umamba.errors import UserError
+from swin_umamba.errors import CombinedUserError, UserError
 
 
 class Problems:
@@ -26,6 +26,8 @@ class Problems:
         """Keep a UserError raised within, in place of raising it."""
         try:
             yield
+        except CombinedUserError as error:
+            self.messages += error.messages
         except UserError as error:
             self.add(str(error))
 
@@ -33,5 +35,5 @@ class Problems:
         if len(self.messages) == 1:
             raise UserError(self.messages[0])
         if self.messages:
-            lines = "".join(f"\n- {message}" for message in self.messages)
-            raise UserError(f"{len(self.messages)} problems in {self.where}:{lines}")
+            head = f"{len(self.messages)} problems in {self.where}:"
+            raise CombinedUserError(head, self.messages)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from swin_umamba.common.files import write_text
+from swin_umamba.common.jsons import load_json
 from swin_umamba.errors import UserError
 
 FOLDS = 5
@@ -122,10 +123,7 @@ def read_splits(path: str | Path) -> tuple[Split, ...]:
 
     Raises UserError, naming the file, if it is missing, damaged, or a case is in both parts.
     """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as splits: {error}") from error
+    entries = load_json(path, "splits")
     splits = []
     try:
         for entry in entries:

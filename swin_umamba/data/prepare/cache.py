@@ -41,6 +41,8 @@ class VolumeOnDisk:
     image: (Z, C, H, W) float32; mask: (Z, H, W) int16; positions as in `data.volumes`.
     """
 
+    PARTS = ("image", "mask", "positions")
+
     def __init__(self, name: str, stem: Path) -> None:
         self.name = name
         self.stem = stem

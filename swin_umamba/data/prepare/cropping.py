@@ -20,7 +20,8 @@ def nonzero_box(pixels: npt.NDArray[Any]) -> Box:
         some |= channel != 0
     if not some.any():
         return box_of_all(some.shape)
-    z, y, x = (_extent(some.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1)))
+    places = some.nonzero()
+    z, y, x = (slice(int(axis.min()), int(axis.max()) + 1) for axis in places)
     return z, y, x
 
 
@@ -33,11 +34,6 @@ def nonzero_mask(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
     mask: npt.NDArray[np.bool_] = binary_fill_holes((pixels != 0).any(axis=0))
     return mask
-
-
-def _extent(some: npt.NDArray[np.bool_]) -> slice:
-    places = np.flatnonzero(some)
-    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def box_of_all(shape: tuple[int, ...]) -> Box:

@@ -71,12 +71,12 @@ def _missing_in_folds(
     found = []
     if untrained:
         found.append(
-            f"{said} has no pixel in the training cases of fold {_listed(untrained)}: it cannot be"
+            f"{said} has no pixel in the training cases of {_listed(untrained)}: it cannot be"
             " learned there"
         )
     if unscored:
         found.append(
-            f"{said} has no pixel in the validation cases of fold {_listed(unscored)}: it is not"
+            f"{said} has no pixel in the validation cases of {_listed(unscored)}: it is not"
             " scored there"
         )
     return found
@@ -84,11 +84,13 @@ def _missing_in_folds(
 
 def _pixels(counts: Counts, names: Sequence[str]) -> npt.NDArray[np.int64]:
     width = len(next(iter(counts.values())))
-    return np.array([counts[name] for name in names], np.int64).reshape(-1, width).sum(0)
+    rows = np.array([counts[name] for name in names], np.int64).reshape(-1, width)
+    total: npt.NDArray[np.int64] = rows.sum(0)
+    return total
 
 
 def _listed(folds: Sequence[int | str]) -> str:
-    return ", ".join(map(str, folds))
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
 
 
 def _some(names: Sequence[str], shown: int = 5) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swin_umamba.common.locks import locked
 from swin_umamba.data.datasets.dataset import Dataset
@@ -20,11 +21,13 @@ from swin_umamba.data.prepare.case_facts import CaseFacts, read_facts
 from swin_umamba.data.prepare.digests import FileDigests
 from swin_umamba.data.prepare.fingerprint import fingerprint_of
 from swin_umamba.data.prepare.folds import folds_of, labelled, leak_warnings, trained_on
+from swin_umamba.data.prepare.kept import remove
 from swin_umamba.data.prepare.learnable import learnable
 from swin_umamba.data.prepare.plan import Plan, make_plan
 from swin_umamba.data.prepare.state import (
     Choices,
     State,
+    changed_choices,
     load_state,
     signature_of,
     state_path,
@@ -60,6 +63,7 @@ def prepare_dataset(
     path: str | Path,
     choices: Choices | None = None,
     *,
+    changes: Mapping[str, Any] | None = None,
     fold: int | str = ALL,
     keep: bool = False,
     threads: int = 1,
@@ -67,9 +71,9 @@ def prepare_dataset(
 ) -> PreparedDataset:
     """Check, split, plan and preprocess a dataset, or find all of that done.
 
-    choices: by default those of the last `prepare` of this dataset; keep: whether later calls
-    without any find these. fold: the one to preprocess, 0, 1, ...; "all" takes every labelled case
-    and looks at every fold.
+    choices: by default those of the last `prepare` of this dataset; changes: fields of them to
+    set; keep: whether later calls without choices find these. fold: the one to preprocess, 0, 1,
+    ...; "all" takes every labelled case and looks at every fold.
 
     Any number of processes may call this at once, on one machine or on several that share the
     cache: one does the work, the others wait for it and read what it left.
@@ -84,12 +88,15 @@ def prepare_dataset(
         state = load_state(where)
         if choices is None:
             choices = Choices() if state is None else state.choices
+        choices = changed_choices(choices, changes or {})
         work = _Work(dataset, choices, state, threads, on_progress)
         splits = folds_of(dataset, choices)
         names = labelled(dataset)
         split = pick_split(splits, fold, names)
         counts = work.counts()
-        looked_at = {fold: split} if fold != ALL else dict(enumerate(splits))
+        looked_at: dict[int | str, Split] = (
+            {fold: split} if fold != ALL else dict(enumerate(splits))
+        )
         warnings = _require_learnable(dataset, counts, looked_at)
         plan = work.plan(splits)
         warnings += leak_warnings(dataset, tuple(looked_at.values()), choices, work.digests)
@@ -114,7 +121,7 @@ def cached_cases(
     names: Sequence[str],
     *,
     threads: int = 1,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> CachedCases:
     """Cases preprocessed by a plan that is given, by one process at a time; see `preprocess`."""
     folder = preprocessed_folder(dataset.name)
@@ -128,8 +135,18 @@ def cached_cases(
             folder,
             digests=digests,
             threads=threads,
-            on_progress=on_progress,
+            on_progress=_of(PREPROCESSING, on_progress),
         )
+
+
+def remove_prepared(path: str | Path) -> None:
+    """Remove what is kept of a dataset, and the choices of its last `prepare`."""
+    folder = preprocessed_folder(Path(path).resolve().name)
+    if folder.is_dir():
+        with preparing(folder):
+            for file in folder.iterdir():
+                if file.name != LOCK:
+                    remove(file)
 
 
 @contextmanager

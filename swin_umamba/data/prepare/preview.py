@@ -19,14 +19,19 @@ CAPTION, GAP = 16, 8  # pixels
 GROUND, INK = "#ffffff", "#202020"
 
 
-def save_preview(path: Path, volumes: Sequence[VolumeOnDisk], cases: int = CASES) -> None:
+def save_preview(
+    path: Path,
+    volumes: Sequence[VolumeOnDisk],
+    spacing: tuple[float, float] = (1.0, 1.0),
+    cases: int = CASES,
+) -> None:
     """Draw some cases, evenly over all, as they are after normalisation, crop and resampling.
 
     Each is shown alone and with its labels, of volumes the slice with most of them; grey is where
-    pixels are ignored. Raises UserError if the file cannot be written.
+    pixels are ignored. spacing: of the plan. Raises UserError if the file cannot be written.
     """
     places = np.unique(np.linspace(0, len(volumes) - 1, min(cases, len(volumes))).astype(int))
-    tiles = [_tile(volumes[place]) for place in places]
+    tiles = [_tile(volumes[place], spacing) for place in places]
     rows = [tiles[at : at + COLUMNS] for at in range(0, len(tiles), COLUMNS)]
     width = max(sum(tile.width + GAP for tile in row) for row in rows) + GAP
     height = sum(max(tile.height for tile in row) + GAP for row in rows) + GAP
@@ -41,11 +46,11 @@ def save_preview(path: Path, volumes: Sequence[VolumeOnDisk], cases: int = CASES
     write_bytes(path, png(sheet))
 
 
-def _tile(volume: VolumeOnDisk) -> Image.Image:
+def _tile(volume: VolumeOnDisk, spacing: tuple[float, float]) -> Image.Image:
     """The image, and beside it the image with its labels, under the case's name."""
     found = [int((volume.mask(i) > 0).sum()) for i in range(volume.slices)]
     at = int(np.argmax(found))
-    canvas = Canvas(volume.image(at), side=SIDE)
+    canvas = Canvas(volume.image(at), spacing, SIDE)
     layer = canvas.classes(np.asarray(volume.mask(at), np.int64))
     width, height = canvas.size
     tile = Image.new("RGB", (2 * width, CAPTION + height), GROUND)

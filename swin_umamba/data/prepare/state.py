@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -44,6 +44,21 @@ class Choices(Record):
             raise ValueError("folds: the file of splits decides how many there are")
         if self.groups is not None and self.group_by is not None:
             raise ValueError("group_by: got a rule besides a file of groups, expected one of them")
+
+
+def changed_choices(choices: Choices, changes: Mapping[str, Any]) -> Choices:
+    """The choices with some set, in place of those that they exclude.
+
+    Raises UserError, naming the field, for values that do not fit.
+    """
+    values = dict(changes)
+    for name, excluded in (("splits", "folds"), ("groups", "group_by"), ("group_by", "groups")):
+        if values.get(name) is not None:
+            values.setdefault(excluded, getattr(Choices(), excluded))
+    try:
+        return choices.changed(values)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 Digests = dict[str, Annotated[tuple[Annotated[tuple[int, int, int], Listed], str], Listed]]
