@@ -96,6 +96,8 @@ def _prepared(
     cases: CachedCases,
     warnings: tuple[str, ...] = (),
 ) -> Prepared:
+    if plan.regions is not None:
+        raise UserError(f"{dataset_folder} has region-based labels, which are not trained yet")
     config = dataclasses.replace(
         config,
         dataset=str(dataset_folder),
