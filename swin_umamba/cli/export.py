@@ -81,17 +81,17 @@ def _write(
 ) -> float:
     from swin_umamba.export.source import load_source
 
-    model, plan = load_source(source, last=last)
+    model, use = load_source(source, last=last)
     try:
         if kind is Format.onnx:
             from swin_umamba.export.onnx_file import export_onnx
 
-            return export_onnx(model, output, plan=plan)
+            return export_onnx(model, output, **use)
         from swin_umamba.export.torch_file import export_aot, export_pt2
 
         if kind is Format.aoti:
-            return export_aot(model, output, plan=plan, backend=backend or "auto", device=device)
-        return export_pt2(model, output, plan=plan, backend=backend or "export", device=device)
+            return export_aot(model, output, backend=backend or "auto", device=device, **use)
+        return export_pt2(model, output, backend=backend or "export", device=device, **use)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _PACKAGES:
             raise

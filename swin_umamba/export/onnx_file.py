@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,19 +29,24 @@ _SIZES = ("batch", None, "height", "width")
 
 
 def export_onnx(
-    model: SegmentationModel, path: str | os.PathLike[str], *, plan: Plan | None = None
+    model: SegmentationModel,
+    path: str | os.PathLike[str],
+    *,
+    plan: Plan | None = None,
+    **use: Any,
 ) -> float:
     """Write the model as ONNX, opset 20; each of its scans is one Scan, whatever the image's size.
 
     Input `image` (batch, in_channels, height, width), output `logits` (batch, out_channels, height,
     width), both float32, with three free sizes from 1 upwards. The model is written as in
     evaluation, without deep supervision. The file holds `Facts` as JSON under the key "swin_umamba"
-    of its metadata. Needs the packages of the extra `export`.
+    of its metadata; use: overlap and keep_largest, as there. Needs the packages of the extra
+    `export`.
 
     Returns what `check` finds between the file, run by onnxruntime, and the model; the file is
     written whole, after that, or not at all.
     """
-    facts = Facts.of(model, plan)
+    facts = Facts.of(model, plan, **use)
     program = trace(model)
     with _quiet():
         exported = torch.onnx.export(

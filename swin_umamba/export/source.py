@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
-from swin_umamba.models import SegmentationModel, create_model
-from swin_umamba.weights import load_weights, read_config
+from swin_umamba.inference.network import require_finite
+from swin_umamba.inference.sources import classes_to_clean, load_model
+from swin_umamba.models import SegmentationModel
+from swin_umamba.runs.run import Run
 
-BEST, LAST, PLAN = "best.safetensors", "model.safetensors", "plan.json"
 
-
-def load_source(source: Path, *, last: bool = False) -> tuple[SegmentationModel, Plan | None]:
-    """The model and, of a run that has one, its plan.
+def load_source(source: Path, *, last: bool = False) -> tuple[SegmentationModel, dict[str, Any]]:
+    """The model, and of a run how it is used: plan, overlap and keep_largest as in `Facts`.
 
     source: a run's folder, of which the best weights are taken if there are such and `last` does
-    not ask for the last ones; or a file of `save_weights`. Raises UserError if it is neither.
+    not ask for the last ones; or a file of `save_weights`. Raises UserError if it is neither, or
+    if a weight is not finite.
     """
-    plan = None
+    use: dict[str, Any] = {}
     weights = source
     if source.is_dir():
-        best = source / BEST
-        weights = best if best.is_file() and not last else source / LAST
-        if (source / PLAN).is_file():
-            plan = Plan.load(source / PLAN)
+        run = Run.open(source)
+        weights = run.weights("last" if last else "best")
+        use = {
+            "plan": run.plan,
+            "overlap": run.config.overlap,
+            "keep_largest": classes_to_clean(run),
+        }
     try:
-        model = create_model(**read_config(weights))
-        load_weights(model, weights)
+        model = load_model(weights)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot export {source}: {error}") from error
-    return model, plan
+    require_finite(model, str(weights))
+    return model, use

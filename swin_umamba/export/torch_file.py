@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ def export_pt2(
     plan: Plan | None = None,
     backend: str = GRAPH_BACKEND,
     device: torch.device | str = "cpu",
+    **use: Any,
 ) -> float:
     """Write the model's graph as torch.export keeps it: images to the finest logits, float32.
 
@@ -31,11 +33,12 @@ def export_pt2(
     device that does not fit.
 
     Returns what `check` finds between the graph and the model; the file is written whole, after
-    that, or not at all. Its facts are an extra file named "swin_umamba".
+    that, or not at all. Its facts are an extra file named "swin_umamba"; use: overlap and
+    keep_largest, as in them.
     """
     if backend == GRAPH_BACKEND and torch.device(device).type != "cpu":
         raise ValueError(f"device: got {device}, expected the CPU with backend {backend!r}")
-    facts = Facts.of(model, plan, min_side=min_side(model))
+    facts = Facts.of(model, plan, min_side=min_side(model), **use)
     program = trace(model, backend=backend, device=device)
     error = check(program.module(), model, device=device)
     with replacing(Path(path)) as partial, partial.open("wb") as file:
@@ -50,6 +53,7 @@ def export_aot(
     plan: Plan | None = None,
     backend: str = "auto",
     device: torch.device | str = "cpu",
+    **use: Any,
 ) -> float:
     """Compile the model ahead of time with AOTInductor, for `device` and machines like this one.
 
@@ -65,7 +69,7 @@ def export_aot(
 
     if backend == GRAPH_BACKEND:
         raise ValueError(f"backend: got {backend!r}, which AOTInductor does not compile")
-    facts = Facts.of(model, plan, min_side=min_side(model))
+    facts = Facts.of(model, plan, min_side=min_side(model), **use)
     program = trace(model, backend=backend, device=device)
     with replacing(Path(path)) as partial:
         try:

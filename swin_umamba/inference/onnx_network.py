@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,10 @@ _DAMAGED = (
     states.InvalidProtobuf,
     states.NotImplemented,
 )
+_FATAL = 4  # of onnxruntime's levels of logging
+_FLOAT = "tensor(float)"
+RUN_SECONDS = 600
+"""After which a batch of windows is given up."""
 _FAILED = (*_DAMAGED, states.RuntimeException)
 
 
@@ -58,6 +63,13 @@ class OnnxNetwork:
             self.facts = Facts.from_json(facts)
         except ValueError as error:
             raise UserError(f"{path} has damaged metadata: {error}") from error
+        inputs = [(found.name, found.type) for found in self.session.get_inputs()]
+        outputs = [(found.name, found.type) for found in self.session.get_outputs()]
+        if (inputs, outputs) != ([(INPUT, _FLOAT)], [(OUTPUT, _FLOAT)]):
+            raise UserError(
+                f"{path} is a graph from {inputs} to {outputs}, expected one from {INPUT} to"
+                f" {OUTPUT}, both {_FLOAT}"
+            )
         self.name = str(path)
         self.device = torch.device("cpu")
         self.in_channels, self.out_channels = self.facts.in_channels, self.facts.out_channels
@@ -69,9 +81,20 @@ class OnnxNetwork:
                 f" (B, {self.facts.in_channels}, H, W), none of them 0"
             )
         array = images.detach().float().cpu().contiguous().numpy()
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _FATAL  # what fails is raised
+        # A graph may loop without end.
+        timer = threading.Timer(RUN_SECONDS, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
         try:
-            (logits,) = self.session.run([OUTPUT], {INPUT: array})
+            (logits,) = self.session.run([OUTPUT], {INPUT: array}, options)
         except _FAILED as error:
             reason = str(error).splitlines()[0]
-            raise UserError(f"{self.name} cannot be run on {images.shape}: {reason}") from error
+            if options.terminate:
+                reason = f"it took more than {RUN_SECONDS} seconds"
+            size = "x".join(map(str, images.shape))
+            raise UserError(f"{self.name} cannot be run on windows of {size}: {reason}") from error
+        finally:
+            timer.cancel()
         return torch.from_numpy(logits)
