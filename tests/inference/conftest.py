@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,24 @@ from PIL import Image
 from predict_helpers import invoke
 
 MODEL = '{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}'
+
+
+@pytest.fixture(scope="package")
+def exported(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as an ONNX file."""
+    pytest.importorskip("onnxruntime")
+    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    logged: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = logged.append  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        result = invoke("export", trained[1], path)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert result.exit_code == 0, result.output
+    assert not logged  # the exporter's warnings of its own insides
+    return path
 
 
 @pytest.fixture(scope="package")
