@@ -15,10 +15,13 @@ from swin_umamba_ops.fused import (
     layer_norm,
     norm_act_conv3x3,
 )
+from swin_umamba_ops.mamba_ssm import (
+    mamba_inner_fn,
+    mamba_inner_fn_no_out_proj,
+    selective_scan_fn,
+)
 from swin_umamba_ops.scan_order import cross_merge, cross_scan
-
-selective_scan_fn = selective_scan
-"""`selective_scan` under the name that mamba-ssm gives it."""
+from swin_umamba_ops.state_update import selective_state_update
 
 __all__ = [
     "__version__",
@@ -29,8 +32,11 @@ __all__ = [
     "depthwise_conv_silu",
     "instance_norm_act",
     "layer_norm",
+    "mamba_inner_fn",
+    "mamba_inner_fn_no_out_proj",
     "norm_act_conv3x3",
     "selective_scan",
     "selective_scan_fn",
+    "selective_state_update",
     "ss2d",
 ]

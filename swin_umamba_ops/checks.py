@@ -6,6 +6,8 @@ torch.compile.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -101,22 +103,31 @@ def check_ss2d(
     _has_shape("Ds", Ds, (4 * D,), "(4 * D,)")
 
 
-def _check_map(name: str, t: Tensor, batch: int, D: int, N: int, L: int) -> None:
-    """B or C of selective_scan: (B, N, L) or (B, G, N, L) with G dividing D."""
+def _check_map(
+    name: str, t: Tensor, batch: int, D: int, N: int, L: int, is_complex: bool
+) -> int | None:
+    """B or C of selective_scan: (B, N, L), (B, G, N, L) with G dividing D, or, constant, (D, N).
+    With complex A the first two have a real and an imaginary part after the other in L. The number
+    of groups; None if constant."""
     if t.dim() == 2:
-        raise ValueError(
-            f"{name} has shape {_shape(t)}: a constant {name} of shape (D, N) is not supported; "
-            f"{name}[None, :, :, None].expand(batch, D, N, L) says the same"
-        )
+        _has_shape(name, t, (D, N), "(D, N)")
+        return None
+    if t.is_complex():
+        raise TypeError(f"{name} has dtype {t.dtype}, expected a real one: with complex A as 2L")
+    steps, letters = (2 * L, "2L") if is_complex else (L, "L")
     if t.dim() == 3:
-        _has_shape(name, t, (batch, N, L), "(B, N, L)")
-        return
+        _has_shape(name, t, (batch, N, steps), f"(B, N, {letters})")
+        return 1
     if t.dim() != 4:
-        raise ValueError(f"{name} has shape {_shape(t)}, expected (B, N, L) or (B, G, N, L)")
+        raise ValueError(
+            f"{name} has shape {_shape(t)}, expected (B, N, {letters}), (B, G, N, {letters}) or "
+            "(D, N)"
+        )
     G = t.shape[1]
     if G == 0 or D % G:
         raise ValueError(f"{name} has shape {_shape(t)}: G = {G} groups do not divide D = {D}")
-    _has_shape(name, t, (batch, G, N, L), "(B, G, N, L)")
+    _has_shape(name, t, (batch, G, N, steps), f"(B, G, N, {letters})")
+    return G
 
 
 def check_selective_scan(
@@ -128,6 +139,7 @@ def check_selective_scan(
     D: Tensor | None,
     z: Tensor | None,
     delta_bias: Tensor | None,
+    initial_state: Tensor | None = None,
 ) -> None:
     """TypeError or ValueError naming the first argument that does not fit."""
     _is_tensor("u", u)
@@ -137,8 +149,12 @@ def check_selective_scan(
     batch, channels, length = u.shape
     if channels == 0 or length == 0:
         raise ValueError(f"u has shape {_shape(u)}: D and L must not be 0")
-    rest = {"delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias}
-    optional = ("D", "z", "delta_bias")
+    rest = {
+        "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "delta_bias": delta_bias,
+        "initial_state": initial_state,
+    }  # fmt: skip
+    optional = ("D", "z", "delta_bias", "initial_state")
+    is_complex = isinstance(A, Tensor) and A.is_complex()
     for name, t in rest.items():
         if t is None and name in optional:
             continue
@@ -146,9 +162,13 @@ def check_selective_scan(
         assert t is not None
         _same_device(name, t, "u", u.device)
         if t.is_complex():
-            raise TypeError(f"{name} has dtype {t.dtype}: complex states are not supported")
-        _is_float(name, t)
-        if t.dtype == torch.float64 and u.dtype != torch.float64:
+            if name not in ("A", "B", "C", "initial_state"):
+                raise TypeError(f"{name} has dtype {t.dtype}, expected {_DTYPE_NAMES}")
+            if not is_complex:
+                raise TypeError(f"{name} has dtype {t.dtype}, but A is real: {A.dtype}")
+        else:
+            _is_float(name, t)
+        if t.dtype in (torch.float64, torch.complex128) and u.dtype != torch.float64:
             raise TypeError(f"{name} has dtype {t.dtype}, but u has {u.dtype}: make u float64 too")
 
     _has_shape("delta", delta, (batch, channels, length), "(B, D, L)")
@@ -158,11 +178,9 @@ def check_selective_scan(
     if N == 0:
         raise ValueError(f"A has shape {_shape(A)}: N must not be 0")
     _has_shape("A", A, (channels, N), "(D, N)")
-    _check_map("B", B, batch, channels, N, length)
-    _check_map("C", C, batch, channels, N, length)
-    groups_B = B.shape[1] if B.dim() == 4 else 1
-    groups_C = C.shape[1] if C.dim() == 4 else 1
-    if groups_B != groups_C:
+    groups_B = _check_map("B", B, batch, channels, N, length, is_complex)
+    groups_C = _check_map("C", C, batch, channels, N, length, is_complex)
+    if groups_B is not None and groups_C is not None and groups_B != groups_C:
         raise ValueError(f"C has {groups_C} groups, expected {groups_B} like B")
     if D is not None:
         _has_shape("D", D, (channels,), "(D,)")
@@ -170,3 +188,14 @@ def check_selective_scan(
         _has_shape("z", z, (batch, channels, length), "(B, D, L)")
     if delta_bias is not None:
         _has_shape("delta_bias", delta_bias, (channels,), "(D,)")
+    if initial_state is not None:
+        _has_shape("initial_state", initial_state, (batch, channels, N), "(B, D, N)")
+
+
+def check_seqlens(cu_seqlens: list[int], length: int) -> None:
+    """ValueError unless these are the ends of sequences that follow each other, from 0 to L."""
+    increasing = all(a < b for a, b in pairwise(cu_seqlens))
+    if cu_seqlens[:1] != [0] or cu_seqlens[-1:] != [length] or not increasing:
+        raise ValueError(
+            f"cu_seqlens is {cu_seqlens}, expected increasing numbers from 0 to L = {length}"
+        )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from itertools import pairwise
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch.nn import functional as F
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.autocast import autocast_dtype, autocast_off
-from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d
+from swin_umamba_ops.backends import Backend, plain
+from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_seqlens, check_ss2d
 from swin_umamba_ops.numerics import state_dtype
 from swin_umamba_ops.ops import selective_scan as scan_ops
 from swin_umamba_ops.ops import ss2d as ss2d_ops
@@ -96,7 +97,9 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: Literal[False] = False,
     *,
-    backend: str = "auto",
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: str | None = "auto",
 ) -> Tensor: ...
 
 
@@ -113,7 +116,9 @@ def selective_scan(
     delta_softplus: bool = False,
     *,
     return_last_state: Literal[True],
-    backend: str = "auto",
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: str | None = "auto",
 ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -130,7 +135,9 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
     *,
-    backend: str = "auto",
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: str | None = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
@@ -146,41 +153,111 @@ def selective_scan(
     delta_softplus: bool = False,
     return_last_state: bool = False,
     *,
-    backend: str = "auto",
+    initial_state: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    backend: str | None = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
     """The one-dimensional selective scan, with mamba-ssm's arguments and meaning.
 
-    u, delta: (B, D, L); A: (D, N), real; B, C: (B, N, L) or (B, G, N, L), channel d in group
-    d // (D // G); D, delta_bias: (D,); z: (B, D, L), gates the output with SiLU.
+    u, delta: (B, D, L); A: (D, N); B, C: (B, N, L) or (B, G, N, L), channel d in group
+    d // (D // G), or, the same at every step, (D, N); D, delta_bias: (D,); z: (B, D, L), gates the
+    output with SiLU. initial_state: (B, D, N), zero without; it takes memory for a state at every
+    step. cu_seqlens: (sequences + 1,) integers from 0 to L, the ends of sequences that follow each
+    other in L and are scanned one by one, from initial_state or from zero; read by the host.
+    A may be complex, with N conjugate pairs of states: then B and C are real of 2L, real and
+    imaginary parts after each other, or, where constant, complex; plain PyTorch serves it, one
+    step at a time.
     u, delta, B and C are brought to the widest of their dtypes; A, D and delta_bias are used in
     float32 (float64 with float64 u). CUDA kernels are at their fastest with 9 to 16 states and L
-    a multiple of 4.
+    a multiple of 4. backend: as in `ss2d`; None is "auto".
 
-    Returns out (B, D, L) in u's dtype; with return_last_state also the last state (B, D, N),
-    float32 (float64 with float64 u), which is differentiable. Errors as in `ss2d`.
+    Returns out (B, D, L) in u's dtype; with return_last_state also the last state (B, D, N) of the
+    last sequence, float32 (float64 with float64 u), complex like A, which is differentiable.
+    Errors as in `ss2d`.
     """
-    check_selective_scan(u, delta, A, B, C, D, z, delta_bias)
+    check_selective_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    backend = backends.AUTO if backend is None else backend
+    options = (D, delta_bias, delta_softplus, initial_state, backend)
+    if cu_seqlens is None:
+        out, last = _scan(u, delta, A, B, C, z, *options)
+    else:
+        ends = [int(end) for end in cu_seqlens.tolist()]
+        check_seqlens(ends, u.shape[2])
+        parts = []
+        for a, b in pairwise(ends):
+            u_part, delta_part, z_part = _steps(a, b, u, delta, z)
+            B_part, C_part = _steps(a, b, B, C, A=A)
+            parts.append(_scan(u_part, delta_part, A, B_part, C_part, z_part, *options))
+        out, last = torch.cat([part for part, _ in parts], dim=2), parts[-1][1]
+    return (out, last) if return_last_state else out
+
+
+def _steps(first: int, end: int, *sequences: Any, A: Tensor | None = None) -> list[Any]:
+    """These steps of each; of what has no steps, all. With complex A a step takes two places."""
+    places = 2 if A is not None and A.is_complex() else 1
+    return [
+        t if t is None or t.dim() == 2 else t[..., places * first : places * end] for t in sequences
+    ]
+
+
+def _map(t: Tensor, like: Tensor, u: Tensor, A: Tensor, dtype: torch.dtype) -> Tensor:
+    """B or C as (B, G, N, L), complex with A; with a group for each channel where either of the two
+    is constant. like: the other one."""
+    if A.is_complex() and not t.is_complex() and t.dim() > 2:
+        parts = t.to(state_dtype(dtype)).unflatten(-1, (-1, 2))
+        t = torch.view_as_complex(parts.contiguous())
+    elif not A.is_complex():
+        t = t.to(dtype)
+    batch, channels, length = u.shape
+    if t.dim() == 2:
+        return t[None, :, :, None].expand(batch, channels, -1, length)
+    if t.dim() == 3:
+        t = t.unsqueeze(1)
+    return t if like.dim() != 2 else t.repeat_interleave(channels // t.shape[1], dim=1)
+
+
+def _scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    z: Tensor | None,
+    D: Tensor | None,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+    initial_state: Tensor | None,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    """out (B, D, L) in u's dtype and the last state of one sequence; arguments are checked."""
     dtype = u.dtype
     for t in (delta, B, C):
-        dtype = torch.promote_types(dtype, t.dtype)
-    served = resolved("selective_scan", backend, u.device, dtype, A.shape[1])
-    _refuse_grad(served, u, delta, A, B, C, D, z, delta_bias)
+        if not t.is_complex():
+            dtype = torch.promote_types(dtype, t.dtype)
+    op = "complex_scan" if A.is_complex() else "selective_scan"
+    served = resolved(op, backend, u.device, dtype, A.shape[1])
+    _refuse_grad(served, u, delta, A, B, C, D, z, delta_bias, initial_state)
     accumulate = state_dtype(dtype)
-    Bs = (B if B.dim() == 4 else B.unsqueeze(1)).to(dtype)
-    Cs = (C if C.dim() == 4 else C.unsqueeze(1)).to(dtype)
-    A = A.to(accumulate)
+    Bs, Cs = _map(B, C, u, A, dtype), _map(C, B, u, A, dtype)
+    A = A if A.is_complex() else A.to(accumulate)
     Ds = None if D is None else D.to(accumulate)
     bias = None if delta_bias is None else delta_bias.to(accumulate)
     inputs = (u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias)
+    out_dtype = u.dtype if z is None and initial_state is None else accumulate
 
-    if (formula := served.formulas.get("selective_scan")) is not None:
-        out, last = formula(*inputs, delta_softplus)
-    else:
-        out_dtype = accumulate if z is not None else u.dtype
-        out, last = scan_ops.selective_scan(
-            *inputs, delta_softplus, served, out_dtype, wants_grad(*inputs)
-        )
-    if z is not None:
-        out = out * F.silu(z.to(accumulate))
-    out = out.to(u.dtype)
-    return (out, last) if return_last_state else out
+    with autocast_off(u):
+        if A.is_complex():
+            out, last = served.formulas[op](*inputs, delta_softplus, initial_state)
+        elif (formula := served.formulas.get(op)) is not None:
+            out, last = formula(*inputs, delta_softplus)
+        else:
+            save = wants_grad(*inputs)
+            out, last = scan_ops.selective_scan(*inputs, delta_softplus, served, out_dtype, save)
+        if initial_state is not None and not A.is_complex():
+            more, left = plain.response_to_state(
+                initial_state, delta.to(accumulate), A, Cs.to(accumulate), bias, delta_softplus
+            )
+            out, last = out + more, last + left
+        if z is not None:
+            out = out * F.silu(z.to(accumulate))
+    return out.to(u.dtype), last

@@ -34,6 +34,11 @@ _TRITON_FUSED = {
 }
 FUSED = tuple(_TRITON_FUSED)
 _PLAIN_FUSED: Mapping[str, Callable[..., Any]] = {op: getattr(plain, op) for op in FUSED}
+# Served without kernels: complex states, and one step alone.
+_PLAIN_SCANS: Mapping[str, Callable[..., Any]] = {
+    "complex_scan": reference.selective_scan,
+    "selective_state_update": plain.selective_state_update,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +68,7 @@ BACKENDS = {
         Backend("cuda", frozenset({"cuda"}), dict.fromkeys(SCANS, "cuda")),
         Backend("triton", frozenset({"cuda"}), dict.fromkeys(SCANS, "triton") | _TRITON_FUSED),
         Backend("cpu", frozenset({"cpu"}), dict.fromkeys(SCANS, "cpu")),
-        Backend("pytorch", None, dict.fromkeys(SCANS, "pytorch"), _PLAIN_FUSED),
+        Backend("pytorch", None, dict.fromkeys(SCANS, "pytorch"), {**_PLAIN_FUSED, **_PLAIN_SCANS}),
         Backend(
             EXPORT,
             _NEVER_AUTO,
@@ -80,6 +85,7 @@ BACKENDS = {
                 "ss2d": reference.ss2d,
                 "selective_scan": reference.selective_scan,
                 **_PLAIN_FUSED,
+                **_PLAIN_SCANS,
             },
         ),
     )

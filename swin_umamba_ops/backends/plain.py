@@ -1,6 +1,7 @@
-"""The fused ops as plain torch operations: any device, any floating dtype, any order of derivative.
+"""What is plain torch operations for every backend or for want of kernels: any device, any floating
+dtype, any order of derivative.
 
-Their arguments are those of the kernels in protocols.py, but for images, which are (B, C, H, W).
+The fused ops' arguments are those of the kernels in protocols.py, but for images: (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swin_umamba_ops.numerics import NORMALISED_RESIDUAL, state_dtype
+from swin_umamba_ops.numerics import NORMALISED_RESIDUAL, softplus, state_dtype
 
 
 def layer_norm(
@@ -74,3 +75,48 @@ def conv3x3(x: Tensor, weight: Tensor) -> Tensor:
 def norm_act_conv3x3(x: Tensor, weight: Tensor, eps: float, slope: float) -> Tensor:
     """conv3x3(leaky_relu(InstanceNorm(x), slope), weight)."""
     return conv3x3(instance_norm_act(x, None, None, None, 0, eps, slope), weight)
+
+
+def response_to_state(
+    state: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Cs: Tensor,
+    delta_bias: Tensor | None,
+    delta_softplus: bool,
+) -> tuple[Tensor, Tensor]:
+    """What a state (B, D, N) before the first step adds to the output (B, D, L) of a scan and to
+    its last state: h_l = exp(A (dt_0 + ... + dt_l)) h_{-1}. All of one dtype, Cs (B, G, N, L)."""
+    dt = delta if delta_bias is None else delta + delta_bias[:, None]
+    if delta_softplus:
+        dt = softplus(dt)
+    decay = torch.exp(A[:, :, None] * dt.cumsum(2)[:, :, None])  # (B, D, N, L)
+    states = (decay * state.to(decay.dtype)[..., None]).unflatten(1, (Cs.shape[1], -1))
+    out = torch.einsum("bgdnl,bgnl->bgdl", states, Cs).flatten(1, 2)
+    return out, states[..., -1].flatten(1, 2)
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+) -> Tensor:
+    """One step of heads: state (B, H, D, N), changed in place; x, dt (B, H, D); A (H, D, N); Bs, Cs
+    (B, H, N); Ds, dt_bias (H, D). Returns y (B, H, D), float32 at least."""
+    wide = state_dtype(torch.promote_types(x.dtype, state.dtype))
+    x, dt, A, Bs, Cs = (t.to(wide) for t in (x, dt, A, Bs, Cs))
+    if dt_bias is not None:
+        dt = dt + dt_bias.to(wide)
+    if dt_softplus:
+        dt = softplus(dt)
+    now = state.to(wide) * torch.exp(dt.unsqueeze(-1) * A)
+    now = now + (dt * x).unsqueeze(-1) * Bs.unsqueeze(2)
+    state.copy_(now.detach())  # a cache: what comes out of it has no gradient
+    y = torch.einsum("bhdn,bhn->bhd", now, Cs)
+    return y if Ds is None else y + Ds.to(wide) * x

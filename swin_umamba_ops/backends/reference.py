@@ -23,15 +23,20 @@ def selective_scan(
     Ds: Tensor | None = None,
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """h_l = exp(dt_l A) h_{l-1} + dt_l Bs_l u_l;  out_l = sum_n Cs_l h_l + Ds u_l.
 
     u, delta: (B, D, L); A: (D, N); Bs, Cs: (B, G, N, L), channel d in group d // (D // G);
-    Ds, delta_bias: (D,) or None. Returns out (B, D, L) and the last state (B, D, N), both
-    float64 for float64 u, else float32.
+    Ds, delta_bias: (D,) or None; initial_state: h_{-1} (B, D, N), zero without. A may be complex,
+    and Bs and Cs with it: states come in conjugate pairs of which one is kept, and out_l is twice
+    the real part of the sum. Returns out (B, D, L) and the last state (B, D, N), both float64 for
+    float64 u, else float32, and the state complex like A.
     """
     accumulate = state_dtype(u.dtype)
-    u, delta, A, Bs, Cs = (t.to(accumulate) for t in (u, delta, A, Bs, Cs))
+    of_state = torch.promote_types(accumulate, torch.complex32) if A.is_complex() else accumulate
+    u, delta = u.to(accumulate), delta.to(accumulate)
+    A, Bs, Cs = (t.to(of_state) for t in (A, Bs, Cs))
     dt = delta if delta_bias is None else delta + delta_bias.to(accumulate)[:, None]
     if delta_softplus:
         dt = softplus(dt)
@@ -39,13 +44,15 @@ def selective_scan(
     Bs = Bs.repeat_interleave(channels_per_group, dim=1)  # (B, D, N, L)
     Cs = Cs.repeat_interleave(channels_per_group, dim=1)
 
-    h = u.new_zeros(u.shape[0], *A.shape)
+    h = A.new_zeros(u.shape[0], *A.shape) if initial_state is None else initial_state.to(of_state)
     outs = []
     for step in range(u.shape[2]):
         dt_l = dt[:, :, step, None]
         h = torch.exp(dt_l * A) * h + dt_l * Bs[..., step] * u[:, :, step, None]
         outs.append((Cs[..., step] * h).sum(-1))
     out = torch.stack(outs, dim=-1)
+    if out.is_complex():
+        out = 2 * out.real
     if Ds is not None:
         out = out + Ds.to(accumulate)[:, None] * u
     return out, h

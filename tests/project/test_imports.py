@@ -18,7 +18,9 @@ OPS_MAY_IMPORT = {"torch", "triton"}
 OPS_LAYERS = [
     {"__main__"},
     {""},
-    {"functional", "fused"},
+    {"vmamba"},
+    {"mamba_ssm"},
+    {"functional", "fused", "state_update"},
     {"resolving"},
     {"ops"},
     {"backends"},

@@ -45,7 +45,7 @@ def test_op_runs_as_shown() -> None:
     names = _ran(_python("ops.ss2d("))
     assert names["y"].shape == names["x"].shape
     assert names["y"].isfinite().all()
-    assert _ran(_python("selective_scan_fn"))["selective_scan_fn"] is ops.selective_scan
+    assert _ran(_python("selective_scan_fn"))["selective_scan_fn"] is ops.selective_scan_fn
 
 
 def test_model_runs_as_shown() -> None:

@@ -1,0 +1,254 @@
+"""Mamba's block from its input projection on, as one call: mamba-ssm's and Vim's functions.
+
+xz: (B, 2 * D, L), the convolved and the gating branch; conv1d_weight: (D, 1, K), conv1d_bias: (D,);
+x_proj_weight: (R + 2N, D), or R + N rows where B or C is given, R rows where both are;
+delta_proj_weight: (D, R); out_proj_weight: (E, D), out_proj_bias: (E,). A, B, C, D, delta_bias as
+of `selective_scan`. Under autocast, projections and the convolution run in its dtype. Plain calls
+of PyTorch and of the scan: autograd keeps what they need.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from swin_umamba_ops.mamba_ssm.scan import selective_scan_fn, selective_scan_ref
+
+_EPS = 1e-6
+
+
+def causal_conv1d_fn(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """A causal depthwise convolution: x (B, D, L), weight (D, K), bias (D,). seq_idx (B, L): steps
+    of other sequences are not looked at. activation: None, "silu" or "swish"."""
+    _check_activation(activation)
+    width = weight.shape[1]
+    if seq_idx is None:
+        out = F.conv1d(F.pad(x, (width - 1, 0)), weight.unsqueeze(1), bias, groups=x.shape[1])
+    else:
+        shifted = [F.pad(x, (shift, 0))[..., : x.shape[-1]] for shift in range(width)]
+        same = [
+            F.pad(seq_idx, (shift, 0), value=-1)[:, : x.shape[-1]] == seq_idx
+            for shift in range(width)
+        ]
+        products = [
+            weight[:, width - 1 - shift, None] * shifted[shift] * same[shift].unsqueeze(1)
+            for shift in range(width)
+        ]
+        out = torch.stack(products).sum(0)
+        out = (out if bias is None else out + bias[:, None]).to(x.dtype)
+    result: Tensor = out if activation is None else F.silu(out)
+    return result
+
+
+def causal_conv1d_update(
+    x: Tensor,
+    conv_state: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+) -> Tensor:
+    """One step of it: x (B, D); conv_state (B, D, K), the last inputs, changed in place."""
+    _check_activation(activation)
+    conv_state.copy_(torch.cat([conv_state[:, :, 1:], x.unsqueeze(-1).to(conv_state.dtype)], -1))
+    out: Tensor = (conv_state * weight).sum(-1)
+    out = out if bias is None else out + bias
+    return (out if activation is None else F.silu(out)).to(x.dtype)
+
+
+def _check_activation(activation: str | None) -> None:
+    if activation not in (None, "silu", "swish"):
+        raise ValueError(f"activation is {activation!r}, expected None, 'silu' or 'swish'")
+
+
+def _rms(t: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """t (B, L, X), normalised over X if there is a weight."""
+    return t if weight is None else F.rms_norm(t, (t.shape[-1],), weight.to(t.dtype), eps)
+
+
+def _sequence(t: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
+    """(B, L, N), as projected, to (B, N, L), or with complex A from (B, L, 2N) to (B, N, 2L)."""
+    if bias is not None:
+        t = t + bias.to(t.dtype)
+    if A.is_complex():
+        parts: Tensor = t.unflatten(-1, (-1, 2))
+        return parts.permute(0, 2, 1, 3).flatten(2)
+    return t.transpose(1, 2)
+
+
+class _Projected:
+    """What the scan of a block takes, from xz on."""
+
+    def __init__(
+        self,
+        xz: Tensor,
+        conv1d_weight: Tensor,
+        conv1d_bias: Tensor | None,
+        x_proj_weight: Tensor,
+        delta_proj_weight: Tensor,
+        A: Tensor,
+        B: Tensor | None,
+        C: Tensor | None,
+        B_proj_bias: Tensor | None = None,
+        C_proj_bias: Tensor | None = None,
+        rms_weights: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
+        eps: float = _EPS,
+        seq_idx: Tensor | None = None,
+    ) -> None:
+        x, self.z = xz.chunk(2, dim=1)
+        self.x = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, seq_idx, "silu")
+        projected = F.linear(self.x.transpose(1, 2), x_proj_weight)
+        rank = delta_proj_weight.shape[1]
+        states = A.shape[1] * (2 if A.is_complex() else 1)
+        for_dt, for_B, for_C = rms_weights
+        dt = _rms(projected[..., :rank], for_dt, eps)
+        self.delta = F.linear(dt, delta_proj_weight).transpose(1, 2)
+        if B is None:
+            values = _rms(projected[..., rank : rank + states], for_B, eps)
+            B = _sequence(values, B_proj_bias, A)
+        if C is None:
+            C = _sequence(_rms(projected[..., -states:], for_C, eps), C_proj_bias, A)
+        self.B, self.C = B, C
+
+
+def mamba_inner_fn_no_out_proj(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """The block without its last projection: (B, D, L). checkpoint_lvl is taken and has no
+    effect."""
+    p = _Projected(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
+        C_proj_bias,
+    )  # fmt: skip
+    out: Tensor = selective_scan_fn(
+        p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, backend=backend
+    )
+    return out
+
+
+def mamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = _EPS,
+    *,
+    cu_seqlens: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """The block to its end: (B, L, E). *_rms_weight: B, C and dt's low-rank part are normalised.
+    cu_seqlens, seq_idx: sequences that follow each other in L, by ends and by step.
+    checkpoint_lvl is taken and has no effect."""
+    p = _Projected(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
+        C_proj_bias, (dt_rms_weight, b_rms_weight, c_rms_weight), b_c_dt_rms_eps, seq_idx,
+    )  # fmt: skip
+    out = selective_scan_fn(
+        p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, cu_seqlens=cu_seqlens,
+        backend=backend,
+    )  # fmt: skip
+    return F.linear(out.transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def bimamba_inner_fn(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    A_b: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+    checkpoint_lvl: int = 1,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Vim's block (bimamba_type "v1"): the same projections scanned both ways, backwards with A_b,
+    added, and projected: (B, L, E)."""
+    p = _Projected(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
+        C_proj_bias,
+    )  # fmt: skip
+    out = selective_scan_fn(
+        p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, backend=backend
+    )
+    # Constant maps have no steps to turn round; with complex A a step takes two places.
+    B, C = (t if t.dim() == 2 else _backwards(t, A.is_complex()) for t in (p.B, p.C))
+    x, delta, z = (t.flip(-1) for t in (p.x, p.delta, p.z))
+    back = selective_scan_fn(x, delta, A_b, B, C, D, z, delta_bias, delta_softplus, backend=backend)
+    return F.linear((out + back.flip(-1)).transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def _backwards(t: Tensor, is_complex: bool) -> Tensor:
+    return t.unflatten(-1, (-1, 2)).flip(-2).flatten(-2) if is_complex else t.flip(-1)
+
+
+def mamba_inner_ref(
+    xz: Tensor,
+    conv1d_weight: Tensor,
+    conv1d_bias: Tensor | None,
+    x_proj_weight: Tensor,
+    delta_proj_weight: Tensor,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    A: Tensor,
+    B: Tensor | None = None,
+    C: Tensor | None = None,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    B_proj_bias: Tensor | None = None,
+    C_proj_bias: Tensor | None = None,
+    delta_softplus: bool = True,
+) -> Tensor:
+    """`mamba_inner_fn` with the scan by its formula."""
+    p = _Projected(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
+        C_proj_bias,
+    )  # fmt: skip
+    out = selective_scan_ref(p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus)
+    return F.linear(out.transpose(1, 2), out_proj_weight, out_proj_bias)

@@ -1,0 +1,1 @@
+"""Where mamba-ssm has its modules."""

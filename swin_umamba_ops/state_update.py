@@ -1,0 +1,88 @@
+"""One step of the selective scan, for models that generate step by step."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from swin_umamba_ops import backends
+from swin_umamba_ops.autocast import autocast_off
+from swin_umamba_ops.resolving import resolved
+
+
+def _check(name: str, t: Tensor | None, *shapes: tuple[int, ...]) -> None:
+    if t is not None and tuple(t.shape) not in shapes:
+        expected = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"{name} has shape {tuple(t.shape)}, expected {expected}")
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    state_batch_indices: Tensor | None = None,
+    *,
+    backend: str | None = "auto",
+) -> Tensor:
+    """One step of the scan, with mamba-ssm's arguments and meaning; `state` is changed in place.
+
+    state: (B, D, N); x, dt: (B, D); A: (D, N); B, C: (B, N) or (B, G, N), channel d in group
+    d // (D // G); D, dt_bias: (D,); z: (B, D), gates the output with SiLU. Or with H heads: state
+    (B, H, D, N); x, dt, z (B, H, D); A (H, D, N); D, dt_bias (H, D); head h in group h // (H // G).
+    state_batch_indices: (B,), which rows of a larger state the step is for. The state is kept in
+    its own dtype, sums are taken in float32 at least. Not differentiable through the state.
+
+    Returns out, of x's shape and dtype. ValueError for shapes that do not fit together.
+    """
+    kept = state
+    if state_batch_indices is not None:
+        state = state[state_batch_indices]
+    heads = state.dim() == 4
+    if state.dim() not in (3, 4):
+        raise ValueError(
+            f"state has shape {tuple(state.shape)}, expected (B, D, N) or (B, H, D, N)"
+        )
+    batch, *channels, N = state.shape
+    for name, t in (("x", x), ("dt", dt), ("z", z)):
+        _check(name, t, (batch, *channels))
+    _check("A", A, (*channels, N))
+    for name, t in (("D", D), ("dt_bias", dt_bias)):
+        _check(name, t, tuple(channels))
+    grouped = []
+    for name, t in (("B", B), ("C", C)):
+        if t.dim() == 2:
+            t = t.unsqueeze(1)
+        groups = t.shape[1] if t.dim() == 3 else 0
+        if groups == 0 or channels[0] % groups:
+            raise ValueError(
+                f"{name} has shape {tuple(t.shape)}, expected (B, N), or (B, G, N) with G dividing "
+                f"{channels[0]}"
+            )
+        _check(name, t, (batch, groups, N))
+        # With a head for each channel of a state without heads, groups are groups of heads.
+        grouped.append(t.repeat_interleave(channels[0] // groups, dim=1))
+
+    backend = backends.AUTO if backend is None else backend
+    served = resolved("selective_state_update", backend, x.device, x.dtype, N)
+    update = served.formulas["selective_state_update"]
+    with autocast_off(x):
+        if heads:
+            y: Tensor = update(state, x, dt, A, *grouped, D, dt_bias, dt_softplus)
+        else:
+            of_heads = [t if t is None else t.unsqueeze(-1) for t in (x, dt, D, dt_bias)]
+            y = update(
+                state.unsqueeze(2), *of_heads[:2], A.unsqueeze(1), *grouped, *of_heads[2:],
+                dt_softplus,
+            ).squeeze(-1)  # fmt: skip
+        if state_batch_indices is not None:
+            kept[state_batch_indices] = state
+        if z is not None:
+            y = y * F.silu(z.to(y.dtype))
+    return y.to(x.dtype)
