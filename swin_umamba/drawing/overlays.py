@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from swin_umamba.common.files import write_bytes
+from swin_umamba.drawing.png import png as png
+from swin_umamba.drawing.png import write_png
 
 # Told apart by all common kinds of colour blindness, on dark and on bright images.
 CORRECT, ADDED, MISSED, CONFUSED = "#2ec4a6", "#ff9f1c", "#e5399e", "#7b61ff"
@@ -99,13 +99,6 @@ class Canvas:
         return np.asarray(picture, np.int64)
 
 
-def png(image: Image.Image) -> bytes:
-    """The file of a picture."""
-    file = io.BytesIO()
-    image.save(file, format="PNG", optimize=True)
-    return file.getvalue()
-
-
 def overlay_path(run: Path, case: str, iteration: int) -> Path:
     """Where a run keeps what it predicted of a case after an iteration."""
     return run / FOLDER / case / f"{iteration:07d}.png"
@@ -125,7 +118,7 @@ def save_overlay(
     """
     canvas = Canvas(image)
     picture = canvas.under(canvas.errors(truth, prediction))
-    write_bytes(overlay_path(run, case, iteration), png(picture))
+    write_png(overlay_path(run, case, iteration), picture)
 
 
 def _layer(

@@ -144,7 +144,8 @@ def grid_of(case: CaseFiles, dataset: Dataset) -> tuple[RawImage, Path]:
     if case.images:
         return read_raw(case.images), case.mask
     own = read_labels(case.mask)
-    return RawImage(own.labels[None], own.spacing, (case.mask,), own.geometry), case.mask
+    grid = (own.geometry, own.origin, own.direction)
+    return RawImage(own.labels[None], own.spacing, (case.mask,), *grid), case.mask
 
 
 def some(names: list[str]) -> str:

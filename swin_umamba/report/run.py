@@ -9,6 +9,7 @@ from typing import Any
 from swin_umamba import runs
 from swin_umamba.common.environment import describe
 from swin_umamba.data import Plan, Split
+from swin_umamba.data.io.listing import visible
 from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
@@ -71,8 +72,9 @@ def load_run(folder: Path) -> Run:
 
 def _overlays(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     found = {}
-    for case in sorted(folder.iterdir()) if folder.is_dir() else []:
-        times = [(int(path.stem), path) for path in sorted(case.glob("*.png"))]
+    for case in visible(folder) if folder.is_dir() else []:
+        pictures = visible(case) if case.is_dir() else []
+        times = [(int(path.stem), path) for path in pictures if path.suffix == ".png"]
         last = len(times) - 1
         chosen = sorted({round(i * last / (TIMES - 1)) for i in range(TIMES)}) if times else []
         found[case.name] = [times[i] for i in chosen]

@@ -326,7 +326,7 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
     "no imagesTr": (lambda f: (f / "imagesTr").rename(f / "images"), r"no folder at .*imagesTr"),
     "no labelsTr": (lambda f: (f / "labelsTr").rename(f / "labels"), r"no folder at .*labelsTr"),
     "other ending": (_facts(file_ending=".tif"), r"imagesTr holds no images that end with \.tif"),
-    "unknown ending": (_facts(file_ending=".mha"), r"dataset\.json: file_ending is '\.mha'"),
+    "unknown ending": (_facts(file_ending=".xyz"), r"dataset\.json: file_ending is '\.xyz'"),
     "no ending": (_facts(file_ending=None), r"dataset\.json: file_ending is None"),
     "second channel": (_facts(channel_names={"0": "a", "1": "b"}), r"case_\d_0000\.png: got 1 ch"),
     "no channels": (_facts(channel_names={}), r"dataset\.json: channel_names"),

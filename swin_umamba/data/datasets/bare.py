@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from swin_umamba.common.names import check_case_names
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.grouping import files_by_stem, group_images
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.io.formats import ending_of
+from swin_umamba.data.io.labels import Numbers
 from swin_umamba.data.io.raw import read_labels, read_raw
 from swin_umamba.errors import UserError
 
@@ -74,19 +73,20 @@ def class_values(masks: list[Path], folder: Path) -> tuple[int, ...]:
 
     Raises UserError with every mask that cannot be read, or as soon as there are too many.
     """
-    values, problems = {0}, Problems(folder)
+    numbers, problems = Numbers(), Problems(folder)
     for mask in masks:
         with problems.collected():
-            values.update(np.unique(read_labels(mask).labels)[: MAX_CLASSES + 1].tolist())
-        if len(values) > MAX_CLASSES:
+            numbers.add(read_labels(mask))
+        if len(numbers) > MAX_CLASSES:
             raise UserError(
                 f"{mask}: with it the masks hold more than {MAX_CLASSES} distinct numbers,"
                 " expected one for each class (no JPEG, no instances)"
             )
     problems.raise_any()
+    values = numbers.values()
     if len(values) < 2:
         raise UserError(f"{masks[0]} and all other masks are 0 everywhere")
-    return tuple(sorted(values))
+    return values
 
 
 def _channel_names(channels: int) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from swin_umamba.data.datasets.dataset import CaseFiles
-from swin_umamba.data.io.formats import ENDINGS
+from swin_umamba.data.io.listing import files_by_stem as files_by_stem
+from swin_umamba.data.io.listing import stem_of as stem_of
 from swin_umamba.errors import UserError
 
 _CHANNEL = re.compile(r"_(\d{4})$")
@@ -42,29 +43,3 @@ def group_images(folder: Path, *, files: int = 1, ending: str | None = None) -> 
         if len(paths) < files:
             raise UserError(f"{paths[-1]}: {name} has no channel _{len(paths):04d} beside it")
     return [CaseFiles(name, tuple(paths)) for name, paths in sorted(found.items())]
-
-
-def files_by_stem(folder: Path, ending: str | None = None) -> dict[str, Path]:
-    """The images of a folder by their names without endings, in order; hidden files are not seen.
-
-    Raises UserError if there is no folder, or two files have one name but for the ending.
-    """
-    if not folder.is_dir():
-        raise UserError(f"no folder at {folder}")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem = stem_of(path, ending)
-        if stem is None or not path.is_file() or path.name.startswith("."):
-            continue
-        if stem in found:
-            raise UserError(f"{path} and {found[stem].name} are of one name")
-        found[stem] = path
-    return dict(sorted(found.items()))
-
-
-def stem_of(path: Path, ending: str | None = None) -> str | None:
-    """A file's name without its ending; None if it is not that one, or none that is read."""
-    for known in ENDINGS if ending is None else (ending.lower(),):
-        if path.name.lower().endswith(known):
-            return path.name[: -len(known)]
-    return None

@@ -8,7 +8,7 @@ from typing import Any
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.names import check_case_names
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
-from swin_umamba.data.datasets.grouping import group_images, stem_of
+from swin_umamba.data.datasets.grouping import files_by_stem, group_images
 from swin_umamba.data.datasets.labels import read_label_facts
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.io.formats import ENDINGS
@@ -59,22 +59,23 @@ def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
         if not (folder / name).is_dir():
             raise UserError(f"no folder at {folder / name}")
     # One file may hold all channels, as RGB pictures do.
-    apart = any((folder / IMAGES).glob(f"*_0001{ending}"))
+    apart = any(stem.endswith("_0001") for stem in files_by_stem(folder / IMAGES, ending))
+    masks = files_by_stem(folder / LABELS, ending)
+    instances: dict[str, Path] = {}
+    if (folder / INSTANCES).is_dir():
+        instances = files_by_stem(folder / INSTANCES, ending)
     cases, problems = [], Problems(folder)
     for case in group_images(folder / IMAGES, files=channels if apart else 1, ending=ending):
-        mask = folder / LABELS / f"{case.name}{ending}"
-        if not mask.is_file():
-            problems.add(f"{case.images[0]} has no label: no file at {mask}")
-        instances = folder / INSTANCES / mask.name
-        cases.append(
-            CaseFiles(case.name, case.images, mask, instances if instances.is_file() else None)
-        )
+        mask = masks.get(case.name)
+        if mask is None:
+            expected = folder / LABELS / f"{case.name}{ending}"
+            problems.add(f"{case.images[0]} has no label: no file at {expected}")
+        cases.append(CaseFiles(case.name, case.images, mask, instances.get(case.name)))
     if not cases:
         raise UserError(f"{folder / IMAGES} holds no images that end with {ending}")
     names = {case.name for case in cases}
-    for path in sorted((folder / LABELS).iterdir()):
-        stem = stem_of(path, ending)
-        if stem is not None and stem not in names and not path.name.startswith("."):
+    for stem, path in masks.items():
+        if stem not in names:
             problems.add(f"{path} has no image in {folder / IMAGES}")
     problems.raise_any()
     return cases

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from swin_umamba.data.io.formats import Geometry, NiftiGeometry, read_file
+from swin_umamba.data.io.formats import read_file
+from swin_umamba.data.io.geometry import require_one_grid
+from swin_umamba.data.io.labels import IGNORED, RawLabels, classes_of, whole_numbers
+from swin_umamba.data.io.pixels import Axes, Geometry, NiftiGeometry, Vector
 from swin_umamba.errors import UserError
 
-IGNORED = -1
-_UNKNOWN = -2
-# Spacings of an image's channels and of its mask may differ by rounding in their headers.
-_SPACING_TOLERANCE = 1e-3
+__all__ = ["IGNORED", "RawImage", "RawLabels", "classes_of", "read_labels", "read_raw"]
 
 
 @dataclass(frozen=True)
@@ -26,125 +26,71 @@ class RawImage:
     pixels: (C, Z, H, W) of the file's real dtype, finite; Z = 1 for 2-D. Axes are those of the
     arrays, without reorientation (NIfTI reversed to z, y, x). spacing: (z, y, x), in the file's
     unit, 1 where the format has none. paths: the files, one or more channels each. geometry: what
-    `write_labels` needs beyond the pixels' shape.
+    `write_labels` needs beyond the pixels' shape. origin: the place (x, y, z) of the first pixel in
+    mm, to the left, posterior and superior as in ITK. direction: unit vectors (x, y, z) along the
+    axes z, y and x of the array. Both are None where the format has none.
     """
 
     pixels: npt.NDArray[Any]
-    spacing: tuple[float, float, float]
+    spacing: Vector
     paths: tuple[Path, ...]
     geometry: Geometry
+    origin: Vector | None = None
+    direction: Axes | None = None
+
+    def __post_init__(self) -> None:
+        if self.origin is None and isinstance(self.geometry, NiftiGeometry):
+            origin, direction = self.geometry.position or (None, None)
+            object.__setattr__(self, "origin", origin)
+            object.__setattr__(self, "direction", direction)
 
 
-@dataclass(frozen=True)
-class RawLabels:
-    """A map of whole numbers (Z, H, W) int64 as its file holds them; the rest as RawImage."""
-
-    labels: npt.NDArray[np.int64]
-    spacing: tuple[float, float, float]
-    path: Path
-    geometry: Geometry
-
-
-def read_raw(paths: str | Path | Sequence[str | Path]) -> RawImage:
+def read_raw(
+    paths: str | Path | Sequence[str | Path], *, max_pixels: int | None = None
+) -> RawImage:
     """Read an image from its file, or from its files in the order of the channels.
 
-    Raises UserError, naming the file, if one is missing, damaged, holds NaN or infinite pixels,
-    or does not fit the first one's shape and spacing.
+    A file, or a folder that holds the slices of one DICOM series. max_pixels: the most that a file
+    may have; None for $SWIN_UMAMBA_MAX_PIXELS, or 1.8e8 for pictures and 2^30 for volumes. Raises
+    UserError, naming the file, if one is missing, damaged or too large, holds NaN or infinite
+    pixels, or does not lie on the first one's grid: of one shape, spacing, origin and direction.
     """
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
         raise ValueError("paths: got none, expected at least one")
-    read = [read_file(path, palette=False) for path in files]
+    read = [read_file(path, palette=False, max_pixels=max_pixels) for path in files]
     first = read[0]
     for path, part in zip(files, read, strict=True):
-        _require_fit(path, part.pixels.shape[1:], files[0], first.pixels.shape[1:])
-        _require_spacing(path, part.spacing, files[0], first.spacing)
+        shape, size = part.pixels.shape[1:], first.pixels.shape[1:]
+        require_one_grid(path, part, shape, files[0], first, size)
         if part.pixels.dtype.kind == "f" and not np.isfinite(part.pixels).all():
             raise UserError(f"{path} holds NaN or infinite pixels")
     pixels = first.pixels if len(read) == 1 else np.concatenate([part.pixels for part in read])
-    return RawImage(pixels, first.spacing, tuple(files), first.geometry)
+    return RawImage(
+        pixels, first.spacing, tuple(files), first.geometry, first.origin, first.direction
+    )
 
 
-def read_labels(path: str | Path, like: RawImage | None = None) -> RawLabels:
+def read_labels(
+    path: str | Path, like: RawImage | None = None, *, max_pixels: int | None = None
+) -> RawLabels:
     """Read a map of class or instance numbers; palette pictures give their indices.
 
-    like: the image it belongs to. Raises UserError, naming the file, if it is missing, damaged,
-    has several channels, holds other than whole numbers >= 0, or its shape, spacing or
-    orientation is not that of `like`.
+    Real numbers within 1e-3 of whole ones are rounded. like: the image it belongs to. max_pixels:
+    as in `read_raw`. Raises UserError, naming the file, if it is missing, damaged, has several
+    channels, holds other than whole numbers from 0 to 2^63 - 1, or does not lie on the grid of
+    `like`: of one shape, spacing, origin and direction.
     """
     path = Path(path)
-    read = read_file(path, palette=True)
+    read = read_file(path, palette=True, max_pixels=max_pixels)
     if read.pixels.shape[0] != 1:
         raise UserError(
             f"{path} has {read.pixels.shape[0]} channels, expected a mask of one, each pixel the"
             " number of its class"
         )
-    values = read.pixels[0]
-    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
-        raise UserError(f"{path} holds {values.dtype}, expected whole numbers")
-    if values.dtype.kind != "b" and values.min() < 0:
-        raise UserError(f"{path} holds negative numbers, expected 0 for the background and above")
+    labels = whole_numbers(read.pixels[0], path)
     if like is not None:
-        _require_fit(path, values.shape, like.paths[0], like.pixels.shape[1:])
-        _require_spacing(path, read.spacing, like.paths[0], like.spacing)
-        _require_orientation(path, read.geometry, like)
-    return RawLabels(values.astype(np.int64), read.spacing, path, read.geometry)
-
-
-def classes_of(
-    raw: RawLabels, values: Sequence[int], ignore_label: int | None = None
-) -> npt.NDArray[np.int64]:
-    """The class of every pixel, (Z, H, W): the place of its number in `values`, -1 where ignored.
-
-    Raises UserError, naming the file and the number, for numbers that are neither.
-    """
-    known = {value: number for number, value in enumerate(values)}
-    if ignore_label is not None:
-        known[ignore_label] = IGNORED
-    beyond = max(known) + 1
-    table = np.full(beyond + 1, _UNKNOWN, np.int64)
-    table[list(known)] = list(known.values())
-    classes: npt.NDArray[np.int64] = table[np.minimum(raw.labels, beyond)]
-    if classes.min() == _UNKNOWN:
-        found = np.unique(raw.labels[classes == _UNKNOWN])
-        some = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-        expected = ", ".join(map(str, sorted(known)))
-        raise UserError(f"{raw.path} holds the label {some}, expected one of {expected}")
-    return classes
-
-
-def _require_fit(
-    path: Path, shape: tuple[int, ...], other: Path, expected: tuple[int, ...]
-) -> None:
-    if shape != expected:
-        raise UserError(
-            f"{path} is {_size(shape)} but {other} is {_size(expected)} pixels; they belong"
-            " together and must have one size"
-        )
-
-
-def _require_spacing(
-    path: Path, spacing: tuple[float, ...], other: Path, expected: tuple[float, ...]
-) -> None:
-    if not np.allclose(spacing, expected, rtol=_SPACING_TOLERANCE, atol=0):
-        raise UserError(
-            f"{path} has the spacing {spacing} but {other} {expected}; they belong together and"
-            " must have one"
-        )
-
-
-def _require_orientation(path: Path, geometry: Geometry, like: RawImage) -> None:
-    """Flipped axes make masks that fit in shape and are wrong everywhere."""
-    if not isinstance(geometry, NiftiGeometry) or not isinstance(like.geometry, NiftiGeometry):
-        return
-    ours, theirs = (part.affine[:3, :3] for part in (geometry, like.geometry))
-    limit = 0.1 * np.abs(theirs).max()
-    if np.abs(ours - theirs).max() > limit:
-        raise UserError(
-            f"{path} and {like.paths[0]} are oriented unlike: their affines differ; store both in"
-            " one orientation"
-        )
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape[1:] if shape[0] == 1 else shape))
+        require_one_grid(path, read, labels.shape, like.paths[0], like, like.pixels.shape[1:])
+    return RawLabels(
+        labels, read.spacing, path, read.geometry, read.origin, read.direction, read.shown
+    )

@@ -8,25 +8,23 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
-from PIL import Image
 
 from swin_umamba.common.files import replacing
-from swin_umamba.data.io.formats import (
-    NIFTI_ENDINGS,
-    PICTURE_ENDINGS,
-    TIFF_ENDINGS,
-    NiftiGeometry,
-    TiffGeometry,
-    ending_of,
-)
+from swin_umamba.data.io.formats import FORMATS, Format, ending_of, format_of
 from swin_umamba.data.io.raw import RawImage
+from swin_umamba.errors import UserError
 
 
 def mask_ending(image: Path) -> str:
-    """The ending of label files for an image by its first file: its own, ".png" if lossy."""
-    ending = ending_of(image) or ".png"
-    return ending if ending.lower() in (*NIFTI_ENDINGS, *TIFF_ENDINGS) else ".png"
+    """The ending of label files for an image by its first file.
+
+    Its own; ".png" for JPEG, BMP and unknown ones, ".mha" for headers apart from their pixels,
+    ".nii.gz" for DICOM.
+    """
+    form = format_of(image)
+    if form is None:
+        return ".png"
+    return form.mask_ending or ending_of(image) or ".png"
 
 
 def write_labels(
@@ -40,16 +38,18 @@ def write_labels(
     labels: (Z, H, W) or (H, W), on the grid of `like.pixels`. values: the number to write for each
     class (Plan.values), so that predictions compare with the user's masks; None writes the labels
     as they are, instance numbers too. The format goes by the path's ending, see `mask_ending`:
-    NIfTI keeps header, affine and shape, TIFF resolution, PNG is grey. The dtype is the first of
+    NIfTI, MetaImage and NRRD keep the place in the world, after DICOM too, and NIfTI header and
+    shape of a NIfTI image; TIFF keeps the resolution, PNG is grey. The dtype is the first of
     uint8, uint16 and, but for PNG, uint32 that holds the numbers.
 
     Raises ValueError for labels that fit neither `like` nor the format, UserError if the file
     cannot be written.
     """
     path = Path(path)
-    ending = (ending_of(path) or "").lower()
-    if ending not in (*NIFTI_ENDINGS, *TIFF_ENDINGS, ".png"):
-        raise ValueError(f"path: got {path}, expected an ending of NIfTI, TIFF or PNG")
+    form = next((f for f in FORMATS if (ending_of(path) or "").lower() in f.endings), None)
+    if form is None or form.write is None:
+        known = ", ".join(f.name for f in FORMATS if f.write is not None)
+        raise ValueError(f"path: got {path}, expected an ending of {known}")
     stack = labels[None] if labels.ndim == 2 else labels
     if stack.shape != like.pixels.shape[1:]:
         raise ValueError(f"labels: got {labels.shape}, expected {like.pixels.shape[1:]} (Z, H, W)")
@@ -57,16 +57,13 @@ def write_labels(
         raise ValueError(f"labels: got {stack.dtype}, expected whole numbers >= 0")
     if values is not None:
         stack = np.asarray(values, np.int64)[stack]
-    stack = stack.astype(_dtype(int(stack.max()), ending))
-    if ending in PICTURE_ENDINGS:
-        if stack.shape[0] != 1:
-            raise ValueError(f"labels: got {stack.shape[0]} slices, expected one for {path.name}")
-        with replacing(path) as partial:
-            Image.fromarray(stack[0]).save(partial, format="PNG")
-    elif ending in TIFF_ENDINGS:
-        _write_tiff(path, stack, like)
-    else:
-        _write_nifti(path, stack, like)
+    stack = stack.astype(_dtype(int(stack.max()), form))
+    try:
+        form.write(path, stack, like)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path} needs the package {error.name}: pip install 'swin-umamba[formats]'"
+        ) from error
 
 
 def write_probabilities(path: str | Path, probabilities: npt.NDArray[Any], like: RawImage) -> None:
@@ -88,44 +85,8 @@ def write_probabilities(path: str | Path, probabilities: npt.NDArray[Any], like:
         np.savez_compressed(file, probabilities=stack)
 
 
-def _dtype(highest: int, ending: str) -> type[np.unsignedinteger[Any]]:
-    dtypes = (
-        (np.uint8, np.uint16) if ending in PICTURE_ENDINGS else (np.uint8, np.uint16, np.uint32)
-    )
-    for dtype in dtypes:
-        if highest <= np.iinfo(dtype).max:
+def _dtype(highest: int, form: Format) -> type[np.unsignedinteger[Any]]:
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        if highest <= min(np.iinfo(dtype).max, form.most):
             return dtype
-    raise ValueError(f"labels: got {highest}, more than a {ending} file holds")
-
-
-def _write_tiff(path: Path, stack: npt.NDArray[Any], like: RawImage) -> None:
-    geometry = like.geometry if isinstance(like.geometry, TiffGeometry) else TiffGeometry(None, 1)
-    pixels = stack[0] if stack.shape[0] == 1 else stack
-    with replacing(path) as partial:
-        tifffile.imwrite(
-            partial,
-            pixels,
-            compression="zlib",
-            photometric="minisblack",
-            resolution=geometry.resolution,
-            resolutionunit=geometry.unit,
-            metadata={"axes": "YX" if pixels.ndim == 2 else "ZYX"},
-        )
-
-
-def _write_nifti(path: Path, stack: npt.NDArray[Any], like: RawImage) -> None:
-    import nibabel
-
-    values = stack.transpose(2, 1, 0)
-    if isinstance(like.geometry, NiftiGeometry):
-        header, affine = like.geometry.header.copy(), like.geometry.affine
-        values = values.reshape(like.geometry.shape)
-        header.set_slope_inter(1, 0)
-        header["cal_min"] = header["cal_max"] = 0
-    else:
-        header, affine = None, np.diag([*like.spacing[::-1], 1.0])
-    # One that holds 4-byte numbers for instances is unusual but within the standard.
-    make: Any = nibabel.Nifti1Image
-    image = make(values, affine, header, dtype=values.dtype)
-    with replacing(path) as partial:
-        nibabel.save(image, partial)
+    raise ValueError(f"labels: got {highest}, more than a {form.endings[0]} file holds")

@@ -1,0 +1,200 @@
+"""MetaImage (.mha, .mhd) and NRRD (.nrrd, .nhdr), through SimpleITK."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.common.files import replacing
+from swin_umamba.data.io.limits import (
+    DEFLATE_RATIO,
+    VOLUME_PIXELS,
+    check_spacing,
+    damage_named,
+    require_bytes,
+    require_pixels,
+)
+from swin_umamba.data.io.pixels import Axes, FilePixels, Grid, ItkGeometry, Reading, vector
+from swin_umamba.errors import UserError
+
+_HEADER = 1 << 16  # bytes in which a header must end
+_META_BYTES = {"USHORT": 2, "SHORT": 2, "UINT": 4, "INT": 4, "FLOAT": 4, "DOUBLE": 8}
+_NRRD_BYTES = {"16": 2, "32": 4, "64": 8, "short": 2, "int": 4, "float": 4, "double": 8}
+
+
+def read(path: Path, reading: Reading) -> FilePixels:
+    """An image as (C, Z, H, W), the reverse of ITK's order, without reorientation."""
+    import SimpleITK
+
+    header = _header(path)
+    pixels = math.prod(header.sizes)
+    require_pixels(path, pixels, VOLUME_PIXELS, reading.max_pixels)
+    ratio = {"raw": 1, "gzip": DEFLATE_RATIO}.get(header.encoding)
+    if ratio is not None:
+        require_bytes(header.data, pixels * header.bytes_each, ratio, header.offset)
+    name = "NrrdImageIO" if _is_nrrd(path) else "MetaImageIO"
+    with _silent(SimpleITK):
+        image = SimpleITK.ReadImage(str(path), imageIO=name)
+    values: npt.NDArray[Any] = SimpleITK.GetArrayFromImage(image)
+    channels = image.GetNumberOfComponentsPerPixel() > 1
+    values = np.moveaxis(values, -1, 0) if channels else values[None]
+    dimension = image.GetDimension()
+    if dimension not in (2, 3):
+        raise UserError(
+            f"{path} has {dimension} axes, expected an image (x, y) or a volume (x, y, z); give"
+            " times as files of their own"
+        )
+    flat = dimension == 2
+    values = values[:, None] if flat else values
+    spacing = check_spacing(vector([*image.GetSpacing(), *([1.0] if flat else [])][::-1]), path)
+    axes = np.eye(3)
+    axes[:dimension, :dimension] = np.reshape(image.GetDirection(), (dimension, dimension))
+    origin = vector([*image.GetOrigin(), *([0.0] if flat else [])])
+    if not np.isfinite([*axes.ravel(), *origin]).all():
+        raise UserError(f"{path} has a place that is NaN or infinite: correct its header")
+    direction: Axes = (vector(axes[:, 2]), vector(axes[:, 1]), vector(axes[:, 0]))
+    return FilePixels(values, spacing, ItkGeometry(image.GetSize()), origin, direction)
+
+
+def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
+    """Write numbers (Z, H, W), compressed, at the place of an image, in its number of axes."""
+    import SimpleITK
+
+    flat = isinstance(like.geometry, ItkGeometry) and len(like.geometry.shape) == 2
+    image = SimpleITK.GetImageFromArray(stack[0] if flat else stack)
+    dimension = 2 if flat else 3
+    image.SetSpacing(like.spacing[::-1][:dimension])
+    if like.origin is not None and like.direction is not None:
+        image.SetOrigin(like.origin[:dimension])
+        axes = np.array(like.direction[::-1]).T[:dimension, :dimension]
+        image.SetDirection(axes.ravel().tolist())
+    name = "NrrdImageIO" if _is_nrrd(path) else "MetaImageIO"
+    with replacing(path) as partial, damage_of_writing(path):
+        SimpleITK.WriteImage(image, str(partial), useCompression=True, imageIO=name)
+
+
+def data_file(path: Path) -> Path:
+    """The file that holds the pixels of a header."""
+    with damage_named(path):
+        return _header(path).data
+
+
+@contextmanager
+def damage_of_writing(path: Path) -> Iterator[None]:
+    """Raise UserError for what ITK raises when it cannot write."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"cannot write {path}: {reason}") from error
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is checked before ITK reads: sizes of all axes, at least so many bytes for each number.
+
+    data: the file of the pixels, at or after `offset`.
+    """
+
+    sizes: tuple[int, ...]
+    bytes_each: int
+    encoding: str
+    data: Path
+    offset: int
+
+
+def _is_nrrd(path: Path) -> bool:
+    return path.suffix.lower() in (".nrrd", ".nhdr")
+
+
+def _header(path: Path) -> _Header:
+    with path.open("rb") as file:
+        start = file.read(_HEADER)
+    return _nrrd_header(path, start) if _is_nrrd(path) else _meta_header(path, start)
+
+
+def _meta_header(path: Path, start: bytes) -> _Header:
+    fields: dict[str, str] = {}
+    offset = 0
+    for line in start.splitlines(keepends=True):
+        offset += len(line)
+        key, found, value = line.decode("latin-1").partition("=")
+        if not found:
+            raise ValueError("its header has a line without =")
+        fields[key.strip()] = value.strip()
+        if key.strip() == "ElementDataFile":
+            break
+    else:
+        raise ValueError("its header does not end")
+    sizes = _sizes(fields["DimSize"])
+    channels = _sizes(fields.get("ElementNumberOfChannels", "1"))
+    kind = fields["ElementType"].upper().removeprefix("MET_").removesuffix("_ARRAY")
+    binary = fields.get("BinaryData", "True").lower() not in ("false", "0")
+    zipped = fields.get("CompressedData", "False").lower() in ("true", "1")
+    return _Header(
+        (*sizes, *channels),
+        _META_BYTES.get(kind, 1) if binary else 1,
+        "gzip" if zipped else "raw",
+        *_data(path, fields["ElementDataFile"], "LOCAL", offset),
+    )
+
+
+def _nrrd_header(path: Path, start: bytes) -> _Header:
+    lines = start.replace(b"\r\n", b"\n").split(b"\n")
+    if not lines[0].startswith(b"NRRD"):
+        raise ValueError("it does not begin with NRRD")
+    fields: dict[str, str] = {}
+    offset = len(lines[0]) + 1
+    for line in lines[1:]:
+        offset += len(line) + 1
+        if not line.strip():
+            break
+        key, found, value = line.decode("latin-1").partition(":")
+        if found and not line.startswith(b"#"):
+            fields[key.strip().lower()] = value.lstrip("=").strip()
+    kind = fields["type"].lower().removesuffix("_t")
+    each = next((size for end, size in _NRRD_BYTES.items() if kind.endswith(end)), 1)
+    encoding = fields.get("encoding", "raw").lower()
+    encoding = {"gz": "gzip", "txt": "text", "ascii": "text"}.get(encoding, encoding)
+    data, offset = _data(path, fields.get("data file", fields.get("datafile", "")), "", offset)
+    return _Header(_sizes(fields["sizes"]), each, encoding, data, offset)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(value) for value in text.split())
+    if not sizes or any(size < 1 for size in sizes):
+        raise ValueError(f"its header has the sizes {text[:40]!r}")
+    return sizes
+
+
+def _data(path: Path, name: str, here: str, offset: int) -> tuple[Path, int]:
+    """The file of the pixels and where they begin; headers may name none outside their folder."""
+    if name == here:
+        return path, offset
+    parts = Path(name.replace("\\", "/")).parts
+    if not parts or name.startswith(("/", "\\")) or ".." in parts or "LIST" in name or "%" in name:
+        raise UserError(
+            f"{path} names its pixels {name!r}, expected one file in the folder of its header"
+        )
+    data = path.parent.joinpath(*parts)
+    if not data.is_file():
+        raise UserError(f"no file at {data}, which {path} names for its pixels")
+    return data, 0
+
+
+@contextmanager
+def _silent(simple_itk: Any) -> Iterator[None]:
+    """Keep ITK from printing warnings."""
+    shown = simple_itk.ProcessObject.GetGlobalWarningDisplay()
+    simple_itk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        simple_itk.ProcessObject.SetGlobalWarningDisplay(shown)

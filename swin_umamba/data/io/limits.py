@@ -1,0 +1,129 @@
+"""Sizes that files claim, checked before they are believed, and what libraries raise on damage."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from lzma import LZMAError
+from pathlib import Path
+
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from swin_umamba.data.io.pixels import Vector
+from swin_umamba.errors import UserError
+
+VARIABLE = "SWIN_UMAMBA_MAX_PIXELS"
+MOST_PIXELS = 2**31  # what can be asked for
+VOLUME_PIXELS = 2**30  # the limit of everything but pictures: 1024 x 1024 x 1024
+MIN_SPACING, MAX_SPACING = 1e-6, 1e3  # of the file's unit, usually mm
+# Deflate makes at most 1032 bytes of one, LZW of TIFF and PackBits less than 4096.
+DEFLATE_RATIO, LZW_RATIO = 1032, 4096
+
+# What the libraries raise for damaged files.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+    BufferError,
+    struct.error,
+    zlib.error,
+    LZMAError,
+    tifffile.TiffFileError,
+    UnidentifiedImageError,
+)
+
+
+@contextmanager
+def damage_named(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Raise a UserError that names the file for what libraries raise while they read it.
+
+    others: exceptions of the format's own library.
+    """
+    known: tuple[type[Exception], ...] = (*_DAMAGE, *others)
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{path} is too large for this machine's memory") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"{path} is too large: {error}; the environment variable {VARIABLE} (or max_pixels)"
+            " allows more"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} needs the package {error.name}: {_install(error.name)}") from error
+    except known as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        if "'imagecodecs'" in reason:
+            raise UserError(f"{path}: {reason}: {_install('imagecodecs')}") from error
+        raise UserError(f"{path} is damaged or no image: {reason}") from error
+
+
+def _install(package: str | None) -> str:
+    extra = "train" if package in ("imagecodecs", "nibabel") else "formats"
+    return f"pip install 'swin-umamba[{extra}]'"
+
+
+def pixel_limit(default: int, asked: int | None) -> int:
+    """How many pixels a file may have: `asked`, else $SWIN_UMAMBA_MAX_PIXELS, else the default."""
+    if asked is None:
+        text = os.environ.get(VARIABLE, "").strip()
+        if not text:
+            return default
+        try:
+            asked = int(text)
+        except ValueError:
+            asked = 0
+    if not 1 <= asked <= MOST_PIXELS:
+        raise UserError(
+            f"max_pixels or {VARIABLE}: got {asked or text}, expected a whole number from 1 to"
+            f" {MOST_PIXELS}"
+        )
+    return asked
+
+
+def require_pixels(path: Path, pixels: int, default: int, asked: int | None) -> None:
+    """Raise UserError, naming the file and the way out, for more pixels than the limit."""
+    limit = pixel_limit(default, asked)
+    if pixels > limit:
+        way = (
+            f"set the environment variable {VARIABLE}={pixels} (or max_pixels) to read it"
+            if pixels <= MOST_PIXELS
+            else f"at most {MOST_PIXELS} can be read, with {VARIABLE}"
+        )
+        raise UserError(f"{path} is too large: {pixels} pixels, the limit is {limit}; {way}")
+
+
+def require_bytes(path: Path, claimed: int, ratio: int = 1, offset: int = 0) -> None:
+    """Raise UserError if the file is too short for the bytes of pixels that its header claims.
+
+    ratio: the most that its compression makes of one byte. offset: where the pixels begin.
+    """
+    length = path.stat().st_size
+    if claimed > ratio * max(length - offset, 0):
+        raise UserError(
+            f"{path} is damaged or no image: its header claims {claimed} bytes of pixels, which"
+            f" {length} bytes of file cannot hold"
+        )
+
+
+def check_spacing(spacing: Vector, path: Path) -> Vector:
+    """The spacing, if it can be one. Raises UserError, naming the file, if not."""
+    if not all(MIN_SPACING <= value <= MAX_SPACING for value in spacing):
+        raise UserError(
+            f"{path} has the spacing {spacing}, expected three numbers above 0, from"
+            f" {MIN_SPACING:g} to {MAX_SPACING:g}; correct it in the file's header"
+        )
+    return spacing

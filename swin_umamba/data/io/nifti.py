@@ -1,0 +1,131 @@
+"""NIfTI, through nibabel."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from swin_umamba.common.files import replacing
+from swin_umamba.data.io.limits import (
+    DEFLATE_RATIO,
+    VOLUME_PIXELS,
+    check_spacing,
+    damage_named,
+    require_bytes,
+    require_pixels,
+)
+from swin_umamba.data.io.pixels import (
+    RAS_TO_LPS,
+    FilePixels,
+    Grid,
+    NiftiGeometry,
+    Reading,
+    vector,
+)
+from swin_umamba.errors import UserError
+
+_GZIP = b"\x1f\x8b"
+
+
+def read(path: Path, reading: Reading) -> FilePixels:
+    """A volume as (1, Z, H, W), the reverse of the file's order, without reorientation."""
+    import nibabel
+
+    errors = (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.wrapstruct.WrapStructError,
+    )
+    with damage_named(path, *errors):
+        with _silent():
+            image: Any = nibabel.load(path)
+        _require_whole(image, path, reading.max_pixels)
+        affine = np.array(image.affine, np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise UserError(f"{path} has an affine that is NaN or infinite: correct its header")
+        if abs(np.linalg.det(affine[:3, :3])) < np.finfo(np.float64).tiny:
+            raise UserError(f"{path} has an affine that is singular: correct its header")
+        values = np.asanyarray(image.dataobj)
+    shape = values.shape
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3:
+        raise UserError(
+            f"{path} has shape {shape}, expected a volume (x, y, z); give channels or times as"
+            " files of their own (_0000, _0001, ...)"
+        )
+    zooms = [float(zoom) for zoom in image.header.get_zooms()[:3]]
+    zooms += [1.0] * (3 - len(zooms))
+    spacing = check_spacing((zooms[2], zooms[1], zooms[0]), path)
+    geometry = NiftiGeometry(image.header.copy(), affine, shape)
+    origin, direction = geometry.position or (None, None)
+    return FilePixels(values.transpose(2, 1, 0)[None], spacing, geometry, origin, direction)
+
+
+def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
+    """Write numbers (Z, H, W), with the header, affine and shape of an image in NIfTI.
+
+    After other images, with their place in the world.
+    """
+    import nibabel
+
+    values = stack.transpose(2, 1, 0)
+    if isinstance(like.geometry, NiftiGeometry):
+        header, affine = like.geometry.header.copy(), like.geometry.affine
+        values = values.reshape(like.geometry.shape)
+        header.set_slope_inter(1, 0)
+        header["cal_min"] = header["cal_max"] = 0
+    else:
+        header, affine = None, affine_of(like)
+    # One that holds 4-byte numbers for instances is unusual but within the standard.
+    make: Any = nibabel.Nifti1Image
+    image = make(values, affine, header, dtype=values.dtype)
+    if header is None:
+        image.header.set_xyzt_units("mm")
+    with replacing(path) as partial:
+        nibabel.save(image, partial)
+
+
+def affine_of(like: Grid) -> npt.NDArray[np.float64]:
+    """The affine (x, y, z to RAS) of a grid; by its spacing alone where it has no place."""
+    affine = np.diag([*like.spacing[::-1], 1.0])
+    if like.origin is not None and like.direction is not None:
+        columns = np.array(like.direction[::-1]).T * np.array(like.spacing[::-1])
+        affine[:3, :3] = RAS_TO_LPS @ columns
+        affine[:3, 3] = vector(RAS_TO_LPS @ np.array(like.origin))
+    return affine
+
+
+def _require_whole(image: Any, path: Path, max_pixels: int | None) -> None:
+    """Raise UserError for more pixels than allowed, or than the file can hold."""
+    shape = image.shape
+    if any(length < 1 for length in shape):
+        raise UserError(f"{path} has shape {shape}, expected a volume (x, y, z)")
+    pixels = math.prod(shape)
+    require_pixels(path, pixels, VOLUME_PIXELS, max_pixels)
+    with path.open("rb") as file:
+        zipped = file.read(2) == _GZIP
+    offset = 0 if zipped else int(image.dataobj.offset)
+    claimed = pixels * image.get_data_dtype().itemsize
+    require_bytes(path, claimed, DEFLATE_RATIO if zipped else 1, offset)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep nibabel from logging what it then raises."""
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

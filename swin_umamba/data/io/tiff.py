@@ -1,0 +1,292 @@
+"""TIFF, through tifffile and imagecodecs: pages, ImageJ, OME, every compression these read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+from swin_umamba.common.files import replacing
+from swin_umamba.data.io.limits import (
+    LZW_RATIO,
+    VOLUME_PIXELS,
+    check_spacing,
+    require_bytes,
+    require_pixels,
+)
+from swin_umamba.data.io.pictures import by_palette, without_opaque_alpha
+from swin_umamba.data.io.pixels import FilePixels, Grid, Reading, TiffGeometry, Vector
+from swin_umamba.data.io.upright import swaps_axes, upright
+from swin_umamba.errors import UserError
+
+# tifffile's letters for the axes of a series that are samples of one pixel.
+_CHANNEL_AXES = "SC"
+_UNCOMPRESSED = (1,)
+_BOUNDED = (2, 3, 4, 5, 8, 32773, 32946)  # compressions of a bounded ratio: CCITT, LZW, Deflate
+_JPEG = (6, 7)
+_ALPHA = (1, 2)  # ExtraSamples that are alpha, associated or not
+_REDUCED = 1  # the bit of NewSubfileType
+_XMP = 700
+_XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+
+Shown = tuple[int, ...] | None
+
+
+def read(path: Path, reading: Reading) -> FilePixels:
+    """A TIFF as (C, Z, H, W), upright; see `formats.read_file`."""
+    with _errors_told(path), tifffile.TiffFile(path, _multifile=False) as file:
+        page = file.pages.first
+        series = _only_series(file, path)
+        _require_whole(series, path, reading.max_pixels)
+        if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
+            pixels, axes = _ycbcr(path, series, page)
+        else:
+            pixels, axes = series.asarray(maxworkers=1), series.axes
+        slices = _slices(axes, pixels.shape, path)
+        pixels = _in_order(pixels, axes)
+        pixels, shown = _as_shown(pixels, page, reading.mask, path)
+        orientation, alpha = _orientation(page), _has_alpha(page)
+        resolution, unit = _resolution(page)
+    if swaps_axes(orientation) and resolution is not None:
+        resolution = resolution[::-1]
+    pixels = without_opaque_alpha(pixels) if alpha else pixels
+    spacing = _spacing(path) if slices else (1.0, 1.0, 1.0)
+    geometry = TiffGeometry(resolution, unit)
+    return FilePixels(upright(pixels, orientation), spacing, geometry, shown=shown)
+
+
+def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
+    """Write numbers (Z, H, W), with the resolution of an image."""
+    geometry = like.geometry if isinstance(like.geometry, TiffGeometry) else TiffGeometry(None, 1)
+    pixels = stack[0] if stack.shape[0] == 1 else stack
+    with replacing(path) as partial:
+        tifffile.imwrite(
+            partial,
+            pixels,
+            compression="zlib",
+            photometric="minisblack",
+            resolution=geometry.resolution,
+            resolutionunit=geometry.unit,
+            metadata={"axes": "YX" if pixels.ndim == 2 else "ZYX"},
+        )
+
+
+def note_of(path: Path) -> Path:
+    """The JSON file of a TIFF's spacing, as nnU-Net names it: without the channel."""
+    stem = path.name[: -len(path.suffix)]
+    return path.with_name(re.sub(r"(_\d{4})?$", ".json", stem, count=1))
+
+
+def _spacing(path: Path) -> Vector:
+    note = note_of(path)
+    if not note.is_file():
+        return (1.0, 1.0, 1.0)
+    try:
+        z, y, x = (float(value) for value in json.loads(note.read_text("utf-8"))["spacing"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f'{note} is not {{"spacing": [z, y, x]}}: {error}') from error
+    return check_spacing((z, y, x), note)
+
+
+def _only_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
+    """The first series; others may only be smaller copies of it."""
+    first, *others = file.series
+    for other in others:
+        if not other.keyframe.subfiletype & _REDUCED:
+            raise UserError(
+                f"{path} holds {len(file.series)} images of unlike sizes or types, {first.shape}"
+                f" and {other.shape}: store each in a file of its own"
+            )
+    return first
+
+
+def _require_whole(series: tifffile.TiffPageSeries, path: Path, max_pixels: int | None) -> None:
+    """Raise UserError for more pixels than allowed, or than there are bytes for."""
+    require_pixels(path, math.prod(series.shape), VOLUME_PIXELS, max_pixels)
+    length, claimed, page = path.stat().st_size, 0, series.keyframe
+    for part in series.pages:
+        if part is None:
+            raise UserError(f"{path} lacks pages that its header names, or is one of several files")
+        for offset, count in zip(part.dataoffsets, part.databytecounts, strict=True):
+            if count <= 0 or offset + count > length:
+                raise UserError(f"{path} is damaged or no image: pixels of a page are missing")
+            claimed += count
+    bits = math.prod(series.shape) * page.bitspersample
+    if page.compression in _UNCOMPRESSED:
+        # Subsampled colours need fewer.
+        ratio = 4 if page.photometric == tifffile.PHOTOMETRIC.YCBCR else 1
+        require_bytes(path, bits // 8, ratio)
+    elif page.compression in _BOUNDED:
+        require_bytes(path, bits // 8, LZW_RATIO)
+
+
+def _slices(axes: str, shape: tuple[int, ...], path: Path) -> bool:
+    """Whether there is an axis of slices."""
+    channels = [axis for axis in axes if axis in _CHANNEL_AXES]
+    slices = [axis for axis in axes if axis not in (*_CHANNEL_AXES, "Y", "X")]
+    if len(channels) > 1 or len(slices) > 1 or not {"X", "Y"} <= set(axes):
+        raise UserError(
+            f"{path} has shape {shape} (axes {axes}), expected pixels with at most one axis of"
+            " channels and one of slices"
+        )
+    return bool(slices)
+
+
+def _in_order(pixels: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
+    """(C, Z, H, W)."""
+    channels = [i for i, axis in enumerate(axes) if axis in _CHANNEL_AXES]
+    slices = [i for i, axis in enumerate(axes) if axis not in (*_CHANNEL_AXES, "Y", "X")]
+    pixels = pixels.transpose(*channels, *slices, axes.index("Y"), axes.index("X"))
+    pixels = pixels if channels else pixels[None]
+    return pixels if slices else pixels[:, None]
+
+
+def _as_shown(
+    pixels: npt.NDArray[Any], page: tifffile.TiffPage, mask: bool, path: Path
+) -> tuple[npt.NDArray[Any], Shown]:
+    """Colours (C, Z, H, W) as RGB, white as the highest number; numbers of a mask as stored."""
+    kind, photometric = page.photometric, tifffile.PHOTOMETRIC
+    if kind == photometric.PALETTE:
+        return _from_palette(pixels, page, mask)
+    if kind in (photometric.MINISWHITE, photometric.MINISBLACK, photometric.MASK):
+        return _grey(pixels, page, mask, path)
+    if kind == photometric.SEPARATED:
+        return _rgb_of_inks(pixels, path), None
+    if kind not in (photometric.RGB, photometric.YCBCR):
+        name = getattr(kind, "name", kind)
+        raise UserError(f"{path} has colours of the kind {name}, expected grey or RGB")
+    return pixels, None
+
+
+def _from_palette(
+    pixels: npt.NDArray[Any], page: tifffile.TiffPage, mask: bool
+) -> tuple[npt.NDArray[Any], Shown]:
+    indices, rest = pixels[:1], pixels[1:]
+    colours = np.asarray(page.colormap).astype(np.int64)  # (3, N), of 16 bits
+    if colours.max() > 255:  # some writers give 8 bits
+        colours >>= 8
+    if mask:
+        numbers, shown = by_palette(indices, colours.T)
+        return np.concatenate([numbers, rest]), shown
+    return np.concatenate([colours.astype(np.uint8)[:, indices[0]], rest]), None
+
+
+def _grey(
+    pixels: npt.NDArray[Any], page: tifffile.TiffPage, mask: bool, path: Path
+) -> tuple[npt.NDArray[Any], Shown]:
+    bits = page.bitspersample
+    pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        values = pixels[: len(pixels) - 1] if _has_alpha(page) else pixels
+        if values.dtype.kind == "f":
+            raise UserError(f"{path} says that white is its lowest number, but holds real numbers")
+        highest = 2**bits - 1 if values.dtype.kind == "u" else -1
+        pixels = np.concatenate([(highest - values).astype(values.dtype), pixels[len(values) :]])
+    if bits >= 8:
+        return pixels, None
+    highest = 2**bits - 1
+    greys = tuple(i * 255 // highest for i in range(highest + 1))
+    if mask:
+        return pixels, greys
+    return pixels if bits == 1 else np.asarray(greys, np.uint8)[pixels], None
+
+
+def _rgb_of_inks(pixels: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
+    """RGB, and alpha if there is any, of cyan, magenta, yellow and black."""
+    if pixels.shape[0] not in (4, 5) or pixels.dtype.kind != "u":
+        raise UserError(f"{path} has {pixels.shape[0]} inks, expected cyan, magenta, yellow, black")
+    if pixels.dtype == np.uint8:
+        rgb = np.moveaxis(_converted("CMYK", np.moveaxis(pixels[:4], 0, -1)), -1, 0)
+    else:
+        highest = np.iinfo(pixels.dtype).max
+        left = highest - pixels[:4].astype(np.float64)
+        rgb = np.rint(left[:3] * left[3] / highest).astype(pixels.dtype)
+    return np.concatenate([rgb, pixels[4:]])
+
+
+def _converted(mode: str, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(..., W, samples) uint8 of a mode of Pillow's -> RGB (..., W, 3)."""
+    *rows, width, _ = pixels.shape
+    content = np.ascontiguousarray(pixels).tobytes()
+    picture = Image.frombytes(mode, (width, math.prod(rows)), content)
+    return np.asarray(picture.convert("RGB")).reshape(*rows, width, 3)
+
+
+def _ycbcr(
+    path: Path, series: tifffile.TiffPageSeries, page: tifffile.TiffPage
+) -> tuple[npt.NDArray[Any], str]:
+    """RGB of colours that no codec has turned to RGB."""
+    if page.subsampling in (None, (1, 1)):
+        stored, axes = series.asarray(maxworkers=1), series.axes
+        if stored.dtype != np.uint8 or stored.shape[axes.index("S")] != 3:
+            raise UserError(f"{path} has YCbCr colours of {stored.dtype}, expected uint8")
+        last = np.moveaxis(stored, axes.index("S"), -1)
+        return _converted("YCbCr", last), axes.replace("S", "") + "S"
+    # tifffile does not read subsampled colours. Pillow turns them upright itself, or wrongly.
+    if len(series.pages) > 1 or _orientation(page) != 1:
+        raise UserError(f"{path} has subsampled YCbCr colours: store it in RGB")
+    with Image.open(path, formats=("TIFF",)) as picture:
+        return np.asarray(picture.convert("RGB")), "YXS"
+
+
+def _has_alpha(page: tifffile.TiffPage) -> bool:
+    return bool(page.extrasamples) and int(page.extrasamples[-1]) in _ALPHA
+
+
+def _orientation(page: tifffile.TiffPage) -> int:
+    """TIFF's own tag, or XMP's."""
+    if (stated := page.tags.valueof("Orientation")) is not None:
+        return int(stated)
+    packet = page.tags.valueof(_XMP)
+    found = _XMP_ORIENTATION.search(packet) if isinstance(packet, bytes) else None
+    return int(found[1]) if found else 1
+
+
+def _resolution(page: tifffile.TiffPage) -> tuple[tuple[float, float] | None, int]:
+    unit = int(page.tags.valueof("ResolutionUnit", 1))
+    rates = [page.tags.valueof(f"{axis}Resolution") for axis in "XY"]
+    if all(isinstance(rate, tuple) and len(rate) == 2 and rate[1] for rate in rates):
+        return (rates[0][0] / rates[0][1], rates[1][0] / rates[1][1]), unit
+    return None, unit
+
+
+class _Told(logging.Filter):
+    """Keeps what tifffile logs in this thread: damage that it reads on from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = threading.get_ident()
+        self.errors: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread != self.thread:
+            return True
+        message = record.getMessage()
+        # Tags that cannot be read are no matter unless the pixels need them.
+        if record.levelno >= logging.ERROR and not message.startswith("<TiffTag"):
+            self.errors.append(message)
+        return False
+
+
+@contextmanager
+def _errors_told(path: Path) -> Iterator[None]:
+    """Raise UserError for damage of which tifffile only logs: it would read 1 slice of 6."""
+    told, logger = _Told(), logging.getLogger("tifffile")
+    logger.addFilter(told)
+    try:
+        yield
+    finally:
+        logger.removeFilter(told)
+    if told.errors:
+        raise UserError(f"{path} is damaged or no image: {told.errors[0].splitlines()[0]}")
