@@ -93,10 +93,12 @@ class _Slice:
 
 
 def _series(folder: Path) -> list[_Slice]:
+    from pydicom.errors import InvalidDicomError
+
     slices: list[_Slice] = []
     series: dict[str, Path] = {}
     for path in files_in(folder):
-        with damage_named(path):
+        with damage_named(path, InvalidDicomError):
             frames = _frames(path, others=True)
         if frames:
             series.setdefault(str(frames[0].dataset.get("SeriesInstanceUID", "")), path)

@@ -109,11 +109,10 @@ def read_file(path: Path, *, palette: bool, max_pixels: int | None = None) -> Fi
 
     Raises UserError, naming the file, if it is missing, damaged, too large, or of no image.
     """
-    form = format_of(path)
-    if form is None:
-        form = LOSSY
-    if not path.exists() or (path.is_dir() and form is not DICOM):
+    # Neither devices nor pipes, which may have no end.
+    if not path.is_file() and not path.is_dir():
         raise UserError(f"no file at {path}")
+    form = format_of(path) or LOSSY
     with damage_named(path):
         read = form.read(path, Reading(palette, max_pixels))
     pixels = read.pixels

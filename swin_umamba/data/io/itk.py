@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from swin_umamba.data.io.limits import (
 from swin_umamba.data.io.pixels import Axes, FilePixels, Grid, ItkGeometry, Reading, vector
 from swin_umamba.errors import UserError
 
+_BLOCK = 1 << 16  # bytes
 _HEADER = 1 << 16  # bytes in which a header must end
 _META_BYTES = {"USHORT": 2, "SHORT": 2, "UINT": 4, "INT": 4, "FLOAT": 4, "DOUBLE": 8}
 _NRRD_BYTES = {"16": 2, "32": 4, "64": 8, "short": 2, "int": 4, "float": 4, "double": 8}
@@ -39,6 +41,8 @@ def read(path: Path, reading: Reading) -> FilePixels:
     ratio = {"raw": 1, "gzip": DEFLATE_RATIO}.get(header.encoding)
     if ratio is not None:
         require_bytes(header.data, pixels * header.bytes_each, ratio, header.offset)
+    if header.encoding == "gzip" and not _is_nrrd(path):
+        _require_unzipped(header)
     name = "NrrdImageIO" if _is_nrrd(path) else "MetaImageIO"
     with _silent(SimpleITK):
         image = SimpleITK.ReadImage(str(path), imageIO=name)
@@ -108,6 +112,17 @@ class _Header:
     encoding: str
     data: Path
     offset: int
+
+
+def _require_unzipped(header: _Header) -> None:
+    """Raise zlib.error or ValueError for damage, of which ITK only prints a line."""
+    stream, length = zlib.decompressobj(), 0
+    with header.data.open("rb") as file:
+        file.seek(header.offset)
+        while not stream.eof and (block := file.read(_BLOCK)):
+            length += len(stream.decompress(block))
+    if not stream.eof or length < math.prod(header.sizes) * header.bytes_each:
+        raise ValueError("its compressed pixels end early")
 
 
 def _is_nrrd(path: Path) -> bool:

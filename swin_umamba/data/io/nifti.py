@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,8 @@ from swin_umamba.data.io.pixels import (
 from swin_umamba.errors import UserError
 
 _GZIP = b"\x1f\x8b"
+_BLOCK = 1 << 20  # bytes
+_NAMED, _SECOND = 4, 540  # the bytes of a header's length, and NIfTI-2's
 
 
 def read(path: Path, reading: Reading) -> FilePixels:
@@ -43,9 +46,11 @@ def read(path: Path, reading: Reading) -> FilePixels:
         nibabel.spatialimages.HeaderDataError,
         nibabel.wrapstruct.WrapStructError,
     )
-    with damage_named(path, *errors):
+    with damage_named(path, *errors), _opened(path) as file:
+        make = nibabel.Nifti2Image if _is_second(file.read(_NAMED)) else nibabel.Nifti1Image
+        file.seek(0)
         with _silent():
-            image: Any = nibabel.load(path)
+            image: Any = make.from_stream(file)
         _require_whole(image, path, reading.max_pixels)
         affine = np.array(image.affine, np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
@@ -53,6 +58,9 @@ def read(path: Path, reading: Reading) -> FilePixels:
         if abs(np.linalg.det(affine[:3, :3])) < np.finfo(np.float64).tiny:
             raise UserError(f"{path} has an affine that is singular: correct its header")
         values = np.asanyarray(image.dataobj)
+        # nibabel stops before the checksum of a zipped file, which is at its end.
+        while file.read(_BLOCK):
+            pass
     shape = values.shape
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
@@ -112,11 +120,28 @@ def _require_whole(image: Any, path: Path, max_pixels: int | None) -> None:
         raise UserError(f"{path} has shape {shape}, expected a volume (x, y, z)")
     pixels = math.prod(shape)
     require_pixels(path, pixels, VOLUME_PIXELS, max_pixels)
-    with path.open("rb") as file:
-        zipped = file.read(2) == _GZIP
+    zipped = _is_zipped(path)
     offset = 0 if zipped else int(image.dataobj.offset)
     claimed = pixels * image.get_data_dtype().itemsize
     require_bytes(path, claimed, DEFLATE_RATIO if zipped else 1, offset)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file's content, whatever the case of its ending and whether it is zipped."""
+    with gzip.open(path) if _is_zipped(path) else path.open("rb") as file:
+        yield file
+
+
+def _is_second(start: bytes) -> bool:
+    """Whether a header is of NIfTI-2, by its length in either order of bytes."""
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    return start in [_SECOND.to_bytes(_NAMED, order) for order in orders]
+
+
+def _is_zipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
 
 
 @contextmanager
