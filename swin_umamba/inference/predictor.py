@@ -133,7 +133,9 @@ class Predictor:
             keep_largest=source.keep_largest if postprocessing else (),
             **options,
         )
-        found.made_by = {**source.facts(), "mirror": mirror, "amp": amp}
+        # Earlier versions decided before resampling, and recorded nothing of it.
+        decided = {"decided": "on the image's grid"}
+        found.made_by = {**source.facts(), "mirror": mirror, "amp": amp, **decided}
         if found.keep_largest:
             found.made_by["keep largest"] = list(found.keep_largest)
         return found
@@ -248,7 +250,9 @@ def _require_same(first: Predictor, other: Predictor) -> None:
         ("files of an image", one.files_per_image, two.files_per_image),
         ("classes", list(one.labels), list(two.labels)),
         ("numbers of classes", one.values, two.values),
-        ("plan", first.spaced, other.spaced),
+        ("regions", one.regions, two.regions),
+        ("orders of regions", one.regions_class_order, two.regions_class_order),
+        ("datasets", *(None if each.spaced else "arrays" for each in (first, other))),
     ):
         if mine != theirs:
             raise UserError(

@@ -14,6 +14,7 @@ from PIL import Image
 from predict_helpers import invoke
 
 from swin_umamba.common.files import sha256
+from swin_umamba.common.locks import locked
 from swin_umamba.inference import targets as predicting
 from swin_umamba.inference.record import RECORD, Manifest, facts_of
 
@@ -192,3 +193,30 @@ def test_an_onnx_file_and_its_run_are_told_apart(
     result = invoke("predict", run, images, out)
     assert result.exit_code == 1
     assert "runtime onnxruntime, now torch" in words(result.output)
+
+
+def test_two_jobs_do_not_write_into_one_folder_at_once(
+    trained: Trained, images: Path, tmp_path: Path
+) -> None:
+    run, out = trained[1], tmp_path / "out"
+    with locked(out, "prediction"):
+        result = invoke("predict", run, images, out)
+        assert result.exit_code == 1
+        assert f"{out} is in use by another prediction" in words(result.output)
+        assert not list(out.glob("*.png"))
+    assert invoke("predict", run, images, out).exit_code == 0
+
+
+def test_masks_of_earlier_versions_are_not_taken_for_ours(
+    trained: Trained, images: Path, tmp_path: Path
+) -> None:
+    """They were decided before they were resampled."""
+    run, out = trained[1], tmp_path / "out"
+    assert invoke("predict", run, images, out).exit_code == 0
+    lines = [json.loads(line) for line in (out / RECORD).read_text().splitlines()]
+    for line in lines:
+        del line["made_by"]["decided"]
+    (out / RECORD).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = invoke("predict", run, images, out)
+    assert result.exit_code == 1
+    assert "decided unknown, now on the image's grid" in words(result.output)
