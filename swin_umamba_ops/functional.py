@@ -72,7 +72,8 @@ def ss2d(
             y: Tensor = formula(
                 x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
             )
-            return y.to(out_dtype, memory_format=torch.channels_last)
+            # Channels last by permutation: vmap does not know the memory format.
+            return y.to(out_dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
     _, D, H, W = x.shape
     if x.stride() != (H * W * D, 1, W * D, D):

@@ -1,6 +1,6 @@
 """What every caller of an op is held to, those of torch.ops too: kernels trust what they read.
 
-On shapes, dtypes and devices alone, so that nothing waits for a device.
+On shapes and dtypes alone, so that nothing waits for a device. (_define.py compares devices.)
 """
 
 from __future__ import annotations
@@ -20,16 +20,6 @@ def has_shape(name: str, t: Tensor, *expected: int | str) -> None:
             return
     sizes = ", ".join(str(n) for n in expected)
     raise ValueError(f"{name} has shape {tuple(shape)}, expected ({sizes})")
-
-
-def same_device(names: tuple[str, ...], tensors: tuple[Tensor | None, ...]) -> None:
-    """ValueError unless all tensors are where the first one is."""
-    first = tensors[0]
-    assert first is not None
-    device = first.device
-    for name, t in zip(names, tensors, strict=True):
-        if t is not None and t.device != device:
-            raise ValueError(f"{name} is on {t.device}, expected {device} like {names[0]}")
 
 
 def same_dtype(

@@ -9,6 +9,7 @@ does with those.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -44,19 +45,34 @@ def define(
     """Define an op of one schema, for all devices; its only overload.
 
     fake: makes results of the right shapes, dtypes and strides. flops: from the arguments' shapes.
+    The first argument is a tensor, and all others must be where it is, for fakes too: a tensor
+    without memory among others would otherwise make a result of nothing.
     """
     name = schema.split("(")[0]
     qualified = f"{NAMESPACE}::{name}"
 
+    names = re.findall(r"[(,] *[\w?\[\]]+ (\w+)", schema)
+
+    def check(args: tuple[Any, ...]) -> None:
+        device = args[0].device
+        for name, t in zip(names, args, strict=False):
+            if isinstance(t, Tensor) and t.device != device:
+                raise ValueError(f"{name} is on {t.device}, expected {device} like {names[0]}")
+
     def run(*args: Any) -> Any:
+        check(args)
         if not torch.is_grad_enabled():  # as in every autograd.Function
             return kernel(*args)
         with torch.no_grad():
             return kernel(*args)
 
+    def checked_fake(*args: Any) -> Any:
+        check(args)
+        return fake(*args)
+
     LIB.define(schema, tags=_TAGS)
     LIB.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(qualified, fake, lib=LIB)
+    torch.library.register_fake(qualified, checked_fake, lib=LIB)
     packet = getattr(getattr(torch.ops, NAMESPACE), name)
     torch.library.register_vmap(qualified, _one_by_one(packet.default), lib=LIB)
     if flops is not None:

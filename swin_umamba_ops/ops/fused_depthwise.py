@@ -13,11 +13,10 @@ from torch import Tensor
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import all_addressable
-from swin_umamba_ops.ops._check import has_shape, same_device, same_dtype
+from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
 
 _ALL = (True,) * 3
-_NAMES = ("x", "weight", "bias")
 
 
 def _kernels(backend: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
@@ -28,7 +27,6 @@ def _kernels(backend: str, x: Tensor, weight: Tensor, bias: Tensor | None) -> An
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected an odd width")
     if bias is not None:
         has_shape("bias", bias, x.shape[3])
-    same_device(_NAMES, (x, weight, bias))
     return backends.kernels("depthwise_conv_silu", backend, x.device, x.dtype, width)
 
 
@@ -57,7 +55,6 @@ def _backward(
     kernels = _kernels(backend, x, weight, bias)
     has_shape("dy", dy, *x.shape)
     same_dtype(x.dtype, ("dy",), (dy,))
-    same_device(("x", "dy"), (x, dy))
     inputs, chosen = (x, weight, bias), tuple(wanted or _ALL)
     if x.numel() == 0:
         gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)

@@ -16,11 +16,10 @@ from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable, all_addressable
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL
-from swin_umamba_ops.ops._check import has_shape, same_device, same_dtype
+from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
 
 _ALL = (True,) * 4
-_NAMES = ("x", "weight", "bias", "residual")
 _Inputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -37,7 +36,6 @@ def _kernels(backend: str, inputs: _Inputs, kind: int) -> Any:
     if residual is not None:
         has_shape("residual", residual, *x.shape)
         same_dtype(x.dtype, ("residual",), (residual,))
-    same_device(_NAMES, inputs)
     return backends.kernels("instance_norm_act", backend, x.device, x.dtype, 0)
 
 
@@ -94,7 +92,6 @@ def _backward(
     has_shape("dy", dy, *x.shape)
     has_shape("stats", stats, *_statistics(x, kind).shape)
     same_dtype(torch.float32, ("stats",), (stats,))
-    same_device(("x", "dy", "stats"), (x, dy, stats))
     chosen = tuple(wanted or _ALL)
     if x.numel() == 0:
         gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)

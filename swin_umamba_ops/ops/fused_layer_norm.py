@@ -13,11 +13,10 @@ from torch import Tensor
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import all_addressable
-from swin_umamba_ops.ops._check import has_shape, same_device
+from swin_umamba_ops.ops._check import has_shape
 from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
 
 _ALL = (True,) * 4
-_NAMES = ("x", "gate", "weight", "bias")
 
 
 def _kernels(backend: str, x: Tensor, gate: Tensor | None, weight: Tensor, bias: Tensor) -> Any:
@@ -27,7 +26,6 @@ def _kernels(backend: str, x: Tensor, gate: Tensor | None, weight: Tensor, bias:
         has_shape("gate", gate, *x.shape)
     has_shape("weight", weight, x.shape[-1])
     has_shape("bias", bias, x.shape[-1])
-    same_device(_NAMES, (x, gate, weight, bias))
     return backends.kernels("layer_norm", backend, x.device, x.dtype, 0)
 
 
@@ -71,7 +69,6 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     kernels = _kernels(backend, x, gate, weight, bias)
     has_shape("dy", dy, *x.shape)
-    same_device(("x", "dy"), (x, dy))
     inputs, chosen = (x, gate, weight, bias), tuple(wanted or _ALL)
     if x.numel() == 0:
         gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)

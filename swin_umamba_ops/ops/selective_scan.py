@@ -22,11 +22,10 @@ from swin_umamba_ops import backends, flops
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable, all_addressable
 from swin_umamba_ops.numerics import state_dtype
-from swin_umamba_ops.ops._check import has_shape, same_device, same_dtype
+from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
 
 _ALL = (True,) * 7
-_NAMES = ("u", "delta", "A", "Bs", "Cs", "Ds", "delta_bias")
 _Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
@@ -42,12 +41,11 @@ def _kernels(backend: str, inputs: _Inputs) -> Any:
     has_shape("Cs", Cs, *Bs.shape)
     if channels % Bs.shape[1]:
         raise ValueError(f"Bs has {Bs.shape[1]} groups, which do not divide D = {channels}")
-    for name, t in zip(_NAMES[5:], (Ds, delta_bias), strict=True):
+    for name, t in (("Ds", Ds), ("delta_bias", delta_bias)):
         if t is not None:
             has_shape(name, t, channels)
-    same_device(_NAMES, inputs)
     same_dtype(u.dtype, ("delta", "Bs", "Cs"), (delta, Bs, Cs))
-    same_dtype(state_dtype(u.dtype), ("A", *_NAMES[5:]), (A, Ds, delta_bias))
+    same_dtype(state_dtype(u.dtype), ("A", "Ds", "delta_bias"), (A, Ds, delta_bias))
     return backends.kernels("selective_scan", backend, u.device, u.dtype, A.shape[1])
 
 
@@ -130,7 +128,6 @@ def _backward(
         has_shape("dlast", dlast, batch, channels, A.shape[1])
     has_shape("states", states, batch, -(-length // kernels.chunk_length), *A.shape)
     same_dtype(A.dtype, ("states", "dlast"), (states, dlast))
-    same_device(("u", "dout", "dlast", "states"), (u, dout, dlast, states))
     chosen = tuple(wanted or _ALL)
     if batch == 0:
         gradients = tuple(A.new_empty(0) if t is None else torch.zeros_like(t) for t in inputs)

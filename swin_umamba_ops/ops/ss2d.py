@@ -26,7 +26,7 @@ from swin_umamba_ops.autocast import autocast_off
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import all_addressable
 from swin_umamba_ops.numerics import state_dtype
-from swin_umamba_ops.ops._check import has_shape, same_device, same_dtype
+from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
     bound_once,
@@ -39,7 +39,6 @@ from swin_umamba_ops.ops._define import (
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 _ALL = (True,) * 6
-_NAMES = ("x", "proj", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
 
 
 def _kernels(
@@ -60,10 +59,9 @@ def _kernels(
     has_shape("proj", proj, *x.shape[:3], DIRECTIONS, R + 2 * N)
     has_shape("dt_projs_bias", dt_projs_bias, DIRECTIONS, x.shape[3])
     has_shape("Ds", Ds, DIRECTIONS * x.shape[3])
-    tensors = (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    same_device(_NAMES, tensors)
     same_dtype(x.dtype, ("proj", "dt_projs_weight"), (proj, dt_projs_weight))
-    same_dtype(state_dtype(x.dtype), _NAMES[3:], tensors[3:])
+    parameters = (dt_projs_bias, A_logs, Ds)
+    same_dtype(state_dtype(x.dtype), ("dt_projs_bias", "A_logs", "Ds"), parameters)
     return backends.kernels("ss2d", backend, x.device, x.dtype, N)
 
 
@@ -133,7 +131,6 @@ def _backward(
     chunks = -(-x.shape[1] * x.shape[2] // kernels.chunk_length)
     has_shape("states", states, x.shape[0], DIRECTIONS, chunks, x.shape[3], A_logs.shape[1])
     same_dtype(state_dtype(x.dtype), ("states",), (states,))
-    same_device(("x", "dy", "states"), (x, dy, states))
     chosen = tuple(wanted or _ALL)
     if x.shape[0] == 0:
         gradients = tuple(torch.zeros_like(t) for t in inputs)
