@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from swin_umamba.data import Case, PatchSampler
+from swin_umamba.data import Augmentation, Case, PatchSampler
 from swin_umamba.data.sampling.volumes import ANNOTATED, find_positions
 
 
@@ -128,3 +128,37 @@ def test_positions_of_regions_and_of_all_pixels_with_truth() -> None:
     found = find_positions([mask], "x", regions=((1, 2, 3), (2, 3), (3,)), annotated=True)
     by_key = {key: set(found[found[:, 0] == key, 2].tolist()) for key in range(4)}
     assert by_key == {ANNOTATED: {0, 1, 2, 3}, 1: {1, 2, 3}, 2: {2, 3}, 3: {3}}
+
+
+class _Masked:
+    """A volume of one slice, 0 in its right half."""
+
+    slices, channels = 1, {2}
+
+    def __init__(self, masked: tuple[int, ...]) -> None:
+        self.masked = masked
+        self._image = np.ones((2, 16, 16), np.float32)
+        self._image[:, :, 8:] = 0
+
+    def image(self, index: int) -> np.ndarray:
+        return self._image
+
+    def mask(self, index: int) -> np.ndarray:
+        return np.zeros((16, 16), np.int16)
+
+    def positions(self) -> np.ndarray:
+        return np.empty((0, 3), np.int32)
+
+
+@pytest.mark.parametrize("masked", [(), (1,), (0, 1)])
+def test_masked_channels_stay_zero_outside(masked: tuple[int, ...]) -> None:
+    noisy = Augmentation(
+        p_rotation=0, p_scaling=0, p_blur=0, p_low_resolution=0, p_mirror=0, p_noise=1, p_gamma=0
+    )
+    case = _case(np.zeros((16, 16)))
+    sampler = PatchSampler([case], patch_size=(16, 16), batch_size=1, augment=noisy)
+    sampler.volumes = [_Masked(masked)]
+    (image,) = sampler.batch(0)[0]
+    for channel in range(2):
+        assert bool(image[channel, :, 8:].any()) == (channel not in masked)
+        assert image[channel, :, :8].std() > 0

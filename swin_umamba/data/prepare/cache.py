@@ -43,8 +43,8 @@ class VolumeOnDisk:
 
     PARTS = ("image", "mask", "positions")
 
-    def __init__(self, name: str, stem: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, stem: Path, masked: tuple[int, ...] = ()) -> None:
+        self.name, self.masked = name, masked
         self.stem = stem
         self._arrays: dict[str, MappedArray] = {}
 
@@ -161,7 +161,8 @@ def _cached(files: CaseFiles, plan: Plan, folder: Path, digests: FileDigests) ->
     # The longest of the files' names decides where a long name is cut.
     longest = f"-{key}.positions.npy"
     stem = file_name(files.name, longest).removesuffix(".positions.npy")
-    volume = VolumeOnDisk(files.name, folder / stem)
+    masked = tuple(i for i, inside in enumerate(plan.mask_normalization) if inside)
+    volume = VolumeOnDisk(files.name, folder / stem, masked)
     if not _whole(volume):
         _write(volume, files, plan)
     return volume

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.networks.layers.simplelayers import GaussianFilter
 from monai.transforms.intensity.array import AdjustContrast
 from pydantic import Field
 from torch import Tensor
@@ -42,7 +41,7 @@ class Augmentation(Record):
     noise: Range = (0.0, 0.1)  # deviation
     p_blur: Share = 0.2
     p_blur_channel: Share = 0.5
-    blur: Range = (0.5, 1.0)  # deviation in pixels
+    blur: Range = (0.5, 1.0)  # deviation in pixels, of each axis
     p_brightness: Share = 0.15
     brightness: Range = (0.75, 1.25)  # factor
     p_contrast: Share = 0.15
@@ -155,14 +154,29 @@ def _each(
 
 def _around_one(limits: Range, rng: np.random.Generator) -> float:
     low, high = limits
-    if low < 1 and rng.random() < 0.5:
+    if high <= 1 or (low < 1 and rng.random() < 0.5):
         return float(rng.uniform(low, min(high, 1.0)))
     return float(rng.uniform(max(low, 1.0), high))
 
 
 def _blur(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
-    blurred: Tensor = GaussianFilter(2, rng.uniform(*config.blur))(x[None, None])
-    return blurred[0, 0]
+    for axis in (0, 1):
+        x = _smoothed(x, rng.uniform(*config.blur), axis)
+    return x
+
+
+def _smoothed(x: Tensor, sigma: float, axis: int) -> Tensor:
+    """A Gaussian of that deviation in pixels along one axis of (h, w), mirrored at the borders."""
+    size = 6 * sigma + 0.5
+    whole = round(size)
+    if whole % 2 == 0:  # the nearest odd number
+        whole += 1 if size >= whole else -1
+    reach = min(whole // 2, x.shape[axis] - 1)
+    places = torch.arange(-reach, reach + 1, dtype=x.dtype)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).view((1, 1, -1, 1) if axis == 0 else (1, 1, 1, -1))
+    border = [0, 0, reach, reach] if axis == 0 else [reach, reach, 0, 0]
+    return F.conv2d(F.pad(x[None, None], border, mode="reflect"), kernel)[0, 0]
 
 
 def _contrast(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:

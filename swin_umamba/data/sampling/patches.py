@@ -87,7 +87,8 @@ class PatchSampler:
         matrix = draw_matrix(config, self.patch_size, rng) if config else None
         image, mask = cut(volume.image(index), volume.mask(index), corner, self.patch_size, matrix)
         if config:
-            image, mask = mirror(vary(image, config, rng), mask, config, rng)
+            varied = _zero_outside(vary(image, config, rng), image, volume.masked)
+            image, mask = mirror(varied, mask, config, rng)
         return image, mask
 
     def _window(
@@ -134,3 +135,13 @@ def _centre(
     first, end = np.searchsorted(positions[:, 0], [key, key + 1])
     _, index, place = positions[rng.integers(first, end)].tolist()
     return index, place
+
+
+def _zero_outside(varied: Tensor, image: Tensor, masked: tuple[int, ...]) -> Tensor:
+    """Keep masked channels 0 where all of them were: what nnU-Net does by its nonzero mask."""
+    if masked:
+        channels = list(masked)
+        outside = (image[channels] == 0).all(0)
+        varied = varied.clone()
+        varied[channels] = varied[channels].masked_fill(outside, 0)
+    return varied

@@ -23,7 +23,12 @@ Positions = npt.NDArray[np.int32]
 
 
 class Volume(Protocol):
-    """One or more slices of one image, in memory or on disk; 2-D images have one."""
+    """One or more slices of one image, in memory or on disk; 2-D images have one.
+
+    masked: the channels whose statistics are of what is not zero alone, and which stay 0 outside.
+    """
+
+    masked: tuple[int, ...]
 
     @property
     def slices(self) -> int: ...
@@ -46,6 +51,8 @@ class Volume(Protocol):
 
 class VolumeInMemory:
     """A volume of cases; see Volume."""
+
+    masked: tuple[int, ...] = ()
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self._cases = cases
