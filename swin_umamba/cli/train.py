@@ -81,7 +81,12 @@ def train(
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="25,000 by default.")] = None,
     minutes: Annotated[float | None, typer.Option(help="End after this long.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Of all processes together.")] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Of all processes together; by the GPU's memory and the dataset, 2 on a CPU."
+        ),
+    ] = None,
     patch_size: Annotated[
         tuple[int, int] | None, typer.Option(help="Height and width; by the images otherwise.")
     ] = None,

@@ -24,6 +24,7 @@ from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
 from swin_umamba.runs.presets import preset_config
 from swin_umamba.runs.run import Run
 from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
+from swin_umamba.train.from_dataset import with_planned_batch
 from swin_umamba.train.world import announced_rank, launched
 from swin_umamba.weights import continuation
 
@@ -113,7 +114,7 @@ def _prepared(
     if axis is None and not resume and like is not None:
         axis = Run.open(like).require_plan().axis
     with PreparingBar(shown=announced_rank() == 0) as bar:
-        return prepare(
+        prepared = prepare(
             job.dataset,
             settings,
             run=folder if resume else None,
@@ -123,6 +124,8 @@ def _prepared(
             threads=THREADS,
             on_progress=bar,
         )
+    planned = source is None and settings.preset is None and "batch_size" not in values
+    return with_planned_batch(prepared) if planned else prepared
 
 
 def _warn(every: Iterable[Prepared]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from swin_umamba.data import CaseFiles, Dataset, Plan, RawImage, classes_of, read_labels, read_raw
+from swin_umamba.data import CaseFiles, Dataset, RawImage, classes_of, read_labels, read_raw
 from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.scores import CaseScores, Scores, score_case
@@ -94,13 +94,6 @@ def evaluate_cases(
     return Scores(names, tolerance, tuple(scores))
 
 
-def region_classes(dataset: Dataset | Plan) -> tuple[tuple[int, ...], ...] | None:
-    """The class indices that make up each region; None for classes that exclude each other."""
-    if dataset.regions is None:
-        return None
-    return tuple(tuple(map(dataset.values.index, region)) for region in dataset.regions)
-
-
 def _score(
     dataset: Dataset, name: str, file: Path, tolerance: float, release_nsd: bool, instances: bool
 ) -> CaseScores:
@@ -125,7 +118,7 @@ def _score(
         spacing=raw.spacing,
         release_nsd=release_nsd,
         instances=objects,
-        regions=region_classes(dataset),
+        regions=dataset.region_classes,
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from swin_umamba.data import Dataset
-from swin_umamba.evaluate.folders import grid_of, labels_of, region_classes
+from swin_umamba.evaluate.folders import grid_of, labels_of
 from swin_umamba.evaluate.scores import dsc_of, without_ignored
 from swin_umamba.inference.postprocessing import Postprocessing, keep_largest
 from swin_umamba.runs.folder import POSTPROCESSING
@@ -45,7 +45,7 @@ def _means(
 ) -> npt.NDArray[np.float64]:
     """The mean DSC over the cases of each class or region, NaN where it is nowhere."""
     table = []
-    regions = region_classes(dataset)
+    regions = dataset.region_classes
     for name, file in files.items():
         raw, mask = grid_of(dataset.case(name), dataset)
         pred, target = labels_of(file, raw, mask, dataset)

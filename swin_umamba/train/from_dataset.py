@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
+from swin_umamba.common.devices import pick_device
 from swin_umamba.common.environment import describe_json
 from swin_umamba.data import CachedCases, Plan, Split, open_dataset, pick_split, read_splits
 from swin_umamba.data.datasets.splits import splits_json
@@ -17,7 +18,7 @@ from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.runs.run import Run
 from swin_umamba.train.loop import train
 from swin_umamba.train.session import Progress, TrainResult
-from swin_umamba.train.world import World
+from swin_umamba.train.world import World, announced_size, launched
 
 OVERLAYS = 3  # validation cases that are drawn as training goes on
 
@@ -96,8 +97,6 @@ def _prepared(
     cases: CachedCases,
     warnings: tuple[str, ...] = (),
 ) -> Prepared:
-    if plan.regions is not None:
-        raise UserError(f"{dataset_folder} has region-based labels, which are not trained yet")
     config = dataclasses.replace(
         config,
         dataset=str(dataset_folder),
@@ -114,6 +113,21 @@ def _prepared(
         CachedCases([volumes[name] for name in split.val]),
         warnings,
     )
+
+
+def with_planned_batch(prepared: Prepared) -> Prepared:
+    """With the batch size that the plan proposes, on GPUs: half of it without mixed precision.
+
+    The nearest multiple of the processes below, and one each at least. On a CPU the config's stays.
+    """
+    config, proposed = prepared.config, prepared.plan.batch_size
+    if proposed is None or pick_device("auto" if launched() else config.device).type != "cuda":
+        return prepared
+    if config.amp == "off":
+        proposed //= 2
+    size = announced_size()
+    batch_size = max(proposed // size, 1) * size
+    return dataclasses.replace(prepared, config=config.changed({"batch_size": batch_size}))
 
 
 def train_prepared(

@@ -20,7 +20,6 @@ from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, PatchLoader, PatchSampler, Plan
 from swin_umamba.errors import UserError
-from swin_umamba.evaluate.folders import region_classes
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.checkpoints import State
@@ -58,7 +57,7 @@ class Stepper:
         plan: Plan | None = None,
     ) -> None:
         self.config, self.world, self.asked = config, world, asked
-        regions = None if plan is None else region_classes(plan)
+        regions = None if plan is None else plan.region_classes
         self._build = partial(
             build_model, config, outputs=None if regions is None else len(regions)
         )

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case, Plan
 from swin_umamba.drawing.overlays import save_overlay
-from swin_umamba.evaluate.folders import region_classes
 from swin_umamba.evaluate.scores import dsc_of
 from swin_umamba.inference.network import NonFiniteError
 from swin_umamba.inference.predictor import Predictor
@@ -59,7 +58,7 @@ class Validation:
         overlays: int = 0,
         plan: Plan | None = None,
     ) -> None:
-        self.plan, self.regions = plan, None if plan is None else region_classes(plan)
+        self.plan, self.regions = plan, None if plan is None else plan.region_classes
         self.folder, self.overlays = folder, overlays
         self.cases, self.config, self.world = cases, config, world
         self.amp = amp_on(world.device, config.amp)

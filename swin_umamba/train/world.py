@@ -34,6 +34,11 @@ def announced_rank() -> int:
     return _number("RANK") if launched() else 0
 
 
+def announced_size() -> int:
+    """How many processes a launcher started, before they are joined."""
+    return max(map(_number, SIZES)) or 1 if launched() else 1
+
+
 def _number(name: str) -> int:
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else 0

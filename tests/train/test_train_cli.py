@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from swin_umamba import Predictor
 from swin_umamba.cli import app
 from swin_umamba.cli.training_bar import TrainingBar
-from swin_umamba.data import read_splits
+from swin_umamba.data import read_labels, read_splits
 from swin_umamba.data.prepare.plan import Plan
 from swin_umamba.runs.folder import read_log
 
@@ -132,3 +132,35 @@ def test_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:
     assert _run(dataset, tmp_path / "run", *SHORT).exit_code == 0
     other = dataset.rename(tmp_path / "others")
     assert "was trained on discs, not on others" in _error(other, tmp_path / "run", "--resume")
+
+
+@pytest.mark.parametrize("fold", ["0", "all"])
+def test_regions_and_ignored_pixels_go_all_the_way(tmp_path: Path, fold: str) -> None:
+    """From a dataset of nested regions to a mask of the files' own numbers, and its scores."""
+    labels = {"background": 0, "whole": [3, 7], "core": 7, "ignore": 9}
+    folder = write_nnunet(
+        tmp_path / "nested", cases=3, shape=(48, 48), labels=labels, regions_class_order=[3, 7]
+    )
+    for i in range(3):
+        image, mask = discs(48, seed=i)
+        numbers = np.where(mask > 0, np.where(np.indices(mask.shape)[0] > 24, 7, 3), 0)
+        numbers[:, :3] = 9
+        write_pixels(folder / "imagesTr" / f"case_{i}_0000.png", image.astype(np.uint8))
+        write_pixels(folder / "labelsTr" / f"case_{i}.png", numbers.astype(np.uint8))
+    run, masks = tmp_path / "run", tmp_path / "masks"
+    result = _run(folder, run, *SHORT, "--fold", fold)
+    assert result.exit_code == 0, result.output
+    plan = Plan.load(run / "plan.json")
+    assert (plan.num_outputs, plan.activation) == (2, "sigmoid")
+    predict = ["predict", str(run), str(folder / "imagesTr"), str(masks), "--save-probabilities"]
+    done = CliRunner().invoke(app, predict)
+    assert done.exit_code == 0, done.output
+    for path in masks.glob("*.png"):
+        with np.load(path.with_suffix(".npz")) as file:
+            decided = plan.decide(file["probabilities"])
+        numbers = np.array(plan.values)[decided]
+        np.testing.assert_array_equal(read_labels(path).labels, numbers)
+    done = CliRunner().invoke(app, ["evaluate", str(masks), str(folder)])
+    assert done.exit_code == 0, done.output
+    assert "whole" in done.stdout
+    assert "core" in done.stdout

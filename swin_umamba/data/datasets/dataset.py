@@ -55,6 +55,13 @@ class Dataset:
         """1, or as many as channels."""
         return len(self.cases[0].images)
 
+    @property
+    def region_classes(self) -> tuple[tuple[int, ...], ...] | None:
+        """The class indices that make up each region; None for classes that exclude each other."""
+        if self.regions is None:
+            return None
+        return tuple(tuple(map(self.values.index, region)) for region in self.regions)
+
     def case(self, name: str) -> CaseFiles:
         """The case of that name. Raises UserError if there is none."""
         for case in self.cases:
