@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from made_once import made_once
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -61,12 +62,15 @@ class Exported(NamedTuple):
     path: Path
 
 
-@pytest.fixture(scope="module", params=model_names())
+@pytest.fixture(scope="session", params=model_names())
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model = _model(request.param)
-    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    assert export_onnx(model, path, plan=PLAN) <= 1e-4
-    return Exported(model, path)
+
+    def export(folder: Path) -> None:
+        assert export_onnx(model, folder / "model.onnx", plan=PLAN) <= 1e-4
+
+    folder = made_once(tmp_path_factory, f"onnx_{request.param}", export)
+    return Exported(model, folder / "model.onnx")
 
 
 @pytest.mark.slow
@@ -171,6 +175,7 @@ def test_a_wrong_network_is_refused() -> None:
             check(wrong, model)
 
 
+@pytest.mark.slow
 def test_a_wrong_export_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +189,7 @@ def test_a_wrong_export_is_told_in_one_line(
     assert not path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["export", "pytorch"])
 def test_pt2_runs_from_its_file(backend: str, tmp_path: Path) -> None:
     model = _model("swin_umamba_v1")

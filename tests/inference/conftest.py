@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_once import made_once
 from PIL import Image
 from predict_helpers import invoke
 
 MODEL = '{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}'
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def exported(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as an ONNX file."""
     pytest.importorskip("onnxruntime")
-    path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    export = partial(_export, trained[1])
+    return made_once(tmp_path_factory, "squares_onnx", export) / "model.onnx"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dataset of bright squares with masks of 0 and 255, and a short run on it."""
+    root = made_once(tmp_path_factory, "squares", _train_on_squares)
+    return root / "set", root / "run"
+
+
+def _export(run: Path, folder: Path) -> None:
     logged: list[logging.LogRecord] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = logged.append  # type: ignore[method-assign]
     logging.getLogger().addHandler(handler)
     try:
-        result = invoke("export", trained[1], path)
+        result = invoke("export", run, folder / "model.onnx")
     finally:
         logging.getLogger().removeHandler(handler)
     assert result.exit_code == 0, result.output
     assert not logged  # the exporter's warnings of its own insides
-    return path
 
 
-@pytest.fixture(scope="package")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A dataset of bright squares with masks of 0 and 255, and a short run on it."""
-    root = tmp_path_factory.mktemp("squares")
+def _train_on_squares(root: Path) -> None:
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (root / "set" / kind).mkdir(parents=True)
@@ -51,4 +60,3 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         *("--validate-every", 6, "--device", "cpu"),
     )
     assert result.exit_code == 0, result.output
-    return root / "set", root / "run"

@@ -7,8 +7,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from cases import Target
+from interpreted import shared_out
 
 from swin_umamba_ops import backends
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = shared_out(items)
 
 
 def _targets(device: str) -> list[Target]:

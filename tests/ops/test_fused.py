@@ -7,15 +7,13 @@ them in a process of their own, since Triton reads the variable when it is impor
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from interpreted import run_interpreted
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
@@ -103,17 +101,12 @@ def rounded(dtype: torch.dtype, **tensors: Tensor) -> dict[str, Tensor]:
     }
 
 
+@pytest.mark.parametrize("part", range(2))
 @pytest.mark.slow
 @pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="they run in this process")
-def test_interpreted_on_the_cpu() -> None:
+def test_interpreted_on_the_cpu(part: int) -> None:
     pytest.importorskip("triton")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+    run_interpreted(__file__, part, 2)
 
 
 # ---- layer norm

@@ -7,12 +7,8 @@ a process of their own, since Triton reads the variable when it is imported.
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +24,7 @@ from cases import (
     noise_like,
     with_gradients,
 )
+from interpreted import run_interpreted
 from torch import Tensor
 
 import swin_umamba_ops as ops
@@ -90,16 +87,11 @@ def use_tile(monkeypatch: pytest.MonkeyPatch, tile: Callable[[int, bool, bool], 
     monkeypatch.setattr(backend, "wide_tile", lambda N, interpreted: tile(N, False, interpreted))
 
 
+@pytest.mark.parametrize("part", range(4))
 @pytest.mark.slow
 @pytest.mark.skipif(backend.why_unusable() is None, reason="they run in this process")
-def test_interpreted_on_the_cpu() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2]
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert " passed" in done.stdout
+def test_interpreted_on_the_cpu(part: int) -> None:
+    run_interpreted(__file__, part, 4)
 
 
 @needs_kernels
