@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from swin_umamba.common.csv_cells import cell
 from swin_umamba.metrics import InstanceScores, dice, instance_f1, normalized_surface_dice
 from swin_umamba.metrics.surface import Convention
 
@@ -126,7 +127,7 @@ class Scores:
             for case, row in zip(self.cases, self.values(metric), strict=True):
                 for name, value in zip(self.names(metric), row, strict=True):
                     shown = "" if math.isnan(value) else f"{value:.6f}"
-                    writer.writerow([case.case, name, metric, shown])
+                    writer.writerow([cell(case.case), cell(name), metric, shown])
         return text.getvalue()
 
 

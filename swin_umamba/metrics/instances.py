@@ -56,9 +56,9 @@ def instance_f1(
     if border < 0:
         raise ValueError(f"border: got {border}, expected 0 or above")
     objects = instance_map(foreground)
-    overlap = _overlaps(_without_border(objects, border), _without_border(target, border))
-    tp = _matches(overlap, iou)
-    return InstanceScores(tp, overlap.shape[0] - tp, overlap.shape[1] - tp)
+    pairs = _overlaps(_without_border(objects, border), _without_border(target, border))
+    tp = _matches(pairs, iou)
+    return InstanceScores(tp, pairs.shape[0] - tp, pairs.shape[1] - tp)
 
 
 def instance_map(foreground: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
@@ -76,27 +76,47 @@ def _without_border(objects: npt.NDArray[Any], border: int) -> npt.NDArray[Any]:
     return np.where(np.isin(objects, np.unique(objects[edge])), 0, objects)
 
 
-def _overlaps(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Intersection over union of every object of a with every one of b."""
-    (a_numbers, a_index), (b_numbers, b_index) = (
-        np.unique(m.ravel(), return_inverse=True) for m in (a, b)
+@dataclass(frozen=True)
+class _Overlaps:
+    """Pairs of objects that share a pixel: how many do not grow with the product of all objects."""
+
+    shape: tuple[int, int]  # objects of each side
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    ratios: npt.NDArray[np.float64]  # intersection over union
+
+
+def _overlaps(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> _Overlaps:
+    """Intersection over union of the objects of a with those of b that they meet."""
+    (a_numbers, a_index, a_sizes), (b_numbers, b_index, b_sizes) = (
+        np.unique(m.ravel(), return_inverse=True, return_counts=True) for m in (a, b)
     )
-    both = np.zeros((len(a_numbers), len(b_numbers)))
-    np.add.at(both, (a_index, b_index), 1)
-    union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
-    ratios: npt.NDArray[np.float64] = (both / union)[a_numbers != 0][:, b_numbers != 0]
-    return ratios
+    pairs, both = np.unique(a_index * np.int64(len(b_numbers)) + b_index, return_counts=True)
+    rows, columns = np.divmod(pairs, len(b_numbers))
+    inside = (a_numbers[rows] != 0) & (b_numbers[columns] != 0)
+    rows, columns, both = rows[inside], columns[inside], both[inside]
+    # Numbered without the background, which comes first where there is any of it.
+    first = (int((a_numbers == 0).sum()), int((b_numbers == 0).sum()))
+    below = [(numbers < 0).sum() for numbers in (a_numbers, b_numbers)]
+    return _Overlaps(
+        (len(a_numbers) - first[0], len(b_numbers) - first[1]),
+        rows - first[0] * (rows > below[0]),
+        columns - first[1] * (columns > below[1]),
+        both / (a_sizes[rows] + b_sizes[columns] - both),
+    )
 
 
-def _matches(overlap: npt.NDArray[np.float64], iou: float) -> int:
-    """The most pairs that can be made, of those the ones that overlap most."""
-    from scipy.optimize import linear_sum_assignment
+def _matches(overlaps: _Overlaps, iou: float) -> int:
+    """The most pairs that can be made of objects that overlap enough."""
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
 
-    if not overlap.size:
+    enough = overlaps.ratios >= iou
+    if not enough.any():
         return 0
-    enough = overlap >= iou
-    rows, columns = linear_sum_assignment(-(1.0 * enough + overlap / (2 * min(overlap.shape))))
-    return int(enough[rows, columns].sum())
+    places = (overlaps.rows[enough], overlaps.columns[enough])
+    graph = csr_array((np.ones(len(places[0]), np.int8), places), overlaps.shape)
+    return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -1,13 +1,16 @@
 """DSC, NSD and instance F1 against golden values, and where they are not defined."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from swin_umamba.metrics import dice, instance_f1, normalized_surface_dice
+from swin_umamba.metrics.instances import instance_map
 
 GOLDEN = np.load(Path(__file__).parents[1] / "fixtures" / "metrics.npz")
 SQUARE = np.zeros((40, 40), np.int64)
@@ -113,3 +116,39 @@ def test_bad_input_is_named(arguments: dict, message: str) -> None:
     given = {"pred": SQUARE, "target": SQUARE, "num_classes": 2, "tolerance": 1} | arguments
     with pytest.raises((ValueError, TypeError), match=message):
         normalized_surface_dice(**given)
+
+
+def _by_all_pairs(pred: np.ndarray, target: np.ndarray, iou: float) -> int:
+    """Pairs found in the table of all objects by all objects."""
+    objects = instance_map(pred)
+    found = [objects == n for n in np.unique(objects) if n]
+    true = [target == n for n in np.unique(target) if n]
+    table = np.array([[(a & b).sum() / (a | b).sum() for b in true] for a in found])
+    if not table.size:
+        return 0
+    rows, columns = linear_sum_assignment(-1.0 * (table >= iou))
+    return int((table[rows, columns] >= iou).sum())
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.05, 0.2, 0.3, 0.5, 0.8, 1.0]))
+def test_instances_are_matched_as_by_all_pairs(seed: int, iou: float) -> None:
+    rng = np.random.default_rng(seed)
+    size = tuple(rng.integers(1, 12, 2))
+    target = rng.integers(rng.integers(-2, 1), rng.integers(1, 6), size)
+    pred = (target > 0) ^ (rng.random(size) < 0.2)
+    found = instance_f1(pred, target, iou=iou, border=0)
+    assert found.tp == _by_all_pairs(pred, target, iou)
+    assert found.tp + found.fp == instance_map(pred).max()
+    assert found.tp + found.fn == len(set(target.ravel()) - {0})
+
+
+def test_many_instances_need_little_memory() -> None:
+    """A table of all objects by all objects would take 80 GB."""
+    target = np.zeros((640, 640), np.int32)
+    target[::2, ::2] = np.arange(1, 320 * 320 + 1).reshape(320, 320)
+    tracemalloc.start()
+    found = instance_f1(target > 0, target, border=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.tp, found.fp, found.fn) == (320 * 320, 0, 0)
+    assert peak < 100 * target.nbytes
