@@ -1,1 +1,23 @@
-"""From an image to its mask with a trained model."""
+"""From an image to its mask with trained models: `Predictor`, and `Ensemble` of several.
+
+Names are loaded when first used, as the rest of the package needs some modules of this one alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from swin_umamba.inference.files import predict_files
+    from swin_umamba.inference.predictor import Ensemble, Predictor
+
+__all__ = ["Ensemble", "Predictor", "predict_files"]
+
+_HOMES = {"Ensemble": "predictor", "Predictor": "predictor", "predict_files": "files"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from swin_umamba.common.devices import half_precision
+from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
 
@@ -35,7 +35,8 @@ class Network(Protocol):
 class TorchNetwork:
     """A model's finest logits, in evaluation mode and without gradients; the model stays as it was.
 
-    amp: "off" for float32, "bf16" or "fp16" on a GPU. Raises UserError for others.
+    amp: "off" for float32, on a GPU "bf16" or "fp16"; "auto" takes the one that the GPU has. Raises
+    UserError for others.
     """
 
     def __init__(self, model: SegmentationModel, *, amp: str = "off", name: str | None = None):
@@ -43,6 +44,7 @@ class TorchNetwork:
         self.name = name or f"the model ({type(model).__name__})"
         self.in_channels, self.out_channels = model.in_channels, model.out_channels
         self.device = next(model.parameters()).device
+        amp = amp_on(self.device, amp) if amp == "auto" else amp
         self.dtype = half_precision(amp, self.device)
 
     def __call__(self, windows: Tensor) -> Tensor:

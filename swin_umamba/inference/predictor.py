@@ -47,8 +47,8 @@ class Predictor:
     height and width of a window, by default the plan's. overlap: share of a window that the next
     one covers again; there, logits are averaged with Gaussian weights. mirror: average the logits
     of each window and its three mirror images, as nnU-Net does. amp: "off" for float32, on a GPU
-    "bf16" or "fp16". batch_size: windows at a time. keep_largest: classes of which only the largest
-    component stays in masks.
+    "bf16", "fp16" or "auto". batch_size: windows at a time. keep_largest: classes of which only the
+    largest component stays in masks.
     """
 
     def __init__(

@@ -164,6 +164,16 @@ def _metadata(path: Path) -> dict[str, str]:
     return read_metadata(path)
 
 
+def test_public_names() -> None:
+    import swin_umamba
+    from swin_umamba import inference
+
+    assert inference.Predictor is swin_umamba.Predictor
+    assert {inference.Ensemble.__name__, inference.predict_files.__name__} <= set(inference.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = inference.nonsense
+
+
 def test_a_network_and_a_plan_must_fit() -> None:
     with pytest.raises(UserError, match="for 1 channels and 3 classes, expected 1 and 2"):
         Predictor(Nearest(3), plan=plan_of(2))
