@@ -47,9 +47,7 @@ def predict(
             help="Average over each window's three mirror images, too: four times the work.",
         ),
     ] = False,
-    amp: Annotated[
-        str, typer.Option(help="off (float32); on a GPU bf16, fp16, auto.")
-    ] = "off",
+    amp: Annotated[str, typer.Option(help="off (float32); on a GPU bf16, fp16, auto.")] = "off",
     onnx: Annotated[
         bool, typer.Option("--onnx", help="RUN is an exported file, whatever its name ends in.")
     ] = False,

@@ -14,6 +14,7 @@ from typing import Any
 
 from swin_umamba.common.files import sha256
 from swin_umamba.common.jsons import parse_json
+from swin_umamba.data.io.formats import files_of
 from swin_umamba.errors import UserError
 
 RECORD = "predictions.jsonl"
@@ -25,7 +26,7 @@ Images = list[dict[str, Any]]
 
 def facts_of(images: Iterable[Path]) -> Images:
     """What tells a case's images from others. Raises UserError for files that cannot be read."""
-    return [{**_stat(path), "sha256": _checksum(path)} for path in images]
+    return [{**_stat(path), "sha256": _checksum(path)} for path in _files(images)]
 
 
 class Manifest:
@@ -137,9 +138,10 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 def _same(before: Sequence[Any], images: Sequence[Path]) -> bool:
     """Whether these are the images; their content is read where only their times differ."""
-    if len(before) != len(images):
+    files = _files(images)
+    if len(before) != len(files):
         return False
-    for old, path in zip(before, images, strict=True):
+    for old, path in zip(before, files, strict=True):
         new = _stat(path)
         known = {name: old.get(name) for name in new} if isinstance(old, dict) else {}
         if known == new:
@@ -147,6 +149,11 @@ def _same(before: Sequence[Any], images: Sequence[Path]) -> bool:
         if known.get("size") != new["size"] or old.get("sha256") != _checksum(path):
             return False
     return True
+
+
+def _files(images: Iterable[Path]) -> list[Path]:
+    """All files that the images are read from: slices of a series, spacings, pixels of headers."""
+    return [file for image in images for file in files_of(image)]
 
 
 def _stat(path: Path) -> dict[str, Any]:

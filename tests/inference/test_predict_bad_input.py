@@ -7,16 +7,22 @@ import os
 import resource
 import shutil
 import signal
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+import torch
 from PIL import Image
-from predict_helpers import invoke
+from predict_helpers import Nearest, invoke, plan_of
 from safetensors.torch import load_file, save_file
 
-from swin_umamba import create_model
+from swin_umamba import Predictor, create_model
+from swin_umamba.data import group_images
+from swin_umamba.data.io.raw import RawImage
 from swin_umamba.inference import targets as predicting
+from swin_umamba.inference.files import predict_cases
 from swin_umamba.weights import save_weights
 
 Trained = tuple[Path, Path]
@@ -74,6 +80,76 @@ def test_weights_of_another_model_are_refused(
     assert result.exit_code == 1
     assert f"another model: for {channels} channels and {classes} classes" in _words(result.output)
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_images_of_all_kinds_do_not_end_a_job(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    volume = np.random.default_rng(0).integers(0, 3, (9, 8, 3)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a_good.nii")
+    shutil.copy(tmp_path / "a_good.nii", tmp_path / "z_good.nii")
+    whole = (tmp_path / "a_good.nii").read_bytes()
+    edits = {"dim": (40, "<h", 200), "code": (70, "<h", 9999), "offset": (108, "<f", -1e30)}
+    edits |= {"affine": (280, "<f", np.nan), "zoom": (80, "<f", np.nan), "size": (42, "<h", 32000)}
+    for name, (place, kind, value) in edits.items():
+        content = bytearray(whole)
+        struct.pack_into(kind, content, place, value)
+        (tmp_path / f"{name}.nii").write_bytes(content)
+    nibabel.save(nibabel.Nifti1Image(volume, np.diag([900, 900, 1, 1])), tmp_path / "wide.nii")
+    (tmp_path / "short.nii").write_bytes(whole[:400])
+    (tmp_path / "text.TIF").write_text("not a picture")
+    stack = np.zeros((6, 32, 32), np.uint16)
+    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack", imagej=True)
+    content = (tmp_path / "stack.tif").read_bytes()
+    (tmp_path / "stack.tif").write_bytes(content[: len(content) // 2])
+    plan = plan_of(2, spacing=(0.01, 0.01))
+    outcome = predict_cases(
+        Predictor(Nearest(2), plan=plan), group_images(tmp_path), tmp_path / "out"
+    )
+    assert outcome.done == ("a_good", "z_good")
+    bad = {*edits, "wide", "short", "text", "stack"}
+    assert set(outcome.failed) == bad
+    for name, reason in outcome.failed.items():
+        assert name in reason
+    assert "more than the limit of 16 GiB" in outcome.failed["wide"]
+
+
+def test_an_image_that_memory_does_not_hold_does_not_end_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("large.png", "small.png"):
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / name)
+    segment = Predictor.segment
+
+    def failing(self: Predictor, raw: RawImage, *given: object, **options: object) -> np.ndarray:
+        if raw.paths[0].stem == "large":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return segment(self, raw, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "segment", failing)
+    predictor = Predictor(Nearest(2), plan=plan_of(2))
+    outcome = predict_cases(predictor, group_images(tmp_path), tmp_path / "out")
+    assert outcome.done == ("small",)
+    assert "needs more memory than there is" in outcome.failed["large"]
+
+
+def test_a_dicom_series_is_one_image_and_its_slices_are_watched(
+    trained: Trained, tmp_path: Path
+) -> None:
+    pytest.importorskip("pydicom")
+    from image_files import write_series
+
+    volume = np.random.default_rng(0).integers(0, 255, (3, 40, 52)).astype(np.uint16)
+    write_series(tmp_path / "scans" / "ct", volume)
+    for _ in range(2):
+        result = invoke("predict", trained[1], tmp_path / "scans" / "ct", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+    assert "1 already existed" in result.output
+    assert (tmp_path / "out" / "ct.nii.gz").is_file()
+    result = invoke("predict", trained[1], tmp_path / "scans", tmp_path / "out")
+    assert "1 already existed" in result.output
+    write_series(tmp_path / "scans" / "ct", volume[:, ::-1])
+    result = invoke("predict", trained[1], tmp_path / "scans", tmp_path / "out")
+    assert "1 of them again as images changed" in result.output
 
 
 def test_weights_with_options_of_another_model_are_refused(

@@ -54,6 +54,23 @@ def is_series(folder: Path) -> bool:
     return any(p.suffix.lower() == ENDING for p in files) or any(map(_is_dicom, files[:_TRIED]))
 
 
+def is_one_series(folder: Path) -> bool:
+    """Whether the DICOM files of a folder are several and all of one series: a volume.
+
+    Raises UserError, naming the file, for one that cannot be read.
+    """
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    found = set()
+    files = files_in(folder)
+    for path in files:
+        with damage_named(path, InvalidDicomError):
+            header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            found.add(str(header.get("SeriesInstanceUID", "")))
+    return len(files) > 1 and len(found) == 1
+
+
 def files_in(folder: Path) -> tuple[Path, ...]:
     """The DICOM files of a folder, by their names' ending or their first bytes, in order."""
     return tuple(p for p in _visible(folder) if p.suffix.lower() == ENDING or _is_dicom(p))
