@@ -7,8 +7,9 @@ from typing import Any
 
 from swin_umamba.errors import UserError
 from swin_umamba.inference.network import require_finite
-from swin_umamba.inference.sources import classes_to_clean, load_model
+from swin_umamba.inference.sources import classes_to_clean
 from swin_umamba.models import SegmentationModel
+from swin_umamba.models.loading import load_model
 from swin_umamba.runs.run import Run
 
 
@@ -31,7 +32,7 @@ def load_source(source: Path, *, last: bool = False) -> tuple[SegmentationModel,
         }
     try:
         model = load_model(weights)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot export {source}: {error}") from error
     require_finite(model, str(weights))
     return model, use

@@ -12,10 +12,9 @@ from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
 from swin_umamba.inference.network import Network, TorchNetwork, require_finite
 from swin_umamba.inference.postprocessing import Postprocessing
-from swin_umamba.models import SegmentationModel, create_model
+from swin_umamba.models.loading import load_model
 from swin_umamba.runs.folder import PLAN, POSTPROCESSING
 from swin_umamba.runs.run import Run
-from swin_umamba.weights import load_weights, read_config
 
 ONNX = ".onnx"
 
@@ -46,19 +45,6 @@ class Source:
         }
 
 
-def load_model(weights: Path) -> SegmentationModel:
-    """The model of a file of weights, on the CPU and for any machine.
-
-    Which backend its scans were trained with is ignored. Raises OSError, ValueError or TypeError
-    for what is no whole file of a known model.
-    """
-    config = read_config(weights)
-    config.pop("backend", None)
-    model = create_model(**config)
-    load_weights(model, weights)
-    return model
-
-
 def open_run(
     folder: Path, *, checkpoint: str = "best", device: str = "auto", amp: str = "off"
 ) -> Source:
@@ -67,7 +53,7 @@ def open_run(
     weights = run.weights(checkpoint)
     try:
         model = load_model(weights)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: options of another model
+    except (OSError, ValueError) as error:
         raise UserError(f"{folder} is no finished training run: {error}") from error
     require_finite(model, str(weights))
     model.to(pick_device(device)).eval().requires_grad_(False)

@@ -12,9 +12,10 @@ from typing_extensions import Self
 
 from swin_umamba.common.files import write_text
 from swin_umamba.models.factory import create_model
+from swin_umamba.models.loading import require_whole
 from swin_umamba.weights.places import LAST as WEIGHTS
 from swin_umamba.weights.places import weights_in
-from swin_umamba.weights.saved import portable, read_config, save_weights
+from swin_umamba.weights.saved import left_of_a_machine, portable, save_weights
 
 _HEADER = set(signature(ModelCardData).parameters) - {"kwargs"}
 _CARD = """\
@@ -102,7 +103,10 @@ class HubModel(
         else:
             path = Path(hf_hub_download(repo_id=model_id, filename=WEIGHTS, **download))
         # What is left are the arguments in config.json, with the caller's own in place of them.
-        model = create_model(**{**read_config(path), **options}, pretrained=path)
+        own = require_whole(path)
+        # A choice of machine in config.json is the writer's; files have none any more.
+        given = {n: v for n, v in options.items() if n not in left_of_a_machine(path, options)}
+        model = create_model(**{**own, **given}, pretrained=path)
         if not isinstance(model, cls):
             raise ValueError(
                 f"{model_id} holds a {type(model).__name__}, expected a {cls.__name__}"

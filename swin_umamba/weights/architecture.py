@@ -31,19 +31,26 @@ class Architecture:
     @classmethod
     def of(cls, tensors: Mapping[str, Any]) -> Architecture:
         """That of tensors by our names. Raises ValueError where some that tell it are lacking."""
-        depths: dict[int, int] = {}
+        blocks: dict[int, set[int]] = {}
         dims: dict[int, int] = {}
         for name, tensor in tensors.items():
             if (found := _NORM.match(name)) is not None and tensor.ndim == 1:
                 stage, block = int(found[1]), int(found[2])
-                depths[stage] = max(depths.get(stage, 0), block + 1)
+                blocks.setdefault(stage, set()).add(block)
                 dims[stage] = tensor.shape[0]
-        if sorted(depths) != list(range(len(depths))) or len(depths) < 2:
-            raise ValueError(f"it has stages {sorted(depths)}, expected two or more from 0 on")
-        stages = range(len(depths))
+        if sorted(blocks) != list(range(len(blocks))) or len(blocks) < 2:
+            raise ValueError(f"it has stages {sorted(blocks)}, expected two or more from 0 on")
+        stages = range(len(blocks))
+        for stage in stages:
+            # As many as there are tensors of, whatever numbers their names tell.
+            if max(blocks[stage]) >= len(blocks[stage]):
+                raise ValueError(
+                    f"stage {stage} has {len(blocks[stage])} blocks, of which one is called"
+                    f" {max(blocks[stage])}, expected 0 to {len(blocks[stage]) - 1}"
+                )
         return cls(
             tuple(dims[i] for i in stages),
-            tuple(depths[i] for i in stages),
+            tuple(len(blocks[i]) for i in stages),
             shape_of(tensors, _STATES)[1],
         )
 

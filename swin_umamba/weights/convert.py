@@ -188,6 +188,7 @@ def _require_known(name: str) -> None:
 
 
 def _build(config: dict[str, Any]) -> SegmentationModel:
-    from swin_umamba.models import create_model
+    """The model's shapes alone: a small file may tell of a huge model."""
+    from swin_umamba.models.loading import laid_out
 
-    return create_model(**config)
+    return laid_out(config)

@@ -1,31 +1,30 @@
 """The one reader of foreign checkpoints: tensors, containers and numbers load, nothing runs.
 
-A PyTorch checkpoint is a pickle, and a pickle may name any function to call. Here a name is either
-on a short list of what builds tensors, containers and numpy's scalars, or becomes a placeholder
-that takes whatever is done to it and does nothing. A pickle may also set attributes of what it
-has named, so nothing that it can name can be changed.
+What a file says of sizes is held to its own length before memory is taken: the records of zip files
+are not compressed, as torch writes them, storages and tensors are no larger than the file, and the
+pickle that says what they are is of MAX_PICKLE bytes at most.
 """
 
 from __future__ import annotations
 
-import collections
 import os
 import pickle
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from swin_umamba.weights.unpickling import PickleModule
+from swin_umamba.weights.unpickling import Placeholder as Placeholder
+
 _ZIP = b"PK\x03\x04"
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-_NUMBERS = "biufc"  # kinds of numpy's dtypes
+MAX_PICKLE = 32 << 20
 _BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError,
     TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, ImportError,
@@ -52,7 +51,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     try:
         start = _start(path)
         if start[:4] == _ZIP:
-            _refuse_programs(path)
+            check_records(path)
         elif is_safetensors(path):
             return load_file(path)
         elif start[:1] != b"\x80":
@@ -63,7 +62,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         # whoever sets its variable wants that one.
         if forced:
             return torch.load(path, map_location="cpu", weights_only=True)
-        return torch.load(path, map_location="cpu", pickle_module=_Pickle, weights_only=False)
+        budget = path.stat().st_size
+        return torch.load(
+            path, map_location="cpu", pickle_module=PickleModule(budget), weights_only=False
+        )
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged or no weights file: {error}") from error
     except _BROKEN as error:
@@ -94,116 +96,23 @@ def _start(path: str | os.PathLike[str]) -> bytes:
         return file.read(9)
 
 
-def _refuse_programs(path: Path) -> None:
-    # By torch's own list of names: it is torch that would run the program, and other readers of
-    # zip files may see other names in one.
-    if "constants.pkl" in torch._C.PyTorchFileReader(os.fspath(path)).get_all_records():
+def check_records(path: str | os.PathLike[str]) -> None:
+    """Look at the names and sizes in a zip file of torch's before anything of it is read.
+
+    Raises ValueError for a program, for compressed or overlapping records, and for a pickle larger
+    than MAX_PICKLE; RuntimeError, as torch does, for what is no such file.
+    """
+    # By torch's own list: it is torch that reads them, and other readers of zip files may see
+    # other records in one.
+    reader = torch._C.PyTorchFileReader(os.fspath(path))
+    records = reader.get_all_records()
+    if "constants.pkl" in records:
         raise ValueError("it is a TorchScript program, not weights")
-
-
-class Placeholder:
-    """Stands for an object of a class or function that is not loaded; swallows all it is given."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
-
-    def __new__(cls, *args: object, **kwargs: object) -> Placeholder:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def __call__(self, *args: object, **kwargs: object) -> Placeholder:
-        return self
-
-    def append(self, item: object) -> None: ...
-
-    def extend(self, items: object) -> None: ...
-
-    def add(self, item: object) -> None: ...
-
-
-class _Dtype:
-    """numpy.dtype as a pickle builds it, of numbers alone."""
-
-    def __init__(self, spec: object, *flags: object) -> None:
-        self.spec, self.order = spec, "="
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
-            self.order = state[1]
-
-
-def _scalar(dtype: object, content: object = b"") -> Any:
-    """numpy's scalar from its bytes; numpy's own function would also unpickle objects."""
-    if not isinstance(dtype, _Dtype) or not isinstance(dtype.spec, str):
-        raise pickle.UnpicklingError("a numpy scalar without a dtype")
-    kind = np.dtype(dtype.spec)
-    if kind.kind not in _NUMBERS or not isinstance(content, bytes):
-        return Placeholder()
-    if dtype.order == ">":
-        kind = kind.newbyteorder(">")
-    return np.frombuffer(content, kind, count=1)[0]
-
-
-def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """_codecs.encode, by which old pickles write bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-class _Fixed:
-    """A function that a pickle may call but not change; functions themselves take attributes."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise pickle.UnpicklingError("it sets attributes of a function")
-
-
-# Types are those whose attributes Python lets nobody set.
-_NAMES: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _Fixed(_encode),
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor"): _Fixed(torch._utils._rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Fixed(torch._utils._rebuild_tensor_v2),
-    ("torch._utils", "_rebuild_parameter"): _Fixed(torch._utils._rebuild_parameter),
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "scalar"): _Fixed(_scalar),
-    ("numpy._core.multiarray", "scalar"): _Fixed(_scalar),
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        module = "builtins" if module == "__builtin__" else module  # Python 2's name, in protocol 2
-        if (module, name) in _NAMES:
-            return _NAMES[module, name]
-        if module == "torch":
-            found = getattr(torch, name, None)
-            if isinstance(found, torch.dtype):  # storages' names are met by torch.load itself
-                return found
-        return type("Placeholder", (Placeholder,), {"__doc__": f"Stands for {module}.{name}."})
-
-
-class _Pickle:
-    """The part of the module `pickle` that torch.load asks for."""
-
-    Unpickler = _Unpickler
-    UnpicklingError = pickle.UnpicklingError
-
-    @staticmethod
-    def load(file: Any, **options: Any) -> Any:
-        return _Unpickler(file, **options).load()
+    sizes = {name: reader.get_record_size(name) for name in records}
+    if sum(sizes.values()) > Path(path).stat().st_size:
+        raise ValueError(
+            f"its parts are {sum(sizes.values()):,} bytes, more than the file: it is compressed,"
+            " which torch's own never are"
+        )
+    if sizes.get("data.pkl", 0) > MAX_PICKLE:
+        raise ValueError(f"its data.pkl is larger than {MAX_PICKLE >> 20} MiB")

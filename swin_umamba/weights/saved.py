@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from swin_umamba.common.files import replacing
+from swin_umamba.common.jsons import kind_of, parse_json
 from swin_umamba.errors import UserError
 
 LEFT_OUT = "left_out"
 """The metadata that name, between spaces, what a conversion left out."""
+_OF_A_MACHINE = ("backend", "device")
 SHOWN = 5  # names listed of each kind of mismatch
 
 
@@ -48,8 +50,8 @@ def save_tensors(
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's config without what chooses for one machine: its backend."""
-    return {name: value for name, value in config.items() if name != "backend"}
+    """A model's config without what chooses for one machine: its backend and device."""
+    return {name: value for name, value in config.items() if name not in _OF_A_MACHINE}
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -58,24 +60,34 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Values are converted to the model's dtype. Raises FileNotFoundError, or ValueError if the file
     is no whole safetensors file or does not fit; the model is then as before.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     with _open(path) as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        problems = [
-            *_listed("missing", (n for n in expected if n not in found)),
-            *_listed("not in the model", (n for n in found if n not in expected)),
-            *_listed(
-                "of another shape",
-                (
-                    f"{n} {found[n]} instead of {expected[n]}"
-                    for n in expected
-                    if n in found and found[n] != expected[n]
-                ),
+        _require_fit(model, file, path)
+        model.load_state_dict({name: file.get_tensor(name) for name in model.state_dict()})
+
+
+def require_fit(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Raise as `load_weights` does, without loading; the model may be on the meta device."""
+    with _open(path) as file:
+        _require_fit(model, file, path)
+
+
+def _require_fit(model: nn.Module, file: Any, path: str | os.PathLike[str]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    problems = [
+        *_listed("missing", (n for n in expected if n not in found)),
+        *_listed("not in the model", (n for n in found if n not in expected)),
+        *_listed(
+            "of another shape",
+            (
+                f"{n} {found[n]} instead of {expected[n]}"
+                for n in expected
+                if n in found and found[n] != expected[n]
             ),
-        ]
-        if problems:
-            raise ValueError(f"{path} does not fit {type(model).__name__}: " + "; ".join(problems))
-        model.load_state_dict({name: file.get_tensor(name) for name in expected})
+        ),
+    ]
+    if problems:
+        raise ValueError(f"{path} does not fit {type(model).__name__}: " + "; ".join(problems))
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -87,12 +99,27 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The arguments of `create_model`, by name, that built the model whose weights `path` holds.
 
-    Without the backend, which was another machine's choice.
+    Without those that choose a machine. Errors as those of `load_weights`.
     """
     metadata = read_metadata(path)
     if "config" not in metadata:
         raise ValueError(f"{path} does not say which model it belongs to")
-    return portable(json.loads(metadata["config"]))
+    try:
+        config = parse_json(metadata["config"])
+        if not isinstance(config, dict):
+            raise ValueError(f"got {kind_of(config)}, expected a JSON object")
+        for name, kind in (("name", str), ("in_channels", int), ("out_channels", int)):
+            if type(config.get(name)) is not kind:
+                raise ValueError(f"{name}: got {config.get(name)!r}, expected {kind.__name__}")
+    except ValueError as error:
+        raise ValueError(f"{path} says nothing sensible of its model: {error}") from error
+    return portable(config)
+
+
+def left_of_a_machine(path: str | os.PathLike[str], options: Mapping[str, Any]) -> set[str]:
+    """Which of some options choose a machine as an older file itself does."""
+    stored = parse_json(read_metadata(path)["config"])
+    return {n for n in _OF_A_MACHINE if n in options and stored.get(n) == options[n]}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -1,0 +1,83 @@
+"""A model from its file: built only once the file is known to hold one of that size."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from swin_umamba.models.factory import create_model
+from swin_umamba.weights.saved import load_weights, read_config, require_fit
+
+if TYPE_CHECKING:
+    from swin_umamba.models.base import SegmentationModel
+
+_LARGEST = 2**20
+"""The most that any number in a model's description may be: far beyond every real width."""
+_LISTED = ("dims", "depths", "decoder_depths", "widths")
+
+
+def load_model(path: str | os.PathLike[str], **options: Any) -> SegmentationModel:
+    """The model whose weights a file of `save_weights` holds, on the CPU, for any machine.
+
+    options: further arguments of `create_model`, which override the file's own, as `backend`.
+    Raises FileNotFoundError, or ValueError for a file that is damaged, of no model of ours, or does
+    not hold all of it; memory is taken for nothing that the file does not hold.
+    """
+    config = {**read_config(path), **options}
+    _require_whole(config, path)
+    model = create_model(**config)
+    load_weights(model, path)
+    return model
+
+
+def require_whole(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The arguments of `create_model` that a file holds, if it holds their whole model, too.
+
+    Errors as those of `load_model`.
+    """
+    config = read_config(path)
+    _require_whole(config, path)
+    return config
+
+
+def _require_whole(config: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    try:
+        _require_sensible(config)
+        shapes = laid_out(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} is of no model that can be built: {reason}") from error
+    require_fit(shapes, path)
+
+
+def laid_out(config: dict[str, Any]) -> SegmentationModel:
+    """The model of `create_model`'s arguments on the meta device: its shapes, and no memory."""
+    with torch.device("meta"), _RangesOnCpu():
+        return create_model(**config)
+
+
+class _RangesOnCpu(TorchFunctionMode):
+    """MONAI reads the values of a range as it builds a Swin UNETR."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **({"device": "cpu", **kwargs} if func is torch.linspace else kwargs))
+
+
+def _require_sensible(config: dict[str, Any]) -> None:
+    """Refuse numbers that would take for ever even to lay out."""
+    for name, value in config.items():
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        for number in numbers:
+            if isinstance(number, (int, float)) and abs(number) > _LARGEST:
+                raise ValueError(f"{name}: got {number!r}, expected at most {_LARGEST}")
+        if name in _LISTED and isinstance(value, (list, tuple)):
+            if not all(isinstance(number, int) for number in numbers) or len(numbers) > 64:
+                raise ValueError(f"{name}: got {value!r}, expected a few whole numbers")
+            if "depths" in name and sum(numbers) > 4096:
+                raise ValueError(f"{name}: got {value!r}, expected at most 4096 blocks")
