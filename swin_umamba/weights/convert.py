@@ -15,7 +15,13 @@ from swin_umamba.common.files import replacing, sha256, written_by_torch
 from swin_umamba.weights.architecture import PATCHES, STEM_PATCH, Architecture, shape_of
 from swin_umamba.weights.first_layer import FirstLayer, check_way
 from swin_umamba.weights.formats import Checkpoint
-from swin_umamba.weights.load import left_out_by_choice, match, open_checkpoint, problems_of
+from swin_umamba.weights.load import (
+    left_out_by_choice,
+    match,
+    open_checkpoint,
+    problems_of,
+    require_stored,
+)
 from swin_umamba.weights.reader import is_safetensors
 from swin_umamba.weights.report import ADAPTED, Report
 from swin_umamba.weights.saved import LEFT_OUT, read_metadata, save_tensors
@@ -62,6 +68,7 @@ def convert(
     check_way(first_layer)
     checkpoint = open_checkpoint(source, ema=ema, encoder_only=encoder_only)
     try:
+        require_stored(checkpoint.tensors)
         config = describe(checkpoint, model, in_channels)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error

@@ -175,6 +175,7 @@ def match(
         elif shape != place:
             status, note = _other_shape(target, shape, place, first_layer)
         if status == ADAPTED:
+            require_stored({source: tensor})
             tensor = adapted(tensor, place[1], first_layer)  # type: ignore[index]
         if status in (LOADED, RENAMED, ADAPTED):
             found[target] = tensor
@@ -190,6 +191,16 @@ def match(
             status, note = SKIPPED, "left out when the file was converted"
         report.entries.append(Entry("", target, tuple(tensor.shape), status, note))
     return report, found
+
+
+def require_stored(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a tensor of more values than its file holds: one repeated many times."""
+    for name, tensor in tensors.items():
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(
+                f"{name} is of shape {tuple(tensor.shape)}, of which the file holds"
+                f" {tensor.untyped_storage().nbytes()} bytes"
+            )
 
 
 def _other_shape(

@@ -1,7 +1,7 @@
 """The one reader of foreign checkpoints: tensors, containers and numbers load, nothing runs.
 
 What a file says of sizes is held to its own length before memory is taken: the records of zip files
-are not compressed, as torch writes them, storages and tensors are no larger than the file, and the
+are not compressed, as torch writes them, storages are no larger than the file, and the
 pickle that says what they are is of MAX_PICKLE bytes at most.
 """
 

@@ -10,7 +10,6 @@ what the file is long.
 from __future__ import annotations
 
 import collections
-import math
 import pickle
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
@@ -75,17 +74,6 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Any:
-    """torch's own, for a tensor of no more values than its storage holds."""
-    if not isinstance(storage, torch.TypedStorage) or not isinstance(size, tuple):
-        raise pickle.UnpicklingError("a tensor without a storage or a size")
-    values = storage._size()
-    if math.prod(size) > values:
-        raise pickle.UnpicklingError(f"a tensor of shape {tuple(size)} of {values} stored values")
-    build = torch._utils._rebuild_tensor_v2 if rest else torch._utils._rebuild_tensor
-    return build(storage, offset, size, stride, *rest)
-
-
 class _Fixed:
     """A function that a pickle may call but not change; functions themselves take attributes."""
 
@@ -110,8 +98,8 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _Fixed(_encode),
     ("torch", "Size"): torch.Size,
     ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor"): _Fixed(_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Fixed(_tensor),
+    ("torch._utils", "_rebuild_tensor"): _Fixed(torch._utils._rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Fixed(torch._utils._rebuild_tensor_v2),
     ("torch._utils", "_rebuild_parameter"): _Fixed(torch._utils._rebuild_parameter),
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "scalar"): _Fixed(_scalar),
