@@ -7,7 +7,7 @@ import os
 import shlex
 
 from swin_umamba.cli.console import out, problem
-from swin_umamba.nnunet import TRAINER_FOLDER
+from swin_umamba.nnunet import TRAINER_FOLDER, how_to_install
 
 VARIABLE = "nnUNet_extTrainer"
 
@@ -24,5 +24,5 @@ def nnunet_path() -> None:
     out.print(f"export {VARIABLE}={shlex.quote(paths)}", soft_wrap=True)
     if importlib.util.find_spec("nnunetv2") is None:
         problem(
-            "nnunetv2 is not installed here: pip install nnunetv2", word="warning", style="yellow"
+            f"nnunetv2 is not installed here: {how_to_install()}", word="warning", style="yellow"
         )

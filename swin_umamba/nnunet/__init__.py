@@ -5,9 +5,18 @@ Only `base` and the trainers need the package nnunetv2; `recipe` and this do not
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
-__all__ = ["TRAINER_FOLDER"]
+__all__ = ["TRAINER_FOLDER", "how_to_install"]
 
 TRAINER_FOLDER = Path(__file__).resolve().parent / "trainers"
 """What `nnUNet_extTrainer` must name. nnU-Net imports every module there, by its bare name."""
+
+
+def how_to_install() -> str:
+    """The command that brings nnU-Net and leaves the PyTorch that is here in its place.
+
+    Without naming it, pip may replace a CPU-only build, or take a version we do not support.
+    """
+    return f"pip install 'nnunetv2>=2.8' torch=={importlib.metadata.version('torch')}"

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from swin_umamba.nnunet import how_to_install
 from swin_umamba.nnunet.recipe import (
     LR,
     WEIGHT_DECAY,
@@ -28,11 +29,11 @@ except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] != "nnunetv2":
         raise
     raise ModuleNotFoundError(
-        "the nnU-Net trainers need nnunetv2, which is not installed here: pip install nnunetv2",
+        f"the nnU-Net trainers need nnunetv2, which is not installed here: {how_to_install()}",
         name=error.name,
     ) from error
 if "plans_manager" not in inspect.signature(nnUNetTrainer.build_network_architecture).parameters:
-    raise ImportError("nnunetv2 is too old for these trainers: pip install 'nnunetv2>=2.8'")
+    raise ImportError(f"nnunetv2 is too old for these trainers: {how_to_install()}")
 
 
 class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
@@ -57,6 +58,8 @@ class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is unty
         self.initial_lr = LR
         self.weight_decay = WEIGHT_DECAY
         self.enable_deep_supervision = self.recipe.deep_supervision
+        if self.recipe.epochs is not None:
+            self.num_epochs = self.recipe.epochs
         self._restoring = False
         self._frozen = False
 

@@ -34,11 +34,13 @@ class Recipe:
 
     model: as in `create_model`. pretrained: start from the file that PRETRAINED_VARIABLE names,
     with the encoder frozen for the first epochs. deep_supervision: train the logits of all scales.
+    epochs: to train for, nnU-Net's 1,000 by default.
     """
 
     model: str
     pretrained: bool
     deep_supervision: bool = True
+    epochs: int | None = None
 
     @property
     def frozen_epochs(self) -> int:

@@ -66,7 +66,12 @@ _OWN_FIELDS = ("in_channels", "out_channels", "deep_supervision", "pretrained", 
 
 @record
 class TrainConfig(Record):
-    """A training run; the defaults follow the Swin-UMamba release.
+    """A training run.
+
+    The defaults are those of the original implementation, the Swin-UMamba release, with two
+    exceptions: batch_size, which nnU-Net plans there (12 to 30 in the published trainings, see
+    `runs.presets`), and deep_supervision, which is on here for every model and off there for
+    Swin-UMamba† from scratch.
 
     Raises ValueError, naming the field, for values of another type and those that cannot work.
     """

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from swin_umamba.cli import app
@@ -24,6 +25,9 @@ TRAINERS = {
     "nnUNetTrainerSwinUMambaScratch",
     "nnUNetTrainerSwinUMambaD",
     "nnUNetTrainerSwinUMambaDScratch",
+    # As nnU-Net names its own short ones.
+    "nnUNetTrainerSwinUMambaScratch_5epochs",
+    "nnUNetTrainerSwinUMambaDScratch_5epochs",
 }
 
 
@@ -57,7 +61,9 @@ def test_keeps_other_folders() -> None:
 
 @pytest.mark.skipif(HERE, reason="nnunetv2 is installed")
 def test_says_that_nnunet_is_missing() -> None:
-    assert "pip install nnunetv2" in CliRunner().invoke(app, ["nnunet-path"]).stderr
+    line = CliRunner().invoke(app, ["nnunet-path"]).stderr
+    # Held in place, lest pip brings another build of PyTorch.
+    assert f"pip install 'nnunetv2>=2.8' torch=={torch.__version__}" in line
 
 
 def test_the_folder_holds_the_release_s_trainers_and_nothing_that_could_clash() -> None:
@@ -70,7 +76,7 @@ def test_the_folder_holds_the_release_s_trainers_and_nothing_that_could_clash() 
 
 @pytest.mark.skipif(HERE, reason="nnunetv2 is installed")
 def test_trainers_say_what_they_need() -> None:
-    with pytest.raises(ModuleNotFoundError, match="pip install nnunetv2"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'nnunetv2>=2\.8' torch=="):
         importlib.import_module("swin_umamba.nnunet.trainers.swin_umamba_trainers")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,23 @@ def test_nnunet_finds_them(
         pretrained,
         deep_supervision,
     )
+
+
+@pytest.mark.parametrize("name", ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD"])
+def test_short_trainers_differ_in_length_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    scratch = name if name.endswith("Scratch") else f"{name}Scratch"
+    long, short = (_find(n, monkeypatch).recipe for n in (scratch, f"{scratch}_5epochs"))
+    assert short == dataclasses.replace(long, epochs=5)
+
+
+def test_short_trainers_train_for_five_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = _find("nnUNetTrainerSwinUMambaDScratch_5epochs", monkeypatch)
+
+    def initialise(self: Any, *arguments: Any) -> None:
+        self.num_epochs = 1000
+
+    monkeypatch.setattr(cls.__mro__[2], "__init__", initialise)  # nnU-Net's own
+    assert cls({}, "2d", 0, {}).num_epochs == 5
 
 
 def _trainer(monkeypatch: pytest.MonkeyPatch) -> Any:

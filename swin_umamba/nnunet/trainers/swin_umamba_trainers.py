@@ -1,4 +1,7 @@
-"""Trainers for `nnUNetv2_train -tr`, by the names that the release gives its own."""
+"""Trainers for `nnUNetv2_train -tr`, by the names that the release gives its own.
+
+Those of five epochs, named as nnU-Net names its own, are for trying whether all works.
+"""
 
 from __future__ import annotations
 
@@ -28,3 +31,15 @@ class nnUNetTrainerSwinUMambaDScratch(SwinUMambaTrainer):  # noqa: N801
     """Swin-UMamba† from scratch; the release trains it without deep supervision."""
 
     recipe = Recipe("swin_umamba_d", pretrained=False, deep_supervision=False)
+
+
+class nnUNetTrainerSwinUMambaScratch_5epochs(SwinUMambaTrainer):  # noqa: N801
+    """Swin-UMamba from scratch, for five epochs."""
+
+    recipe = Recipe("swin_umamba", pretrained=False, epochs=5)
+
+
+class nnUNetTrainerSwinUMambaDScratch_5epochs(SwinUMambaTrainer):  # noqa: N801
+    """Swin-UMamba† from scratch, for five epochs."""
+
+    recipe = Recipe("swin_umamba_d", pretrained=False, deep_supervision=False, epochs=5)
