@@ -111,9 +111,9 @@ def train(
     """Train a model on your images.
 
     Ctrl-C ends a run after the iteration, with a checkpoint; --resume goes on from there, as it
-    does after a crash. Settings are those of the original implementation but for batches of 2 and
-    deep supervision of every model; each is an option here or a field of --config and --set.
-    Several GPUs: accelerate launch -m swin_umamba.cli train ...
+    does after a crash. Settings are those of the original implementation but for the batch size,
+    which is planned, and deep supervision, which every model has; each is an option here or a field
+    of --config and --set. Several GPUs: accelerate launch -m swin_umamba.cli train ...
     """
     options: dict[str, Any] = {
         "preset": preset,
