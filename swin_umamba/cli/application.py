@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from swin_umamba.cli.cache import cache
 from swin_umamba.cli.console import problem, show_warnings_in_one_line
 from swin_umamba.cli.convert import convert
 from swin_umamba.cli.demo import demo
@@ -64,6 +65,7 @@ def _main() -> None:
     show_warnings_in_one_line()
 
 
+app.command()(cache)
 app.command()(convert)
 app.command()(demo)
 app.command()(doctor)

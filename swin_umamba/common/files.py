@@ -106,7 +106,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: $SWIN_UMAMBA_CACHE, or the platform's place for caches."""
+    """Where preprocessed datasets and downloads are kept: $SWIN_UMAMBA_CACHE, or the platform's
+    place for caches."""
     named = os.environ.get("SWIN_UMAMBA_CACHE")
     if named:
         return Path(named).expanduser()

@@ -33,6 +33,7 @@ _DECIDING = (
     *("crop_to_nonzero", "mask_normalization"),
 )
 PREPROCESSED = "preprocessed"  # folder in the cache
+PREPARE_LOCK = ".prepare.lock"  # in a dataset's folder there
 
 
 class VolumeOnDisk:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swin_umamba.common.files import cache_dir
-from swin_umamba.data.prepare.cache import PREPROCESSED, VolumeOnDisk
+from swin_umamba.common.locks import locked
+from swin_umamba.common.names import file_name
+from swin_umamba.data.prepare.cache import PREPARE_LOCK, PREPROCESSED, VolumeOnDisk
 from swin_umamba.errors import UserError
 
 
@@ -34,6 +36,24 @@ def kept_datasets() -> list[Kept]:
 def kept_otherwise() -> list[Kept]:
     """What else is in the cache, such as downloads."""
     return [_kept(path) for path in _folders(cache_dir()) if path.name != PREPROCESSED]
+
+
+def clear_dataset(name: str) -> Kept:
+    """Remove what is kept of a dataset of that name; returns what it was.
+
+    Raises UserError if there is none, or while it is being prepared.
+    """
+    for kept in kept_datasets():
+        if kept.path.name == file_name(name):
+            # The lock's own file goes with the folder, after all else.
+            with locked(kept.path, "preparation of this dataset", name=PREPARE_LOCK):
+                for path in list(kept.path.iterdir()):
+                    if path.name != PREPARE_LOCK:
+                        remove(path)
+            remove(kept.path)
+            return kept
+    names = ", ".join(kept.path.name for kept in kept_datasets()) or "none"
+    raise UserError(f"the cache holds no dataset {name!r}; it has {names}")
 
 
 def remove(path: Path) -> None:

@@ -16,7 +16,12 @@ from swin_umamba.data.datasets.dataset import Dataset
 from swin_umamba.data.datasets.opening import open_dataset
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.datasets.splits import ALL, Split, pick_split
-from swin_umamba.data.prepare.cache import CachedCases, preprocess, preprocessed_folder
+from swin_umamba.data.prepare.cache import (
+    PREPARE_LOCK,
+    CachedCases,
+    preprocess,
+    preprocessed_folder,
+)
 from swin_umamba.data.prepare.case_facts import CaseFacts, read_facts
 from swin_umamba.data.prepare.digests import FileDigests
 from swin_umamba.data.prepare.fingerprint import fingerprint_of
@@ -33,7 +38,6 @@ from swin_umamba.data.prepare.state import (
     state_path,
 )
 
-LOCK = ".prepare.lock"
 # What is under way, how many cases are done, and of how many.
 OnProgress = Callable[[str, int, int], None]
 CHECKING, PREPROCESSING = "Checking", "Preprocessing"
@@ -145,14 +149,14 @@ def remove_prepared(path: str | Path) -> None:
     if folder.is_dir():
         with preparing(folder):
             for file in folder.iterdir():
-                if file.name != LOCK:
+                if file.name != PREPARE_LOCK:
                     remove(file)
 
 
 @contextmanager
 def preparing(folder: Path) -> Iterator[None]:
     """Within it no other process prepares a dataset of that name; the others wait, however long."""
-    with locked(folder, "preparation of this dataset", wait=-1, name=LOCK):
+    with locked(folder, "preparation of this dataset", wait=-1, name=PREPARE_LOCK):
         yield
 
 
