@@ -61,7 +61,7 @@ class MambaDecoder(nn.Module):
             decoded.append(x.permute(0, 3, 1, 2))
         # A head acts on one pixel at a time, so that of the finest only its logits, which are few,
         # are spread out, and not the patches' channels.
-        patches = self.expand_layers[-1](x).flatten(2, 4).permute(0, 3, 1, 2)
+        patches = self.expand_layers[-1](x).flatten(2, 3).permute(0, 3, 1, 2)
         finest = self.seg_layers[-1](patches)
         p = self.patch_size
         logits = [rearrange(finest, "b c h (w p1 p2) -> b c (h p1) (w p2)", p1=p, p2=p)]

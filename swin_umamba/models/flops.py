@@ -96,3 +96,8 @@ _RULES: dict[type[nn.Module], _Rule] = {
     nn.Linear: _linear,
     Scan: _scan,
 }
+
+
+def rule_of(module: nn.Module) -> _Rule:
+    """How a layer's work is counted: a function of it, its inputs and its output."""
+    return next(rule for kind, rule in _RULES.items() if isinstance(module, kind))

@@ -42,7 +42,7 @@ class PatchMerging(nn.Module):
 class PatchExpand(nn.Module):
     """Raise the resolution: (B, H, W, dim) to (B, scale * H, scale * W, out_dim).
 
-    spread: False leaves the new pixels where they were made: (B, H, W, scale, scale, out_dim).
+    spread: False leaves the new pixels where they were made: (B, H, W, scale * scale, out_dim).
     Source: Swin-Unet, arXiv:2105.05537.
     """
 
@@ -53,9 +53,11 @@ class PatchExpand(nn.Module):
         self.norm = LayerNorm(out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.expand(x).unflatten(-1, (self.scale, self.scale, -1))
-        out: Tensor = self.norm(x)
-        return rearrange(out, "b h w p1 p2 c -> b (h p1) (w p2) c") if self.spread else out
+        p = self.scale
+        out: Tensor = self.norm(self.expand(x).unflatten(-1, (p * p, -1)))
+        if not self.spread:
+            return out
+        return rearrange(out, "b h w (p1 p2) c -> b (h p1) (w p2) c", p1=p, p2=p)
 
 
 class VSSBlock(nn.Module):

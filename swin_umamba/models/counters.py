@@ -1,0 +1,92 @@
+"""The models' multiply-adds in other people's counters: thop, ptflops, fvcore.
+
+They know PyTorch's own layers and operators; these rules add the fused layers and the scan:
+
+    thop.profile(model, inputs=(x,), custom_ops=thop_rules())
+    ptflops.get_model_complexity_info(model, shape, backend="pytorch",
+                                      custom_modules_hooks=ptflops_rules())
+    fvcore.nn.FlopCountAnalysis(model, x).set_op_handle(**fvcore_rules())
+
+All count as `swin-umamba summary` does, one for a multiply-add; norms count nothing (ptflops adds
+norms and activations that it sees as functions). The scan counts as in the paper's
+later version, 9 for each state and step and 1 for each step, or with scan=False not at all, which
+leaves its projections. No counter is needed to import this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from swin_umamba.models.flops import rule_of
+from swin_umamba.models.fused import Conv3x3, DepthwiseConv2d, InstanceNorm, LayerNorm
+from swin_umamba.models.ss2d import DIRECTIONS, Scan
+
+LayerRule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
+OperatorRule = Callable[[list[Any], list[Any]], float]
+# thop counts each pixel of a transposed convolution's result as many times as its stride squared.
+_LAYERS: tuple[type[nn.Module], ...] = (Conv3x3, DepthwiseConv2d, nn.ConvTranspose2d, Scan)
+_NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.InstanceNorm2d, LayerNorm, InstanceNorm)
+
+
+def thop_rules(*, scan: bool = True) -> dict[type[nn.Module], LayerRule]:
+    """For thop's `custom_ops`."""
+    return _layer_rules("total_ops", scan)
+
+
+def ptflops_rules(*, scan: bool = True) -> dict[type[nn.Module], LayerRule]:
+    """For ptflops' `custom_modules_hooks`."""
+    return _layer_rules("__flops__", scan)
+
+
+def fvcore_rules(*, scan: bool = True) -> dict[str, OperatorRule]:
+    """For `FlopCountAnalysis.set_op_handle`, on any backend but "reference" and "export"."""
+
+    def ss2d(inputs: list[Any], outputs: list[Any]) -> float:
+        x, _, weight, _, A_logs = (_sizes(value) for value in inputs[:5])
+        steps = DIRECTIONS * x[0] * x[1] * x[2] * x[3]
+        work = (9 * A_logs[1] + 1) if scan else 0
+        return float(steps * (weight[2] + work))
+
+    def depthwise(inputs: list[Any], outputs: list[Any]) -> float:
+        taps = _sizes(inputs[1])[2] ** 2
+        return float(_count(_sizes(inputs[0])) * taps)
+
+    def convolution(inputs: list[Any], outputs: list[Any]) -> float:
+        x, weight = _sizes(inputs[0]), _sizes(inputs[1])
+        return float(x[0] * x[1] * x[2] * _count(weight))
+
+    return {
+        "swin_umamba::ss2d_scan": ss2d,
+        "swin_umamba::depthwise_conv_silu": depthwise,
+        "swin_umamba::conv3x3": convolution,
+        "swin_umamba::norm_act_conv3x3": convolution,
+        "aten::layer_norm": lambda inputs, outputs: 0.0,
+        "aten::instance_norm": lambda inputs, outputs: 0.0,
+    }
+
+
+def _layer_rules(total: str, scan: bool) -> dict[type[nn.Module], LayerRule]:
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        work = rule_of(module)(module, inputs, output)
+        setattr(module, total, getattr(module, total) + (work.paper_later if scan else work.macs))
+
+    def nothing(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """A norm."""
+
+    return {**dict.fromkeys(_LAYERS, add), **dict.fromkeys(_NORMS, nothing)}
+
+
+def _sizes(value: Any) -> list[int]:
+    """Of an argument in a graph of torch.jit."""
+    found: list[int] = value.type().sizes()
+    return found
+
+
+def _count(sizes: list[int]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total
