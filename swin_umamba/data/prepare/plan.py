@@ -21,6 +21,7 @@ from swin_umamba.data.prepare.normalization import Scheme, normalize_image, sche
 from swin_umamba.data.prepare.placement import Placement
 from swin_umamba.data.prepare.resampling import resample_image, resample_labels
 from swin_umamba.data.prepare.rules import (
+    MOST_RESAMPLED,
     SAME_SPACING,
     masked_channels,
     median_slice,
@@ -226,6 +227,12 @@ class Plan(Record):
         if all(abs(ratio - 1) <= SAME_SPACING for ratio in ratios):
             return sizes[0], sizes[1]
         h, w = (max(round(n * ratio), 1) for n, ratio in zip(sizes, ratios, strict=True))
+        if kept[self.axis] * h * w * self.in_channels > MOST_RESAMPLED:
+            raise UserError(
+                f"an image of the spacing {tuple(spacing)} (z, y, x) would have {kept[self.axis]}"
+                f" slices of {h} x {w} pixels at the plan's {self.spacing}: one of the spacings is"
+                " wrong"
+            )
         return h, w
 
 

@@ -12,6 +12,7 @@ from swin_umamba.data.prepare.fingerprint import Fingerprint
 MIN_SIDE, MAX_SIDE, MULTIPLE = 64, 512, 32
 # Spacings that differ by less are taken for the same: headers round.
 SAME_SPACING = 0.01
+MOST_RESAMPLED = 2**32  # float32 values of an image after resampling: 16 GiB
 # Where the crop leaves less of the median image, statistics are of what is not zero alone.
 MASKED_BELOW = 3 / 4
 
