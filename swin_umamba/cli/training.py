@@ -14,6 +14,7 @@ from swin_umamba.cli.console import out, problem, progress
 from swin_umamba.cli.cross_validation_table import table
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock
+from swin_umamba.common.devices import pick_device
 from swin_umamba.data import open_dataset
 from swin_umamba.drawing.plots import save_curves
 from swin_umamba.errors import UserError
@@ -25,6 +26,7 @@ from swin_umamba.runs.presets import preset_config
 from swin_umamba.runs.run import Run
 from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
 from swin_umamba.train.from_dataset import with_planned_batch
+from swin_umamba.train.network import build_model
 from swin_umamba.train.world import announced_rank, launched
 from swin_umamba.weights import continuation
 
@@ -64,7 +66,7 @@ def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
     like = next(iter(folds_of(folder) if job.resume else ()), None)
     # All of them first, so that nothing that can be refused is found hours later.
     prepared = {
-        fold: _prepared(job, fold_folder(folder, fold), _values(job, fold), like=like)
+        fold: _prepared(job, fold_folder(folder, fold), _values(job, fold, like), like=like)
         for fold in folds
     }
     _warn(prepared.values())
@@ -79,12 +81,16 @@ def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
         _cross_validate(job, folder, prepared[folds[0]].config.device)
 
 
-def _values(job: Job, fold: int) -> dict[str, Any]:
+def _values(job: Job, fold: int, like: Path | None) -> dict[str, Any]:
     """Of one fold's run, which continues from the same fold where there are several."""
     values = {**job.values, "fold": str(fold)}
-    source = values.get("continue_from")
-    if source is not None and folds_of(Path(source)):
-        values["continue_from"] = str(fold_folder(Path(source), fold))
+    named = values.get("continue_from") or (like and read_run(like).continue_from)
+    if named is not None:
+        source = Path(named)
+        if like is not None and source.name == like.name:
+            source = source.parent  # where the other fold had it from
+        if folds_of(source):
+            values["continue_from"] = str(fold_folder(source, fold))
     return values
 
 
@@ -108,6 +114,10 @@ def _prepared(
         settings = (_start(values) if source is None else read_run(source)).changed(values)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if not launched():
+        pick_device(settings.device)
+    if not resume:
+        build_model(settings, pretrained=True)  # what cannot be is told before hours of preparing
     patch_size, axis = job.patch_size, job.axis
     if patch_size is None and not resume and (like is not None or settings.preset is not None):
         patch_size = settings.patch_size  # not by the images

@@ -21,6 +21,7 @@ from swin_umamba.runs.folder import (
     SPLITS,
     holds_run,
 )
+from swin_umamba.runs.folds import folds_of
 from swin_umamba.runs.log import Record, read_log
 from swin_umamba.weights.places import LAST, weights_in
 
@@ -40,7 +41,10 @@ class Run:
         """Open a run, finished or not. Raises UserError if the folder holds none."""
         folder = Path(folder)
         if not holds_run(folder):
+            folds = folds_of(folder)
             what = "is missing" if not folder.exists() else f"holds no {CONFIG}"
+            if folds:
+                what = f"holds those of several folds; name one of them, as {folds[0]}"
             raise UserError(f"{folder} is no training run: it {what}")
         return cls(folder, TrainConfig.load(folder / CONFIG))
 

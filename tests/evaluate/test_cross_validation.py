@@ -19,7 +19,7 @@ from swin_umamba.evaluate.cross_validation import CrossValidation
 from swin_umamba.evaluate.held_out import held_out
 from swin_umamba.evaluate.postprocessing import find_postprocessing
 from swin_umamba.inference.postprocessing import Postprocessing
-from swin_umamba.runs import TrainConfig
+from swin_umamba.runs import Run, TrainConfig
 from swin_umamba.runs.folds import fold_folder
 
 NAN = float("nan")
@@ -40,7 +40,9 @@ def test_held_out_is_what_was_not_trained_on(tmp_path: Path) -> None:
     _run(fold_folder(tmp_path / "folds", 0), ("a",), ("b",))
     with pytest.raises(UserError, match=r"several folds, .* name one of them, as .*fold_0"):
         held_out(tmp_path / "folds")
-    with pytest.raises(UserError, match="is no training run"):
+    with pytest.raises(UserError, match="it holds those of several folds; name one of them, as"):
+        Run.open(tmp_path / "folds")
+    with pytest.raises(UserError, match="is no training run: it is missing"):
         held_out(tmp_path / "none")
 
 

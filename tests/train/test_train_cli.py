@@ -116,10 +116,12 @@ def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> No
         (("--set", "model_options.width=1"), "model_options: got width"),
         (("--model", "unet"), "got 'unet', expected one of swin_umamba"),
         (("--pretrained", tmp_path / "none.pth"), "none.pth"),
-        (("--fold", "7"), "fold: got '7'"),
         (("--device", "nonsense"), "device 'nonsense'"),
     ):
         assert message in _error(dataset, run, *SHORT, *words)
+    # Before the dataset is prepared, which may take hours.
+    assert not (tmp_path / "cache").exists()
+    assert "fold: got '7'" in _error(dataset, run, *SHORT, "--fold", "7")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").touch()
     assert "already holds files" in _error(dataset, tmp_path / "taken", *SHORT)
