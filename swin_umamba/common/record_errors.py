@@ -37,7 +37,7 @@ def told(error: ValidationError, values: Mapping[str, Any], schema: dict[str, An
 def shown(value: Any) -> str:
     """A value as Python writes it, cut where it is long."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except ValueError:  # whole numbers of thousands of digits
         return "a huge number"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

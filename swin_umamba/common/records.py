@@ -43,11 +43,14 @@ def record(cls: _Class) -> _Class:
 
     @wraps(initialise)
     def checked(self: Any, *args: Any, **values: Any) -> None:
+        names = [f.name for f in dataclasses.fields(made)]
+        given = dict(zip(names, args, strict=False))
+        if len(args) > len(names) or given.keys() & values.keys():
+            raise TypeError(f"{made.__name__}: got more than one value for a field")
+        given.update(values)
         try:
-            initialise(self, *args, **values)
+            initialise(self, **given)
         except ValidationError as error:
-            names = (f.name for f in dataclasses.fields(made))
-            given = {**dict(zip(names, args, strict=False)), **values}
             raise ValueError(told(error, given, schema_of(made))) from error
 
     made.__init__ = checked  # type: ignore[method-assign]

@@ -9,9 +9,8 @@ the last state.pt are there: in their place, or waiting to be moved there.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any
 
 import torch
 
@@ -19,12 +18,10 @@ from swin_umamba.common.files import replacing, sha256, told_reason, written_by_
 from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
-from swin_umamba.runs.folder import STATE
+from swin_umamba.runs.state import FILES, STATE, State, read_state
 from swin_umamba.weights import load_weights, save_weights
 
-State = dict[str, Any]
 _PENDING = ".pending-"
-_FILES = "files"  # key of the state: digests by the files' names
 
 
 class Checkpoints:
@@ -42,15 +39,18 @@ class Checkpoints:
         Raises UserError, naming the file, if one cannot be written; the last checkpoint is then as
         it was.
         """
+        if not self.folder.is_dir():
+            raise UserError(f"{self.folder} was removed while the run was going on")
         written = {}
         try:
             for name, model in weights.items():
                 written[name] = self._write_weights(self._pending(name, state["iteration"]), model)
             digests = {**self._digests, **written}
-            self._write_state({**state, _FILES: digests})
+            self._write_state({**state, FILES: digests})
         except BaseException:
             for name in weights:
-                self._pending(name, state["iteration"]).unlink(missing_ok=True)
+                with suppress(OSError):  # which must not hide the error
+                    self._pending(name, state["iteration"]).unlink()
             raise
         self._digests = digests
         for name in written:
@@ -58,8 +58,8 @@ class Checkpoints:
 
     def settle(self) -> None:
         """Finish what a killed process began: to be called before `load`, by one process."""
-        state = self._read_state()
-        digests = {} if state is None else state[_FILES]
+        state = read_state(self.folder / STATE)
+        digests = {} if state is None else state[FILES]
         for pending in sorted(self.folder.glob(f"{_PENDING}*")):
             name = pending.name.removeprefix(_PENDING).split("-", 1)[-1]
             if digests.get(name) == sha256(pending):
@@ -74,10 +74,10 @@ class Checkpoints:
         Raises UserError, naming the file, for a damaged one, and for weights that do not belong to
         the state.
         """
-        state = self._read_state()
+        state = read_state(self.folder / STATE)
         if state is None:
             return None
-        for name, digest in state[_FILES].items():
+        for name, digest in state[FILES].items():
             path = self.folder / name
             if not path.is_file():
                 raise UserError(f"{path} is missing, which belongs to {self.folder / STATE}")
@@ -86,7 +86,7 @@ class Checkpoints:
                     f"{path} is damaged or replaced: it is not what {self.folder / STATE} was"
                     " written with"
                 )
-        self._digests = state[_FILES]
+        self._digests = state[FILES]
         return state
 
     def load_weights(self, name: str, model: SegmentationModel) -> None:
@@ -107,19 +107,6 @@ class Checkpoints:
         path = self.folder / STATE
         with replacing(path) as partial, written_by_torch(path):
             torch.save(state, partial)
-
-    def _read_state(self) -> State | None:
-        path = self.folder / STATE
-        if not path.exists():
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} is damaged or no checkpoint: {reason}") from error
-        if not isinstance(state, dict) or not {"iteration", _FILES} <= state.keys():
-            raise UserError(f"{path} is no checkpoint of a run")
-        return state
 
     def _move(self, source: Path, target: Path) -> None:
         try:

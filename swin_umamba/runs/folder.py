@@ -29,7 +29,6 @@ ENVIRONMENT = "environment.json"
 POSTPROCESSING = "postprocessing.json"  # what was found on validation cases to help
 PRETRAINED = "pretrained.json"  # what became of every tensor of the weights to start from
 WEIGHTS = LAST
-STATE = "state.pt"
 CURVES = "curves.png"
 PICTURE = "picture.png"
 

@@ -23,8 +23,16 @@ FILES = "files"  # key of the state: digests by the files' names
 
 _Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Seconds = Annotated[float, Field(ge=0)]
-_Digest = Annotated[str, Field(pattern=r"\A[0-9a-f]{64}\Z")]
-_FileName = Annotated[str, Field(pattern=r"\A[A-Za-z0-9][\w.]*\Z")]
+_Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.]*$")]
+
+
+@record
+class Belonging:
+    """What every state tells: its iteration, and the digests of the files that belong to it."""
+
+    iteration: _Number
+    files: dict[_FileName, _Digest]
 
 
 @record
@@ -33,8 +41,6 @@ class Standing(Record):
 
     WHAT: ClassVar[str] = "state"
 
-    iteration: _Number
-    files: dict[_FileName, _Digest]
     seconds: _Seconds
     reserve: _Seconds
     dsc: Share | None
@@ -64,15 +70,20 @@ def read_state(path: Path) -> State | None:
         raise UserError(f"{path} is damaged or no checkpoint: {reason}") from error
     if not isinstance(state, dict) or not {"iteration", FILES} <= state.keys():
         raise UserError(f"{path} is no checkpoint of a run")
+    try:
+        Belonging(state["iteration"], state[FILES])
+    except ValueError as error:
+        raise UserError(f"{path} is no checkpoint of a run: {error}") from error
     return state
 
 
 def require_standing(state: State, folder: Path) -> None:
     """Raise UserError, naming the folder, unless the numbers of a state are such."""
-    missing = [name for name in Standing.field_names() if name not in state]
+    needed = ("optimizer", "scaler", *Standing.field_names())
+    missing = [repr(name) for name in needed if name not in state]
     try:
         if missing:
-            raise ValueError(f"it lacks {', '.join(missing)}")
+            raise ValueError(f"{', '.join(missing)} not in it")
         Standing(**{name: state[name] for name in Standing.field_names()})
     except ValueError as error:
         raise UserError(f"the checkpoint in {folder} does not fit: {error}") from error

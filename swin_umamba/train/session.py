@@ -10,10 +10,11 @@ import torch
 
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
-from swin_umamba.runs.checkpoints import Checkpoints, State
+from swin_umamba.runs.checkpoints import Checkpoints
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import BEST, WEIGHTS, RunFolder
 from swin_umamba.runs.log import Record, read_log
+from swin_umamba.runs.state import State, require_standing
 from swin_umamba.train.board import Board
 from swin_umamba.train.schedule import Clock
 from swin_umamba.train.stepping import Stepper
@@ -206,6 +207,7 @@ class Session:
         self.checkpoints.save(state, dict.fromkeys(names, self.stepper.trained))
 
     def restore(self, state: State) -> None:
+        require_standing(state, self.path)
         self.checkpoints.load_weights(WEIGHTS, self.stepper.trained)
         try:
             self.stepper.restore(state)
@@ -215,7 +217,7 @@ class Session:
             self.returns, self.returned = state["returns"], state["returned"]
             self.clock.go_on_from(state["seconds"])
             self.clock.reserve = state["reserve"]
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"the checkpoint in {self.path} does not fit: {reason}") from error
         (self.done,) = self.world.highest(self.clock.done(self.iteration))

@@ -22,9 +22,9 @@ from swin_umamba.data import Case, PatchLoader, PatchSampler, Plan
 from swin_umamba.errors import UserError
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
-from swin_umamba.runs.checkpoints import State
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import Record
+from swin_umamba.runs.state import State, require_optimizer, require_scaler
 from swin_umamba.train.ema import MovingAverage
 from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.train.network import (
@@ -288,7 +288,12 @@ class Stepper:
         return state if self._whole is None else gathered(state)
 
     def restore(self, state: State) -> None:
-        """Go on from a `state()`, when the weights of `trained` are in place."""
+        """Go on from a `state()`, when the weights of `trained` are in place.
+
+        Raises KeyError, TypeError, ValueError or RuntimeError for a state of anything else.
+        """
+        require_optimizer(state, self.optimizer)
+        require_scaler(state, self.scaler)
         if self._whole is not None:
             load_shares(self._source, self._whole.state_dict())
         if self.average is not None:
