@@ -207,8 +207,8 @@ class Session:
         self.checkpoints.save(state, dict.fromkeys(names, self.stepper.trained))
 
     def restore(self, state: State) -> None:
-        require_standing(state, self.path)
         self.checkpoints.load_weights(WEIGHTS, self.stepper.trained)
+        require_standing(state, self.path)
         try:
             self.stepper.restore(state)
             self.iteration = state["iteration"]
