@@ -9,19 +9,17 @@ import torch
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
+from swin_umamba_ops.torch_private import constant_result
 
 
+@constant_result
 def _name(op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int) -> str:
     return backends.resolve(op, backend, device, dtype, size).name
-
-
-# What torch.compiler.assume_constant_result sets; it would import the compiler, which takes longer
-# than all of torch. Arguments must be constants then: index() makes a symbolic size a number.
-_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def resolved(
     op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int = 0
 ) -> Backend:
     """The backend that serves such a call; refused as in `backends.resolve`."""
+    # Arguments of what is constant must be so too: index() makes a symbolic size a number.
     return backends.BACKENDS[_name(op, backend, device, dtype, index(size))]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.torch_private import raw_stream
 
 CHUNK = 32  # kTile in csrc/cuda/mapping.cuh
 
@@ -101,8 +102,7 @@ def _launch(params: Any, which: str, device: torch.device) -> None:
     """One pass over everything, or, where determinism asks for it, one launch for each set of
     sums that must not meet in one address at the same time."""
     cuda = _extension.module().cuda
-    # The raw handle: a Stream object costs as much as the launch.
-    stream = torch._C._cuda_getCurrentRawStream(device.index)
+    stream = raw_stream(device)
     which = getattr(cuda.Pass, which)
     if not torch.are_deterministic_algorithms_enabled():
         cuda.launch(params, which, stream)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.torch_private import raw_stream
 
 _MOST_ROWS = 256  # added one after the other: rounding grows with them
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # DType in csrc/cuda/params.h
@@ -59,5 +60,4 @@ class Sums:
         if parts:
             device = self._memory.device
             with current(device):
-                stream = torch._C._cuda_getCurrentRawStream(device.index)
-                cuda.launch_totals(parts, stream)
+                cuda.launch_totals(parts, raw_stream(device))

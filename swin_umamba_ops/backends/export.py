@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from swin_umamba_ops.numerics import softplus, state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
+from swin_umamba_ops.torch_private import scan_operator
 
 
 def _recurrence(dt: Tensor, u: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,8 +23,6 @@ def _recurrence(dt: Tensor, u: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor) -> tup
     dt, u: (L, M, D); Bs, Cs: (L, M, N); A: (M, N, D); channels innermost, since N alone is too
     short a row for vector units. Returns y (L, M, D) and the last state (M, N, D).
     """
-    # Imported late: with it comes the compiler, which takes longer to load than all of torch.
-    from torch._higher_order_ops.scan import scan
 
     def step(h: Tensor, now: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         dt, du, Bs, Cs = now
@@ -32,7 +31,7 @@ def _recurrence(dt: Tensor, u: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor) -> tup
         return h, torch.bmm(Cs.unsqueeze(1), h).squeeze(1)
 
     start = torch.zeros_like(A)
-    last, y = scan(step, start, (dt, dt * u, Bs.contiguous(), Cs.contiguous()))
+    last, y = scan_operator()(step, start, (dt, dt * u, Bs.contiguous(), Cs.contiguous()))
     return y, last
 
 
