@@ -11,6 +11,7 @@ from swin_umamba_ops.functional import selective_scan, ss2d
 from swin_umamba_ops.fused import (
     conv3x3,
     depthwise_conv_silu,
+    fused_backend,
     instance_norm_act,
     layer_norm,
     norm_act_conv3x3,
@@ -30,6 +31,7 @@ __all__ = [
     "cross_merge",
     "cross_scan",
     "depthwise_conv_silu",
+    "fused_backend",
     "instance_norm_act",
     "layer_norm",
     "mamba_inner_fn",

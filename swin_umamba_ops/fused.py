@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swin_umamba_ops import autocast
+from swin_umamba_ops import autocast, backends
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL, PLAIN_RESIDUAL
 from swin_umamba_ops.ops import (
     fused_convolution,
@@ -24,6 +24,7 @@ from swin_umamba_ops.resolving import resolved
 __all__ = [
     "conv3x3",
     "depthwise_conv_silu",
+    "fused_backend",
     "instance_norm_act",
     "layer_norm",
     "norm_act_conv3x3",
@@ -33,6 +34,13 @@ __all__ = [
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
     """The dtype of autocast where x is, or None outside of autocast and for float64."""
     return None if x.dtype == torch.float64 else autocast.autocast_dtype(x)
+
+
+def fused_backend(scan_backend: str) -> str:
+    """The backend for these ops beside a scan of a backend: the same where it has them, as
+    "pytorch" does, else "auto", as for "cuda" and "cpu"."""
+    found = backends.BACKENDS.get(scan_backend)
+    return scan_backend if found is not None and found.serves("layer_norm") else backends.AUTO
 
 
 def layer_norm(

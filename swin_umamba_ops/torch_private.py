@@ -39,7 +39,7 @@ def raw_stream(device: torch.device) -> int:
 
 
 def scan_operator() -> Callable[..., Any]:
-    """torch's scan, the only operator that becomes a loop in an exported graph; a prototype without a
+    """torch's scan, the only operator that exports as a loop; a prototype without a
     public name. Imported late: with it comes the compiler."""
     from torch._higher_order_ops.scan import scan
 

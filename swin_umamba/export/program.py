@@ -12,6 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
+from swin_umamba.models.fused import use_backend
 from swin_umamba.models.ss2d import SS2D
 
 GRAPH_BACKEND = "export"
@@ -101,6 +102,7 @@ class _Exportable(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
         self.model.deep_supervision = False
+        use_backend(self.model, backend)
         for module in self.model.modules():
             if isinstance(module, SS2D):
                 module.backend = backend

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import swin_umamba_ops as ops
-from swin_umamba.models.fused import Conv3x3, InstanceNorm
+from swin_umamba.models.fused import Conv3x3, InstanceNorm, OnBackend
 
 __all__ = ["Head", "InstanceNorm", "ResidualBlock", "SkipBlock", "UpBlock"]
 
@@ -46,7 +46,7 @@ class Head(nn.Module):
         return out
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(OnBackend, nn.Module):
     """Two 3x3 convolutions and a short cut: (B, in_channels, H, W) to (B, out_channels, H, W).
 
     The norms have no parameters. MONAI's UnetResBlock, arXiv:1904.08128.
@@ -68,6 +68,7 @@ class ResidualBlock(nn.Module):
             residual=short.to(out.dtype),
             normalise_residual=self.conv3 is not None,
             slope=_SLOPE,
+            backend=self.backend,
         )
 
 

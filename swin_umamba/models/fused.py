@@ -15,11 +15,25 @@ from torch import Tensor, nn
 import swin_umamba_ops as ops
 
 
-class LayerNorm(nn.LayerNorm):
+class OnBackend:
+    """A module whose forward runs ops that stand around the scan, by a backend's name."""
+
+    backend: str = "auto"
+
+
+def use_backend(model: nn.Module, scan_backend: str) -> None:
+    """Run what stands around a model's scans by the backend of these, where that has such ops."""
+    backend = ops.fused_backend(scan_backend)
+    for module in model.modules():
+        if isinstance(module, OnBackend):
+            module.backend = backend
+
+
+class LayerNorm(OnBackend, nn.LayerNorm):
     """LayerNorm over the last axis in one pass, whose result has autocast's dtype."""
 
     def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
-        return ops.layer_norm(x, self.weight, self.bias, self.eps, gate=gate)
+        return ops.layer_norm(x, self.weight, self.bias, self.eps, gate, backend=self.backend)
 
     @staticmethod
     def gated(layer: nn.Module, x: Tensor, gate: Tensor) -> Tensor:
@@ -31,7 +45,7 @@ class LayerNorm(nn.LayerNorm):
         return out
 
 
-class DepthwiseConv2d(nn.Conv2d):
+class DepthwiseConv2d(OnBackend, nn.Conv2d):
     """A convolution of each channel on its own, padded to the input's size, with a bias."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
@@ -42,7 +56,8 @@ class DepthwiseConv2d(nn.Conv2d):
             return super().forward(x)
         assert self.bias is not None
         pixels = x.permute(0, 2, 3, 1)
-        return ops.depthwise_conv_silu(pixels, self.weight, self.bias).permute(0, 3, 1, 2)
+        out = ops.depthwise_conv_silu(pixels, self.weight, self.bias, backend=self.backend)
+        return out.permute(0, 3, 1, 2)
 
     @staticmethod
     def then_silu(layer: nn.Module, x: Tensor) -> Tensor:
@@ -54,14 +69,14 @@ class DepthwiseConv2d(nn.Conv2d):
         return out
 
 
-class InstanceNorm(nn.InstanceNorm2d):
+class InstanceNorm(OnBackend, nn.InstanceNorm2d):
     """InstanceNorm2d that stays in channels_last."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.instance_norm_act(x, self.weight, self.bias, eps=self.eps)
+        return ops.instance_norm_act(x, self.weight, self.bias, eps=self.eps, backend=self.backend)
 
 
-class Conv3x3(nn.Conv2d):
+class Conv3x3(OnBackend, nn.Conv2d):
     """A 3x3 convolution without bias, padded to the input's size."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -69,8 +84,8 @@ class Conv3x3(nn.Conv2d):
 
     def forward(self, x: Tensor, norm_slope: float | None = None) -> Tensor:
         if norm_slope is None:
-            return ops.conv3x3(x, self.weight)
-        return ops.norm_act_conv3x3(x, self.weight, slope=norm_slope)
+            return ops.conv3x3(x, self.weight, backend=self.backend)
+        return ops.norm_act_conv3x3(x, self.weight, slope=norm_slope, backend=self.backend)
 
     @staticmethod
     def after_norm(layer: nn.Module, x: Tensor, slope: float) -> Tensor:

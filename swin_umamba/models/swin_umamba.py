@@ -10,6 +10,7 @@ from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel, check_stages
 from swin_umamba.models.blocks import Head, InstanceNorm, SkipBlock, UpBlock
 from swin_umamba.models.encoders import VSSMEncoder
+from swin_umamba.models.fused import use_backend
 from swin_umamba.models.registry import register_model
 
 
@@ -23,7 +24,8 @@ class SwinUMamba(SegmentationModel):
 
     dims, depths: width and number of blocks of each encoder stage. stem_dim: width of the stem and
     of the finest decoder level, dims[0] // 2 by default. d_state: states per channel of the scan.
-    drop_path_rate: drop rate of the encoder's last block. backend: as in `swin_umamba_ops.ss2d`.
+    drop_path_rate: drop rate of the encoder's last block. backend: as in `swin_umamba_ops.ss2d`;
+    what stands around the scans is computed by it too where it has such ops.
     """
 
     unused_stages = 0
@@ -77,6 +79,7 @@ class SwinUMamba(SegmentationModel):
         self.decoder1 = SkipBlock(widths[0], widths[0])
         self.out_layers = nn.ModuleList(Head(width, out_channels) for width in widths[:-1])
         self.scales = tuple(2**i for i in range(len(self.out_layers)))
+        use_backend(self, backend)
 
     def logits(self, x: Tensor) -> list[Tensor]:
         stem = self.stem(x)

@@ -10,6 +10,7 @@ from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel, check_stages
 from swin_umamba.models.decoders import MambaDecoder
 from swin_umamba.models.encoders import VSSMEncoder
+from swin_umamba.models.fused import use_backend
 from swin_umamba.models.registry import register_model
 
 
@@ -21,7 +22,8 @@ class SwinUMambaD(SegmentationModel):
     blocks of each decoder stage, coarsest first; 2 each by default. patch_size: input pixels per
     pixel of the finest feature map. d_state: states per channel of the scan. drop_path_rate: drop
     rate of the encoder's last block and the decoder's first; it falls to 0 towards image and
-    logits. backend: as in `swin_umamba_ops.ss2d`.
+    logits. backend: as in `swin_umamba_ops.ss2d`; what
+    stands around the scans is computed by it too where it has such ops.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class SwinUMambaD(SegmentationModel):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _init_he(module, bias=module is not first)
+        use_backend(self, backend)
 
     def logits(self, x: Tensor) -> list[Tensor]:
         out: list[Tensor] = self.decoder(self.vssm_encoder(x), all_scales=self.deep_supervision)
