@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from swin_umamba.inference.network import Checked, Mirrored, TorchNetwork
+from swin_umamba.inference.network import Checked, Mirrored, TorchNetwork, require_finite_logits
 from swin_umamba.inference.windows import Windows, logits_in_bands
 from swin_umamba.models import SegmentationModel
 
@@ -77,4 +77,5 @@ def _bands(
     checked = Checked(Mirrored(network) if mirror else network)
     windows = Windows(patch_size, overlap, batch_size)
     for row, logits in logits_in_bands(checked, images, windows, network.device):
+        require_finite_logits(logits, network)
         yield row, logits.softmax(1).cpu().numpy()

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from swin_umamba.common.locks import locked
+from swin_umamba.common.partial import sweep
 from swin_umamba.data import CaseFiles, group_images
 from swin_umamba.data.io.dicom import is_one_series
 from swin_umamba.data.io.listing import stem_of
@@ -159,6 +160,8 @@ def predict_cases(
     targets = [Targets.of(case, output, extras) for case in cases]
     _require_apart(cases, targets)
     with locked(output, "prediction"):
+        for folder in {path.parent for target in targets for path in target.paths()}:
+            sweep(folder, alone=True)
         record = None if predictor.made_by is None else Manifest(output, predictor.made_by)
         job = _Job(predictor, record, overwrite, replace_others)
         return job.run(list(zip(cases, targets, strict=True)), on_progress)

@@ -14,7 +14,7 @@ from swin_umamba.data.io.raw import RawImage
 from swin_umamba.errors import UserError
 from swin_umamba.inference.bands import Band, Frame
 from swin_umamba.inference.budget import require_affordable
-from swin_umamba.inference.network import Checked, Mirrored, Network
+from swin_umamba.inference.network import Checked, Mirrored, Network, require_finite_logits
 from swin_umamba.inference.restoring import RowResampler
 from swin_umamba.inference.windows import Windows, logits_in_bands
 
@@ -75,6 +75,7 @@ class Member:
             for row, logits in logits_in_bands(
                 self._logits, group, self.windows, self.network.device
             ):
+                require_finite_logits(logits, self.network)
                 yield Band(first, row, self._probabilities(logits).cpu().numpy())
 
     def _probabilities(self, logits: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Mirrored:
 
 
 class Checked:
-    """A network whose logits are finite, of float32 and of the expected shape, or an error."""
+    """A network whose logits are float32 and of the expected shape, or an error."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -88,12 +88,16 @@ class Checked:
                 f"{self.network.name} gives logits of shape {tuple(logits.shape)}, expected"
                 f" {expected}"
             )
-        if not bool(torch.isfinite(logits).all()):
-            raise NonFiniteError(
-                f"{self.network.name} gives NaN or infinite logits. If amp is on, switch it off;"
-                " otherwise these weights are unusable: train again with a lower lr"
-            )
         return logits
+
+
+def require_finite_logits(logits: Tensor, network: Network) -> None:
+    """Raise NonFiniteError, naming the network, if one is NaN or infinite."""
+    if not bool(torch.isfinite(logits).all()):
+        raise NonFiniteError(
+            f"{network.name} gives NaN or infinite logits. If amp is on, switch it off; otherwise"
+            " these weights are unusable: train again with a lower lr"
+        )
 
 
 def require_finite(model: SegmentationModel, name: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -206,6 +208,23 @@ def test_two_jobs_do_not_write_into_one_folder_at_once(
         assert f"{out} is in use by another prediction" in words(result.output)
         assert not list(out.glob("*.png"))
     assert invoke("predict", run, images, out).exit_code == 0
+
+
+def test_what_a_killed_job_left_half_written_is_removed(
+    trained: Trained, images: Path, tmp_path: Path
+) -> None:
+    run, out = trained[1], tmp_path / "out"
+    ours = out / "overlays"
+    ours.mkdir(parents=True)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from swin_umamba.common.partial import partial_file\n"
+        "with partial_file(Path(sys.argv[1])) as path: os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(ours / "case0.png")], check=False)
+    assert list(ours.iterdir())
+    assert invoke("predict", run, images, out, "--overlays").exit_code == 0
+    assert {path.name for path in ours.iterdir()} == {"case0.png", "case1.png"}
 
 
 def test_masks_of_earlier_versions_are_not_taken_for_ours(

@@ -125,7 +125,7 @@ class Broken(Nearest):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_an_error_that_names_the_model(value: float) -> None:
     with pytest.raises(NonFiniteError, match="Nearest gives NaN or infinite logits"):
-        Predictor(Broken(value), plan=plan_of(2))(np.zeros((1, 8, 8), np.float32))
+        Predictor(Broken(value), plan=plan_of(2))(np.zeros((1, 40, 40), np.float32))
 
 
 def test_weights_that_are_not_finite_are_refused_before_any_image(
