@@ -9,7 +9,7 @@ from rich.progress import TaskID
 
 from swin_umamba.cli.console import progress
 
-THREADS = min(os.cpu_count() or 1, 8)
+THREADS = min(os.cpu_count() or 1, 4)  # whole volumes are in memory, one each
 
 
 class PreparingBar:

@@ -14,14 +14,18 @@ from swin_umamba.errors import UserError
 LOCK = ".lock"
 
 
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 @contextmanager
 def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> Iterator[None]:
     """Keep other processes that ask for the same lock out of a folder, which is made if missing.
 
     what: who holds it, as in "training run". wait: seconds to wait for another to end; -1: until
     it has. name: of the lock's file, where a folder has several. The lock is this process's own: it
-    ends with it, whatever ends it, and processes forked from it do not keep it. Raises UserError
-    if the folder is in use or takes no files.
+    ends with it, whatever ends it, and processes forked from it do not keep it. Raises InUseError
+    if the folder is in use, and UserError if it takes no files.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,7 +35,7 @@ def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> I
         lock = FileLock(folder / name, timeout=wait)
         lock.acquire()
     except Timeout as error:
-        raise UserError(f"{folder} is in use by another {what}") from error
+        raise InUseError(f"{folder} is in use by another {what}") from error
     except (OSError, NotImplementedError) as error:
         reason = told_reason(error) if isinstance(error, OSError) else error
         raise UserError(f"cannot lock {folder / name}: {reason}") from error

@@ -1,8 +1,9 @@
 """The user's images and masks, and the patches cut from them.
 
 The way from files to batches: `open_dataset` finds the cases, `make_plan` decides how they are
-treated, `make_splits` divides them, `preprocess` keeps them ready on disk, `PatchSampler` cuts
-patches, and `PatchLoader` does so ahead in worker processes. A new image goes `read_raw`,
+treated, `make_splits` divides them, and `preprocess` keeps them ready on disk; `prepare_dataset`
+does all of that, once. `PatchSampler` cuts patches, and `PatchLoader` does so ahead in worker
+processes. A new image goes `read_raw`,
 `Plan.preprocess`, the network, `Plan.restore`, `write_labels`.
 """
 
@@ -22,6 +23,8 @@ from swin_umamba.data.io.writing import mask_ending, write_labels, write_probabi
 from swin_umamba.data.prepare.cache import CachedCases, preprocess
 from swin_umamba.data.prepare.fingerprint import Fingerprint, Intensity, take_fingerprint
 from swin_umamba.data.prepare.plan import Plan, make_plan
+from swin_umamba.data.prepare.prepared import PreparedDataset, prepare_dataset
+from swin_umamba.data.prepare.state import Choices
 from swin_umamba.data.sampling.augmentation import Augmentation
 from swin_umamba.data.sampling.case import Case, normalize
 from swin_umamba.data.sampling.loader import PatchLoader
@@ -32,12 +35,14 @@ __all__ = [
     "CachedCases",
     "Case",
     "CaseFiles",
+    "Choices",
     "Dataset",
     "Fingerprint",
     "Intensity",
     "PatchLoader",
     "PatchSampler",
     "Plan",
+    "PreparedDataset",
     "RawImage",
     "RawLabels",
     "Split",
@@ -49,6 +54,7 @@ __all__ = [
     "normalize",
     "open_dataset",
     "pick_split",
+    "prepare_dataset",
     "preprocess",
     "read_case",
     "read_image",

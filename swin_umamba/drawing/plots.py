@@ -129,7 +129,7 @@ def _draw_loss(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme = PLA
 
 def _draw_score(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme = PLAIN) -> None:
     scored = [(r["iteration"], r["dsc"]) for r in records if r.get("dsc") is not None]
-    _style(axes, "DSC on held-out data", records, theme)
+    _style(axes, "DSC in validation", records, theme)
     axes.set_ylim(0, 1.02)
     if not scored:
         return

@@ -105,7 +105,7 @@ def _curves(run: Run) -> str:
         "<h2>Curves</h2><div class=card><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img class=curves src="{light}" width=1600 height=430'
-        ' alt="Training loss, DSC on held-out data and learning rate over the iterations">'
+        ' alt="Training loss, DSC in validation and learning rate over the iterations">'
         "</picture></div>\n"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from swin_umamba.data.prepare.prepared import (
     preparing,
     remove_prepared,
 )
-from swin_umamba.data.prepare.state import Choices
+from swin_umamba.data.prepare.state import Choices, State
 from swin_umamba.errors import CombinedUserError, UserError
 
 
@@ -322,6 +323,7 @@ def test_others_wait_for_the_one_that_prepares(data: Path, cache: Path) -> None:
         assert waiting.poll() is None
         assert not _files(folder)
     out, _ = waiting.communicate(timeout=60)
+    assert out.splitlines()[0] == "Waiting for another process that prepares this dataset"
     assert out.splitlines()[-1] == "6"
     assert len(_files(folder)) == 18
 
@@ -381,3 +383,41 @@ def test_plans_of_a_run_are_kept(data: Path) -> None:
     plain = replace(found.plan, normalization=("none",), crop_to_nonzero=False)
     (case,) = cached_cases(found.dataset, plain, ["b_1"])
     np.testing.assert_array_equal(case.image[0], noise((20, 24), seed=10))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
+def test_a_cache_that_takes_no_files_is_read(data: Path) -> None:
+    first = prepare_dataset(data)
+    first.folder.chmod(0o500)
+    try:
+        assert prepare_dataset(data, fold=0).plan == first.plan
+    finally:
+        first.folder.chmod(0o700)
+
+
+def test_a_read_only_cache_is_not_locked(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above, for root too."""
+    first = prepare_dataset(data)
+    monkeypatch.setattr(prepared, "_takes_files", lambda folder: False)
+
+    def unexpected(*args: object, **options: object) -> None:
+        raise AssertionError("written to")
+
+    monkeypatch.setattr(prepared, "locked", unexpected)
+    monkeypatch.setattr(State, "save", unexpected)
+    assert prepare_dataset(data, changes={"patch_size": (32, 32)}, fold=0).plan != first.plan
+
+
+def test_the_state_is_written_only_when_it_changes(data: Path, cache: Path) -> None:
+    prepare_dataset(data)
+    (state,) = (cache / "preprocessed" / "data").glob("prepared-*.json")
+    before = state.stat().st_mtime_ns
+    prepare_dataset(data, fold=1)
+    assert state.stat().st_mtime_ns == before
+
+
+def test_what_a_killed_process_left_is_swept(data: Path, cache: Path) -> None:
+    folder = prepare_dataset(data).folder
+    (folder / f".{2**22 + 1}.partial.x.npy").write_bytes(b"x")
+    prepare_dataset(data)
+    assert not list(folder.glob("*partial*"))

@@ -81,16 +81,16 @@ def _read(dataset: Dataset, files: CaseFiles, samples: int) -> CaseFacts:
         read_labels(files.instances, raw)
     box = nonzero_box(raw.pixels)
     inside = raw.pixels[(slice(None), *box)]
-    flat = inside.reshape(len(inside), -1)
     rng = np.random.default_rng(zlib.crc32(files.name.encode()))
     counts, ignored, places = None, 0, np.empty(0, np.int64)
     if classes is not None:
-        # Shifted by one, since -1 stands for no truth.
-        ignored, *each = np.bincount(
-            classes.ravel() + 1, minlength=len(dataset.values) + 1
-        ).tolist()
+        ignored, *each = _counts(classes, len(dataset.values)).tolist()
         counts = tuple(each)
         places = np.flatnonzero(classes[box] > 0)
+        if len(places) > samples:
+            places = places[rng.integers(len(places), size=samples)]
+    pixels = inside[0].size
+    anywhere = rng.integers(pixels, size=samples // 10) if pixels > samples // 10 else None
     return CaseFacts(
         name=files.name,
         shape=_shape(raw),
@@ -98,17 +98,25 @@ def _read(dataset: Dataset, files: CaseFiles, samples: int) -> CaseFacts:
         spacing=raw.spacing,
         pixels=counts,
         ignored=ignored,
-        foreground=_drawn(flat, places, samples, rng),
-        anywhere=_drawn(flat, np.arange(flat.shape[1]), samples // 10, rng),
+        foreground=_at(inside, places),
+        anywhere=inside.reshape(len(inside), -1) if anywhere is None else _at(inside, anywhere),
     )
 
 
-def _drawn(
-    flat: npt.NDArray[Any], places: npt.NDArray[np.int64], samples: int, rng: np.random.Generator
-) -> npt.NDArray[Any]:
-    if len(places) > samples:
-        places = places[rng.integers(len(places), size=samples)]
-    return flat[:, places]
+def _counts(classes: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.int64]:
+    """How many pixels are ignored, and how many are of each class; slice by slice, in little
+    memory."""
+    counts = np.zeros(number + 1, np.int64)
+    for part in classes:
+        # Shifted by one, since -1 stands for no truth.
+        counts += np.bincount(part.ravel() + 1, minlength=number + 1)
+    return counts
+
+
+def _at(pixels: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """The pixels (C, n) at flat places of (C, Z, H, W)."""
+    z, y, x = np.unravel_index(places, pixels.shape[1:])
+    return pixels[:, z, y, x]
 
 
 def _shape(raw: RawImage) -> Shape:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swin_umamba.common.locks import locked
+from swin_umamba.common.locks import InUseError, locked
+from swin_umamba.common.partial import sweep
 from swin_umamba.data.datasets.dataset import Dataset
 from swin_umamba.data.datasets.opening import open_dataset
 from swin_umamba.data.datasets.problems import Problems
@@ -41,6 +43,8 @@ from swin_umamba.data.prepare.state import (
 # What is under way, how many cases are done, and of how many.
 OnProgress = Callable[[str, int, int], None]
 CHECKING, PREPROCESSING = "Checking", "Preprocessing"
+WAITING = "Waiting for another process that prepares this dataset"
+SOON = 0.5  # seconds, before waiting is told
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def prepare_dataset(
     """
     dataset = open_dataset(path)
     folder = preprocessed_folder(dataset.name)
-    with preparing(folder):
+    with preparing(folder, on_progress):
+        sweep(folder)
         where = state_path(folder, dataset.folder)
         state = load_state(where)
         if choices is None:
@@ -115,7 +120,8 @@ def prepare_dataset(
             on_progress=_of(PREPROCESSING, on_progress),
         )
         kept = choices if keep or state is None else state.choices
-        work.state(kept).save(where)
+        if (left := work.state(kept)) != state and _takes_files(folder):
+            left.save(where)
     return PreparedDataset(dataset, plan, splits, split, cases, folder, tuple(warnings), counts)
 
 
@@ -129,7 +135,7 @@ def cached_cases(
 ) -> CachedCases:
     """Cases preprocessed by a plan that is given, by one process at a time; see `preprocess`."""
     folder = preprocessed_folder(dataset.name)
-    with preparing(folder):
+    with preparing(folder, on_progress):
         state = load_state(state_path(folder, dataset.folder))
         digests = FileDigests(None if state is None else state.digests)
         return preprocess(
@@ -154,10 +160,27 @@ def remove_prepared(path: str | Path) -> None:
 
 
 @contextmanager
-def preparing(folder: Path) -> Iterator[None]:
-    """Within it no other process prepares a dataset of that name; the others wait, however long."""
-    with locked(folder, "preparation of this dataset", wait=-1, name=PREPARE_LOCK):
+def preparing(folder: Path, on_progress: OnProgress | None = None) -> Iterator[None]:
+    """Within it no other process prepares a dataset of that name; the others wait, however long.
+
+    A cache that is there and takes no files is only read, by as many as like.
+    """
+    if folder.is_dir() and not _takes_files(folder):
         yield
+        return
+    with ExitStack() as stack:
+        what = "preparation of this dataset"
+        try:
+            stack.enter_context(locked(folder, what, wait=SOON, name=PREPARE_LOCK))
+        except InUseError:
+            if on_progress is not None:
+                on_progress(WAITING, 0, 1)
+            stack.enter_context(locked(folder, what, wait=-1, name=PREPARE_LOCK))
+        yield
+
+
+def _takes_files(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
 
 
 class _Work:
