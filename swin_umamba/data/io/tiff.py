@@ -172,6 +172,7 @@ def _as_shown(
 def _from_palette(
     pixels: npt.NDArray[Any], page: tifffile.TiffPage, mask: bool
 ) -> tuple[npt.NDArray[Any], Shown]:
+    pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
     indices, rest = pixels[:1], pixels[1:]
     colours = np.asarray(page.colormap).astype(np.int64)  # (3, N), of 16 bits
     if colours.max() > 255:  # some writers give 8 bits

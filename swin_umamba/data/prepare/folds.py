@@ -15,6 +15,7 @@ from swin_umamba.data.datasets.groups import (
 )
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.datasets.splits import Split, make_splits, read_splits
+from swin_umamba.data.io.formats import files_of
 from swin_umamba.data.prepare.digests import FileDigests
 from swin_umamba.data.prepare.state import Choices
 
@@ -95,7 +96,8 @@ def _same_images(dataset: Dataset, digests: FileDigests) -> list[tuple[str, ...]
     members: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for case in dataset.cases:
         if case.mask is not None:
-            members[tuple(digests.of(path) for path in case.images)].append(case.name)
+            parts = (part for path in case.images for part in files_of(path))
+            members[tuple(map(digests.of, parts))].append(case.name)
     return [tuple(names) for names in members.values() if len(names) > 1]
 
 

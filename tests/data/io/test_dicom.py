@@ -14,15 +14,21 @@ from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
 
 from swin_umamba.data import (
+    Split,
     group_images,
+    make_plan,
     mask_ending,
     open_dataset,
+    preprocess,
     read_case,
     read_labels,
     read_raw,
     write_labels,
 )
 from swin_umamba.data.io.formats import files_of
+from swin_umamba.data.prepare.digests import FileDigests
+from swin_umamba.data.prepare.folds import leak_warnings
+from swin_umamba.data.prepare.state import Choices
 from swin_umamba.errors import UserError
 
 VOLUME = noise((5, 20, 24), 0).astype(np.int16)
@@ -180,3 +186,7 @@ def test_folders_of_series_are_images(tmp_path: Path) -> None:
     raw, classes = read_case(dataset.cases[1], channels=1, values=dataset.values)
     np.testing.assert_array_equal(raw.pixels[0], VOLUME)
     np.testing.assert_array_equal(classes, blob(VOLUME.shape))
+    cases = preprocess(dataset, make_plan(dataset), folder=tmp_path / "cache")
+    assert len(cases) == 2 * len(VOLUME)
+    splits = [Split(("a",), ("b",))]
+    assert any("a" in text for text in leak_warnings(dataset, splits, Choices(), FileDigests()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,29 @@ from swin_umamba.data import read_image, read_labels, read_raw
 from swin_umamba.errors import UserError
 
 STACK = noise((6, 40, 30), 0)
+
+
+def write_packed_tiff(
+    path: Path, rows: np.ndarray, bits: int, kind: str, colours: np.ndarray
+) -> None:
+    """Rows of packed samples as an uncompressed TIFF of one strip."""
+    height, width = rows.shape[0], rows.shape[1] * 8 // bits
+    photometric = ["miniswhite", "minisblack", "rgb", "palette"].index(kind)
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height}
+    start = 8 + 2 + 12 * (len(tags) + 3) + 4
+    entries = [struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags.items()]
+    entries += [
+        struct.pack("<HHII", 273, 4, 1, start + colours.nbytes),
+        struct.pack("<HHII", 279, 4, 1, rows.nbytes),
+        struct.pack("<HHII", 320, 3, colours.size, start),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(sorted(entries, key=_tag)) + bytes(4)
+    header = b"II*\0" + struct.pack("<I", 8)
+    path.write_bytes(header + directory + colours.astype("<u2").tobytes() + rows.tobytes())
+
+
+def _tag(entry: bytes) -> int:
+    return struct.unpack("<H", entry[:2])[0]
 
 
 def _smooth(shape: tuple[int, ...]) -> np.ndarray:
@@ -84,6 +108,25 @@ def test_palettes(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", indices, photometric="palette", colormap=colours)
     np.testing.assert_array_equal(read_labels(tmp_path / "x.tif").labels[0], indices)
     np.testing.assert_array_equal(read_image(tmp_path / "x.tif"), (colours // 257)[:, indices])
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["miniswhite", "minisblack", "palette"])
+def test_few_bits(tmp_path: Path, bits: int, kind: str) -> None:
+    """As Pillow shows them; masks by their numbers."""
+    highest = 2**bits - 1
+    pixels = np.random.default_rng(0).integers(0, highest + 1, (9, 16))
+    colours = np.zeros((3, highest + 1), np.uint16)
+    colours[0, 1], colours[2] = 257 * 255, 257 * 3 * np.arange(highest + 1)
+    rows = np.unpackbits(pixels.astype(np.uint8)[..., None], axis=-1)[..., 8 - bits :]
+    path = tmp_path / "x.tif"
+    write_packed_tiff(path, np.packbits(rows.reshape(9, -1), axis=1), bits, kind, colours)
+    with Image.open(path) as picture:
+        shown = np.asarray(picture.convert("RGB") if kind == "palette" else picture)
+    found = read_image(path)
+    np.testing.assert_array_equal(found, np.moveaxis(np.atleast_3d(shown), 2, 0))
+    numbers = highest - pixels if kind == "miniswhite" else pixels
+    np.testing.assert_array_equal(read_labels(path).labels[0], numbers)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
