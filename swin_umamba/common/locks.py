@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from swin_umamba.common.files import told_reason
+from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 
 LOCK = ".lock"
@@ -21,6 +22,8 @@ class InUseError(UserError):
 @contextmanager
 def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> Iterator[None]:
     """Keep other processes that ask for the same lock out of a folder, which is made if missing.
+
+    What dead processes left half written in it is swept.
 
     what: who holds it, as in "training run". wait: seconds to wait for another to end; -1: until
     it has. name: of the lock's file, where a folder has several. The lock is this process's own: it
@@ -40,6 +43,7 @@ def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> I
         reason = told_reason(error) if isinstance(error, OSError) else error
         raise UserError(f"cannot lock {folder / name}: {reason}") from error
     try:
+        sweep(folder)
         yield
     finally:
         lock.release()

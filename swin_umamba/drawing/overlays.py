@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from swin_umamba.common.names import file_name
 from swin_umamba.drawing.png import png as png
 from swin_umamba.drawing.png import write_png
 
@@ -101,7 +102,7 @@ class Canvas:
 
 def overlay_path(run: Path, case: str, iteration: int) -> Path:
     """Where a run keeps what it predicted of a case after an iteration."""
-    return run / FOLDER / case / f"{iteration:07d}.png"
+    return run / FOLDER / file_name(case) / f"{iteration:07d}.png"
 
 
 def save_overlay(

@@ -19,7 +19,12 @@ from swin_umamba.inference.predictor import Ensemble, Predictor
 from swin_umamba.inference.record import Images, Manifest, facts_of
 from swin_umamba.inference.scratch import ScratchError
 from swin_umamba.inference.sources import ONNX
-from swin_umamba.inference.targets import MASKS_ALONE, Extras, Targets, segment_case
+from swin_umamba.inference.targets import (
+    MASKS_ALONE,
+    Extras,
+    Targets,
+    segment_case,
+)
 from swin_umamba.runs.folds import folds_of
 
 __all__ = ["MASKS_ALONE", "Extras", "Outcome", "predict_cases", "predict_files"]
@@ -161,7 +166,7 @@ def predict_cases(
     _require_apart(cases, targets)
     with locked(output, "prediction"):
         for folder in {path.parent for target in targets for path in target.paths()}:
-            sweep(folder, alone=True)
+            sweep(folder)
         record = None if predictor.made_by is None else Manifest(output, predictor.made_by)
         job = _Job(predictor, record, overwrite, replace_others)
         return job.run(list(zip(cases, targets, strict=True)), on_progress)

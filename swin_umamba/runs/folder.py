@@ -14,11 +14,13 @@ from swin_umamba.common.files import told_reason, write_text
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.locks import LOCK, locked
 from swin_umamba.common.partial import is_partial, sweep
+from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import CHANGEABLE, TrainConfig
 from swin_umamba.runs.log import LOG as LOG
 from swin_umamba.runs.log import Record as Record
 from swin_umamba.runs.log import read_log as read_log
+from swin_umamba.runs.state import STATE as STATE
 from swin_umamba.weights.places import BEST as BEST
 from swin_umamba.weights.places import LAST
 
@@ -80,6 +82,8 @@ class RunFolder:
         self._log = -1
         try:
             sweep(path, alone=True)
+            for drawn in path.glob(f"{OVERLAYS}/*"):
+                sweep(drawn)
             if resume:
                 _require_same(path / CONFIG, config)
             else:

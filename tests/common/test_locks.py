@@ -83,5 +83,19 @@ def test_within_a_process_too(tmp_path: Path) -> None:
     refused = pytest.raises(UserError, match="in use")
     with locked(tmp_path, "training run"), refused, locked(tmp_path, "training run"):
         pass
-    with pytest.raises(UserError, match="cannot lock"), locked(Path(os.devnull) / "x", "run"):
+    with (
+        pytest.raises(UserError, match="cannot make the folder"),
+        locked(Path(os.devnull) / "x", "run"),
+    ):
         pass
+
+
+def test_what_the_dead_left_is_swept_by_who_comes_next(tmp_path: Path) -> None:
+    process, _ = holder(tmp_path)
+    process.communicate(b"")
+    left = tmp_path / f".{process.pid}.partial.x.npy"
+    left.touch()
+    (tmp_path / "x.npy").touch()
+    with locked(tmp_path, "preparation"):
+        assert not left.exists()
+        assert (tmp_path / "x.npy").exists()
