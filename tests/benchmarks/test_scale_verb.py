@@ -21,6 +21,7 @@ def measured(tmp_path_factory):
     return results.load(path)
 
 
+@pytest.mark.slow
 def test_each_number_of_processes_is_timed(measured):
     found = {(row.op, row.mode, row.competitor, row.status) for row in measured.rows}
     names = ("1 process", "2 processes")
@@ -28,6 +29,7 @@ def test_each_number_of_processes_is_timed(measured):
     assert all(row.times.count >= 3 and row.dtype == "float32" for row in measured.rows)
 
 
+@pytest.mark.slow
 def test_images_count_for_all_processes(measured):
     one, two = measured.settings[scale.SCALING]
     assert one["ratio"] == 1

@@ -178,6 +178,7 @@ def test_folders_that_cannot_be_written_to(dataset: Dataset, plan: Plan, tmp_pat
             preprocess(dataset, plan, folder=tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_full_disks(dataset: Dataset, tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk."""
     code = (

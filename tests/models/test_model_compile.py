@@ -64,6 +64,7 @@ def _use_kernels_around_the_scan(monkeypatch):
     monkeypatch.setattr(fused, "resolved", lambda *_: backends.BACKENDS["triton"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("name", model_names())

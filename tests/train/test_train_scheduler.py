@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from ranks_helpers import HERE, on_two_nodes, started
 from ranks_program import cases
 from run_helpers import TINY, tiny_config
@@ -14,6 +15,7 @@ from swin_umamba.runs.folder import read_log
 from swin_umamba.train import train
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_ends_the_job_leaves_a_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     program = [HERE / "nodes_program.py", run]

@@ -33,6 +33,7 @@ def test_single_devices_are_refused_under_a_launcher(monkeypatch: pytest.MonkeyP
         loop.World("cuda:1")
 
 
+@pytest.mark.slow
 def test_each_process_keeps_its_share(tmp_path: Path) -> None:
     """Of weights and optimizer state, which load from whole ones bit by bit."""
     launched(LAUNCHERS["fsdp"], device="cpu", arguments=[HERE / "sharding_program.py", tmp_path])
