@@ -11,7 +11,8 @@ from swin_umamba.common.environment import describe_json
 from swin_umamba.data import CachedCases, Plan, Split, open_dataset, pick_split, read_splits
 from swin_umamba.data.datasets.splits import splits_json
 from swin_umamba.data.prepare.folds import labelled
-from swin_umamba.data.prepare.prepared import OnProgress, cached_cases, prepare_dataset
+from swin_umamba.data.prepare.prepared import cached_cases, prepare_dataset
+from swin_umamba.data.prepare.work import OnProgress
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from swin_umamba.cli import app
-from swin_umamba.data.prepare import prepared
+from swin_umamba.data.prepare import prepared, work
 from swin_umamba.data.prepare.batch_size import propose_batch_size
 from swin_umamba.data.prepare.prepared import (
     cached_cases,
@@ -70,7 +69,7 @@ def test_nothing_is_read_twice(data: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepared, "read_facts", unexpected)
+        patch.setattr(work, "read_facts", unexpected)
         patch.setattr("swin_umamba.data.prepare.digests._digest", unexpected)
         again = prepare_dataset(data, fold=1)
         assert (again.plan, again.counts) == (first.plan, first.counts)
@@ -295,6 +294,32 @@ def test_a_damaged_state_is_told_and_cleaned(data: Path, cache: Path) -> None:
     assert len(prepare_dataset(data).splits) == 5
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("counts", {}), ("counts", {"x": [1]}), ("plans", None), ("signature", 3)),
+        *(("choices", {"folds": 0}), ("digests", {"x": [[1, 2], "a"]}), ("new", 1)),
+    ],
+)
+def test_edited_states_are_told(data: Path, cache: Path, field: str, value: object) -> None:
+    prepare_dataset(data)
+    (state,) = (cache / "preprocessed" / "data").glob("prepared-*.json")
+    state.write_text(json.dumps({**json.loads(state.read_text()), field: value}))
+    with pytest.raises(UserError, match="prepare --clean begins again"):
+        prepare_dataset(data)
+
+
+def test_an_edited_plan_is_told(data: Path, cache: Path) -> None:
+    prepare_dataset(data)
+    (state,) = (cache / "preprocessed" / "data").glob("prepared-*.json")
+    facts = json.loads(state.read_text())
+    (plan,) = facts["plans"].values()
+    plan["axis"] = 7
+    state.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=r"plan .* is damaged .*axis"):
+        prepare_dataset(data)
+
+
 def test_choices_that_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="group_by"):
         Choices(groups="g.csv", group_by="x")
@@ -306,26 +331,23 @@ def test_choices_that_exclude_each_other() -> None:
 
 def test_others_wait_for_the_one_that_prepares(data: Path, cache: Path) -> None:
     """However long it takes; then they find all done."""
-    code = (
-        "import sys, swin_umamba.data.prepare.prepared as p\n"
-        "print('waits', flush=True)\n"
-        "found = p.prepare_dataset(sys.argv[1], on_progress=lambda what, *of: print(what))\n"
-        "print(len(found.cases))\n"
-    )
     folder = cache / "preprocessed" / "data"
-    with preparing(folder):
-        waiting = subprocess.Popen(
-            [sys.executable, "-c", code, str(data)], stdout=subprocess.PIPE, text=True
-        )
-        assert waiting.stdout is not None
-        assert waiting.stdout.readline() == "waits\n"
-        time.sleep(1)
-        assert waiting.poll() is None
-        assert not _files(folder)
-    out, _ = waiting.communicate(timeout=60)
-    assert out.splitlines()[0] == "Waiting for another process that prepares this dataset"
-    assert out.splitlines()[-1] == "6"
+    told: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        with preparing(folder):
+            waiting = [
+                pool.submit(prepare_dataset, data, on_progress=lambda what, *_: told.append(what))
+                for _ in range(2)
+            ]
+            while len(told) < 2:
+                time.sleep(0.05)
+            assert told == ["Waiting for another process that prepares this dataset"] * 2
+            assert not _files(folder)
+        found = [future.result() for future in waiting]
+    assert [len(each.cases) for each in found] == [6, 6]
     assert len(_files(folder)) == 18
+    # One of them did the work.
+    assert told.count("Checking") == 6
 
 
 def test_batch_sizes() -> None:

@@ -29,3 +29,27 @@ def decide_regions(
     for region, label in zip(regions, written, strict=True):
         labels[region > THRESHOLD] = label
     return labels
+
+
+def check_regions(
+    regions: Sequence[Sequence[int]] | None,
+    names: Sequence[str],
+    order: Sequence[int] | None,
+    values: Sequence[int],
+) -> None:
+    """Raise ValueError, naming the plan's field, for regions that do not fit together."""
+    if regions is not None and not (regions and all(regions)):
+        raise ValueError(f"regions: got {regions!r}, expected None, or values in each of some")
+    number = len(regions or ())
+    if (regions is None) != (order is None) or len(order or ()) != number:
+        raise ValueError(
+            f"regions_class_order: got {order!r}, expected one value for each of regions"
+            f" {regions!r}"
+        )
+    if len(names) != number:
+        raise ValueError(f"region_names: got {names!r}, expected one for each region")
+    listed = {value for region in regions or () for value in region}
+    for field, found in (("regions", listed), ("regions_class_order", set(order or ()))):
+        unknown = sorted(found - set(values))
+        if unknown:
+            raise ValueError(f"{field}: got {unknown[0]}, expected some of {tuple(values)}")

@@ -27,7 +27,7 @@ class MappedArray:
                     raise ValueError("its format is of another version")
                 header = np.lib.format.read_array_header_1_0(file)
                 shape, by_columns, dtype = header
-                if by_columns or dtype.hasobject:
+                if by_columns or dtype.hasobject or min(shape, default=0) < 0:
                     raise ValueError("it holds no plain array")
                 start = file.tell()
                 self._end = start + int(np.prod(shape, dtype=object)) * dtype.itemsize

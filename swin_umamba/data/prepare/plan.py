@@ -15,7 +15,7 @@ from swin_umamba.data.datasets.dataset import Dataset, require_channels
 from swin_umamba.data.io.raw import RawImage, RawLabels, classes_of
 from swin_umamba.data.prepare.batch_size import gpu_memory, propose_batch_size
 from swin_umamba.data.prepare.cropping import box_of_all, nonzero_box
-from swin_umamba.data.prepare.deciding import decide_classes, decide_regions
+from swin_umamba.data.prepare.deciding import check_regions, decide_classes, decide_regions
 from swin_umamba.data.prepare.fingerprint import Fingerprint, Intensity, take_fingerprint
 from swin_umamba.data.prepare.normalization import Scheme, normalize_image, scheme_of
 from swin_umamba.data.prepare.placement import Placement
@@ -87,29 +87,7 @@ class Plan(Record):
             raise ValueError(f"values: got {self.values!r}, expected one for each label")
         if len(set(self.values)) < len(self.values):
             raise ValueError(f"values: got {self.values!r}, expected each once")
-        self._check_regions()
-
-    def _check_regions(self) -> None:
-        regions, order = self.regions or (), self.regions_class_order or ()
-        if (self.regions is None) != (self.regions_class_order is None) or len(regions) != len(
-            order
-        ):
-            raise ValueError(
-                f"regions_class_order: got {self.regions_class_order!r}, expected one value for"
-                f" each of regions {self.regions!r}"
-            )
-        if self.regions is not None and not regions:
-            raise ValueError("regions: got none, expected None or at least one")
-        if len(self.region_names) != len(regions):
-            raise ValueError(
-                f"region_names: got {self.region_names!r}, expected one for each region"
-            )
-        for name, values in (("regions", sum(regions, ())), ("regions_class_order", order)):
-            unknown = sorted(set(values) - set(self.values))
-            if unknown:
-                raise ValueError(f"{name}: got {unknown[0]}, expected some of {self.values}")
-        if not all(regions):
-            raise ValueError(f"regions: got {self.regions!r}, expected values in each")
+        check_regions(self.regions, self.region_names, self.regions_class_order, self.values)
 
     @property
     def in_channels(self) -> int:

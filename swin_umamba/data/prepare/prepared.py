@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,25 +21,15 @@ from swin_umamba.data.prepare.cache import (
     preprocess,
     preprocessed_folder,
 )
-from swin_umamba.data.prepare.case_facts import CaseFacts, read_facts
 from swin_umamba.data.prepare.digests import FileDigests
-from swin_umamba.data.prepare.fingerprint import fingerprint_of
-from swin_umamba.data.prepare.folds import folds_of, labelled, leak_warnings, trained_on
+from swin_umamba.data.prepare.folds import folds_of, labelled, leak_warnings
 from swin_umamba.data.prepare.kept import remove
 from swin_umamba.data.prepare.learnable import learnable
-from swin_umamba.data.prepare.plan import Plan, make_plan
-from swin_umamba.data.prepare.state import (
-    Choices,
-    State,
-    changed_choices,
-    load_state,
-    signature_of,
-    state_path,
-)
+from swin_umamba.data.prepare.plan import Plan
+from swin_umamba.data.prepare.state import Choices, changed_choices, load_state, state_path
+from swin_umamba.data.prepare.work import OnProgress, Work, of_stage
 
-# What is under way, how many cases are done, and of how many.
-OnProgress = Callable[[str, int, int], None]
-CHECKING, PREPROCESSING = "Checking", "Preprocessing"
+PREPROCESSING = "Preprocessing"
 WAITING = "Waiting for another process that prepares this dataset"
 SOON = 0.5  # seconds, before waiting is told
 
@@ -98,7 +85,7 @@ def prepare_dataset(
         if choices is None:
             choices = Choices() if state is None else state.choices
         choices = changed_choices(choices, changes or {})
-        work = _Work(dataset, choices, state, threads, on_progress)
+        work = Work(dataset, choices, state, threads, on_progress)
         splits = folds_of(dataset, choices)
         names = labelled(dataset)
         split = pick_split(splits, fold, names)
@@ -117,7 +104,7 @@ def prepare_dataset(
             folder,
             digests=work.digests,
             threads=threads,
-            on_progress=_of(PREPROCESSING, on_progress),
+            on_progress=of_stage(PREPROCESSING, on_progress),
         )
         kept = choices if keep or state is None else state.choices
         if (left := work.state(kept)) != state and _takes_files(folder):
@@ -145,7 +132,7 @@ def cached_cases(
             folder,
             digests=digests,
             threads=threads,
-            on_progress=_of(PREPROCESSING, on_progress),
+            on_progress=of_stage(PREPROCESSING, on_progress),
         )
 
 
@@ -183,79 +170,6 @@ def _takes_files(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-class _Work:
-    """What is read of a dataset: anew only if a file has changed since it was read last."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        choices: Choices,
-        state: State | None,
-        threads: int,
-        on_progress: OnProgress | None,
-    ) -> None:
-        self.dataset, self.choices = dataset, choices
-        self.threads, self.on_progress = threads, on_progress
-        self.signature = signature_of(dataset)
-        self.digests = FileDigests(None if state is None else state.digests)
-        fresh = state is not None and state.signature == self.signature
-        self.known = state if fresh else None
-        self._facts: tuple[CaseFacts, ...] | None = None
-        self._plans = dict(self.known.plans) if self.known else {}
-
-    def counts(self) -> dict[str, tuple[int, ...]]:
-        """Of each labelled case its ignored pixels, then those of each class."""
-        if self.known is not None:
-            return dict(self.known.counts)
-        return {
-            case.name: (case.ignored, *case.pixels)
-            for case in self.facts()
-            if case.pixels is not None
-        }
-
-    def facts(self) -> tuple[CaseFacts, ...]:
-        if self._facts is None:
-            self._facts = read_facts(
-                self.dataset,
-                [case for case in self.dataset.cases if case.mask is not None],
-                threads=self.threads,
-                on_progress=_of(CHECKING, self.on_progress),
-            )
-        return self._facts
-
-    def plan(self, splits: Sequence[Split]) -> Plan:
-        names = trained_on(self.dataset, splits)
-        asked = json.dumps([dataclasses.asdict(self._planning()), names], sort_keys=True)
-        key = hashlib.blake2b(asked.encode(), digest_size=10).hexdigest()
-        if key in self._plans:
-            return Plan.from_values(self._plans[key])
-        facts = [case for case in self.facts() if case.name in set(names)]
-        memory = self.choices.gpu_memory
-        plan = make_plan(
-            self.dataset,
-            fingerprint=fingerprint_of(facts, self.dataset),
-            axis=self.choices.axis,
-            patch_size=self.choices.patch_size,
-            memory=None if memory is None else int(memory * 1e9),
-        )
-        self._plans[key] = json.loads(plan.to_json())
-        return plan
-
-    def _planning(self) -> Choices:
-        """The choices that a plan depends on besides the training cases."""
-        return dataclasses.replace(self.choices, splits=None, folds=5, groups=None, group_by=None)
-
-    def state(self, choices: Choices) -> State:
-        return State(
-            dataset=str(self.dataset.folder.resolve()),
-            signature=self.signature,
-            choices=choices,
-            plans=self._plans,
-            counts=self.counts(),
-            digests=self.digests.known,
-        )
-
-
 def _require_learnable(
     dataset: Dataset, counts: dict[str, tuple[int, ...]], folds: Mapping[int | str, Split]
 ) -> list[str]:
@@ -265,9 +179,3 @@ def _require_learnable(
         problems.add(error)
     problems.raise_any()
     return list(findings.warnings)
-
-
-def _of(what: str, on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
-    if on_progress is None:
-        return None
-    return lambda done, of: on_progress(what, done, of)

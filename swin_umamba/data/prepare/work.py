@@ -1,0 +1,122 @@
+"""What has to be read of a dataset to prepare it, and what is known already."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+
+from swin_umamba.data.datasets.dataset import Dataset
+from swin_umamba.data.datasets.splits import FOLDS, Split
+from swin_umamba.data.prepare.case_facts import CaseFacts, read_facts
+from swin_umamba.data.prepare.digests import FileDigests
+from swin_umamba.data.prepare.fingerprint import fingerprint_of
+from swin_umamba.data.prepare.folds import labelled, trained_on
+from swin_umamba.data.prepare.plan import Plan, make_plan
+from swin_umamba.data.prepare.state import Choices, State, signature_of
+from swin_umamba.errors import UserError
+
+# What is under way, how many cases are done, and of how many.
+OnProgress = Callable[[str, int, int], None]
+CHECKING = "Checking"
+
+
+def of_stage(what: str, on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
+    """The part of a progress that one stage tells."""
+    if on_progress is None:
+        return None
+    return lambda done, of: on_progress(what, done, of)
+
+
+class Work:
+    """What is read of a dataset: again only if a file has changed since it was read last."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        choices: Choices,
+        state: State | None,
+        threads: int,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.dataset, self.choices = dataset, choices
+        self.threads, self.on_progress = threads, on_progress
+        self.signature = signature_of(dataset)
+        self.digests = FileDigests(None if state is None else state.digests)
+        fresh = state is not None and state.signature == self.signature
+        self.known = state if fresh else None
+        if self.known is not None:
+            self._require_counts(self.known)
+        self._facts: tuple[CaseFacts, ...] | None = None
+        self._plans = dict(self.known.plans) if self.known else {}
+
+    def _require_counts(self, state: State) -> None:
+        numbers = len(self.dataset.values) + 1
+        if set(state.counts) != set(labelled(self.dataset)) or any(
+            len(found) != numbers or min(found) < 0 for found in state.counts.values()
+        ):
+            raise UserError(
+                f"what is kept of {self.dataset.folder} is damaged: swin-umamba prepare --clean"
+                " begins again"
+            )
+
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Of each labelled case its ignored pixels, then those of each class."""
+        if self.known is not None:
+            return dict(self.known.counts)
+        return {
+            case.name: (case.ignored, *case.pixels)
+            for case in self.facts()
+            if case.pixels is not None
+        }
+
+    def facts(self) -> tuple[CaseFacts, ...]:
+        if self._facts is None:
+            self._facts = read_facts(
+                self.dataset,
+                [case for case in self.dataset.cases if case.mask is not None],
+                threads=self.threads,
+                on_progress=of_stage(CHECKING, self.on_progress),
+            )
+        return self._facts
+
+    def plan(self, splits: Sequence[Split]) -> Plan:
+        names = trained_on(self.dataset, splits)
+        asked = json.dumps([dataclasses.asdict(self._planning()), names], sort_keys=True)
+        key = hashlib.blake2b(asked.encode(), digest_size=10).hexdigest()
+        if key in self._plans:
+            try:
+                return Plan.from_values(self._plans[key])
+            except ValueError as error:
+                raise UserError(
+                    f"the plan kept of {self.dataset.folder} is damaged ({error}): swin-umamba"
+                    " prepare --clean begins again"
+                ) from error
+        facts = [case for case in self.facts() if case.name in set(names)]
+        memory = self.choices.gpu_memory
+        plan = make_plan(
+            self.dataset,
+            fingerprint=fingerprint_of(facts, self.dataset),
+            axis=self.choices.axis,
+            patch_size=self.choices.patch_size,
+            memory=None if memory is None else int(memory * 1e9),
+        )
+        self._plans[key] = json.loads(plan.to_json())
+        return plan
+
+    def _planning(self) -> Choices:
+        """The choices that a plan depends on besides the training cases."""
+        return dataclasses.replace(
+            self.choices, splits=None, folds=FOLDS, groups=None, group_by=None
+        )
+
+    def state(self, choices: Choices) -> State:
+        return State(
+            dataset=str(self.dataset.folder.resolve()),
+            signature=self.signature,
+            choices=choices,
+            plans=self._plans,
+            counts=self.counts(),
+            digests=self.digests.known,
+        )
