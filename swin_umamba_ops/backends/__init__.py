@@ -66,7 +66,11 @@ BACKENDS = {
     backend.name: backend
     for backend in (
         Backend("cuda", frozenset({"cuda"}), dict.fromkeys(SCANS, "cuda")),
-        Backend("triton", frozenset({"cuda"}), dict.fromkeys(SCANS, "triton") | _TRITON_FUSED),
+        Backend(
+            "triton",
+            frozenset({"cuda"}),
+            {"ss2d": "triton", "selective_scan": "triton_sequence", **_TRITON_FUSED},
+        ),
         Backend("cpu", frozenset({"cpu"}), dict.fromkeys(SCANS, "cpu")),
         Backend("pytorch", None, dict.fromkeys(SCANS, "pytorch"), {**_PLAIN_FUSED, **_PLAIN_SCANS}),
         Backend(

@@ -3,12 +3,13 @@
 Forwards, for half inputs, a program makes dt itself, a chunk at a time, from the low-rank part of
 the projection, and reads Bs and Cs where the projection has them. Else a kernel of its own makes dt
 and brings Bs and Cs to float32. The scans add float32 sums in place: no direction has a copy of its
-own. Inputs of selective_scan go through the same kernels as one-direction sequences.
+own. triton_sequence.py takes sequences of one direction through the same kernels.
 """
 
 from __future__ import annotations
 
 import functools
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,6 @@ from swin_umamba_ops.backends._triton_tiles import (
 from swin_umamba_ops.backends.protocols import ALL_WANTED
 from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters
 from swin_umamba_ops.backends.triton_kernels.project import staged_row
-from swin_umamba_ops.numerics import softplus
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 chunk_length = 32
@@ -56,6 +56,11 @@ def why_unusable() -> str | None:
         return None
     if not torch.cuda.is_available() and not torch.xpu.is_available():
         return "torch finds no GPU; on the CPU it needs TRITON_INTERPRET=1, which is slow"
+    try:
+        # Its first use compiles what launches kernels, for which there may be no compiler.
+        triton.runtime.driver.active.get_current_target()
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return f"Triton's driver does not start: {error}"
     return None
 
 
@@ -87,7 +92,7 @@ def _processors(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """B images or sequences of K directions or groups, D channels in each, H * W steps; before Bs
     and Cs lie R values of dt's projection. The strides are those of SCAN in unspecialised.py."""
 
@@ -109,7 +114,7 @@ class _Layout:
 class _Pass:
     """A pass over all sequences of a layout: its tile, its splits, and the launches it takes."""
 
-    def __init__(self, layout: _Layout, device: torch.device, item: int, backwards: bool) -> None:
+    def __init__(self, layout: Layout, device: torch.device, item: int, backwards: bool) -> None:
         self.layout, self.item, self.backwards = layout, item, backwards
         slots = _PROGRAMS_PER_PROCESSOR * _processors(device)
         self.tile = self._tile(slots)
@@ -250,18 +255,18 @@ class _Pass:
 
 
 @functools.lru_cache(maxsize=4096)
-def _pass_of(layout: _Layout, device: torch.device, item: int, backwards: bool) -> _Pass:
+def _pass_of(layout: Layout, device: torch.device, item: int, backwards: bool) -> _Pass:
     return _Pass(layout, device, item, backwards)
 
 
-def _pass(layout: _Layout, like: Tensor, backwards: bool) -> _Pass:
+def pass_over(layout: Layout, like: Tensor, backwards: bool) -> _Pass:
     return _pass_of(layout, like.device, like.element_size(), backwards)
 
 
 # ---- the scan, whatever its layout
 
 
-def _scan(
+def scan(
     plan: _Pass, x: Tensor, dt: Tensor | None, maps: Tensor, weight: Tensor | None,
     bias: Tensor | None, A: Tensor, y: Tensor, states: Tensor | None, last: Tensor | None,
 ) -> None:  # fmt: skip
@@ -272,7 +277,7 @@ def _scan(
     plan.scan(*inputs, y, states, last, *split, SAVE=states is not None, LAST=last is not None)
 
 
-def _scan_backward(
+def scan_backward(
     plan: _Pass, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor,
     states: Tensor, dlast: Tensor | None, dx: Tensor, dmaps: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
@@ -302,12 +307,12 @@ def _scan_backward(
 
 
 @functools.lru_cache(maxsize=4096)
-def _image_layout(shape: tuple[int, ...], N: int, R: int) -> _Layout:
+def _image_layout(shape: tuple[int, ...], N: int, R: int) -> Layout:
     """Of x (B, H, W, D), dt (4, B, L, D) and maps (B, L, 4, R + 2N)."""
     B, H, W, D = shape
     L, row = H * W, R + 2 * N
     strides = (L * D, 0, D, 1, L * D, B * L * D, L * DIRECTIONS * row, row, DIRECTIONS * row, 1)
-    return _Layout(B, DIRECTIONS, D, H, W, N, R, True, strides)
+    return Layout(B, DIRECTIONS, D, H, W, N, R, True, strides)
 
 
 def ss2d_forward(
@@ -320,7 +325,7 @@ def ss2d_forward(
     with current(x.device):
         # A program's own matrix product is of halves, whose products are exact in float32.
         staged = x.dtype != torch.float32
-        plan = _pass(_image_layout(x.shape, N, R if staged else 0), x, False)
+        plan = pass_over(_image_layout(x.shape, N, R if staged else 0), x, False)
         dt, maps = None, proj
         if not staged:
             dt = x.new_empty((DIRECTIONS, B, H * W, D))
@@ -329,7 +334,7 @@ def ss2d_forward(
         y = skip(x, Ds)
         shape = (B, DIRECTIONS, plan.layout.chunks, D, N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
-        _scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
+        scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
     return y.to(out_dtype), states
 
 
@@ -341,85 +346,14 @@ def ss2d_backward(
     B, H, W, D = x.shape
     N, L = A_logs.shape[1], H * W
     with current(x.device), torch.autocast(x.device.type, enabled=False):
-        plan = _pass(_image_layout(x.shape, N, 0), x, True)
+        plan = pass_over(_image_layout(x.shape, N, 0), x, True)
         dt = x.new_empty((DIRECTIONS, B, L, D), dtype=torch.float32)
         maps = x.new_empty((B, L, DIRECTIONS, 2 * N), dtype=torch.float32)
         dmaps = torch.empty_like(maps)
         project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps)
         dx = skip(dy, Ds)
-        ddt, dA_logs, dbias, dDs = _scan_backward(
+        ddt, dA_logs, dbias, dDs = scan_backward(
             plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
         )
         dproj, dweight = project_backward(ddt, dmaps, proj, dt_projs_weight)
     return dx.to(x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
-
-
-# ---- selective_scan
-
-
-def _sequence_inputs(
-    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[_Layout, Tensor, Tensor]:  # fmt: skip
-    """The layout, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
-    B, D, L = u.shape
-    G, N = Bs.shape[1:3]
-    dt = delta.float()
-    if delta_bias is not None:
-        dt = dt + delta_bias[:, None]
-    if delta_softplus:
-        dt = softplus(dt)
-    maps = torch.cat([Bs, Cs], dim=2).float()
-    each = D // G
-    strides = (D * L, each * L, 1, L, D * L, each * L, G * 2 * N * L, 2 * N * L, 1, L)
-    return _Layout(B, G, each, 1, L, N, 0, False, strides), dt, maps
-
-
-def selective_scan_forward(
-    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
-    delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
-    B, D, _ = u.shape
-    with current(u.device):
-        layout, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
-        out = torch.empty_like(u, dtype=torch.float32)
-        last = u.new_empty((B, D, layout.N), dtype=torch.float32)
-        # The kernels keep a group's states together.
-        shape = (B, layout.K, layout.chunks, layout.D, layout.N)
-        states = u.new_empty(shape, dtype=torch.float32) if save else None
-        _scan(_pass(layout, u, False), u, dt, maps, None, None, A, out, states, last)
-        if Ds is not None:
-            out.addcmul_(u.float(), Ds[:, None])
-        kept = (
-            u.new_empty((0,), dtype=torch.float32)
-            if states is None
-            else states.transpose(1, 2).reshape(B, layout.chunks, D, layout.N)
-        )
-    return out.to(out_dtype), last, kept
-
-
-def selective_scan_backward(
-    dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
-    Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
-    with current(u.device), torch.autocast(u.device.type, enabled=False):
-        layout, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
-        du = torch.empty_like(u, dtype=torch.float32)
-        grouped = states.view(layout.B, layout.chunks, layout.K, layout.D, layout.N)
-        dmaps = torch.zeros_like(maps)
-        ddelta, dA, dbias, dDs = _scan_backward(
-            _pass(layout, u, True), delta_softplus, dout, u, dt, maps, A,
-            grouped.transpose(1, 2).contiguous(), dlast, du, dmaps,
-        )  # fmt: skip
-        if Ds is not None:
-            du.addcmul_(dout.float(), Ds[:, None])
-        dBs, dCs = dmaps.split(layout.N, dim=2)
-        absent = u.new_empty((0,), dtype=torch.float32)
-    return (
-        du.to(u.dtype), ddelta.to(delta.dtype), dA, dBs.to(Bs.dtype).contiguous(),
-        dCs.to(Cs.dtype).contiguous(),
-        absent if Ds is None else dDs, absent.clone() if delta_bias is None else dbias,
-    )  # fmt: skip

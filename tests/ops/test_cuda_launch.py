@@ -22,7 +22,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
         found.append((module.cuda.ScanParams(params), which))
 
     monkeypatch.setattr(module.cuda, "launch", launch)
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda _: 0, raising=False)
+    monkeypatch.setattr(_cuda_launch, "raw_stream", lambda _: 0)
     return found
 
 
