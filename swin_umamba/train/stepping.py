@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -18,13 +17,13 @@ from torch import Tensor, nn
 from swin_umamba.common.compiling import compiled
 from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
-from swin_umamba.data import Case, PatchLoader, PatchSampler, Plan
-from swin_umamba.errors import UserError
+from swin_umamba.data import Case, Plan
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import Record
 from swin_umamba.runs.state import State, require_optimizer, require_scaler
+from swin_umamba.train.batches import Batches
 from swin_umamba.train.ema import MovingAverage
 from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.train.network import (
@@ -35,8 +34,6 @@ from swin_umamba.train.network import (
 from swin_umamba.train.schedule import learning_rate
 from swin_umamba.train.sharding import gathered, load_shares, shard, share_state
 from swin_umamba.train.world import World
-
-MAX_WORKERS = 8
 
 
 class Stepper:
@@ -56,10 +53,12 @@ class Stepper:
         pretrained: bool,
         plan: Plan | None = None,
     ) -> None:
-        self.config, self.world, self.asked = config, world, asked
+        self.config, self.world = config, world
         regions = None if plan is None else plan.region_classes
-        self._build = partial(
-            build_model, config, outputs=None if regions is None else len(regions)
+        self._build = (
+            partial(build_model, config)
+            if regions is None
+            else partial(build_model, config, outputs=len(regions))
         )
         self.model = self._build(pretrained=pretrained).to(world.device)
         self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
@@ -79,18 +78,7 @@ class Stepper:
         )
         self.half = half_precision(amp_on(world.device, config.amp), world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)
-        self.sampler = PatchSampler(
-            cases,
-            patch_size=config.patch_size,
-            batch_size=config.batch_size,
-            foreground=config.foreground,
-            augment=config.augmentation_numbers(),
-            seed=config.seed,
-            rank=world.rank,
-            world_size=world.size,
-        )
-        self._batches: PatchLoader | None = None
-        self._next = -1  # the iteration that the loader's next batch is of
+        self.batches = Batches(cases, config, world, asked)
         self._net: nn.Module | None = None
         self._frozen = False
         self._graph: GraphedStep | None = None
@@ -148,7 +136,7 @@ class Stepper:
         self._seed(iteration)
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        batches, waited = self._read(iteration)
+        batches, waited = self.batches.read(iteration)
         loss = (
             self._replay(iteration, batches) if config.cuda_graph else self._backward(net, batches)
         )
@@ -224,40 +212,6 @@ class Stepper:
         record["skipped"] = culprit_of_loss(self.model, forward)
         record["loss"] = record["gradient"] = None
 
-    def _read(self, iteration: int) -> tuple[list[tuple[Tensor, Tensor]], float]:
-        """The iteration's batches on the device, and the seconds of waiting for them."""
-        config, device = self.config, self.world.device
-        began = time.perf_counter()
-        if self._batches is None or self._next != iteration:
-            self._close()
-            self._batches = PatchLoader(
-                self.sampler,
-                workers=workers_of(config, self.world),
-                start=iteration * config.accumulate,
-                stop=config.iterations * config.accumulate,
-                pin_memory=device.type == "cuda",
-            )
-        first = iteration * config.accumulate
-        read = [self._batch(index) for index in range(first, first + config.accumulate)]
-        self._next = iteration + 1
-        waited = time.perf_counter() - began
-        moved = [
-            (images.to(device, non_blocking=True), masks.to(device, non_blocking=True))
-            for images, masks in read
-        ]
-        return moved, waited
-
-    def _batch(self, index: int) -> tuple[Tensor, Tensor]:
-        if self._batches is not None:
-            try:
-                return next(self._batches)
-            except UserError:
-                # A terminal or scheduler asks the workers too, and they may be gone before us.
-                if not self.asked():
-                    raise
-                self._close()
-        return self.sampler.batch(index)
-
     def _wrapped(self, iteration: int) -> nn.Module:
         """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
         frozen = self.config.pretrained is not None and iteration < self.config.freeze_iterations
@@ -313,18 +267,4 @@ class Stepper:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        if self._batches is not None:
-            self._batches.close()
-            self._batches = None
-
-
-def workers_of(config: TrainConfig, world: World) -> int:
-    """Processes that cut patches for this one."""
-    if config.workers is not None:
-        return config.workers
-    if world.device.type != "cuda":
-        return 0
-    return max(min(len(os.sched_getaffinity(0)) // world.size - 1, MAX_WORKERS), 1)
+        self.batches.close()

@@ -19,8 +19,9 @@ from swin_umamba.data import Augmentation
 from swin_umamba.errors import UserError
 from swin_umamba.train import TrainConfig, stepping
 from swin_umamba.train import board as board_module
+from swin_umamba.train.batches import workers_of
 from swin_umamba.train.ema import MovingAverage
-from swin_umamba.train.stepping import Stepper, workers_of
+from swin_umamba.train.stepping import Stepper
 from swin_umamba.train.world import World
 from swin_umamba.weights import save_weights
 
@@ -275,7 +276,7 @@ def test_compiled_models_train(monkeypatch: pytest.MonkeyPatch) -> None:
             config, [disc_case(0)], World("cpu"), lambda: False, pretrained=False
         ) as stepper:
             stepper.model.to(dtype)
-            images, masks = stepper.sampler.batch(0)
+            images, masks = stepper.batches.sampler.batch(0)
             monkeypatch.setattr(stepper, "_batch", lambda index: (images.to(dtype), masks))
             stepper.step(0, 0.0, 1.0)
             found = [p.grad for p in stepper.model.parameters() if p.grad is not None]
