@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def _module(path: Path) -> str:
 
 def _imported(path: Path) -> Iterator[str]:
     """Full names of what a file imports anywhere in it; of a package's modules, each by itself."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -91,20 +92,29 @@ def _place(module: str) -> int:
 
 def _for_types_alone(path: Path, name: str) -> bool:
     """Whether every import of a name in a file is for type checkers."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    checked = {
+    return name in _named_by_imports(path, checked=True) - _named_by_imports(path, checked=False)
+
+
+@cache
+def _named_by_imports(path: Path, *, checked: bool) -> frozenset[str]:
+    """What a file imports from, for type checkers alone or for all."""
+    for_checkers = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    imports = [
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom)
-        and (node.module == name or f"{node.module}.{node.names[0].name}" == name)
-    ]
-    return bool(imports) and all(id(node) in checked for node in imports)
+    return frozenset(
+        name
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.ImportFrom) and (id(node) in for_checkers) == checked
+        for name in (str(node.module), f"{node.module}.{node.names[0].name}")
+    )
+
+
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", _sources("swin_umamba_ops"), ids=_module)
