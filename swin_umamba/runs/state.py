@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, ClassVar
+from zipfile import BadZipFile
 
 import torch
 from pydantic import Field
@@ -65,7 +66,8 @@ def read_state(path: Path) -> State | None:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {told_reason(error)}") from error
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-            AssertionError, OverflowError, MemoryError, UnpicklingError) as error:  # fmt: skip
+            AssertionError, OverflowError, MemoryError, UnpicklingError,
+            BadZipFile) as error:  # fmt: skip
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is damaged or no checkpoint: {reason}") from error
     if not isinstance(state, dict) or not {"iteration", FILES} <= state.keys():

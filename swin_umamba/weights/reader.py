@@ -99,20 +99,24 @@ def _start(path: str | os.PathLike[str]) -> bytes:
 def check_records(path: str | os.PathLike[str]) -> None:
     """Look at the names and sizes in a zip file of torch's before anything of it is read.
 
-    Raises ValueError for a program, for compressed or overlapping records, and for a pickle larger
-    than MAX_PICKLE; RuntimeError, as torch does, for what is no such file.
+    Raises ValueError for a program, for compressed records, for ones larger than the file, and for
+    a pickle larger than MAX_PICKLE; RuntimeError or BadZipFile for what is no such file.
     """
-    # By torch's own list: it is torch that reads them, and other readers of zip files may see
-    # other records in one.
-    reader = torch._C.PyTorchFileReader(os.fspath(path))
-    records = reader.get_all_records()
-    if "constants.pkl" in records:
+    names = torch._C.PyTorchFileReader(os.fspath(path)).get_all_records()
+    if "constants.pkl" in names:
         raise ValueError("it is a TorchScript program, not weights")
-    sizes = {name: reader.get_record_size(name) for name in records}
+    with zipfile.ZipFile(path) as archive:
+        # Torch's names lack the folder that all of its records are in.
+        sizes = {info.filename.partition("/")[2]: info.file_size for info in archive.infolist()}
+        packed = [
+            info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED
+        ]
+    # It is torch that reads them, and a file can be made to show each reader other records.
+    if sorted(names) != sorted(sizes):
+        raise ValueError("its list of records is ambiguous")
+    if packed:
+        raise ValueError(f"its record {packed[0]} is compressed, which torch's own never are")
     if sum(sizes.values()) > Path(path).stat().st_size:
-        raise ValueError(
-            f"its parts are {sum(sizes.values()):,} bytes, more than the file: it is compressed,"
-            " which torch's own never are"
-        )
+        raise ValueError(f"its records are {sum(sizes.values()):,} bytes, more than the file")
     if sizes.get("data.pkl", 0) > MAX_PICKLE:
         raise ValueError(f"its data.pkl is larger than {MAX_PICKLE >> 20} MiB")

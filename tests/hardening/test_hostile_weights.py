@@ -53,7 +53,7 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(4_000_000)}, path)
     rewritten(path, lambda name, content: content, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
-    with pytest.raises(ValueError, match=r"w\.pth .*more than the file: it is compressed"):
+    with pytest.raises(ValueError, match=r"w\.pth .*is compressed"):
         read_checkpoint(path)
 
 
@@ -189,3 +189,18 @@ def test_convert_ends_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "error: " in done.stderr
+
+
+def test_records_that_readers_list_differently_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.zeros(3)}, path)
+    assert read_checkpoint(path)["a"].shape == (3,)
+
+    def one_less(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+        return list(archive.NameToInfo.values())[1:]
+
+    monkeypatch.setattr(zipfile.ZipFile, "infolist", one_less)
+    with pytest.raises(ValueError, match=r"w\.pth .*ambiguous"):
+        read_checkpoint(path)
