@@ -5,7 +5,7 @@ from __future__ import annotations
 from swin_umamba.errors import UserError
 
 BUDGET = 16 << 30
-"""Bytes of one array: an image after resampling, or the logits of a row of windows."""
+"""Bytes of one array: a batch of windows, or the logits of a row of them."""
 
 
 def require_affordable(values: int, what: str, reason: str) -> None:

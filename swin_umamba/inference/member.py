@@ -92,11 +92,6 @@ class Member:
             raw = dataclasses.replace(raw, spacing=(1.0, *plan.spacing))
         placement = plan.placement(raw)
         size, own = placement.size, placement.kept
-        require_affordable(
-            plan.in_channels * placement.depth * size[0] * size[1],
-            f"{raw.paths[0]}: resampling from the spacing {raw.spacing} to {plan.spacing}",
-            "is its spacing right?",
-        )
         frame = Frame(placement, plan.outside)
         resampler: RowResampler | None = None
         for band in self.on_slices(plan.preprocess(raw)):

@@ -24,6 +24,7 @@ from swin_umamba.inference.scratch import scratch
 from swin_umamba.inference.sources import Source, open_export, open_run
 from swin_umamba.inference.windows import Windows
 from swin_umamba.models import SegmentationModel
+from swin_umamba.runs.folds import folds_of
 
 __all__ = ["Ensemble", "Predictor", "predict", "predict_labels", "predict_stack"]
 
@@ -90,16 +91,21 @@ class Predictor:
     ) -> Predictor:
         """The model that a training run left in its folder; of several folders, their Ensemble.
 
-        checkpoint: "best", by validation (the last where none was validated), or "last".
-        postprocessing: whether to apply what the run found to help. Raises UserError if the folder
-        is no run's or does not hold its weights whole.
+        folder: of a run, or of the folds of `train --folds`, which are several. checkpoint: "best",
+        by validation (the last where none was validated), or "last". postprocessing: whether to
+        apply what the run found to help. Raises UserError if the folder is no run's or does not
+        hold its weights whole.
         """
-        if not isinstance(folder, str | os.PathLike):
-            options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "amp": amp}
-            options |= {"mirror": mirror, "postprocessing": postprocessing}
-            return Ensemble([cls.from_run(each, **options) for each in folder])
-        source = open_run(Path(folder), checkpoint=checkpoint, device=device, amp=amp)
-        return cls._of(source, mirror=mirror, amp=amp, postprocessing=postprocessing)
+        if isinstance(folder, str | os.PathLike):
+            folders: Sequence[PathLike] = folds_of(Path(folder))
+            if not folders:
+                source = open_run(Path(folder), checkpoint=checkpoint, device=device, amp=amp)
+                return cls._of(source, mirror=mirror, amp=amp, postprocessing=postprocessing)
+        else:
+            folders = folder
+        options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "amp": amp}
+        options |= {"mirror": mirror, "postprocessing": postprocessing}
+        return Ensemble([cls.from_run(each, **options) for each in folders])
 
     @classmethod
     def from_export(
@@ -230,6 +236,8 @@ class Ensemble(Predictor):
     """
 
     def __init__(self, predictors: Sequence[Predictor]) -> None:
+        if not predictors:
+            raise ValueError("predictors: got none, expected at least one")
         first, *others = predictors
         for other in others:
             _require_same(first, other)

@@ -139,7 +139,7 @@ def test_volumes_are_normalized_as_a_whole_and_constants_become_0(tmp_path: Path
 def test_spacings_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
     raw = read_raw(_volume(tmp_path / "x.nii.gz", (9, 90, 90), (900, 900, 1)))
     with pytest.raises(
-        UserError, match=r"spacing \(1.0, 900.0, 900.0\) .* 9 slices of 81000 x 81000"
+        UserError, match=r"spacing \(1.0, 900.0, 900.0\) .* 9 slices of 81000x81000"
     ):
         _plan().preprocess(raw)
     assert _plan(spacing=(450, 450)).preprocess(raw).shape == (9, 1, 180, 180)

@@ -103,3 +103,16 @@ def test_models_that_do_not_fit_together_are_refused(
     other = Predictor(Nearest(2), plan=dataclasses.replace(plan, **changes))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
         Ensemble([Predictor(Nearest(2), plan=plan), other])
+
+
+def test_the_folds_of_a_folder_are_an_ensemble(
+    trained: Trained, other_run: Path, tmp_path: Path
+) -> None:
+    for number, run in enumerate((trained[1], other_run)):
+        shutil.copytree(run, tmp_path / f"fold_{number}")
+    image = trained[0] / "images" / "case1.png"
+    folds = Predictor.from_run(tmp_path, device="cpu")
+    both = Predictor.from_run([trained[1], other_run], device="cpu")
+    np.testing.assert_array_equal(folds.probabilities(image), both.probabilities(image))
+    with pytest.raises(ValueError, match="predictors: got none"):
+        Predictor.from_run([])

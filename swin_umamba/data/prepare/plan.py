@@ -144,7 +144,7 @@ class Plan(Record):
         z, y, x = raw.pixels.shape[1:]
         box = nonzero_box(raw.pixels) if self.crop_to_nonzero else box_of_all((z, y, x))
         kept = [part.stop - part.start for part in box]
-        return Placement((z, y, x), self.axis, box, self._resampled(kept, raw.spacing))
+        return Placement((z, y, x), self.axis, box, self._resampled(kept, raw))
 
     def preprocess(self, raw: RawImage) -> npt.NDArray[np.float32]:
         """The slices (Z, C, H, W) float32 that the network sees, Z along `axis`.
@@ -195,21 +195,22 @@ class Plan(Record):
             slices = resample_image(slices, placement.kept, order=1)
         return np.moveaxis(placement.padded(slices, self.outside), 0, self.axis + 1)
 
-    def _resampled(
-        self, kept: Sequence[int], spacing: tuple[float, float, float]
-    ) -> tuple[int, int]:
-        """The size in pixels of a slice of a part (Z, H, W) of an image after resampling."""
+    def _resampled(self, kept: Sequence[int], raw: RawImage) -> tuple[int, int]:
+        """The size in pixels of a slice of a part (Z, H, W) of an image after resampling.
+
+        Raises UserError, naming the file, where the whole would have more than MOST_RESAMPLED.
+        """
         sizes = [n for i, n in enumerate(kept) if i != self.axis]
-        spacings = [s for i, s in enumerate(spacing) if i != self.axis]
+        spacings = [s for i, s in enumerate(raw.spacing) if i != self.axis]
         ratios = [own / wanted for own, wanted in zip(spacings, self.spacing, strict=True)]
         if all(abs(ratio - 1) <= SAME_SPACING for ratio in ratios):
             return sizes[0], sizes[1]
         h, w = (max(round(n * ratio), 1) for n, ratio in zip(sizes, ratios, strict=True))
         if kept[self.axis] * h * w * self.in_channels > MOST_RESAMPLED:
             raise UserError(
-                f"an image of the spacing {tuple(spacing)} (z, y, x) would have {kept[self.axis]}"
-                f" slices of {h} x {w} pixels at the plan's {self.spacing}: one of the spacings is"
-                " wrong"
+                f"{raw.paths[0]} has the spacing {raw.spacing} (z, y, x) and would have"
+                f" {kept[self.axis]} slices of {h}x{w} pixels at the plan's {self.spacing}, more"
+                f" than the limit of {MOST_RESAMPLED * 4 >> 30} GiB: one of the spacings is wrong"
             )
         return h, w
 
