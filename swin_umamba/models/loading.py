@@ -45,18 +45,24 @@ def require_whole(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _require_whole(config: dict[str, Any], path: str | os.PathLike[str]) -> None:
     try:
-        _require_sensible(config)
         shapes = laid_out(config)
-    except (ValueError, TypeError, RuntimeError, OverflowError, ArithmeticError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} is of no model that can be built: {reason}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is of no model that can be built: {error}") from error
     require_fit(shapes, path)
 
 
 def laid_out(config: dict[str, Any]) -> SegmentationModel:
-    """The model of `create_model`'s arguments on the meta device: its shapes, and no memory."""
-    with torch.device("meta"), _RangesOnCpu():
-        return create_model(**config)
+    """The model of `create_model`'s arguments on the meta device: its shapes, and no memory.
+
+    Raises ValueError, in one line, for arguments of which no model can be built.
+    """
+    _require_sensible(config)
+    try:
+        with torch.device("meta"), _RangesOnCpu():
+            return create_model(**config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(reason) from error
 
 
 class _RangesOnCpu(TorchFunctionMode):

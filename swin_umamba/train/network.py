@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -10,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
 from swin_umamba.models.layers import VSSBlock
+from swin_umamba.models.loading import laid_out
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.run import Run
 from swin_umamba.weights import continue_weights
@@ -24,25 +26,29 @@ def build_model(
     network, where that is not the number of classes. Raises UserError for a model or
     options that do not exist, and for weights that are missing, damaged, or of another model.
     """
-    torch.manual_seed(config.seed)
     options = config.model_options
     if takes_patch_size(config.model):
         options = {"patch_size": config.patch_size, **options}
+    arguments: dict[str, Any] = {
+        "name": config.model,
+        "in_channels": config.in_channels,
+        "out_channels": config.num_classes if outputs is None else outputs,
+        "deep_supervision": config.deep_supervision,
+        **options,
+    }
     try:
-        model = create_model(
-            config.model,
-            in_channels=config.in_channels,
-            out_channels=config.num_classes if outputs is None else outputs,
-            deep_supervision=config.deep_supervision,
-            pretrained=config.pretrained if pretrained else None,
-            **options,
-        )
+        laid_out(arguments)
+        torch.manual_seed(config.seed)
+        model = create_model(**arguments, pretrained=config.pretrained if pretrained else None)
         if pretrained and config.continue_from is not None:
             weights = Run.open(config.continue_from).weights()
             model.pretrained_report = continue_weights(model, weights)
         return model
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"cannot build the model: {error}") from error
+    except RuntimeError as error:  # torch's, for want of memory
+        reason = str(error).splitlines()[0]
+        raise UserError(f"cannot build the model: {reason}") from error
 
 
 def build_optimizer(

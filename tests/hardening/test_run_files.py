@@ -22,6 +22,7 @@ from swin_umamba.errors import UserError
 from swin_umamba.runs import Run
 from swin_umamba.runs.checkpoints import Checkpoints
 from swin_umamba.runs.config import TrainConfig
+from swin_umamba.train.network import build_model
 
 FACTOR = int(os.environ.get("HARDENING_FACTOR", "1"))
 """So many times as many edits."""
@@ -207,3 +208,23 @@ def test_a_run_that_is_removed_midway_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="was removed while the run was going on"):
         go(run, tiny_config(iterations=6), on_progress=remove)
+
+
+@pytest.mark.parametrize("name", ["swin_umamba", "swin_umamba_d", "swin_umamba_v1"])
+def test_options_of_models_are_built_or_refused(name: str) -> None:
+    values = (*JUNK, [8], [-8, 8], [0, 0], [8, "a"], [8.5, 8], 10**7, [10**7, 8], "cuda")
+    options = ("dims", "depths", "decoder_depths", "patch_size", "d_state", "drop_path_rate")
+    rng = random.Random(name)
+    refused = 0
+    for _ in range(40 * FACTOR):
+        chosen = {"dims": [8, 8], "depths": [1, 1], rng.choice(options): rng.choice(values)}
+        refused += bool(told(lambda: build(name, chosen)))  # noqa: B023 (called at once)
+    assert refused > 20
+
+
+def build(name: str, options: dict[str, Any]) -> None:
+    try:
+        config = TrainConfig(model=name, model_options=options)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    build_model(config, pretrained=False)
