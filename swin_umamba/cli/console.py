@@ -17,7 +17,16 @@ from rich.text import Text
 from swin_umamba.errors import CombinedUserError, UserError
 
 # What the extra `train` brings, by the names that are imported.
-TRAIN_PACKAGES = ("accelerate", "imageio", "matplotlib", "monai", "nibabel", "scipy", "tifffile")
+TRAIN_PACKAGES = (
+    "accelerate",
+    "imagecodecs",
+    "imageio",
+    "matplotlib",
+    "monai",
+    "nibabel",
+    "scipy",
+    "tifffile",
+)
 
 # What terminals obey rather than show: control characters but for tab and line feed, marks that
 # change the direction of writing, and the stand-ins for bytes that are no text.

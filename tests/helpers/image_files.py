@@ -104,5 +104,10 @@ FILES: dict[str, Callable[[Path], None]] = {
     "deflated.mha": lambda path: write_itk(path, VOLUME, compress=True, **WORLD),
     "volume.nrrd": lambda path: write_itk(path, VOLUME, **WORLD),
     "deflated.nrrd": lambda path: write_itk(path, VOLUME, compress=True, **WORLD),
+    "header.nhdr": lambda path: write_itk(path, VOLUME, **WORLD),
+    "header.mhd": lambda path: write_itk(path, VOLUME, **WORLD),
+    "planar.tif": lambda path: tifffile.imwrite(
+        path, noise((3, 20, 24), 1), photometric="rgb", planarconfig="separate", compression="lzma"
+    ),
     "slice.dcm": lambda path: write_dicom(path, VOLUME[0].astype(np.int16)),
 }

@@ -35,8 +35,9 @@ def require_one_grid(
             f"{path} is {_size(shape)} but {other} is {_size(size)} pixels; they belong"
             " together and must have one size"
         )
-    for axis, here, there in zip(_AXES, grid.spacing, expected.spacing, strict=True):
-        if not np.isclose(here, there, rtol=SPACING_TOLERANCE, atol=0):
+    for axis, n, here, there in zip(_AXES, shape, grid.spacing, expected.spacing, strict=True):
+        # One slice alone has no distance to others: formats of pictures say 1.
+        if n > 1 and not np.isclose(here, there, rtol=SPACING_TOLERANCE, atol=0):
             raise UserError(
                 f"{path} has the spacing {grid.spacing} but {other} {expected.spacing} (z, y, x);"
                 f" they belong together and must have one: axis {axis} has {here:g} and {there:g}"

@@ -40,7 +40,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
     require_pixels(path, pixels, VOLUME_PIXELS, reading.max_pixels)
     ratio = {"raw": 1, "gzip": DEFLATE_RATIO}.get(header.encoding)
     if ratio is not None:
-        require_bytes(header.data, pixels * header.bytes_each, ratio, header.offset)
+        require_bytes(path, pixels * header.bytes_each, ratio, header.offset, header.data)
     if header.encoding == "gzip" and not _is_nrrd(path):
         _require_unzipped(header)
     name = "NrrdImageIO" if _is_nrrd(path) else "MetaImageIO"

@@ -114,7 +114,7 @@ def _fitting(raw: RawLabels, known: Iterable[int]) -> npt.NDArray[np.int64]:
 
 
 class Numbers:
-    """The numbers that a set of masks holds, told one mask after the other.
+    """The numbers that a set of masks holds, collected mask by mask.
 
     Masks of few bits or with a palette of greys hold numbers that viewers show otherwise; they are
     taken the way that the other masks are.

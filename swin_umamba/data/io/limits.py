@@ -63,7 +63,7 @@ def damage_named(path: Path, *others: type[Exception]) -> Iterator[None]:
             " allows more"
         ) from error
     except ModuleNotFoundError as error:
-        raise UserError(f"{path} needs the package {error.name}: {_install(error.name)}") from error
+        raise missing_package(path, error) from error
     except known as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         if "'imagecodecs'" in reason:
@@ -71,7 +71,13 @@ def damage_named(path: Path, *others: type[Exception]) -> Iterator[None]:
         raise UserError(f"{path} is damaged or no image: {reason}") from error
 
 
-def _install(package: str | None) -> str:
+def missing_package(path: Path, error: ModuleNotFoundError) -> UserError:
+    """What to install for a file's format."""
+    package = (error.name or "").partition(".")[0]
+    return UserError(f"{path} needs the package {package}: {_install(package)}")
+
+
+def _install(package: str) -> str:
     extra = "train" if package in ("imagecodecs", "nibabel") else "formats"
     return f"pip install 'swin-umamba[{extra}]'"
 
@@ -106,12 +112,15 @@ def require_pixels(path: Path, pixels: int, default: int, asked: int | None) -> 
         raise UserError(f"{path} is too large: {pixels} pixels, the limit is {limit}; {way}")
 
 
-def require_bytes(path: Path, claimed: int, ratio: int = 1, offset: int = 0) -> None:
+def require_bytes(
+    path: Path, claimed: int, ratio: int = 1, offset: int = 0, data: Path | None = None
+) -> None:
     """Raise UserError if the file is too short for the bytes of pixels that its header claims.
 
     ratio: the most that its compression makes of one byte. offset: where the pixels begin.
+    data: the file that holds them, if it is another.
     """
-    length = path.stat().st_size
+    length = (data or path).stat().st_size
     if claimed > ratio * max(length - offset, 0):
         raise UserError(
             f"{path} is damaged or no image: its header claims {claimed} bytes of pixels, which"

@@ -20,6 +20,7 @@ from swin_umamba.data.io.limits import (
     require_pixels,
 )
 from swin_umamba.data.io.pixels import FilePixels, Grid, Reading
+from swin_umamba.data.io.png_chunks import checked_header
 from swin_umamba.data.io.upright import ORIENTATION, upright
 from swin_umamba.drawing.png import write_png
 from swin_umamba.errors import UserError
@@ -28,14 +29,13 @@ from swin_umamba.errors import UserError
 _CONTENTS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
 _AS_RGB = ("CMYK", "YCbCr", "HSV", "RGBX")
 _AS_STORED = ("L", "I", "F", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B", "I;16N")
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's number of the kind of colour
 _GUARD = threading.Lock()
 
 
 def read(path: Path, reading: Reading) -> FilePixels:
     """A picture as (C, 1, H, W), upright; see `formats.read_file`."""
     with _opened(path, reading.max_pixels) as picture:
-        bits, samples = _png_header(path) if picture.format == "PNG" else (8, 0)
+        bits, samples = checked_header(path) if picture.format == "PNG" else (8, 0)
         if samples:
             width, height = picture.size
             require_bytes(path, height * (width * bits * samples // 8 + 1), DEFLATE_RATIO)
@@ -148,13 +148,6 @@ def _with_alpha_of(picture: Image.Image, pixels: npt.NDArray[Any]) -> npt.NDArra
     seen = (pixels != np.asarray(colour, pixels.dtype)).any(2, keepdims=True)
     highest = np.iinfo(pixels.dtype).max
     return np.concatenate([pixels, seen.astype(pixels.dtype) * highest], axis=2)
-
-
-def _png_header(path: Path) -> tuple[int, int]:
-    """Bits of a sample and samples of a pixel."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    return header[24], _SAMPLES[header[25]]
 
 
 @contextmanager

@@ -45,7 +45,7 @@ Shown = tuple[int, ...] | None
 
 def read(path: Path, reading: Reading) -> FilePixels:
     """A TIFF as (C, Z, H, W), upright; see `formats.read_file`."""
-    with _errors_told(path), tifffile.TiffFile(path, _multifile=False) as file:
+    with _raising_logged_errors(path), tifffile.TiffFile(path, _multifile=False) as file:
         page = file.pages.first
         series = _only_series(file, path)
         _require_whole(series, path, reading.max_pixels)
@@ -262,7 +262,7 @@ def _resolution(page: tifffile.TiffPage) -> tuple[tuple[float, float] | None, in
     return None, unit
 
 
-class _Told(logging.Filter):
+class _LogFilter(logging.Filter):
     """Keeps what tifffile logs in this thread: damage that it reads on from."""
 
     def __init__(self) -> None:
@@ -281,13 +281,13 @@ class _Told(logging.Filter):
 
 
 @contextmanager
-def _errors_told(path: Path) -> Iterator[None]:
+def _raising_logged_errors(path: Path) -> Iterator[None]:
     """Raise UserError for damage of which tifffile only logs: it would read 1 slice of 6."""
-    told, logger = _Told(), logging.getLogger("tifffile")
-    logger.addFilter(told)
+    kept, logger = _LogFilter(), logging.getLogger("tifffile")
+    logger.addFilter(kept)
     try:
         yield
     finally:
-        logger.removeFilter(told)
-    if told.errors:
-        raise UserError(f"{path} is damaged or no image: {told.errors[0].splitlines()[0]}")
+        logger.removeFilter(kept)
+    if kept.errors:
+        raise UserError(f"{path} is damaged or no image: {kept.errors[0].splitlines()[0]}")

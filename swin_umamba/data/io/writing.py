@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from swin_umamba.common.files import replacing
 from swin_umamba.data.io.formats import FORMATS, Format, ending_of, format_of
+from swin_umamba.data.io.limits import missing_package
 from swin_umamba.data.io.raw import RawImage
-from swin_umamba.errors import UserError
 
 
 def mask_ending(image: Path) -> str:
@@ -61,9 +61,7 @@ def write_labels(
     try:
         form.write(path, stack, like)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"{path} needs the package {error.name}: pip install 'swin-umamba[formats]'"
-        ) from error
+        raise missing_package(path, error) from error
 
 
 def write_probabilities(path: str | Path, probabilities: npt.NDArray[Any], like: RawImage) -> None:

@@ -106,6 +106,16 @@ def test_headers_without_a_place_say_nothing(tmp_path: Path) -> None:
     read_labels(label, read_raw(image))
 
 
+def test_the_thickness_of_one_slice_does_not_matter(tmp_path: Path) -> None:
+    flat = noise((1, 32, 30), 0)
+    write_itk(tmp_path / "i.mha", flat, spacing=(5.0, 0.5, 0.5))
+    write_itk(tmp_path / "l.mha", flat[0], spacing=(0.5, 0.5))
+    read_labels(tmp_path / "l.mha", read_raw(tmp_path / "i.mha"))
+    write_itk(tmp_path / "l.mha", flat[0], spacing=(0.5, 0.6))
+    with pytest.raises(UserError, match=r"l\.mha has the spacing .* axis x has 0\.6 and 0\.5"):
+        read_labels(tmp_path / "l.mha", read_raw(tmp_path / "i.mha"))
+
+
 def test_formats_are_compared_with_each_other(tmp_path: Path) -> None:
     volume = noise((4, 32, 30), 0)
     place = {"spacing": (3.0, 0.5, 0.6), "origin": (-7.0, 11.0, 3.0)}
