@@ -360,6 +360,17 @@ def test_batch_sizes() -> None:
     assert propose_batch_size((320, 320), 100 * 320 * 320, 140_000_000_000) == 5
 
 
+def test_the_batch_size_is_of_the_machine_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_nnunet(tmp_path / "data", cases=12, shape=(200, 200))
+    elsewhere = prepare_dataset(data, Choices(patch_size=(32, 32)), keep=True)
+    assert elsewhere.plan.batch_size == 2
+    monkeypatch.setattr(work, "gpu_memory", lambda: 140_000_000_000)
+    here = prepare_dataset(data)
+    assert here.plan == replace(elsewhere.plan, batch_size=int(0.05 * 12 * 200 * 200 / 32**2))
+
+
 def test_the_command_tells_what_it_did(data: Path, cache: Path, tmp_path: Path) -> None:
     groups = tmp_path / "groups.csv"
     groups.write_text("".join(f"{'ab'[i % 2]}_{i},{'ab'[i % 2]}\n" for i in range(6)))

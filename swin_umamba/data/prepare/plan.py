@@ -26,7 +26,6 @@ from swin_umamba.data.prepare.rules import (
     masked_channels,
     median_slice,
     patch_size_for,
-    pixels_at_spacing,
     slicing_axis,
 )
 from swin_umamba.errors import UserError
@@ -262,7 +261,7 @@ def make_plan(
             regions_class_order=dataset.regions_class_order,
             batch_size=propose_batch_size(
                 patch_size,
-                pixels_at_spacing(fingerprint, axis),
+                sum(fingerprint.pixels) + fingerprint.ignored,
                 gpu_memory() if memory is None else memory,
             ),
         )

@@ -47,10 +47,3 @@ def masked_channels(fingerprint: Fingerprint, schemes: Sequence[str]) -> tuple[b
     less than three quarters of the median image are left after the crop."""
     small = fingerprint.relative_size < MASKED_BELOW
     return tuple(small and scheme == "zscore" for scheme in schemes)
-
-
-def pixels_at_spacing(fingerprint: Fingerprint, axis: int) -> float:
-    """How many pixels all cases have, as many as the median one each."""
-    height, width = median_slice(fingerprint, axis)
-    depth = np.median([shape[axis] for shape in fingerprint.cropped])
-    return float(height * width * depth * len(fingerprint.cropped))

@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable, Sequence
 
 from swin_umamba.data.datasets.dataset import Dataset
-from swin_umamba.data.datasets.splits import FOLDS, Split
+from swin_umamba.data.datasets.splits import Split
+from swin_umamba.data.prepare.batch_size import gpu_memory, propose_batch_size
 from swin_umamba.data.prepare.case_facts import CaseFacts, read_facts
 from swin_umamba.data.prepare.digests import FileDigests
 from swin_umamba.data.prepare.fingerprint import fingerprint_of
@@ -85,31 +86,39 @@ class Work:
         names = trained_on(self.dataset, splits)
         asked = json.dumps([dataclasses.asdict(self._planning()), names], sort_keys=True)
         key = hashlib.blake2b(asked.encode(), digest_size=10).hexdigest()
-        if key in self._plans:
-            try:
-                return Plan.from_values(self._plans[key])
-            except ValueError as error:
-                raise UserError(
-                    f"the plan kept of {self.dataset.folder} is damaged ({error}): swin-umamba"
-                    " prepare --clean begins again"
-                ) from error
+        plan = self._kept_plan(key) if key in self._plans else self._made_plan(names)
+        self._plans[key] = json.loads(plan.to_json())
+        # That of the machine which trains, wherever the rest was decided.
+        gigabytes = self.choices.gpu_memory
+        counts = self.counts()
+        proposed = propose_batch_size(
+            plan.patch_size,
+            sum(sum(counts[name]) for name in names),
+            gpu_memory() if gigabytes is None else int(gigabytes * 1e9),
+        )
+        return dataclasses.replace(plan, batch_size=proposed)
+
+    def _made_plan(self, names: Sequence[str]) -> Plan:
         facts = [case for case in self.facts() if case.name in set(names)]
-        memory = self.choices.gpu_memory
-        plan = make_plan(
+        return make_plan(
             self.dataset,
             fingerprint=fingerprint_of(facts, self.dataset),
             axis=self.choices.axis,
             patch_size=self.choices.patch_size,
-            memory=None if memory is None else int(memory * 1e9),
         )
-        self._plans[key] = json.loads(plan.to_json())
-        return plan
+
+    def _kept_plan(self, key: str) -> Plan:
+        try:
+            return Plan.from_values(self._plans[key])
+        except ValueError as error:
+            raise UserError(
+                f"the plan kept of {self.dataset.folder} is damaged ({error}): swin-umamba"
+                " prepare --clean begins again"
+            ) from error
 
     def _planning(self) -> Choices:
-        """The choices that a plan depends on besides the training cases."""
-        return dataclasses.replace(
-            self.choices, splits=None, folds=FOLDS, groups=None, group_by=None
-        )
+        """The choices that a plan depends on besides the training cases and the machine."""
+        return Choices(patch_size=self.choices.patch_size, axis=self.choices.axis)
 
     def state(self, choices: Choices) -> State:
         return State(
