@@ -11,7 +11,9 @@ from swin_umamba.cli.console import out, progress, told
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a training run, or of a run for each fold.")
+    ],
     output: Annotated[
         Path | None, typer.Option("--out", help="The page; report.html in the run's folder.")
     ] = None,

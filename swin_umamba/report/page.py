@@ -43,6 +43,11 @@ def page(run: Run, cases: Cases | None) -> str:
     else:
         scored = _scores(run, cases) + _pictures(cases)
     body = _header(run) + _tiles(run, cases) + _curves(run) + scored + _times(run) + _setting(run)
+    return document(title, body)
+
+
+def document(title: str, body: str) -> str:
+    """A page of a title, which is text, and a body in HTML."""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -75,9 +80,9 @@ def _tiles(run: Run, cases: Cases | None) -> str:
                 "nsd": f"tolerance {_length(run, scores.tolerance)}",
                 "f1": "of objects, mean over cases",
             }[metric]
-            tiles.append((METRICS[metric], _number(value), what))
+            tiles.append((METRICS[metric], number(value), what))
     if run.best_dsc is not None:
-        tiles.append(("Best validation", _number(run.best_dsc), "DSC while training"))
+        tiles.append(("Best validation", number(run.best_dsc), "DSC while training"))
     steps = f"{run.records[-1]['iteration']:,} steps"
     if run.skipped:
         steps += f", {run.skipped} skipped"
@@ -124,26 +129,26 @@ def _scores(run: Run, cases: Cases) -> str:
     rows = []
     for i, name in enumerate(scores.classes):
         count = means["dsc"][i][2]
-        values = [_number(means[metric][i][1]) for metric in columns]
+        values = [number(means[metric][i][1]) for metric in columns]
         empty = len(scores.cases) - count
         rows.append([_swatch(i + 1) + escape(name), *values, str(count), str(empty)])
     if "dsc_merged" in means:
         ((name, mean, count),) = means["dsc_merged"]
         blanks = [""] * (len(columns) - 1)
-        rows.append([name, _number(mean), *blanks, str(count), str(len(scores.cases) - count)])
+        rows.append([name, number(mean), *blanks, str(count), str(len(scores.cases) - count)])
     heads = ["class", *(METRICS[metric] for metric in columns), "cases", "empty in both"]
     objects, told = scores.objects(), ""
     if objects is not None:
         told = (
             f"<p class=small>Objects of all cases together: {objects.tp} found,"
             f" {objects.fn} missed, {objects.fp} not in the truth; precision"
-            f" {_number(objects.precision)}, recall {_number(objects.recall)}, F1"
-            f" {_number(objects.f1)}.</p>"
+            f" {number(objects.precision)}, recall {number(objects.recall)}, F1"
+            f" {number(objects.f1)}.</p>"
         )
     return (
         f"<h2>Scores</h2><p class=faint>{escape(honest)} NSD is of the contour, within"
         f" {escape(_length(run, scores.tolerance))}.</p>"
-        f"<div class=columns><div class=card>{_table(heads, rows)}{told}</div>"
+        f"<div class=columns><div class=card>{table(heads, rows)}{told}</div>"
         f"<div class=card><h3>DSC of every case</h3>{strip(scores)}</div></div>\n"
         f"<details><summary>All {len(scores.cases)} cases</summary>"
         f'<div class="card scroll">{_all_cases(cases)}</div></details>\n'
@@ -157,10 +162,10 @@ def _all_cases(cases: Cases) -> str:
     ]
     empty = [case for case in scores.cases if math.isnan(mean_dsc(case))]
     rows = [
-        [escape(case.case)] + [_number(v) for m in scores.metrics() for v in case.values(m)]
+        [escape(case.case)] + [number(v) for m in scores.metrics() for v in case.values(m)]
         for case in [*cases.order, *empty]
     ]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _pictures(cases: Cases) -> str:
@@ -191,7 +196,7 @@ def _picture(picture: Picture) -> str:
     )
     return (
         f'<section class="card case" style="--input:url({_inlined(picture.image)})"><header>'
-        f"<b>{escape(picture.case)}</b><span class=dsc>DSC {_number(picture.dsc)}</span>"
+        f"<b>{escape(picture.case)}</b><span class=dsc>DSC {number(picture.dsc)}</span>"
         f'<span class="faint small">{escape(picture.place)}</span></header>'
         f"<div class=panels>{panels}</div></section>"
     )
@@ -261,7 +266,7 @@ def _facts(facts: Mapping[str, Any]) -> str:
     return f"<table class=facts>{rows}</table>"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """heads are text, rows are HTML."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
@@ -293,7 +298,8 @@ def _length(run: Run, value: float) -> str:
     return f"{value:g} {'mm' if volumes else 'px'}"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A score as it is shown."""
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.log import LOG
 
+_NUMBERED = re.compile(r"[0-9]{1,9}\.png")
 TIMES = 6  # overlays of a case, evenly spread over the run
 
 
@@ -74,7 +76,7 @@ def _overlays(folder: Path) -> dict[str, list[tuple[int, Path]]]:
     found = {}
     for case in visible(folder) if folder.is_dir() else []:
         pictures = visible(case) if case.is_dir() else []
-        times = [(int(path.stem), path) for path in pictures if path.suffix == ".png"]
+        times = [(int(path.stem), path) for path in pictures if _NUMBERED.fullmatch(path.name)]
         last = len(times) - 1
         chosen = sorted({round(i * last / (TIMES - 1)) for i in range(TIMES)}) if times else []
         found[case.name] = [times[i] for i in chosen]

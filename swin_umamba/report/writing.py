@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from swin_umamba.common.files import write_text
 from swin_umamba.data import open_dataset
 from swin_umamba.errors import UserError
 from swin_umamba.report.cases import OnProgress, draw, predicted_files, ranked, score
+from swin_umamba.report.folds import folds_page
 from swin_umamba.report.page import Cases, page
 from swin_umamba.report.run import Run, load_run
+from swin_umamba.runs.folder import holds_run
+from swin_umamba.runs.folds import REPORT, folds_of
 
-PAGE = "report.html"
+PAGE = REPORT
 SHOWN = 3  # cases of the best, and of the worst
 
 
@@ -30,10 +35,18 @@ def write_report(
     where the run's own lies now, if it moved. predictions: a folder with masks of the cases that
     the run validated on; by default the best weights predict them, into the run's folder. device:
     for that. on_progress: called with (what, done, all). A run that was not trained from a dataset
-    gets a page without cases.
+    gets a page without cases. A folder with runs of folds below it gets a page with the table of
+    its cross-validation, and each fold one of its own, in its folder.
 
     Raises UserError, naming the file, for what is missing, damaged or cannot be written.
     """
+    folds = () if holds_run(Path(run)) else folds_of(Path(run))
+    if folds:
+        if predictions is not None:
+            raise UserError(f"predictions: {run} holds folds, each of which has its own")
+        for fold in folds:
+            write_report(fold, dataset=dataset, device=device, on_progress=on_progress)
+        return _write_folds(Path(run), folds, None if output is None else Path(output))
     loaded = load_run(Path(run))
     target = loaded.folder / PAGE if output is None else Path(output)
     if target.is_dir():
@@ -46,6 +59,19 @@ def write_report(
         on_progress or (lambda what, done, total: None),
     )
     write_text(target, page(loaded, cases))
+    return target
+
+
+def _write_folds(folder: Path, folds: Sequence[Path], output: Path | None) -> Path:
+    target = folder / PAGE if output is None else output
+    if target.is_dir():
+        raise UserError(f"{target} is a folder, expected a file for the page")
+    start = target.resolve().parent
+    pages = {
+        fold.name: Path(os.path.relpath((fold / PAGE).resolve(), start)).as_posix()
+        for fold in folds
+    }
+    write_text(target, folds_page(folder, pages))
     return target
 
 

@@ -9,6 +9,8 @@ from swin_umamba.errors import UserError
 from swin_umamba.runs.folder import CONFIG, holds_run
 
 CROSS_VALIDATION = "cross_validation.json"
+REPORT = "report.html"
+_OWN = {CROSS_VALIDATION, REPORT}
 _FOLD = re.compile(r"fold_(\d+)")
 
 
@@ -38,7 +40,7 @@ def require_parent(folder: Path) -> None:
     foreign = [
         path.name
         for path in (folder.iterdir() if folder.is_dir() else ())
-        if not (path.name.startswith(".") or path.name == CROSS_VALIDATION or _is_fold(path))
+        if not (path.name.startswith(".") or path.name in _OWN or _is_fold(path))
     ]
     if foreign:
         raise UserError(
