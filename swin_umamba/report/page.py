@@ -82,7 +82,9 @@ def _tiles(run: Run, cases: Cases | None) -> str:
             }[metric]
             tiles.append((METRICS[metric], number(value), what))
     if run.best_dsc is not None:
-        tiles.append(("Best validation", number(run.best_dsc), "DSC while training"))
+        tiles.append(
+            ("Validation DSC", number(run.best_dsc), "best while training, mean over the classes")
+        )
     steps = f"{run.records[-1]['iteration']:,} steps"
     if run.skipped:
         steps += f", {run.skipped} skipped"
@@ -142,7 +144,7 @@ def _scores(run: Run, cases: Cases) -> str:
         told = (
             f"<p class=small>Objects of all cases together: {objects.tp} found,"
             f" {objects.fn} missed, {objects.fp} not in the truth; precision"
-            f" {number(objects.precision)}, recall {number(objects.recall)}, F1"
+            f" {number(objects.precision)}, recall {number(objects.recall)}, pooled F1"
             f" {number(objects.f1)}.</p>"
         )
     return (
