@@ -85,7 +85,7 @@ void bind_cuda(py::module_ m) {
   FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
   FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
   FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(legs); FIELD(tiles_per_leg); FIELD(least_shared);
-  FIELD(sum_rows); FIELD(sequence); FIELD(a_is_log); FIELD(softplus);
+  FIELD(sum_rows); FIELD(sequence); FIELD(one_state); FIELD(one_state_tiles); FIELD(a_is_log); FIELD(softplus);
   FIELD(accumulate); FIELD(dout_dtype);
   FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
   FIELD(bc_b); FIELD(bc_k); FIELD(bc_l); FIELD(bc_n); FIELD(out_b); FIELD(out_l); FIELD(out_d);
@@ -97,6 +97,7 @@ void bind_cuda(py::module_ m) {
       .value("BACKWARD", Pass::kBackward)
       .value("BACKWARD_SPLITS", Pass::kBackwardSplits);
   m.def("image_kernels_serve", &image_kernels_serve);
+  m.def("one_state_warps", &one_state_warps);
   m.def("max_states", &max_states);
   m.def("sequence_kernels_serve", &sequence_kernels_serve);
   m.def("channel_blocks", &channel_blocks);

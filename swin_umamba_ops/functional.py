@@ -17,6 +17,7 @@ from swin_umamba_ops.numerics import state_dtype
 from swin_umamba_ops.ops import selective_scan as scan_ops
 from swin_umamba_ops.ops import ss2d as ss2d_ops
 from swin_umamba_ops.ops._define import wants_grad
+from swin_umamba_ops.padding import pad_ranks_and_states
 from swin_umamba_ops.resolving import resolved
 
 
@@ -75,6 +76,9 @@ def ss2d(
             # Channels last by permutation: vmap does not know the memory format.
             return y.to(out_dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
+    x_proj_weight, dt_projs_weight, A_logs = pad_ranks_and_states(
+        served, dtype, x_proj_weight, dt_projs_weight, A_logs
+    )
     _, D, H, W = x.shape
     if x.stride() != (H * W * D, 1, W * D, D):
         pixels = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format)

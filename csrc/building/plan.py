@@ -167,7 +167,7 @@ def _cuda_steps(
     flags.append("-Xptxas=-v")
     return [
         Step(source, f"cuda/{source.stem}.o", "nvcc", flags)
-        for source in sorted((CSRC / "cuda").glob("*.cu"))
+        for source in sorted((CSRC / "cuda").rglob("*.cu"))
     ]
 
 

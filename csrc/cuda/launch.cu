@@ -9,17 +9,32 @@
 #include "check.cuh"
 #include "launch.h"
 #include "mapping.cuh"
+#include "one_state_sizes.h"
 
 namespace swin_umamba {
 namespace {
 
+template <class T, class F>
+auto with_ranks(const ScanParams& p, F f) {
+  if (p.R <= 8) return f(OneState<T, 1>{});
+  if (p.R <= 16) return f(OneState<T, 2>{});
+  if (p.R <= 24) return f(OneState<T, 3>{});
+  return f(OneState<T, 6>{});
+}
+
 // Calls f with the tag of the family that serves p.
 template <class F>
 auto with_family(const ScanParams& p, F f) {
+  if (p.one_state) {
+    switch (p.dtype) {
+      case kFloat16: return p.proj ? with_ranks<Half>(p, f) : f(OneState<Half, 0>{});
+      case kBFloat16: return p.proj ? with_ranks<BFloat16>(p, f) : f(OneState<BFloat16, 0>{});
+      default: return f(OneState<Float, 0>{});
+    }
+  }
   if (p.proj) {
     const bool half = p.dtype == kFloat16;
     switch (p.N) {
-      case 1: return half ? f(Image<1, Half>{}) : f(Image<1, BFloat16>{});
       case 4: return half ? f(Image<4, Half>{}) : f(Image<4, BFloat16>{});
       case 8: return half ? f(Image<8, Half>{}) : f(Image<8, BFloat16>{});
       case 16:
@@ -53,8 +68,21 @@ int max_states() { return 256; }
 
 // 16-byte rows of x, whole pairs in a row of proj, and offsets into dt_weight of 32 bits.
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
-  const bool states = N == 1 || N == 4 || N == 8 || N == 16 || N == 32 || N == 64;
-  return capability >= 80 && dtype != kFloat32 && states && D % 8 == 0 && R % 2 == 0 && R <= 64;
+  if (capability < 80 || dtype == kFloat32 || R % 2 != 0) return false;
+  if (N == 1) return D % 8 == 0 && R <= 48;
+  const bool states = N == 4 || N == 8 || N == 16 || N == 32 || N == 64;
+  return states && D % 8 == 0 && R <= 64;
+}
+
+// Rows of x in pieces of 16 bytes. Of the numbers of warps that leave the fewest without a channel the largest.
+int one_state_warps(int dtype, int D, int N, int capability) {
+  if (capability < 80 || N != 1 || D % (dtype == kFloat32 ? 4 : 8) != 0) return 0;
+  const auto all = [&](int warps) { return warps * ceil_div(D, warps * kOneStateChannels); };
+  int best = kOneStateMost;
+  for (int warps = best - 1; warps > 0; --warps) {
+    if (all(warps) < all(best)) best = warps;
+  }
+  return best;
 }
 
 // Whole pieces of four steps, and mamba-ssm's number of states: others have the general kernels.
@@ -92,6 +120,46 @@ struct Speed {
 };
 constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 0.89, 1}, 0.32};
 
+// Blocks of many tiles side by side share a sequence out, at the price of handing states from warp to warp;
+// of few, they come in numbers that fill the multiprocessors evenly. Time is counted in tiles of a warp, all
+// as measured: benchmarks/NOTES.md.
+ScanParams cut_one_state(ScanParams p, Pass pass) {
+  constexpr double kLaunch = 40, kExtra = 0.6;  // what a pass before this one takes
+  constexpr double kIdle = 4;                   // warps with which a multiprocessor is half busy
+  constexpr double kMiss = 1.2, kCaches = 1.5;  // forwards, where images on the way are so many times the cache
+  constexpr int kMostSplits = 64;
+  const int processors = attribute(cudaDevAttrMultiProcessorCount), cache = attribute(cudaDevAttrL2CacheSize);
+  const int64_t length = static_cast<int64_t>(p.H) * p.W;
+  const int tiles = ceil_div(length, kTile);
+  const double image_bytes = static_cast<double>(length) * p.D * (p.dtype == kFloat32 ? 8 : 6);  // x and y
+  const double image_blocks = static_cast<double>(p.directions) * channel_blocks(p) / processors;
+  ScanParams best = p;
+  double least = 0;
+  for (p.one_state_tiles = 1; p.one_state_tiles * p.one_state <= kOneStateWarps; p.one_state_tiles *= 2) {
+    const int warps = p.one_state * p.one_state_tiles;
+    const int resident =
+        with_family(p, [&](auto family) { return resident_blocks<decltype(family)>(p, pass); });
+    if (resident == 0) break;
+    const double tile = p.one_state_tiles == 1 ? 1 : 1.1 + 0.02 * p.one_state_tiles;
+    for (p.splits = 1; p.splits <= std::min(tiles, kMostSplits); ++p.splits) {
+      p.tiles_per_split = ceil_div(tiles, p.splits);
+      if (ceil_div(tiles, p.tiles_per_split) != p.splits) continue;
+      const double work = tile * warps * ceil_div(p.tiles_per_split, p.one_state_tiles);
+      const auto round = [&](int blocks) { return blocks * work * (1 + kIdle / (blocks * warps)); };
+      const int blocks = std::ceil(p.B * image_blocks * p.splits);
+      double time = blocks / resident * round(resident);
+      if (blocks % resident > 0) time += round(blocks % resident);
+      const double images = std::min<double>(p.B, resident / (image_blocks * p.splits));
+      if (pass == Pass::kForward && images * image_bytes > kCaches * cache) time *= kMiss;
+      if (p.splits > 1) time += kLaunch + kExtra * time;
+      if (least > 0 && time > 0.98 * least) continue;
+      best = p;
+      least = time;
+    }
+  }
+  return best;
+}
+
 }  // namespace
 
 // Time is counted in tiles of a block. A multiprocessor with few blocks idles between dependent
@@ -102,6 +170,7 @@ ScanParams cut(ScanParams p, Pass pass) {
   constexpr double kLegs = 1.04, kFull = 0.75;
   constexpr double kFold = 0.05;  // of a tile, to take in what one split adds
   constexpr int kLegTiles = 12, kMostLegs = 16, kMostSplits = 64;
+  if (p.one_state) return cut_one_state(p, pass);
   const bool forward = pass == Pass::kForward;
   const Speed& speed = forward ? kForwardSpeed : kBackwardSpeed;
   const int processors = attribute(cudaDevAttrMultiProcessorCount);

@@ -15,6 +15,8 @@ enum class Pass { kForward, kForwardSplits, kBackward, kBackwardSplits };
 // Which kernels serve these inputs: those that make dt from proj themselves (half inputs in
 // channels-last memory, from compute capability 8.0) or the general ones.
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability);
+// ScanParams::one_state, 0 where its kernels do not serve; proj is for them where image_kernels_serve() too.
+int one_state_warps(int dtype, int D, int N, int capability);
 // The 1-D scan of rows of steps, 16-byte aligned: ScanParams::sequence.
 bool sequence_kernels_serve(int N, int64_t L, int capability);
 // The most states that any kernel takes.
@@ -44,6 +46,8 @@ template <int N, class T, bool kPieces = false>  // whether rows of proj are who
 struct Image {};
 template <int N, class T>
 struct Sequence {};
+template <class T, int RB>  // blocks of 8 ranks; 0 where delta is given
+struct OneState {};
 
 template <class Family>
 void launch_family(const ScanParams& p, Pass pass, void* stream);

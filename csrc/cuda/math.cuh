@@ -46,6 +46,22 @@ __device__ inline float softplus_slope(float y) {
   return y < 0.125f ? s : large;
 }
 
+// The same from x itself.
+__device__ inline float logistic(float x) { return __fdividef(1.0f, 1.0f + exp2_fast(-x * kLog2e)); }
+
+// softplus for what came of 16-bit numbers: two instructions less, to 1.4e-6.
+__device__ inline float softplus_coarse(float x) {
+  const float e = exp2_fast(-fabsf(x) * kLog2e);
+  float s = 1.4141025e-2f;
+  s = fmaf(s, e, -6.64018118e-2f);
+  s = fmaf(s, e, 1.492239e-1f);
+  s = fmaf(s, e, -2.35038625e-1f);
+  s = fmaf(s, e, 3.31094498e-1f);
+  s = fmaf(s, e, -4.99869658e-1f);
+  s = fmaf(s, e, 9.99998732e-1f);
+  return fmaf(e, s, fmaxf(x, 0.0f));
+}
+
 __device__ inline float2 to_float2(__half2 v) { return __half22float2(v); }
 __device__ inline float2 to_float2(__nv_bfloat162 v) { return __bfloat1622float2(v); }
 __device__ inline float2 to_float2(float2 v) { return v; }
@@ -101,6 +117,18 @@ __device__ inline void add_to(float* p, float4 v) {
   atomicAdd(p + 1, v.y);
   atomicAdd(p + 2, v.z);
   atomicAdd(p + 3, v.w);
+#endif
+}
+
+// The same where `wanted`, without a branch.
+__device__ inline void add_to(float* p, float2 v, bool wanted) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n\t.reg .pred q;\n\tsetp.ne.s32 q, %3, 0;\n\t@q red.global.add.v2.f32 [%0], {%1, %2};\n\t}" ::"l"(p),
+      "f"(v.x), "f"(v.y), "r"(static_cast<int>(wanted))
+      : "memory");
+#else
+  if (wanted) add_to(p, v);
 #endif
 }
 

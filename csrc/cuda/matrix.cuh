@@ -35,6 +35,39 @@ __device__ inline void wait_for_copies() {
 #endif
 }
 
+// Where `wanted`; else shared memory stays as it is. Zeros by copy_async() cost several instructions more.
+template <int kBytes>
+__device__ inline void copy_async_if(bool wanted, void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  if constexpr (kBytes == 16) {
+    asm volatile(
+        "{\n\t.reg .pred q;\n\tsetp.ne.s32 q, %2, 0;\n\t@q cp.async.cg.shared.global [%0], [%1], 16;\n\t}" ::"r"(
+            shared_address(shared)),
+        "l"(global), "r"(static_cast<int>(wanted))
+        : "memory");
+  } else {
+    asm volatile(
+        "{\n\t.reg .pred q;\n\tsetp.ne.s32 q, %2, 0;\n\t@q cp.async.ca.shared.global [%0], [%1], %3;\n\t}" ::"r"(
+            shared_address(shared)),
+        "l"(global), "r"(static_cast<int>(wanted)), "n"(kBytes)
+        : "memory");
+  }
+#endif
+}
+
+// Closes a group of the copies started so far; waits until at most kGroups are still on their way.
+__device__ inline void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int kGroups>
+__device__ inline void wait_for_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+#endif
+}
+
 // kBlocks 8x8 blocks of 16-bit values, row addresses from lanes 0 to 8 * kBlocks - 1. Untransposed,
 // lane 4i+j holds columns 2j, 2j+1 of row i; transposed, rows 2j, 2j+1 of column i.
 template <bool kTransposed>
@@ -62,6 +95,21 @@ __device__ inline void load_blocks(uint32_t (&r)[2], const void* row) {
   } else {
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
                  : "=r"(r[0]), "=r"(r[1])
+                 : "r"(shared_address(row))
+                 : "memory");
+  }
+}
+
+template <bool kTransposed>
+__device__ inline void load_blocks(uint32_t (&r)[4], const void* row) {
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                  : "r"(shared_address(row))
                  : "memory");
   }

@@ -61,7 +61,8 @@ struct ScanParams {
   float* states = nullptr;       // (B, K, tiles, D, N): the state entering each tile
   float* last_state = nullptr;   // (B, K * D, N)
   float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
-  float* split_dt = nullptr;     // (B, K, splits, D): the sum of dt over a split
+  // (B, K, splits, D): the sum of dt over a split; of one_state, what the split multiplies a state by.
+  float* split_dt = nullptr;
   float* leg_state = nullptr;    // (B, K, splits, D, N): what a leg leaves to the next
   int32_t* leg_turns = nullptr;  // (2, leg_counters(B * directions * blocks * splits)) zeros: a row a launch
 
@@ -82,6 +83,9 @@ struct ScanParams {
   float* dDs = nullptr;          // (sum_rows, K * D)
   float* dbias = nullptr;        // (sum_rows, K * D)
   float* ddt_weight = nullptr;   // (sum_rows, K, D, R)
+
+  // Where set, N is 1, and a block has so many warps of 16 channels by tiles side by side: see one_state.cuh.
+  int32_t one_state = 0, one_state_tiles = 1;
 };
 
 // to[i] = scale times the sum of from[row * count + i] over the rows, i < count.

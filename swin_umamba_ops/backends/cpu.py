@@ -56,6 +56,10 @@ def _like(gradients: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> list[Ten
     return [g.to(t.dtype) for g, t in zip(gradients, inputs, strict=True)]
 
 
+def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
+    return N, R
+
+
 def ss2d_forward(
     x: Tensor,
     proj: Tensor,

@@ -2,7 +2,8 @@
 
 Half inputs in shapes that the matrix instructions take go to the image kernels, which make dt
 themselves from the projection; every other input has dt made by a matrix product and goes to the
-general kernels. Both write float32 sums in place: no direction has a copy of its own.
+general kernels. Both write float32 sums in place: no direction has a copy of its own. Images with
+one state a channel have kernels of either kind that keep all they scan in registers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from swin_umamba_ops.backends.protocols import ALL_WANTED
 chunk_length = CHUNK
 _SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
 _DIRECTIONS = 4
+_HALF = (torch.float16, torch.bfloat16)
+_IMAGE_STATES = (1, 4, 8, 16, 32, 64)  # image_kernels_serve() in csrc/cuda/launch.h
 _MIN_CAPABILITY = (7, 5)
 
 
@@ -75,10 +78,31 @@ def _sum_rows(plan: Any) -> int:
 
 
 def _image_kernels_serve(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> bool:
+    cuda = _extension.module().cuda
+    serve: bool = cuda.image_kernels_serve(DTYPES[dtype], D, N, R, _capability(device))
+    sizes = {"dtype": DTYPES[dtype], "N": N, "R": R, "one_state": _one_state(device, dtype, D, N)}
+    return serve and why_too_large(device, image=True, **sizes) is None
+
+
+def _capability(device: torch.device) -> int:
     major, minor = torch.cuda.get_device_capability(device)
-    capability = 10 * major + minor
-    serve: bool = _extension.module().cuda.image_kernels_serve(DTYPES[dtype], D, N, R, capability)
-    return serve and why_too_large(device, image=True, dtype=DTYPES[dtype], N=N, R=R) is None
+    return 10 * major + minor
+
+
+def _one_state(device: torch.device, dtype: torch.dtype, D: int, N: int) -> int:
+    """ScanParams::one_state; 0 where its kernels do not serve."""
+    warps: int = _extension.module().cuda.one_state_warps(DTYPES[dtype], D, N, _capability(device))
+    return warps
+
+
+def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
+    """Those of the image kernels, which are several times as fast as the general ones."""
+    states = [n for n in _IMAGE_STATES if n >= N]
+    if dtype in _HALF and states:
+        sizes = states[0], R + R % 2
+        if _image_kernels_serve(device, dtype, D, *sizes):
+            return sizes
+    return N, R
 
 
 @functools.lru_cache(maxsize=4096)
@@ -91,7 +115,7 @@ def _ss2d_plan(
     image = _image_kernels_serve(device, dtype, D, N, R)
     plan = make_plan(
         which, device, image=image, B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R,
-        dtype=DTYPES[dtype], delta_dtype=DTYPES[torch.float32],
+        one_state=_one_state(device, dtype, D, N), dtype=DTYPES[dtype], delta_dtype=DTYPES[torch.float32],
         a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
@@ -198,8 +222,7 @@ def ss2d_backward(
 
 @functools.cache
 def _sequence_kernels_serve(device: torch.device, dtype: torch.dtype, N: int, L: int) -> bool:
-    major, minor = torch.cuda.get_device_capability(device)
-    serve: bool = _extension.module().cuda.sequence_kernels_serve(N, L, 10 * major + minor)
+    serve: bool = _extension.module().cuda.sequence_kernels_serve(N, L, _capability(device))
     return serve and why_too_large(device, sequence=1, dtype=DTYPES[dtype], N=N) is None
 
 

@@ -32,6 +32,11 @@ class Scans(Kernels, Protocol):
 
     chunk_length: int  # steps between two saved states
 
+    def ss2d_sizes(
+        self, device: torch.device, dtype: torch.dtype, D: int, N: int, R: int
+    ) -> tuple[int, int]:
+        """The states and ranks, at least N and R, with which it serves D channels the fastest."""
+
     def ss2d_forward(
         self,
         x: Tensor,

@@ -30,6 +30,10 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
     return None
 
 
+def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
+    return N, R
+
+
 def ss2d_forward(
     x: Tensor,
     proj: Tensor,

@@ -315,6 +315,10 @@ def _image_layout(shape: tuple[int, ...], N: int, R: int) -> Layout:
     return Layout(B, DIRECTIONS, D, H, W, N, R, True, strides)
 
 
+def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
+    return N, R
+
+
 def ss2d_forward(
     x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
     Ds: Tensor, out_dtype: torch.dtype, save: bool,

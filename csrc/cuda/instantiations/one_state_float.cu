@@ -1,0 +1,5 @@
+#include "../one_state_family.cuh"
+
+namespace swin_umamba {
+SWIN_UMAMBA_INSTANTIATE(OneState<Float, 0>)
+}

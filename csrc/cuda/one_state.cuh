@@ -1,0 +1,440 @@
+// Scans of images with one state a channel. With one exponential a step they are bound by instructions:
+// tiles come to shared memory by asynchronous copies some tiles ahead, and all else is in registers.
+//
+// A block has CW warps of 16 channels by TW tiles side by side. Lane 4i+j of a warp has channels 2i and
+// 2i+1, and of a tile's 32 steps the 8 from 8j on. A lane's 8 steps map a state h to P * h + S; such maps
+// are composed over the four lanes of a channel, and over the tiles of the block.
+//
+// A tile's rows in shared memory are ordered by slots: slot 8m+n is column n of the m-th matrix
+// instruction, step 8 * (n / 2) + 2m + n % 2, so that dt comes to the lanes that scan with it, and
+// lanes with other steps read other banks. Row n of a matrix is channel 2n, row 8+n channel 2n+1.
+#pragma once
+
+#include <cstring>
+#include <type_traits>
+
+#include "mapping.cuh"
+#include "math.cuh"
+#include "matrix.cuh"
+#include "one_state_sizes.h"
+
+namespace swin_umamba {
+
+__device__ inline float2 operator*(float2 a, float2 b) { return make_float2(a.x * b.x, a.y * b.y); }
+__device__ inline float2 operator*(float a, float2 b) { return make_float2(a * b.x, a * b.y); }
+__device__ inline float2 fma2(float2 a, float2 b, float2 c) {
+  return make_float2(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y));
+}
+__device__ inline float2 fma2(float a, float2 b, float2 c) {
+  return make_float2(fmaf(a, b.x, c.x), fmaf(a, b.y, c.y));
+}
+__device__ inline float2 exp2_fast(float2 v) { return make_float2(exp2_fast(v.x), exp2_fast(v.y)); }
+
+template <class V>
+__device__ inline V from_lane(V value, int lane) {
+  return __shfl_sync(~0u, value, lane);
+}
+__device__ inline float2 from_lane(float2 value, int lane) {
+  return make_float2(from_lane(value.x, lane), from_lane(value.y, lane));
+}
+
+// h -> P * h + S, of a lane's two channels.
+struct Affine {
+  float2 P, S;
+  __device__ float2 operator()(float2 h) const { return fma2(P, h, S); }
+};
+
+// The maps of the four lanes of a channel composed in their order (kReverse: the last lane's first).
+// `all` becomes all four; the result is those before this lane's.
+template <bool kReverse>
+__device__ inline Affine compose_lanes(Affine& all, int lane) {
+  const int turn = kReverse ? 3 - lane % 4 : lane % 4;
+#pragma unroll
+  for (int distance = 1; distance < 4; distance *= 2) {
+    const int from = kReverse ? lane + distance : lane - distance;
+    const Affine other{from_lane(all.P, from), from_lane(all.S, from)};
+    if (turn >= distance) {
+      all.S = all(other.S);
+      all.P = all.P * other.P;
+    }
+  }
+  const int previous = kReverse ? lane + 1 : lane - 1, last = kReverse ? lane & ~3 : lane | 3;
+  Affine before{from_lane(all.P, previous), from_lane(all.S, previous)};
+  if (turn == 0) before = {make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
+  all = {from_lane(all.P, last), from_lane(all.S, last)};
+  return before;
+}
+
+// A block's shared memory: for each of the tiles side by side, kStages of those on the way. Lengths and
+// places are constants in pieces of 16 bytes: those of a row are odd in number, so that the next row lies
+// in other banks.
+template <class T, int RB, Walk kWalk>
+struct OneStateLayout {
+  static constexpr bool kGiven = RB == 0, kX = kWalk != Walk::kCarry, kDy = kWalk != Walk::kForward;
+  static constexpr int kStages = kWalk == Walk::kForward ? 4 : 2;
+  static constexpr int kPlaces = 4;  // whose are kept: they outlive their tile, for what is written after it
+  // Of 16 channels, and of a row.
+  static constexpr int kPieces = kOneStateChannels * sizeof(T) / 16, kFloats = kOneStateChannels / 4;
+  static constexpr int kXRow = kOneStateMost * kPieces + 1, kFloatRow = kOneStateMost * kFloats + 1;
+  static constexpr int kProjRow = (RB + 1) | 1;
+  static constexpr int kDelta = kX ? kTile * kXRow : 0, kGradient = kDelta + (kGiven ? kTile * kFloatRow : 0);
+  static constexpr int kProj = kGradient + (kDy ? kTile * kFloatRow : 0);
+  static constexpr int kStage = kProj + (kGiven ? kTile / 2 : kTile * kProjRow);  // given: pairs of floats
+  static constexpr int kPlace = kStages * kStage, kSums = kPlace + kPlaces * kTile / 4;
+  // Gradients by slot that one warp of channels found: floats of a row by ranks, and pairs of Bs and Cs.
+  static constexpr int kRankRow = 8 * (RB | 1);
+  static constexpr int kSum = kGiven || kWalk != Walk::kBackward ? 0 : kTile * (kRankRow + 2) / 4;
+
+  static __host__ __device__ int tile_bytes(const ScanParams& p) { return 16 * (kSums + p.one_state * kSum); }
+  // Maps handed from tile to tile.
+  static __host__ __device__ int totals_bytes(const ScanParams& p) {
+    return 2 * p.one_state_tiles * p.one_state * 8 * 16;
+  }
+};
+
+// What a thread works on. RB: blocks of 8 ranks; 0 where delta is given and dt not made from proj.
+template <class T, int RB, Walk kWalk>
+struct OneStateThread {
+  using T2 = typename Pair<T>::type;
+  using Layout = OneStateLayout<T, RB, kWalk>;
+  static constexpr bool kGiven = RB == 0;
+  static constexpr int kRanks = kGiven ? 1 : RB;
+  static constexpr int kStages = Layout::kStages;
+
+  const ScanParams& p;
+  int b, k, split, first_tile, last_tile, end;  // end: the first step that is not this block's
+  int lane, warp, tile_warp, length;            // warp: which of the channels'; tile_warp: of the tiles'
+  int channel;  // the first of two: of D, and a valid one in any case
+  bool valid;   // whether it is this lane's own
+  uint32_t by_height;
+  float4* totals;  // in shared memory, the block's
+  char* own;       // and this tile_warp's
+  int slots;       // the first of this lane's
+  // What this thread copies of the rows of x and, of float32, of dy or delta.
+  struct Copies {
+    const char* from;  // its place in an image's first row
+    int slot, step;    // the first, whose step is past the end where there are no such channels
+    int to;            // in a stage
+  };
+  Copies x_copies, float_copies;
+  // Of this image and direction: rows of proj and of its gradient, y or dx of this lane's channels, and states
+  // entering tiles. Made once: each costs several instructions.
+  const char* proj_from;
+  float *proj_to, *image_to, *states;
+
+  // The blockIdx.x-th of B * directions * blocks * splits: `splits` of those that p has, from first_split on.
+  __device__ OneStateThread(const ScanParams& p, int splits, int first_split, float4* shared) : p(p) {
+    int i = blockIdx.x / p.blocks;
+    split = first_split + i % splits;
+    i /= splits;
+    k = p.first_direction + i % p.directions;
+    b = i / p.directions;
+    length = p.H * p.W;
+    first_tile = split * p.tiles_per_split;
+    last_tile = min(ceil_div(length, kTile), first_tile + p.tiles_per_split);
+    end = min(length, last_tile * kTile);
+    int thread = threadIdx.x;
+    asm volatile("" : "+r"(thread));  // reading it again would take longer than all that is made of it
+    lane = thread % 32;
+    warp = thread / 32 % p.one_state;
+    tile_warp = thread / 32 / p.one_state;
+    const int c = block_channel() + warp * kOneStateChannels + 2 * (lane / 4);
+    valid = c < p.D;
+    channel = min(c, p.D - 2);
+    by_height = 0xffffffffu / static_cast<uint32_t>(p.H);
+    totals = shared;
+    own = reinterpret_cast<char*>(shared) + Layout::totals_bytes(p) + tile_warp * Layout::tile_bytes(p);
+    slots = 2 * (lane % 4);
+    if constexpr (Layout::kX) x_copies = copies<Layout::kPieces, Layout::kXRow>(static_cast<const T*>(p.x));
+    if constexpr (Layout::kDy || kGiven) {
+      const float* from = static_cast<const float*>(Layout::kDy ? p.dout : p.delta);
+      float_copies = copies<Layout::kFloats, Layout::kFloatRow>(from);
+    }
+    if constexpr (!kGiven) {
+      proj_from = kept(reinterpret_cast<const char*>(rows(static_cast<const T*>(p.proj))));
+      proj_to = kept(rows(p.dproj));
+    }
+    image_to = kept(static_cast<float*>(kWalk == Walk::kForward ? p.out : p.dx) +
+                    static_cast<int64_t>(b) * length * p.D + channel);
+    states = p.states + (static_cast<int64_t>(b) * p.K + k) * ceil_div(length, kTile) * p.D + channel;
+  }
+
+  // The same, which the compiler cannot make anew.
+  template <class V>
+  static __device__ V* kept(V* value) {
+    asm volatile("" : "+l"(value));
+    return value;
+  }
+
+  // Of rows of a (B, L, D) array, kPieces of 16 bytes for a warp.
+  template <int kPieces, int kRow, class V>
+  __device__ Copies copies(const V* base) const {
+    const int pieces = p.one_state * kPieces, piece = tile_thread() % pieces;
+    const int c = block_channel() + piece * static_cast<int>(16 / sizeof(V));
+    Copies own;
+    own.slot = tile_thread() / pieces;
+    own.step = c < p.D ? step_of(own.slot) : kTile;
+    own.to = 16 * (own.slot * kRow + piece);
+    own.from = kept(reinterpret_cast<const char*>(base + static_cast<int64_t>(b) * length * p.D + c));
+    return own;
+  }
+
+  __device__ int block_channel() const {
+    return (p.first_block + static_cast<int>(blockIdx.x) % p.blocks) * p.one_state * kOneStateChannels;
+  }
+  __device__ int tile_threads() const { return 32 * p.one_state; }
+  __device__ int tile_thread() const { return 32 * warp + lane; }
+
+  // ---- by channel
+
+  __device__ float2 parameter(const float* values) const {
+    return *reinterpret_cast<const float2*>(values + k * p.D + channel);
+  }
+  // A * log2(e)
+  __device__ float2 decay() const {
+    const float2 A = parameter(p.A);
+    return p.a_is_log ? -kLog2e * exp2_fast(kLog2e * A) : kLog2e * A;
+  }
+  __device__ int64_t split_row(int split) const {
+    return ((static_cast<int64_t>(b) * p.K + k) * p.splits + split) * p.D + channel;
+  }
+  __device__ Affine split_map(int split) const {
+    const int64_t row = split_row(split);
+    return {*reinterpret_cast<const float2*>(p.split_dt + row),
+            *reinterpret_cast<const float2*>(p.split_state + row)};
+  }
+  __device__ void save_split_map(const Affine& map) const {
+    if (tile_warp != 0 || lane % 4 != 0 || !valid) return;
+    const int64_t row = split_row(split);
+    *reinterpret_cast<float2*>(p.split_dt + row) = map.P;
+    *reinterpret_cast<float2*>(p.split_state + row) = map.S;
+  }
+  // Of the state entering a tile; of this block's last tile where there is no such tile.
+  __device__ float* state(int tile) const { return row_at(states, min(tile, last_tile - 1), p.D * sizeof(float)); }
+
+  // ---- by tile
+
+  // Of the groups of tiles side by side, the last one's first tile.
+  __device__ int last_group() const {
+    return first_tile + (last_tile - 1 - first_tile) / p.one_state_tiles * p.one_state_tiles;
+  }
+  // Steps of a tile that exist and are this block's.
+  __device__ int steps(int tile) const { return min(kTile, end - tile * kTile); }
+  // Slots and steps: see above.
+  static __device__ int step_of(int slot) { return slot % 8 / 2 * 8 + slot / 8 * 2 + slot % 2; }
+  static __device__ constexpr int slot(int i) { return i / 2 * 8 + i % 2; }  // of a lane's i-th step, from `slots` on
+  // How many of this lane's steps exist.
+  __device__ int own_steps(int count) const { return valid ? count - 8 * (lane % 4) : 0; }
+
+  // Where the step of this lane's slot lies in the image; past the end, somewhere in it.
+  __device__ int place(int tile) const {
+    const int step = min(tile * kTile + step_of(lane), length - 1);
+    const int l = (k & 2) ? length - 1 - step : step;
+    if (!(k & 1)) return l;
+    int column = __umulhi(l, by_height);  // l / H, or one less
+    int row = l - column * p.H;
+    if (row >= p.H) {
+      ++column;
+      row -= p.H;
+    }
+    return row * p.W + column;
+  }
+
+  template <class V>
+  static __device__ V* row_at(V* base, int at, uint32_t bytes) {
+    using Byte = std::conditional_t<std::is_const_v<V>, const char, char>;
+    return reinterpret_cast<V*>(reinterpret_cast<Byte*>(base) + static_cast<uint64_t>(static_cast<uint32_t>(at)) * bytes);
+  }
+  // Rows of (B, L, K, R + 2): of proj, or its gradient.
+  __device__ int width() const { return p.R + 2; }
+  template <class V>
+  __device__ V* rows(V* base) const {
+    return base + (static_cast<int64_t>(b) * length * p.K + k) * width();
+  }
+
+  // The turn-th tile's memory: places of its slots, and what was copied.
+  __device__ int* places(int turn) const {
+    return reinterpret_cast<int*>(own + 16 * Layout::kPlace) + turn % Layout::kPlaces * kTile;
+  }
+  __device__ char* stage(int turn) const { return own + turn % kStages * (16 * Layout::kStage); }
+  // By slot, gradients that one warp of channels found: of ranks, and of Bs and Cs.
+  __device__ float* rank_sums(int warp) const {
+    return reinterpret_cast<float*>(own + 16 * (Layout::kSums + warp * Layout::kSum));
+  }
+  __device__ float2* map_sums(int warp) const {
+    return reinterpret_cast<float2*>(rank_sums(warp) + kTile * Layout::kRankRow);
+  }
+
+  template <int kPieces, int kRow>
+  __device__ void copy_rows(char* to, const Copies& own, uint32_t row_bytes, int at, int count) const {
+#pragma unroll
+    for (int i = 0; i < kPieces; ++i) {
+      constexpr int kSlots = kTile / kPieces;
+      copy_async_if<16>(own.step + i * (kSlots / 4) < count, to + own.to + 16 * i * kSlots * kRow,
+                        row_at(own.from, from_lane(at, own.slot + i * kSlots), row_bytes));
+    }
+  }
+
+  // Starts the copies of a tile.
+  __device__ void load(int tile, int turn) const {
+    const int count = steps(tile);
+    if (count <= 0) return;
+    const int at = place(tile);
+    if (warp == 0) places(turn)[lane] = at;
+    char* to = stage(turn);
+    if constexpr (Layout::kX) copy_rows<Layout::kPieces, Layout::kXRow>(to, x_copies, p.D * sizeof(T), at, count);
+    if constexpr (Layout::kDy) {
+      copy_rows<Layout::kFloats, Layout::kFloatRow>(to + 16 * Layout::kGradient, float_copies, p.D * sizeof(float), at,
+                                                    count);
+    }
+    if constexpr (kGiven) {
+      Copies delta = float_copies;
+      delta.from = reinterpret_cast<const char*>(static_cast<const float*>(p.delta) + k * p.delta_k) +
+                   (delta.from - static_cast<const char*>(Layout::kDy ? p.dout : p.delta));
+      copy_rows<Layout::kFloats, Layout::kFloatRow>(to + 16 * Layout::kDelta, delta, p.D * sizeof(float), at, count);
+      if (warp == 0) {
+        const int64_t map = b * p.bc_b + k * p.bc_k + at * p.bc_l;
+        reinterpret_cast<float2*>(to + 16 * Layout::kProj)[lane] =
+            make_float2(load_as_float(p.Bs, map, p.dtype), load_as_float(p.Cs, map, p.dtype));
+      }
+    } else {
+      const int bytes = width() * sizeof(T);
+      const char* row = row_at(proj_from, at, p.K * bytes);
+      char* shared = to + 16 * (Layout::kProj + lane * Layout::kProjRow);
+      const bool exists = step_of(lane) < count;
+      if (bytes % 16 == 0) {
+#pragma unroll 1
+        for (int i = 16 * warp; i < bytes; i += 16 * p.one_state) copy_async_if<16>(exists, shared + i, row + i);
+      } else {
+#pragma unroll 1
+        for (int i = 4 * warp; i < bytes; i += 4 * p.one_state) copy_async_if<4>(exists, shared + i, row + i);
+      }
+    }
+  }
+
+  // Zeros for what is never copied: channels and ranks that do not exist, and, as walks backwards begin
+  // with the last tile, its steps past the end.
+  __device__ void clear() const {
+    float4* to = reinterpret_cast<float4*>(own);
+    for (int i = tile_thread(); i < kStages * Layout::kStage; i += tile_threads()) {
+      to[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+  }
+
+  // A tile in shared memory as this lane sees it.
+  struct Tile {
+    const T2* x_at;
+    const float2 *dy_at, *delta_at;
+    const char* maps_at;
+    const char* ranks_at;
+    const int2* places_at;
+
+    __device__ T2 x(int i) const { return x_at[slot(i) * Layout::kXRow * 16 / sizeof(T2)]; }
+    __device__ float2 dy(int i) const { return dy_at[slot(i) * Layout::kFloatRow * 2]; }
+    __device__ float2 delta(int i) const { return delta_at[slot(i) * Layout::kFloatRow * 2]; }
+    // Bs and Cs.
+    __device__ float2 maps(int i) const {
+      if constexpr (kGiven) {
+        return reinterpret_cast<const float2*>(maps_at)[slot(i)];
+      } else {
+        return to_float2(*reinterpret_cast<const T2*>(maps_at + slot(i) * Layout::kProjRow * 16));
+      }
+    }
+    // The r-th block of ranks as factors: rows are steps, columns ranks.
+    template <bool kTransposed>
+    __device__ void ranks(int r, uint32_t (&columns)[4]) const {
+      load_blocks<kTransposed>(columns, ranks_at + 16 * r);
+    }
+    // Of steps 2i and 2i+1.
+    __device__ int2 places(int i) const { return places_at[4 * i]; }
+  };
+  __device__ Tile tile(int turn) const {
+    const char* from = stage(turn);
+    const auto row = [&](int array, int row_pieces, int pieces) {
+      return from + 16 * (array + slots * row_pieces + warp * pieces);
+    };
+    Tile v;
+    v.x_at = reinterpret_cast<const T2*>(row(0, Layout::kXRow, Layout::kPieces)) + lane / 4;
+    v.dy_at = reinterpret_cast<const float2*>(row(Layout::kGradient, Layout::kFloatRow, Layout::kFloats)) + lane / 4;
+    v.delta_at = reinterpret_cast<const float2*>(row(Layout::kDelta, Layout::kFloatRow, Layout::kFloats)) + lane / 4;
+    v.maps_at = from + 16 * Layout::kProj +
+                (kGiven ? slots * sizeof(float2) : slots * Layout::kProjRow * 16 + p.R * sizeof(T));
+    v.ranks_at = from + 16 * (Layout::kProj + lane * Layout::kProjRow);
+    v.places_at = reinterpret_cast<const int2*>(places(turn) + slots);
+    return v;
+  }
+
+  // The r-th block of dt_weight as a factor: rows are channels, columns ranks.
+  __device__ void weights(int r, uint32_t (&a)[2]) const {
+    const int rank = 8 * r + 2 * (lane % 4);
+    const T* row = static_cast<const T*>(p.dt_weight) + (static_cast<int64_t>(k) * p.D + channel) * p.R + rank;
+    a[0] = rank < p.R && valid ? __ldg(reinterpret_cast<const uint32_t*>(row)) : 0;
+    a[1] = rank < p.R && valid ? __ldg(reinterpret_cast<const uint32_t*>(row + p.R)) : 0;
+  }
+
+  // dt of both channels before softplus.
+  static __device__ void delta(const Tile& tile, const uint32_t (&weights)[kRanks][2], float2 bias,
+                               float2 (&dt)[kOneStateSteps]) {
+    if constexpr (kGiven) {
+#pragma unroll
+      for (int i = 0; i < kOneStateSteps; ++i) {
+        const float2 v = tile.delta(i);
+        dt[i] = make_float2(v.x + bias.x, v.y + bias.y);
+      }
+    } else {
+      float sums[4][4];
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+        sums[m][0] = sums[m][1] = bias.x;
+        sums[m][2] = sums[m][3] = bias.y;
+      }
+#pragma unroll
+      for (int r = 0; r < kRanks; ++r) {
+        uint32_t columns[4];
+        tile.template ranks<false>(r, columns);
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+          const uint32_t column[1] = {columns[m]};
+          multiply_add<T>(sums[m], weights[r], column);
+        }
+      }
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+        dt[2 * m] = make_float2(sums[m][0], sums[m][2]);
+        dt[2 * m + 1] = make_float2(sums[m][1], sums[m][3]);
+      }
+    }
+  }
+  static __device__ float2 steps_of(float2 delta) {
+    return kGiven ? make_float2(softplus(delta.x), softplus(delta.y))
+                  : make_float2(softplus_coarse(delta.x), softplus_coarse(delta.y));
+  }
+
+  // The maps of the block's tiles composed in their order. `carry` goes in as what was composed before,
+  // applied to the state (S) and to one (P), and comes out as that and the block's; the result is the
+  // state that enters this thread's tile.
+  template <bool kReverse>
+  __device__ float2 compose_tiles(const Affine& map, Affine& carry, int turn) const {
+    float2 entering = carry.S;
+    const int tiles = p.one_state_tiles;
+    if (tiles == 1) {
+      carry = {map.P * carry.P, map(carry.S)};
+      return entering;
+    }
+    const int row = 8 * p.one_state;
+    float4* all = totals + turn % 2 * tiles * row + 8 * warp + lane / 4;
+    if (lane % 4 == 0) all[tile_warp * row] = make_float4(map.P.x, map.P.y, map.S.x, map.S.y);
+    __syncthreads();
+#pragma unroll 1
+    for (int i = 0; i < tiles; ++i) {
+      const int w = kReverse ? tiles - 1 - i : i;
+      const float4 v = all[w * row];
+      const Affine other{make_float2(v.x, v.y), make_float2(v.z, v.w)};
+      if (w == tile_warp) entering = carry.S;
+      carry = {other.P * carry.P, other(carry.S)};
+    }
+    return entering;
+  }
+};
+
+}  // namespace swin_umamba

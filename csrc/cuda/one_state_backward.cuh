@@ -1,0 +1,294 @@
+// The backward pass of images with one state a channel, and the pass before it over splits.
+#pragma once
+
+#include "one_state.cuh"
+
+namespace swin_umamba {
+
+// What the gradient of a state, times its decay, becomes over the steps of a split, for all splits but the
+// first.
+template <class T, int RB>
+__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_carry(const ScanParams p) {
+  extern __shared__ float4 shared[];
+  using Thread = OneStateThread<T, RB, Walk::kCarry>;
+  const Thread t(p, p.splits - 1, 1, shared);
+  const float2 A = t.decay(), bias = t.parameter(p.bias);
+  uint32_t weights[Thread::kRanks][2];
+  if constexpr (!Thread::kGiven) {
+#pragma unroll
+    for (int r = 0; r < RB; ++r) t.weights(r, weights[r]);
+  }
+  Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
+  t.clear();
+  __syncthreads();
+  const int tiles = p.one_state_tiles;
+  int turn = 0;
+  t.load(t.last_group() + t.tile_warp, turn);
+  commit_copies();
+  for (int first = t.last_group(); first >= t.first_tile; first -= tiles, ++turn) {
+    const int tile = first + t.tile_warp, count = t.steps(tile);
+    wait_for_copies<0>();
+    __syncthreads();
+    if (first > t.first_tile) t.load(tile - tiles, turn + 1);
+    commit_copies();
+
+    float2 dt[kOneStateSteps], sum = make_float2(0.0f, 0.0f);
+    Affine all{sum, sum};
+    const auto v = t.tile(turn);
+    t.delta(v, weights, bias, dt);
+#pragma unroll
+    for (int i = kOneStateSteps - 1; i >= 0; --i) {
+      dt[i] = Thread::steps_of(dt[i]);
+      sum.x += dt[i].x;
+      sum.y += dt[i].y;
+      all.S = exp2_fast(dt[i] * A) * fma2(v.maps(i).y, v.dy(i), all.S);
+    }
+    if (count <= 0) sum = all.S = make_float2(0.0f, 0.0f);
+    all.P = exp2_fast(sum * A);
+    compose_lanes<true>(all, t.lane);
+    t.template compose_tiles<true>(all, carry, turn);
+  }
+  t.save_split_map(carry);
+}
+
+// Sums of a thread's channels over all its steps.
+template <class T, int RB>
+struct OneStateSums {
+  using Thread = OneStateThread<T, RB, Walk::kBackward>;
+  static constexpr int kCount = 3 + 8 * RB;
+  float2 A{}, D{}, bias{};
+  float weight[Thread::kRanks][4] = {};  // a product of matrix instructions
+
+  // Adds the sums of all tiles side by side, in their order, to the block's row. `shared`: kCount floats
+  // for each of the block's channels.
+  __device__ void write(const Thread& t, float2 of_A, float* shared) {
+    const ScanParams& p = t.p;
+#pragma unroll
+    for (int mask = 1; mask < 4; mask *= 2) {
+      for (float2* v : {&A, &D, &bias}) {
+        v->x += __shfl_xor_sync(~0u, v->x, mask);
+        v->y += __shfl_xor_sync(~0u, v->y, mask);
+      }
+    }
+    const int first = t.warp * kOneStateChannels + 2 * (t.lane / 4), j = t.lane % 4;
+    for (int tile = 0; tile < p.one_state_tiles; ++tile) {
+      __syncthreads();
+      if (tile != t.tile_warp) continue;
+      const auto add = [&](int channel, int i, float value) {
+        float* to = shared + (first + channel) * kCount + i;
+        *to = tile == 0 ? value : *to + value;
+      };
+      if (j == 0) {
+        add(0, 0, A.x * of_A.x), add(1, 0, A.y * of_A.y);
+        add(0, 1, D.x), add(1, 1, D.y);
+        add(0, 2, bias.x), add(1, 2, bias.y);
+      }
+#pragma unroll
+      for (int r = 0; r < RB; ++r) {
+        add(0, 3 + 8 * r + 2 * j, weight[r][0]), add(0, 4 + 8 * r + 2 * j, weight[r][1]);
+        add(1, 3 + 8 * r + 2 * j, weight[r][2]), add(1, 4 + 8 * r + 2 * j, weight[r][3]);
+      }
+    }
+    __syncthreads();
+    const int row = static_cast<uint32_t>(t.b * p.splits + t.split) % static_cast<uint32_t>(p.sum_rows);
+    for (int i = threadIdx.x; i < p.one_state * kOneStateChannels * kCount; i += blockDim.x) {
+      const int c = t.block_channel() + i / kCount, what = i % kCount;
+      if (c >= p.D) continue;
+      const int64_t at = (static_cast<int64_t>(row) * p.K + t.k) * p.D + c;
+      const float value = kSumScale * shared[i];
+      if (what == 0) {
+        add_to(p.dA + at, value);
+      } else if (what == 1) {
+        add_to(p.dDs + at, value);
+      } else if (what == 2) {
+        add_to(p.dbias + at, value);
+      } else if (what - 3 < p.R) {
+        add_to(p.ddt_weight + at * p.R + what - 3, value);
+      }
+    }
+  }
+};
+
+// The gradient of proj: what the block's warps of channels found of a tile, added up. Four lanes have 8
+// values of a slot.
+template <class Thread>
+__device__ inline void add_to_proj(const Thread& t, int turn, int count) {
+  const ScanParams& p = t.p;
+  constexpr int kRow = Thread::Layout::kRankRow;
+  const int pairs = t.width() / 2, blocks = (pairs + 3) / 4 * 4;
+#pragma unroll 1
+  for (int i = t.warp; i < blocks; i += p.one_state) {
+    const int slot = i % 4 * 8 + t.lane / 4, pair = i / 4 * 4 + t.lane % 4;
+    if (pair >= pairs || Thread::step_of(slot) >= count) continue;
+    const bool is_map = 2 * pair == p.R;
+    const float2* from = is_map ? t.map_sums(0) + slot : reinterpret_cast<const float2*>(t.rank_sums(0) + slot * kRow) + pair;
+    float2 sum = make_float2(0.0f, 0.0f);
+#pragma unroll
+    for (int warp = 0; warp < kOneStateMost; ++warp) {
+      if (warp < p.one_state) {
+        const float2 v = from[warp * (2 * Thread::Layout::kSum)];
+        sum.x += v.x;
+        sum.y += v.y;
+      }
+    }
+    add_to(Thread::row_at(t.proj_to, t.places(turn)[slot], p.K * t.width() * sizeof(float)) + 2 * pair, sum);
+  }
+}
+
+template <class T, int RB>
+__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const ScanParams p) {
+  extern __shared__ float4 shared[];
+  using Thread = OneStateThread<T, RB, Walk::kBackward>;
+  using T2 = typename Thread::T2;
+  const Thread t(p, p.splits, 0, shared);
+  const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.parameter(p.Ds);
+  const float2 slope = kLn2 * A;  // A itself
+  uint32_t weights[Thread::kRanks][2];
+  if constexpr (!Thread::kGiven) {
+#pragma unroll
+    for (int r = 0; r < RB; ++r) t.weights(r, weights[r]);
+  }
+  OneStateSums<T, RB> sums;
+  Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
+  for (int split = p.splits - 1; split > t.split; --split) carry.S = t.split_map(split)(carry.S);
+  t.clear();
+  __syncthreads();
+  const int tiles = p.one_state_tiles;
+  int turn = 0, last_count = 0;
+  t.load(t.last_group() + t.tile_warp, turn);
+  commit_copies();
+  for (int first = t.last_group(); first >= t.first_tile; first -= tiles, ++turn) {
+    const int tile = first + t.tile_warp, count = t.steps(tile);
+    const float2 entering = *reinterpret_cast<const float2*>(t.state(tile));
+    wait_for_copies<0>();
+    __syncthreads();
+    if (first > t.first_tile) t.load(tile - tiles, turn + 1);
+    commit_copies();
+    if constexpr (!Thread::kGiven) {
+      if (turn > 0) add_to_proj(t, turn - 1, last_count);
+      last_count = count;
+    }
+
+    // The states once more, and what the steps do to the gradient of one.
+    float2 raw[kOneStateSteps], dt[kOneStateSteps], a[kOneStateSteps], h[kOneStateSteps];
+    float2 sum = make_float2(0.0f, 0.0f);
+    Affine states{sum, sum}, all{sum, sum};
+    const auto v = t.tile(turn);
+    t.delta(v, weights, bias, raw);
+#pragma unroll
+    for (int i = 0; i < kOneStateSteps; ++i) {
+      dt[i] = Thread::steps_of(raw[i]);
+      sum.x += dt[i].x;
+      sum.y += dt[i].y;
+      a[i] = exp2_fast(dt[i] * A);
+      h[i] = v.maps(i).x * (dt[i] * to_float2(v.x(i)));
+      states.S = fma2(a[i], states.S, h[i]);
+    }
+    if (count <= 0) sum = make_float2(0.0f, 0.0f);
+    states.P = all.P = exp2_fast(sum * A);
+    const float2 start = compose_lanes<false>(states, t.lane)(entering);
+    float2 state = start;
+#pragma unroll
+    for (int i = 0; i < kOneStateSteps; ++i) {
+      state = fma2(a[i], state, h[i]);
+      h[i] = state;
+    }
+#pragma unroll
+    for (int i = kOneStateSteps - 1; i >= 0; --i) {
+      all.S = a[i] * fma2(v.maps(i).y, v.dy(i), all.S);
+    }
+    if (count <= 0) all.S = make_float2(0.0f, 0.0f);
+    const Affine after = compose_lanes<true>(all, t.lane);
+    if (p.one_state_tiles == 1) __syncthreads();  // the last tile's sums have been read
+    float2 carried = after(t.template compose_tiles<true>(all, carry, turn));
+    if (!t.valid) carried = make_float2(0.0f, 0.0f);  // of another lane's channels
+    if (count <= 0) continue;
+
+    float map_sums[2 * kOneStateSteps];  // by step the gradients of its Bs and Cs
+    const int steps = t.own_steps(count);
+    int2 at{};
+#pragma unroll
+    for (int i = kOneStateSteps - 1; i >= 0; --i) {
+      const float2 maps = v.maps(i), x = to_float2(v.x(i)), dy = v.dy(i);
+      const float2 g = fma2(maps.y, dy, carried), gB = maps.x * g, dtx = dt[i] * x;
+      carried = a[i] * g;
+      const float2 q = carried * (i > 0 ? h[i - 1] : start);
+      map_sums[2 * i] = fmaf(g.x, dtx.x, g.y * dtx.y);
+      map_sums[2 * i + 1] = fmaf(h[i].x, dy.x, h[i].y * dy.y);
+      sums.A = fma2(dt[i], q, sums.A);
+      sums.D = fma2(dy, x, sums.D);
+      const float2 dx = fma2(D, dy, gB * dt[i]);
+      if (i % 2 == 1) at = v.places(i / 2);
+      const int place = i % 2 == 1 ? at.y : at.x;
+      add_to(Thread::row_at(t.image_to, place, p.D * sizeof(float)), dx, i < steps);
+      const float2 ddt = fma2(slope, q, gB * x);
+      dt[i] = make_float2(ddt.x * logistic(raw[i].x), ddt.y * logistic(raw[i].y));
+      sums.bias.x += dt[i].x;
+      sums.bias.y += dt[i].y;
+      if constexpr (Thread::kGiven) {
+        float* to = static_cast<float*>(p.ddelta) + t.b * p.delta_b + t.k * p.delta_k + t.channel;
+        if (i < steps) *reinterpret_cast<float2*>(Thread::row_at(to, place, p.delta_l * sizeof(float))) = dt[i];
+      }
+    }
+
+    using MapSum = LaneSum<2 * kOneStateSteps, 8, 4>;
+    MapSum::run(map_sums, t.lane);
+    const int summed = t.slots + Thread::slot(MapSum::first(t.lane) / 2);
+    if constexpr (Thread::kGiven) {
+      if (Thread::step_of(summed) < count) {
+        const int64_t to = t.b * p.bc_b + t.k * p.bc_k + t.places(turn)[summed] * p.bc_l;
+        add_to(p.dBs + to, map_sums[0]);
+        add_to(p.dCs + to, map_sums[1]);
+      }
+    } else {
+      t.map_sums(t.warp)[summed] = make_float2(map_sums[0], map_sums[1]);
+      // ddelta as factors: of the first and second channels, and transposed.
+      uint32_t own[4][2], turned[2][4];
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+        T2 pairs[2];
+        from_float2(make_float2(dt[2 * m].x, dt[2 * m + 1].x), pairs[0]);
+        from_float2(make_float2(dt[2 * m].y, dt[2 * m + 1].y), pairs[1]);
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          memcpy(&own[m][c], &pairs[c], 4);
+          turned[c][m] = transposed(own[m][c]);
+        }
+      }
+      float* rank_sums = t.rank_sums(t.warp) + t.lane / 4 * Thread::Layout::kRankRow + 2 * (t.lane % 4);
+#pragma unroll
+      for (int r = 0; r < RB; ++r) {
+        uint32_t columns[4];
+        v.template ranks<true>(r, columns);
+#pragma unroll
+        for (int m = 0; m < 4; ++m) {
+          const uint32_t column[1] = {columns[m]};
+          multiply_add<T>(sums.weight[r], own[m], column);
+        }
+        const uint32_t factors[2][1] = {{transposed(weights[r][0])}, {transposed(weights[r][1])}};
+#pragma unroll
+        for (int m = 0; m < 4; m += 2) {
+          float products[4] = {};  // steps of columns of m and m + 1, by ranks
+#pragma unroll
+          for (int c = 0; c < 2; ++c) {
+            const uint32_t steps[2] = {turned[c][m], turned[c][m + 1]};
+            multiply_add<T>(products, steps, factors[c]);
+          }
+#pragma unroll
+          for (int e = 0; e < 2; ++e) {
+            *reinterpret_cast<float2*>(rank_sums + (m + e) * 8 * Thread::Layout::kRankRow + 8 * r) =
+                make_float2(products[2 * e], products[2 * e + 1]);
+          }
+        }
+      }
+    }
+  }
+  if constexpr (!Thread::kGiven) {
+    __syncthreads();
+    add_to_proj(t, turn - 1, last_count);
+  }
+  __syncthreads();
+  sums.write(t, p.a_is_log ? slope : make_float2(1.0f, 1.0f), reinterpret_cast<float*>(shared));
+}
+
+}  // namespace swin_umamba

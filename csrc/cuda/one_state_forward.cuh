@@ -1,0 +1,83 @@
+// The forward pass of images with one state a channel, and the pass before it over splits.
+#pragma once
+
+#include "one_state.cuh"
+
+namespace swin_umamba {
+
+// kOutputs: else only what the steps of a split do to a state, for all splits but the last.
+template <class T, int RB, bool kOutputs>
+__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_forward(const ScanParams p) {
+  extern __shared__ float4 shared[];
+  using Thread = OneStateThread<T, RB, Walk::kForward>;
+  using T2 = typename Thread::T2;
+  const Thread t(p, kOutputs ? p.splits : p.splits - 1, 0, shared);
+  const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.parameter(p.Ds);
+  uint32_t weights[Thread::kRanks][2];
+  if constexpr (!Thread::kGiven) {
+#pragma unroll
+    for (int r = 0; r < RB; ++r) t.weights(r, weights[r]);
+  }
+  Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
+  if constexpr (kOutputs) {
+    for (int split = 0; split < t.split; ++split) carry.S = t.split_map(split)(carry.S);
+  }
+  t.clear();
+  __syncthreads();
+  const int tiles = p.one_state_tiles;
+#pragma unroll
+  for (int i = 0; i < Thread::kStages - 1; ++i) {
+    t.load(t.first_tile + i * tiles + t.tile_warp, i);
+    commit_copies();
+  }
+  int turn = 0;
+  for (int first = t.first_tile; first < t.last_tile; first += tiles, ++turn) {
+    const int tile = first + t.tile_warp, count = t.steps(tile);
+    wait_for_copies<Thread::kStages - 2>();
+    __syncthreads();
+    t.load(tile + (Thread::kStages - 1) * tiles, turn + Thread::kStages - 1);
+    commit_copies();
+
+    float2 a[kOneStateSteps], added[kOneStateSteps], sum = make_float2(0.0f, 0.0f);
+    T2 x[kOneStateSteps];
+    Affine all{sum, sum};
+    const auto v = t.tile(turn);
+    t.delta(v, weights, bias, a);
+#pragma unroll
+    for (int i = 0; i < kOneStateSteps; ++i) {
+      x[i] = v.x(i);
+      const float2 dt = Thread::steps_of(a[i]);
+      sum.x += dt.x;
+      sum.y += dt.y;
+      a[i] = exp2_fast(dt * A);
+      added[i] = v.maps(i).x * (dt * to_float2(x[i]));
+      all.S = fma2(a[i], all.S, added[i]);
+    }
+    if (!kOutputs && count <= 0) {
+      sum = all.S = make_float2(0.0f, 0.0f);
+    }
+    all.P = exp2_fast(sum * A);
+    const Affine before = compose_lanes<false>(all, t.lane);
+    const float2 entering = t.template compose_tiles<false>(all, carry, turn);
+    if constexpr (kOutputs) {
+      if (p.states && t.lane % 4 == 0 && t.valid && count > 0) {
+        *reinterpret_cast<float2*>(t.state(tile)) = entering;
+      }
+      float2 h = before(entering);
+      const int steps = t.own_steps(count);
+#pragma unroll
+      for (int i = 0; i < kOneStateSteps; i += 2) {
+        const int2 at = v.places(i / 2);
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          h = fma2(a[i + e], h, added[i + e]);
+          const float2 y = fma2(D, to_float2(x[i + e]), v.maps(i + e).y * h);
+          add_to(Thread::row_at(t.image_to, e ? at.y : at.x, p.D * sizeof(float)), y, i + e < steps);
+        }
+      }
+    }
+  }
+  if constexpr (!kOutputs) t.save_split_map(carry);
+}
+
+}  // namespace swin_umamba
