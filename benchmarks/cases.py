@@ -24,6 +24,7 @@ class Case:
     W: int
     N: int = 16
     group: str = "table"
+    rank: int = 0  # dt_rank, where it is not the layer's for D
 
     @property
     def L(self) -> int:
@@ -32,12 +33,13 @@ class Case:
     @property
     def R(self) -> int:
         """dt_rank of the layer with D inner channels: ceil(d_model / 16), d_model = D / 2."""
-        return math.ceil(self.D / 32)
+        return self.rank or math.ceil(self.D / 32)
 
     @property
     def label(self) -> str:
         states = "" if self.N == 16 else f", N={self.N}"
-        return f"{self.B}, {self.D}, {self.H}x{self.W}{states}"
+        rank = f", R={self.rank}" if self.rank else ""
+        return f"{self.B}, {self.D}, {self.H}x{self.W}{states}{rank}"
 
     def as_dict(self) -> dict[str, int | str]:
         return asdict(self)

@@ -20,7 +20,7 @@ void launch_family(const ScanParams& p, Pass pass, void* stream) {
     const int64_t sequences = static_cast<int64_t>(p.B) * p.directions * p.blocks;
     ScanParams own = p;
     if (!whole && p.legs > 1) own.leg_turns += leg_counters(sequences * p.splits);
-    const auto grid = static_cast<unsigned>(sequences * splits * p.legs);
+    const auto grid = static_cast<unsigned>(sequences * splits * (p.one_state ? 1 : p.legs));
     kernel<<<grid, threads, bytes, static_cast<cudaStream_t>(stream)>>>(own);
     check(cudaGetLastError(), "launching the scan kernel");
   });

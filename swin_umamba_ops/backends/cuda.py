@@ -115,8 +115,9 @@ def _ss2d_plan(
     image = _image_kernels_serve(device, dtype, D, N, R)
     plan = make_plan(
         which, device, image=image, B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R,
-        one_state=_one_state(device, dtype, D, N), dtype=DTYPES[dtype], delta_dtype=DTYPES[torch.float32],
-        a_is_log=1, softplus=1, accumulate=1, x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
+        one_state=_one_state(device, dtype, D, N), dtype=DTYPES[dtype],
+        delta_dtype=DTYPES[torch.float32], a_is_log=1, softplus=1, accumulate=1,
+        x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
         out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
         delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,13 @@ IMAGE_CASES = (
     SS2DCase(2, 96, 20, 20, 16, 24),
     SS2DCase(1, 128, 10, 10, 16, 48),
     SS2DCase(1, 136, 9, 13, 1, 4),
+    SS2DCase(1, 8, 1, 1, 1, 2),
+    SS2DCase(1, 40, 1, 70, 1, 4),
+    SS2DCase(2, 40, 9, 13, 1, 6),
+    SS2DCase(2, 72, 17, 31, 1, 14),
+    SS2DCase(1, 24, 17, 13, 1, 24),
+    SS2DCase(1, 56, 17, 13, 1, 48),
+    SS2DCase(1, 40, 9, 13, 1, 52),
     SS2DCase(1, 40, 9, 13, 4, 6),
     SS2DCase(1, 40, 9, 13, 8, 6),
     SS2DCase(1, 40, 9, 13, 32, 6),
@@ -59,7 +67,16 @@ SEQUENCE_CASES = (
     ScanCase(1, 64, 1028, 16),
     ScanCase(1, 8, 4096, 9),
 )
+# Sizes that none of those kernels has, padded with zeros to those that one has.
+PADDED_CASES = (
+    SS2DCase(1, 96, 9, 13, 1, 3),
+    SS2DCase(1, 96, 9, 13, 16, 3),
+    SS2DCase(2, 40, 9, 13, 2, 5),
+    SS2DCase(1, 40, 9, 13, 12, 1),
+    SS2DCase(1, 24, 9, 13, 33, 6),
+)
 LONG = SS2DCase(1, 64, 61, 67, 16, 4)  # few channels, many steps: cut into splits
+LONG_ONE_STATE = SS2DCase(1, 64, 61, 67, 1, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +102,42 @@ def _inputs(case: SS2DCase, dtype: torch.dtype = torch.float16) -> dict[str, Ten
 @pytest.mark.parametrize("case", IMAGE_CASES, ids=str)
 def test_image_kernels(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", PADDED_CASES, ids=str)
+def test_padded_sizes(case: SS2DCase, dtype: torch.dtype) -> None:
+    check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
+
+
+@pytest.fixture(params=[(1, 1, 1), (3, 2, 1), (1, 4, 1), (4, 1, 3), (2, 2, 4)], ids=str)
+def one_state_cut(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Images with one state cut in all ways: warps of channels by tiles, and splits."""
+
+    def cut(which: str, *args: Any, image: bool = False, **fields: int) -> Any:
+        plan = make_plan(which, *args, image=image, **fields)
+        plan.one_state, plan.one_state_tiles, splits = request.param
+        addresses = Addresses(proj=int(image))
+        plan.blocks = _extension.module().cuda.channel_blocks(plan.with_addresses(addresses))
+        tiles = -(-plan.H * plan.W // CHUNK)
+        plan.tiles_per_split = -(-tiles // splits)
+        plan.splits = -(-tiles // plan.tiles_per_split)
+        return plan
+
+    monkeypatch.setattr(cuda, "make_plan", cut)
+    cuda._ss2d_plan.cache_clear()
+    yield
+    cuda._ss2d_plan.cache_clear()
+
+
+@pytest.mark.usefixtures("one_state_cut")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("R", [5, 6, 24])
+def test_one_state_cut_in_all_ways(R: int, dtype: torch.dtype) -> None:
+    inputs = _inputs(SS2DCase(2, 72, 17, 23, 1, R), dtype)
+    check_function(ss2d, partial(ops.ss2d, backend="reference"), inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
@@ -127,8 +180,9 @@ def test_more_states_than_any_kernel_takes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_splits_agree_with_one_piece(dtype: torch.dtype) -> None:
-    check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(LONG, dtype))
+@pytest.mark.parametrize("case", [LONG, LONG_ONE_STATE], ids=str)
+def test_splits_agree_with_one_piece(case: SS2DCase, dtype: torch.dtype) -> None:
+    check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(case, dtype))
 
 
 def test_a_split_is_chosen_for_few_channels_and_long_sequences() -> None:
@@ -217,7 +271,11 @@ def test_legs_are_chosen_where_blocks_fill_the_device_unevenly() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-@pytest.mark.parametrize("case", [SS2DCase(2, 136, 13, 17, 16, 6), LONG], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [SS2DCase(2, 136, 13, 17, 16, 6), LONG, SS2DCase(2, 136, 13, 17, 1, 6), LONG_ONE_STATE],
+    ids=str,
+)
 def test_deterministic_mode_repeats_bitwise(
     deterministic: None, case: SS2DCase, dtype: torch.dtype
 ) -> None:

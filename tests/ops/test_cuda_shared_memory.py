@@ -66,3 +66,39 @@ def test_a_gpu_with_64_kb_says_what_it_cannot(
     assert (reason is None) == serves
     if reason is not None:
         assert "of shared memory for a block, this GPU gives 65536" in reason
+
+
+@pytest.mark.parametrize("capability", [(8, 0, 163), (8, 6, 99), (9, 0, 227), (12, 0, 99)], ids=str)
+@pytest.mark.parametrize("R", [2, 6, 12, 24, 48])
+def test_one_state_has_its_kernels_everywhere(
+    gpu: Callable[[int, int, int], None], capability: tuple[int, int, int], R: int
+) -> None:
+    gpu(*capability)
+    assert cuda._image_kernels_serve(DEVICE, torch.float16, 96, 1, R)
+    assert cuda._one_state(DEVICE, torch.float32, 96, 1) > 0
+
+
+def test_sizes_without_kernels_are_padded_to_those_with(
+    gpu: Callable[[int, int, int], None],
+) -> None:
+    gpu(9, 0, 227)
+    padded = {
+        (N, R): cuda.ss2d_sizes(DEVICE, torch.float16, 96, N, R)
+        for N, R in ((1, 3), (16, 3), (2, 6), (12, 7), (16, 6), (1, 49), (65, 2))
+    }
+    assert padded == {
+        (1, 3): (1, 4), (16, 3): (16, 4), (2, 6): (4, 6), (12, 7): (16, 8),
+        (16, 6): (16, 6), (1, 49): (1, 49), (65, 2): (65, 2),
+    }  # fmt: skip
+    assert cuda.ss2d_sizes(DEVICE, torch.float32, 96, 2, 3) == (2, 3)
+    assert cuda.ss2d_sizes(DEVICE, torch.float16, 90, 16, 3) == (16, 3)
+
+
+@pytest.mark.parametrize(
+    ("D", "warps"), [(24, 2), (48, 3), (96, 3), (192, 4), (384, 4), (1536, 4), (90, 0)]
+)
+def test_blocks_of_one_state_leave_few_warps_without_channels(
+    gpu: Callable[[int, int, int], None], D: int, warps: int
+) -> None:
+    gpu(9, 0, 227)
+    assert cuda._one_state(DEVICE, torch.float16, D, 1) == warps

@@ -22,7 +22,7 @@ OPS_LAYERS = [
     {"vmamba"},
     {"mamba_ssm"},
     {"functional", "fused", "state_update"},
-    {"resolving"},
+    {"resolving", "padding"},
     {"ops"},
     {"backends"},
     {"backends.triton_kernels"},
