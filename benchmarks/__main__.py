@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_measuring(scaled, cell_seconds=10.0, rounds=2)
 
     _add_accuracy(verbs)
-    _add_sweep(verbs)
+    sweep.add_verb(verbs)
 
     profiled = verbs.add_parser("profile", help="a model's time by kernel")
     _add_model_choice(profiled)
@@ -147,29 +147,6 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="only say which tables are not up to date"
     )
     return parser
-
-
-def _add_sweep(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    swept = verbs.add_parser(
-        "sweep",
-        help="measure ss2d along channels, ranks and states: no size may be much slower",
-        description=sweep.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    swept.add_argument("--device", help="default: cuda if there is one, else cpu")
-    swept.add_argument("--dtypes", nargs="+", choices=sorted(cases.DTYPES), metavar="DTYPE")
-    swept.add_argument("--competitors", nargs="+", metavar="NAME", help="of our backends")
-    swept.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
-    swept.add_argument("--out", type=Path, help="JSON file to write, and a table beside it")
-    swept.add_argument("--commit", help="the commit, where this tree is a copy without git")
-
-
-def _sweep(args: argparse.Namespace) -> int:
-    device = _device(args)
-    dtypes = args.dtypes or running.default_dtypes("ss2d", device)
-    return sweep.main(
-        device, dtypes, args.competitors, tree=args.commit, tiny=args.tiny, out=args.out
-    )
 
 
 def _add_accuracy(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -491,7 +468,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.verb == "accuracy":
             return _accuracy(args)
         if args.verb == "sweep":
-            return _sweep(args)
+            return sweep.command(args, _device(args))
         if args.verb == "readme":
             root = Path(__file__).parents[1]
             paths = readme.stale(root) if args.check else readme.remake(root)

@@ -8,6 +8,7 @@ backend that another beats.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ import torch
 from benchmarks import cases, environment, timing
 from benchmarks.cases import DTYPES, Case
 from benchmarks.competitors import ours
-from benchmarks.run import told
+from benchmarks.run import default_dtypes, told
 
 CHANNELS = (24, 48, 96, 192, 384, 768, 1536)
 RANKS = (1, 2, 3, 5, 6, 7, 12, 13, 24, 25, 47, 48)
@@ -174,19 +175,29 @@ def save(points: Sequence[Point], facts: dict[str, object], out: Path) -> None:
     out.with_suffix(".md").write_text(markdown(points, facts) + "\n")
 
 
-def main(
-    device: torch.device,
-    dtypes: Sequence[str],
-    backends: Sequence[str] | None,
-    *,
-    tree: str | None,
-    tiny: bool,
-    out: Path | None,
-) -> int:
+def add_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's options."""
+    swept = verbs.add_parser(
+        "sweep",
+        help="measure ss2d along channels, ranks and states: no size may be much slower",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    swept.add_argument("--device", help="default: cuda if there is one, else cpu")
+    swept.add_argument("--dtypes", nargs="+", choices=sorted(DTYPES), metavar="DTYPE")
+    swept.add_argument("--competitors", nargs="+", metavar="NAME", help="of our backends")
+    swept.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
+    swept.add_argument("--out", type=Path, help="JSON file to write, and a table beside it")
+    swept.add_argument("--commit", help="the commit, where this tree is a copy without git")
+
+
+def command(args: argparse.Namespace, device: torch.device) -> int:
     """Measure, print the tables and, where wanted, save them. 1 where there are cliffs."""
-    points = run(device, dtypes, backends, repeats=2 if tiny else 10, tiny=tiny)
-    facts = environment.describe(device, tree)
+    dtypes = args.dtypes or default_dtypes("ss2d", device)
+    repeats = 2 if args.tiny else 10
+    points = run(device, dtypes, args.competitors, repeats=repeats, tiny=args.tiny)
+    facts = environment.describe(device, args.commit)
     print(markdown(points, facts))
-    if out is not None:
-        save(points, facts, out)
-    return int(not tiny and bool(cliffs(points)))
+    if args.out is not None:
+        save(points, facts, args.out)
+    return int(not args.tiny and bool(cliffs(points)))

@@ -125,6 +125,9 @@ def run(which: str, plan: Any, like: Tensor, addresses: Addresses, **fields: int
     if torch.are_deterministic_algorithms_enabled():  # launches too small to be shared out evenly
         plan = _extension.module().cuda.ScanParams(plan)
         plan.legs, plan.least_shared = 1, 0
+        if plan.one_state and not addresses.proj:  # the warps of a block would meet in dBs and dCs
+            plan.one_state = 1
+            plan.blocks = _extension.module().cuda.channel_blocks(plan)
     if splits > 1:
         rows = (plan.B, plan.K, splits, plan.D)
         state = like.new_empty((*rows, plan.N), dtype=torch.float32)

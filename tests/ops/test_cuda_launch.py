@@ -60,3 +60,22 @@ def test_deterministic_launches_take_each_range_whole(launched: list[tuple[Any, 
     for params, _ in launched:
         assert (params.directions, params.blocks, params.legs) == (1, 1, 1)
         assert params.least_shared == 0
+
+
+@pytest.mark.parametrize("proj", [0, 16])
+def test_deterministic_launches_of_one_state_leave_no_warps_that_add_to_one_place(
+    launched: list[tuple[Any, Any]], proj: int
+) -> None:
+    plan = _extension.module().cuda.ScanParams(
+        B=2, K=4, D=128, H=24, W=24, N=1, R=6, dtype=1, directions=4, blocks=2, one_state=4,
+        one_state_tiles=2, tiles_per_split=18,
+    )  # fmt: skip
+    torch.use_deterministic_algorithms(True)
+    try:
+        _cuda_launch.run("BACKWARD", plan, torch.empty(0), _cuda_launch.Addresses(proj=proj))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    warps, blocks = (4, 2) if proj else (1, 8)
+    places = [(k, block) for k in range(4) for block in range(blocks)]
+    assert [(p.first_direction, p.first_block) for p, _ in launched] == places
+    assert {(p.one_state, p.directions, p.blocks) for p, _ in launched} == {(warps, 1, 1)}
