@@ -31,4 +31,11 @@ def addressable(t: _Optional) -> _Optional:
 
 def all_addressable(*tensors: _Optional) -> tuple[_Optional, ...]:
     """`addressable` of each."""
-    return tuple(addressable(t) for t in tensors)
+    return tuple(
+        [
+            t
+            if t is None or (t.is_contiguous() and t.data_ptr() % ALIGNMENT == 0 and not t.is_neg())
+            else addressable(t)
+            for t in tensors
+        ]
+    )

@@ -22,6 +22,12 @@ def has_shape(name: str, t: Tensor, *expected: int | str) -> None:
     raise ValueError(f"{name} has shape {tuple(shape)}, expected ({sizes})")
 
 
+def is_shape(name: str, t: Tensor, shape: tuple[int, ...]) -> None:
+    """ValueError unless t has these very sizes."""
+    if t.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(t.shape)}, expected {tuple(shape)}")
+
+
 def same_dtype(
     dtype: torch.dtype, names: tuple[str, ...], tensors: tuple[Tensor | None, ...]
 ) -> None:

@@ -55,9 +55,9 @@ def define(
 
     def check(args: tuple[Any, ...]) -> None:
         device = args[0].device
-        for name, t in zip(names, args, strict=False):
+        for i, t in enumerate(args):
             if isinstance(t, Tensor) and t.device != device:
-                raise ValueError(f"{name} is on {t.device}, expected {device} like {names[0]}")
+                raise ValueError(f"{names[i]} is on {t.device}, expected {device} like {names[0]}")
 
     def run(*args: Any) -> Any:
         check(args)

@@ -22,7 +22,7 @@ from swin_umamba_ops import backends, flops
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable, all_addressable
 from swin_umamba_ops.numerics import state_dtype
-from swin_umamba_ops.ops._check import has_shape, same_dtype
+from swin_umamba_ops.ops._check import has_shape, is_shape, same_dtype
 from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
 
 _ALL = (True,) * 7
@@ -35,15 +35,15 @@ def _kernels(backend: str, inputs: _Inputs) -> Any:
     u, delta, A, Bs, Cs, Ds, delta_bias = inputs
     has_shape("u", u, "B", "D", "L")
     batch, channels, length = u.shape
-    has_shape("delta", delta, batch, channels, length)
+    is_shape("delta", delta, u.shape)
     has_shape("A", A, channels, "N")
     has_shape("Bs", Bs, batch, "G", A.shape[1], length)
-    has_shape("Cs", Cs, *Bs.shape)
+    is_shape("Cs", Cs, Bs.shape)
     if channels % Bs.shape[1]:
         raise ValueError(f"Bs has {Bs.shape[1]} groups, which do not divide D = {channels}")
     for name, t in (("Ds", Ds), ("delta_bias", delta_bias)):
         if t is not None:
-            has_shape(name, t, channels)
+            is_shape(name, t, (channels,))
     same_dtype(u.dtype, ("delta", "Bs", "Cs"), (delta, Bs, Cs))
     same_dtype(state_dtype(u.dtype), ("A", "Ds", "delta_bias"), (A, Ds, delta_bias))
     return backends.kernels("selective_scan", backend, u.device, u.dtype, A.shape[1])
@@ -123,7 +123,7 @@ def _backward(
     inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
     kernels = _kernels(backend, inputs)
     batch, channels, length = u.shape
-    has_shape("dout", dout, *u.shape)
+    is_shape("dout", dout, u.shape)
     if dlast is not None:
         has_shape("dlast", dlast, batch, channels, A.shape[1])
     has_shape("states", states, batch, -(-length // kernels.chunk_length), *A.shape)

@@ -26,7 +26,7 @@ from swin_umamba_ops.autocast import autocast_off
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import all_addressable
 from swin_umamba_ops.numerics import state_dtype
-from swin_umamba_ops.ops._check import has_shape, same_dtype
+from swin_umamba_ops.ops._check import has_shape, is_shape, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
     bound_once,
@@ -56,9 +56,9 @@ def _kernels(
     has_shape("dt_projs_weight", dt_projs_weight, DIRECTIONS, x.shape[3], "R")
     has_shape("A_logs", A_logs, DIRECTIONS * x.shape[3], "N")
     R, N = dt_projs_weight.shape[2], A_logs.shape[1]
-    has_shape("proj", proj, *x.shape[:3], DIRECTIONS, R + 2 * N)
-    has_shape("dt_projs_bias", dt_projs_bias, DIRECTIONS, x.shape[3])
-    has_shape("Ds", Ds, DIRECTIONS * x.shape[3])
+    is_shape("proj", proj, (*x.shape[:3], DIRECTIONS, R + 2 * N))
+    is_shape("dt_projs_bias", dt_projs_bias, (DIRECTIONS, x.shape[3]))
+    is_shape("Ds", Ds, (DIRECTIONS * x.shape[3],))
     same_dtype(x.dtype, ("proj", "dt_projs_weight"), (proj, dt_projs_weight))
     parameters = (dt_projs_bias, A_logs, Ds)
     same_dtype(state_dtype(x.dtype), ("dt_projs_bias", "A_logs", "Ds"), parameters)
@@ -127,9 +127,10 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     inputs = (x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     kernels = _kernels(backend, *inputs)
-    has_shape("dy", dy, *x.shape)
+    is_shape("dy", dy, x.shape)
     chunks = -(-x.shape[1] * x.shape[2] // kernels.chunk_length)
-    has_shape("states", states, x.shape[0], DIRECTIONS, chunks, x.shape[3], A_logs.shape[1])
+    kept = (x.shape[0], DIRECTIONS, chunks, x.shape[3], A_logs.shape[1])
+    is_shape("states", states, kept)
     same_dtype(state_dtype(x.dtype), ("states",), (states,))
     chosen = tuple(wanted or _ALL)
     if x.shape[0] == 0:
