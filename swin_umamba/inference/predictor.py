@@ -28,7 +28,7 @@ from swin_umamba.runs.folds import folds_of
 
 __all__ = ["Ensemble", "Predictor", "predict", "predict_labels", "predict_stack"]
 
-DECIDED_VALUES = 1 << 24  # probabilities that are decided on at a time
+DECIDED_VALUES = 1 << 21  # probabilities that are decided on at a time
 
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.unsignedinteger[Any]]

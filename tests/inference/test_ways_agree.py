@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,37 +14,49 @@ from data_helpers import write_nnunet
 from predict_helpers import invoke
 
 from swin_umamba import Predictor
-from swin_umamba.data import Plan, open_dataset, preprocess, read_labels, read_raw
+from swin_umamba.data import Plan, make_plan, open_dataset, preprocess, read_labels, read_raw
+from swin_umamba.inference.facts import KEY
+from swin_umamba.inference.onnx_network import OnnxNetwork
 from swin_umamba.runs import Run
 from swin_umamba.train.validation import Validation
 from swin_umamba.train.world import World
 
 
+class Ways(NamedTuple):
+    """A dataset of CT volumes, a run that holds its plan, and the run's ONNX file."""
+
+    dataset: Path
+    run: Path
+    exported: Path
+
+
 @pytest.fixture(scope="module")
-def ct(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Volumes of CT, and a short run on them in windows smaller than the slices."""
+def ways(
+    trained: tuple[Path, Path], exported: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Ways:
+    """The run and the file of the squares with another plan: windows are smaller than slices."""
+    onnx = pytest.importorskip("onnx")
     root = tmp_path_factory.mktemp("ct")
-    write_nnunet(root / "set", cases=5, shape=(40, 36, 3), ending=".nii.gz", channels=("CT",))
-    config = root / "model.json"
-    config.write_text('{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}')
-    result = invoke(
-        *("train", root / "set", root / "run", "--config", config, "--iterations", 6),
-        *("--batch-size", 2, "--patch-size", 16, 24, "--lr", 0.01, "--validate-every", 6),
-        *("--device", "cpu"),
-    )
-    assert result.exit_code == 0, result.output
-    return root / "set", root / "run"
+    write_nnunet(root / "set", cases=2, shape=(40, 36, 3), ending=".nii.gz", channels=("CT",))
+    plan = make_plan(open_dataset(root / "set"), patch_size=(16, 24))
+    shutil.copytree(trained[1], root / "run")
+    plan.save(root / "run" / "plan.json")
+    config = json.loads((root / "run" / "config.json").read_text())
+    (root / "run" / "config.json").write_text(json.dumps(config | {"patch_size": [16, 24]}))
+    graph = onnx.load(exported)
+    facts = dataclasses.replace(OnnxNetwork(exported).facts, plan=plan)
+    onnx.helper.set_model_props(graph, {KEY: facts.to_json()})
+    onnx.save(graph, root / "model.onnx")
+    return Ways(root / "set", root / "run", root / "model.onnx")
 
 
+@pytest.mark.slow
 def test_all_ways_agree_on_a_case(
-    ct: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ways: Ways, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxruntime")
     monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
-    dataset, run = ct
+    dataset, run, exported = ways
     image = dataset / "imagesTr" / "case_0_0000.nii.gz"
-    exported = tmp_path / "model.onnx"
-    assert invoke("export", run, exported).exit_code == 0
     options = ("--device", "cpu", "--save-probabilities")
     result = invoke("predict", run, image, tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
@@ -50,12 +66,12 @@ def test_all_ways_agree_on_a_case(
     clear = np.abs(probabilities[1] - probabilities[0]) > 1e-5
     assert clear.mean() > 0.99
     assert 0 < mask.mean() < 1
-    ways = {
+    others = {
         "python": Predictor.from_run(run, device="cpu")(image),
         "onnx": Predictor.from_export(exported)(image),
         "validation": _validated(dataset, run),
     }
-    for way, found in ways.items():
+    for way, found in others.items():
         np.testing.assert_array_equal(found[clear], mask[clear], err_msg=way)
     result = invoke("predict", exported, image, tmp_path / "onnx")
     assert result.exit_code == 0, result.output
