@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import accuracy_report, model_report, plot, report, results
+from benchmarks import accuracy_report, model_report, plot, report, results, sweep
 from benchmarks.results import Results, Row
 from benchmarks.tables import milliseconds, table
 
@@ -109,9 +109,10 @@ _TABLES: dict[str, tuple[str, Callable[[Results], str]]] = {
 def markdown_of(path: Path) -> str:
     """The Markdown report of any results file."""
     trained = accuracy_report.load(path)
-    if trained is None:
-        return report.markdown(results.load(path))
-    return accuracy_report.markdown(trained)
+    if trained is not None:
+        return accuracy_report.markdown(trained)
+    swept = sweep.load(path)
+    return report.markdown(results.load(path)) if swept is None else sweep.markdown(*swept)
 
 
 def with_table(document: str, name: str, text: str) -> str:

@@ -175,6 +175,18 @@ def save(points: Sequence[Point], facts: dict[str, object], out: Path) -> None:
     out.with_suffix(".md").write_text(markdown(points, facts) + "\n")
 
 
+def load(path: Path) -> tuple[list[Point], dict[str, object]] | None:
+    """What save() wrote: the points, and where they were measured. None for another file."""
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict) or "points" not in found:
+        return None
+    points = [
+        Point(**{**{k: v for k, v in row.items() if k != "R"}, "case": Case(**row["case"])})
+        for row in found["points"]
+    ]
+    return points, found["environment"]
+
+
 def add_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The verb's options."""
     swept = verbs.add_parser(

@@ -25,6 +25,9 @@ def test_every_point_is_measured_and_saved(tmp_path, capsys):
         pytest.skip(points[0]["reason"])
     assert {p["R"] for p in points} >= {1, 2, 6}
     assert capsys.readouterr().out.strip() == path.with_suffix(".md").read_text().strip()
+    loaded = sweep.load(path)
+    assert loaded is not None
+    assert sweep.markdown(*loaded) + "\n" == path.with_suffix(".md").read_text()
 
 
 def test_the_sizes_include_odd_ranks_and_few_states():
