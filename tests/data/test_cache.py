@@ -257,6 +257,22 @@ def test_errors_of_workers_come_in_one_line(cases: CachedCases, workers: int) ->
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.parametrize("part", ["image", "mask", "positions"])
+def test_files_cut_while_they_are_mapped_are_an_error(cases: CachedCases, part: str) -> None:
+    """Touching them would end the process by SIGBUS."""
+    volume = cases.volumes[0]
+    read = {
+        "image": lambda: volume.image(0),
+        "mask": lambda: volume.mask(0),
+        "positions": volume.positions,
+    }[part]
+    read()
+    path = volume.path(part)
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(UserError, match=rf"{part}\.npy cannot be read: it has \d+ bytes, expected"):
+        read()
+
+
 def test_killed_workers_are_told(cases: CachedCases) -> None:
     with PatchLoader(_sampler(cases), workers=1) as loader:
         next(loader)
