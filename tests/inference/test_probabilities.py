@@ -25,7 +25,7 @@ def _rows(classes: int, side: int) -> np.ndarray:
 def test_memory_holds_bands_not_all_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    classes, side = 32, 512
+    classes, side = 40, 640
     monkeypatch.setattr("swin_umamba.inference.scratch.IN_MEMORY", 0)
     Image.fromarray(_rows(classes, side)).save(tmp_path / "large.png")
     cases = [CaseFiles("large", (tmp_path / "large.png",))]
