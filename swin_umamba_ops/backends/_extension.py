@@ -33,6 +33,6 @@ def module() -> ModuleType:
 
 def why_without(part: str) -> str:
     """Why the compiled module lacks a part ("cuda", "cpu"), as the build recorded it."""
-    told = f"swin_umamba_ops was built without {part} kernels"
+    what = f"swin_umamba_ops was built without {part} kernels"
     reason = module().build_info()["left_out"].get(part)
-    return told if reason is None else f"{told}: {reason}"
+    return what if reason is None else f"{what}: {reason}"

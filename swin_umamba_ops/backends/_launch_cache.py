@@ -1,4 +1,4 @@
-"""Triton kernels launched past Triton: what it compiled is kept, by all that it compiles anew for.
+"""The launch cache of Triton kernels, by all that Triton recompiles for.
 
 To look at every argument of every launch takes Triton longer than the kernels of a small image run.
 """

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 _LANES = 32
-_MOST_SPLITS = 64
+_MAX_SPLITS = 64
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> int
         rounds = -(-programs * splits // slots)
         return rounds * (length if splits == 1 else length * (1 + own_pass) + splits * fold)
 
-    lengths = {-(-chunks // splits) for splits in range(1, min(chunks, _MOST_SPLITS) + 1)}
+    lengths = {-(-chunks // splits) for splits in range(1, min(chunks, _MAX_SPLITS) + 1)}
     return min(sorted(lengths, reverse=True), key=cost) if slots else chunks
 
 

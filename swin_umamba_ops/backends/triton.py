@@ -40,9 +40,9 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
 _MAX_STATES = 256
 # What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
-_MOST_REGISTERS = 168
+_MAX_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
-_FAR = 2**31  # values in an image whose offsets take 64 bits
+_INT32_VALUES = 2**31  # values in an image whose offsets take 64 bits
 
 
 @functools.cache
@@ -133,7 +133,7 @@ class _Pass:
         self._options = {
             "num_warps": 1,
             "enable_fp_fusion": True,  # no longer Triton's default from 3.10 on
-            **({"maxnreg": _MOST_REGISTERS} if limited else {}),
+            **({"maxnreg": _MAX_REGISTERS} if limited else {}),
         }
         self._launches: dict[tuple[Any, ...], Launch] = {}
 
@@ -229,11 +229,11 @@ class _Pass:
                 s.chunks, first_direction, first_block, *s.strides, 1,
             )  # fmt: skip
             piece = common(aligned, s.R * self.item, s.N * self.item) if s.R else aligned
-            far = s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _FAR
+            far = s.H * s.W * max(s.D, s.K * (s.R + 2 * s.N)) >= _INT32_VALUES
             constants = {
                 "N": s.N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL,
-                "T": chunk_length, "U": tile.U, "EVEN": even, "WIDE": aligned, "PIECE": piece,
-                "FAR": far, "IMAGE": s.image, **options,
+                "T": chunk_length, "U": tile.U, "EVEN": even, "ALIGN": aligned, "PIECE": piece,
+                "INDEX_64BIT": far, "IMAGE": s.image, **options,
             }  # fmt: skip
             grid = (s.B * directions * blocks * splits,)
             bound = Launch(kernel, grid, numbers, constants, self._options)

@@ -142,7 +142,7 @@ def test_pieces_in_which_a_projection_is_read(
 @DTYPES
 def test_images_of_many_values(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offsets within an image may take 64 bits."""
-    monkeypatch.setattr(backend, "_FAR", 0)
+    monkeypatch.setattr(backend, "_INT32_VALUES", 0)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 5, 2, 3, 4, 2)), dtype, DEVICE)
     check_ss2d(inputs)
 
@@ -150,7 +150,7 @@ def test_images_of_many_values(dtype: torch.dtype, monkeypatch: pytest.MonkeyPat
 @needs_kernels
 def test_sequences_of_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """And offsets between the channels and groups of a batch entry may."""
-    monkeypatch.setattr(backend, "_FAR", 0)
+    monkeypatch.setattr(backend, "_INT32_VALUES", 0)
     inputs = cast_scan(make_scan(ScanCase(1, 4, 9, 3, 2)), torch.float32, DEVICE)
     run = partial(ops.selective_scan, delta_softplus=True)
     check_function(partial(run, backend="triton"), partial(run, backend="reference"), inputs)

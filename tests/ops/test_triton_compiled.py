@@ -47,12 +47,12 @@ def _compiled(direction: str, N: int, wide: bool = False, **options: int) -> Any
         tile = backend.split_tile(N, False)
     constants = {
         "N": N, "NH": tile.NH, "NL": tile.NL, "DH": tile.DH, "DL": tile.DL, "U": tile.U,
-        "T": backend.chunk_length, "EVEN": True, "WIDE": 16, "PIECE": 16, "FAR": False,
+        "T": backend.chunk_length, "EVEN": True, "ALIGN": 16, "PIECE": 16, "INDEX_64BIT": False,
         "IMAGE": True, "LAST": False, "SPLIT": False, "WHOLE": True, **own, **options,
     }  # fmt: skip
     half = HALF | ({"bc"} if constants.get("STAGED") else set())
     compiling = {
-        "num_warps": 1, "enable_fp_fusion": True, "maxnreg": backend._MOST_REGISTERS
+        "num_warps": 1, "enable_fp_fusion": True, "maxnreg": backend._MAX_REGISTERS
     }  # fmt: skip
     return _compile(
         kernel, "D", constants, compiling, lambda name: "fp16" if name in half else "fp32"
@@ -134,8 +134,8 @@ def test_notes_fill_whole_lines(tmp_path: Path) -> None:
 def test_ragged_sequences_with_a_last_state_compile(direction: str, N: int, far: bool) -> None:
     """Types must agree on both sides of a branch, which the interpreter does not ask for."""
     _compiled(
-        direction, N, EVEN=False, WIDE=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True, SPLIT=True,
-        WHOLE=False, FAR=far,
+        direction, N, EVEN=False, ALIGN=0, PIECE=0, IMAGE=False, STAGED=False, LAST=True,
+        SPLIT=True, WHOLE=False, INDEX_64BIT=far,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def softplus_slope(dt):
 def load_steps_back(
     at, inner, step, L, dy, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
     run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
-    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, FAR: tl.constexpr,
+    EVEN: tl.constexpr, FULL: tl.constexpr, ALIGN: tl.constexpr, INDEX_64BIT: tl.constexpr,
 ):  # fmt: skip
     """Where the U steps from `step` on lie in x and in bc, their rows of dy, x, dt, Bs and Cs, and
     where those before them end. The first and the last step take the place of any beyond them. Cs
@@ -67,16 +67,16 @@ def load_steps_back(
     Bs = ()
     Cs = ()
     for i in tl.static_range(U - 1, -1, -1):
-        p = at.to(tl.int64) if FAR else at
+        p = at.to(tl.int64) if INDEX_64BIT else at
         place = p * x_l
         map = p * bc_l
         places = (place,) + places
         maps = (map,) + maps
-        dys = (load_channels(dy + place, x_registers, own_d, DH, EVEN, WIDE),) + dys
-        xs = (load_channels(x + place, x_registers, own_d, DH, EVEN, WIDE),) + xs
-        dts = (load_channels(dt + place, x_registers, own_d, DH, EVEN, WIDE),) + dts
-        Bs = (load_states(bc + map, bc_registers, own_n, NH, FULL, WIDE),) + Bs
-        Cs = (load_states(bc + map + states, bc_registers, own_n, NH, FULL, WIDE),) + Cs
+        dys = (load_channels(dy + place, x_registers, own_d, DH, EVEN, ALIGN),) + dys
+        xs = (load_channels(x + place, x_registers, own_d, DH, EVEN, ALIGN),) + xs
+        dts = (load_channels(dt + place, x_registers, own_d, DH, EVEN, ALIGN),) + dts
+        Bs = (load_states(bc + map, bc_registers, own_n, NH, FULL, ALIGN),) + Bs
+        Cs = (load_states(bc + map + states, bc_registers, own_n, NH, FULL, ALIGN),) + Cs
         at, inner = retreat(at, inner, run, move, turn, (step + i > 0) & (step + i < L))
     return (places, maps, dys, xs, dts, Bs, Cs), at, inner
 
@@ -88,8 +88,8 @@ def backward_kernel(
     first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
-    FAR: tl.constexpr, IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, PIECE: tl.constexpr,
+    INDEX_64BIT: tl.constexpr, IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr,
     SPLIT: tl.constexpr,
 ):  # fmt: skip
     """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
@@ -99,8 +99,8 @@ def backward_kernel(
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
-    x_d = inner_stride(x_d, IMAGE, FAR)
-    bc_n = inner_stride(bc_n, IMAGE, FAR)
+    x_d = inner_stride(x_d, IMAGE, INDEX_64BIT)
+    bc_n = inner_stride(bc_n, IMAGE, INDEX_64BIT)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)
@@ -130,16 +130,16 @@ def backward_kernel(
     bc += at_bc + nl * bc_n
     dbc += at_bc
     A += (k * D + first_d) * N + lanes
-    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, ALIGN, IMAGE)
 
     carry = tl.zeros((NH, DH, NL, DL), tl.float32)
     if LAST:
         from_ = (sequence * D + first_d) * N
-        carry = load_states(dlast + from_ + lanes, registers, tile_mask, NH, EXACT, WIDE)
+        carry = load_states(dlast + from_ + lanes, registers, tile_mask, NH, EXACT, ALIGN)
     if SPLIT:
         carry = fold_splits(
             carry, A2, split_state, split_dt, sequence * (splits * parts), s, splits, parts, D, N,
-            first_d, lanes, registers, tile_mask, dl, dh, own_d, NH, DH, EVEN, EXACT, WIDE, True,
+            first_d, lanes, registers, tile_mask, dl, dh, own_d, NH, DH, EVEN, EXACT, ALIGN, True,
         )  # fmt: skip
     A_sum = tl.zeros((NH, DH, NL, DL), tl.float32)
     bias_sum = tl.zeros((1, max(DH // NL, 1), NL, DL), tl.float32)
@@ -164,17 +164,17 @@ def backward_kernel(
     back_at, back_inner = start(tl.minimum(step + U, L) - 1, k, H, W, run, IMAGE)
     rows, back_at, back_inner = load_steps_back(
         back_at, back_inner, step, L, dy, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, FAR,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, ALIGN, INDEX_64BIT,
     )  # fmt: skip
     for back in range(first, end):
         chunk = first + end - 1 - back
         from_ = ((sequence * chunks + chunk) * D + first_d) * N
-        h = load_states(states + from_ + lanes, registers, tile_mask, NH, EXACT, WIDE)
+        h = load_states(states + from_ + lanes, registers, tile_mask, NH, EXACT, ALIGN)
         at, inner = start(chunk * T, k, H, W, run, IMAGE)
         segments = (tl.minimum(L - chunk * T, T) + U - 1) // U
         forth, at, inner = load_steps(
             at, inner, L - chunk * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+            own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
         )  # fmt: skip
         # Two segments at a time, for rows that come from far away.
         for segment in range(0, segments, 2):
@@ -182,7 +182,7 @@ def backward_kernel(
             forth, at, inner = load_steps(
                 at, inner, L - chunk * T - (segment + 2) * U, x, dt, bc, x_l, bc_l,
                 dh * x_d, nh * bc_n, None, own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL,
-                WIDE, PIECE, FAR,
+                ALIGN, PIECE, INDEX_64BIT,
             )  # fmt: skip
             note = scratch + segment * SIZE
             for i in tl.static_range(2 * U):
@@ -203,7 +203,7 @@ def backward_kernel(
             rows, back_at, back_inner = load_steps_back(
                 back_at, back_inner, step - U, L, dy, x, dt, bc, x_l, bc_l,
                 dh * x_d, nh * bc_n, N * bc_n, own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL,
-                WIDE, FAR,
+                ALIGN, INDEX_64BIT,
             )  # fmt: skip
             hs = (h,)
             decays = ()
@@ -257,7 +257,7 @@ def backward_kernel(
     channels = K * D
     row = k * D + first_d
     sums += (b * splits + s).to(tl.int64) * channels * (N + 2)
-    store_states(sums + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, WIDE)
+    store_states(sums + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, ALIGN)
     to = sums + channels * N + row + sum_d
     tl.store(to, bias_sum, mask=(sum_d < d_end) & d_owner)
     tl.store(to + channels, D_sum, mask=(sum_d < d_end) & d_owner)

@@ -32,8 +32,8 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
 def load_steps(
     at, inner, left, x, dt, bc, x_l, bc_l, x_registers, bc_registers, states, own_d, own_n,
     run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
-    EVEN: tl.constexpr, FULL: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
-    FAR: tl.constexpr,
+    EVEN: tl.constexpr, FULL: tl.constexpr, ALIGN: tl.constexpr, PIECE: tl.constexpr,
+    INDEX_64BIT: tl.constexpr,
 ):  # fmt: skip
     """Where U steps lie in x, their rows of x, dt, Bs and Cs, and where the next ones start. Of the
     steps `left` are left; where these are fewer, the last is repeated. Cs lie `states` after
@@ -44,13 +44,13 @@ def load_steps(
     Bs = ()
     Cs = ()
     for i in tl.static_range(U):
-        p = at.to(tl.int64) if FAR else at
+        p = at.to(tl.int64) if INDEX_64BIT else at
         place = p * x_l
         maps = bc + p * bc_l
         places = places + (place,)
-        xs = xs + (load_channels(x + place, x_registers, own_d, DH, EVEN, WIDE),)
+        xs = xs + (load_channels(x + place, x_registers, own_d, DH, EVEN, ALIGN),)
         if dt is not None:
-            dts = dts + (load_channels(dt + place, x_registers, own_d, DH, EVEN, WIDE),)
+            dts = dts + (load_channels(dt + place, x_registers, own_d, DH, EVEN, ALIGN),)
         Bs = Bs + (load_maps(maps, bc_registers, own_n, NH, FULL, PIECE),)
         if states is not None:
             Cs = Cs + (load_maps(maps + states, bc_registers, own_n, NH, FULL, PIECE),)
@@ -81,22 +81,22 @@ def forward_kernel(
     first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
-    FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, SAVE: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, PIECE: tl.constexpr,
+    INDEX_64BIT: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, SAVE: tl.constexpr,
     LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """x, y share strides, steps of dt lie as x's; y is added to (IMAGE) or stored. Chunks of T
     steps, U at a time. STAGED: dt is the programs' scratch, for chunks that each makes itself.
 
     Rows of bc are R values of dt's projection, Bs and Cs. In images channels, and values in bc, are
-    adjacent. EVEN: the tile divides D. Accesses are aligned to WIDE bytes, in bc to PIECE; 0: not.
-    FAR: offsets within an image are of 64 bits.
+    adjacent. EVEN: the tile divides D. Accesses are aligned to ALIGN bytes, in bc to PIECE; 0: not.
+    INDEX_64BIT: offsets within an image are of 64 bits.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
     )
-    x_d = inner_stride(x_d, IMAGE, FAR)
-    bc_n = inner_stride(bc_n, IMAGE, FAR)
+    x_d = inner_stride(x_d, IMAGE, INDEX_64BIT)
+    bc_n = inner_stride(bc_n, IMAGE, INDEX_64BIT)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)
@@ -129,25 +129,25 @@ def forward_kernel(
         bias += k * D + first_d
     dt_rows = None if STAGED else dt
     A += (k * D + first_d) * N + lanes
-    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, ALIGN, IMAGE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     if SPLIT:
         h = fold_splits(
             h, A2, split_state, split_dt, sequence * (splits * parts), s, splits, parts, D, N,
-            first_d, lanes, registers, tile_mask, dl, dh, own_d, NH, DH, EVEN, EXACT, WIDE, False,
+            first_d, lanes, registers, tile_mask, dl, dh, own_d, NH, DH, EVEN, EXACT, ALIGN, False,
         )  # fmt: skip
     first = s * split_chunks
     run, move, turn = walk(k, H, W, IMAGE)
     at, inner = start(first * T, k, H, W, run, IMAGE)
     rows, at, inner = load_steps(
         at, inner, L - first * T, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
     )  # fmt: skip
     for chunk in range(first, tl.minimum(first + split_chunks, chunks)):
         if SAVE:
             row = ((sequence * chunks + chunk) * D + first_d) * N
-            store_states(states + row + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
+            store_states(states + row + lanes, registers, h, tile_mask, NH, EXACT, ALIGN)
         if STAGED:
             stage_dt(
                 low_rank, weight, bias, dt, chunk * T, k, H, W, run, d_end, R, bc_l,
@@ -163,7 +163,7 @@ def forward_kernel(
             # The next rows are on their way while these are worked on.
             rows, at, inner = load_steps(
                 at, inner, L - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
-                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+                own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
             )  # fmt: skip
             values = ()
             for i in tl.static_range(U):
@@ -187,7 +187,7 @@ def forward_kernel(
     if LAST:
         last += (sequence * D + first_d) * N + lanes
         if s == splits - 1:
-            store_states(last, registers, h, tile_mask, NH, EXACT, WIDE)
+            store_states(last, registers, h, tile_mask, NH, EXACT, ALIGN)
 
 
 @triton.jit(do_not_specialize=unspecialised.SCAN)
@@ -197,8 +197,8 @@ def split_kernel(
     first_block,
     x_b, x_k, x_l, x_d, dt_b, dt_k, bc_b, bc_k, bc_l, bc_n, one, R,
     N: tl.constexpr, NH: tl.constexpr, NL: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr,
-    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr, PIECE: tl.constexpr,
-    FAR: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
+    T: tl.constexpr, U: tl.constexpr, EVEN: tl.constexpr, ALIGN: tl.constexpr, PIECE: tl.constexpr,
+    INDEX_64BIT: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
     WHOLE: tl.constexpr,
 ):  # fmt: skip
     """What each part of a split adds to a state of zero, and its sum of dt. A split's chunks are
@@ -213,8 +213,8 @@ def split_kernel(
     )
     if BACKWARD:
         part += parts
-    x_d = inner_stride(x_d, IMAGE, FAR)
-    bc_n = inner_stride(bc_n, IMAGE, FAR)
+    x_d = inner_stride(x_d, IMAGE, INDEX_64BIT)
+    bc_n = inner_stride(bc_n, IMAGE, INDEX_64BIT)
     L = H * W
     FULL: tl.constexpr = N == NH * NL
     nl = lane_states(NH, NL, DL, one)
@@ -244,7 +244,7 @@ def split_kernel(
     if BACKWARD:
         bc += N * bc_n
     A += (k * D + first_d) * N + lanes
-    A2 = load_decay(A, registers, tile_mask, NH, EXACT, WIDE, IMAGE)
+    A2 = load_decay(A, registers, tile_mask, NH, EXACT, ALIGN, IMAGE)
 
     h = tl.zeros((NH, DH, NL, DL), tl.float32)
     total = tl.zeros((1, DH, NL, DL), tl.float32)
@@ -266,7 +266,7 @@ def split_kernel(
         move = -move
     rows, at, inner = load_steps(
         at, inner, end - first, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+        own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
     )  # fmt: skip
     for chunk in range(first, end, T):
         if STAGED:
@@ -286,7 +286,7 @@ def split_kernel(
                     staged = load_staged(dt, step + U - chunk, dl, dh, U, DH, DL, T)
                 rows, at, inner = load_steps(
                     at, inner, end - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
-                    own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, WIDE, PIECE, FAR,
+                    own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
                 )  # fmt: skip
                 for i in tl.static_range(U):
                     dt_i = dts[i]
@@ -303,6 +303,6 @@ def split_kernel(
                         h = a * h + map_i * (dt_i * x_i)
                     total += dt_i
     row = ((b * K + k) * (splits * parts) + part).to(tl.int64) * D + first_d
-    store_states(split_state + row * N + lanes, registers, h, tile_mask, NH, EXACT, WIDE)
+    store_states(split_state + row * N + lanes, registers, h, tile_mask, NH, EXACT, ALIGN)
     to = tl.max_contiguous(split_dt + row + dl + dh, (1, 2, 4, 8))
     tl.store(to, total, mask=dl + dh < d_end)

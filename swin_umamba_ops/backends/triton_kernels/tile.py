@@ -145,12 +145,12 @@ def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE:
 
 
 @triton.jit
-def inner_stride(stride, IMAGE: tl.constexpr, FAR: tl.constexpr):
+def inner_stride(stride, IMAGE: tl.constexpr, INDEX_64BIT: tl.constexpr):
     """Between channels, or values in bc: adjacent in images, else in 64 bits where offsets want
     it."""
     if IMAGE:
         stride = 1
-    elif FAR:
+    elif INDEX_64BIT:
         stride = stride.to(tl.int64)
     return stride
 
