@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from swin_umamba.common.records import Count, Listed, Positive, Record, Share, record
 from swin_umamba.data import Augmentation
-from swin_umamba.models import baseline_names, create_model, model_names
+from swin_umamba.models import baseline_names, model_names
 from swin_umamba.models.registry import model_class
 from swin_umamba.runs.old_configs import from_schema_1
 
@@ -58,6 +58,18 @@ ModelName = Annotated[
 ]
 # A number will do: YAML has it where no quotes are.
 Fold = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+
+
+def _arguments(model: type) -> set[str]:
+    """Names of what a model's class takes; of its bases too, where it hands further ones on."""
+    found: set[str] = set()
+    for cls in model.__mro__:
+        parameters = inspect.signature(vars(cls).get("__init__", object)).parameters.values()
+        found |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        if "__init__" in vars(cls) and all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return found - {"self", *_OWN_FIELDS}
+
 
 OPEN_FIELDS = ("model_options", "augmentation")
 """Fields of which NAME.ENTRY sets one entry."""
@@ -152,9 +164,7 @@ class TrainConfig(Record):
             raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
 
     def _check_model_options(self) -> None:
-        built_by = (model_class(self.model), create_model)
-        parameters = [p for made in built_by for p in inspect.signature(made).parameters.values()]
-        known = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - set(_OWN_FIELDS)
+        known = _arguments(model_class(self.model))
         unknown = sorted(self.model_options.keys() - known)
         if unknown:
             raise ValueError(

@@ -189,6 +189,13 @@ def test_config_takes_single_entries() -> None:
             config.changed(values)
 
 
+def test_a_model_takes_the_options_of_the_one_that_it_extends() -> None:
+    config = TrainConfig(model="swin_umamba_v1", model_options={"dims": (4, 8), "stem_dim": 4})
+    assert config.model_options["stem_dim"] == 4
+    with pytest.raises(ValueError, match=r"got width, expected some of backend, .* for"):
+        TrainConfig(model="swin_umamba_v1", model_options={"width": 4})
+
+
 def test_workers_by_default() -> None:
     world = World("cpu")
     assert workers_of(TrainConfig(), world) == 0
