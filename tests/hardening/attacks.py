@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import random
 import shutil
+import subprocess
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -180,6 +183,43 @@ def weights(rng: random.Random, run: Path, work: Path) -> str:
     return _told(partial(load_model if ours else read_checkpoint, path), path.name)
 
 
+class _Calls:
+    """What calls a function when it is unpickled."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+def pickles(rng: random.Random, run: Path, work: Path) -> str:
+    """Checkpoints that would run code, beside harmless ones: nothing is run."""
+    mark, path = work / "executed", work / "w.pth"
+    code = f"open({str(mark)!r}, 'w').close()"
+    payload: Any = rng.choice((
+        _Calls(os.system, f"touch {mark}"),
+        _Calls(exec, code),
+        _Calls(eval, code),
+        _Calls(subprocess.getoutput, f"touch {mark}"),
+        _Calls(Path.touch, mark),
+        _Calls(getattr, _Calls(__import__, "os"), "system"),
+        _Calls(torch.load, str(run / "state.pt")),
+        _Calls(torch.hub.load_state_dict_from_url, "http://localhost:1/x"),
+        OrderedDict(a=1), torch.zeros(2), [1, "x"],
+    ))  # fmt: skip
+    for _ in range(rng.randrange(3)):
+        payload = rng.choice(([payload], {"a": payload}, (payload, 1), OrderedDict(x=payload)))
+    content = {"state_dict": {"w": torch.ones(2)}, rng.choice(("optimizer", "epoch", "")): payload}
+    options = {"pickle_protocol": rng.choice((2, 3, 4, 5))}
+    torch.save(content, path, _use_new_zipfile_serialization=rng.random() < 0.6, **options)
+    if rng.random() < 0.3:
+        path.write_bytes(damaged(path.read_bytes(), rng))
+    outcome = _told(partial(read_checkpoint, path), path.name)
+    assert not mark.exists(), "the file ran code"
+    return outcome
+
+
 def case_names(rng: random.Random, run: Path, work: Path) -> str:
     """Names of cases: refused, or one component of a path that can be written."""
     letters = (
@@ -258,6 +298,7 @@ ATTACKS: dict[str, Attack] = {
     "log.jsonl": run_log,
     "state.pt": run_state,
     "weights": weights,
+    "pickles": pickles,
     "images": images,
     "case names": case_names,
     "op calls": op_calls,
