@@ -32,6 +32,7 @@ import swin_umamba_ops as ops
 pytest.importorskip("triton")
 from swin_umamba_ops.backends import _triton_projection as projection
 from swin_umamba_ops.backends import triton as backend
+from swin_umamba_ops.backends import triton_sequence as sequence_backend
 from swin_umamba_ops.backends.triton_kernels import (
     backward,
     forward,
@@ -79,6 +80,12 @@ def _passes_made_anew() -> Iterator[None]:
     backend._pass_of.cache_clear()
     yield
     backend._pass_of.cache_clear()
+
+
+def use_chunks(monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    """Save a state every `length` steps."""
+    for module in (backend, sequence_backend):
+        monkeypatch.setattr(module, "chunk_length", length)
 
 
 def use_tile(monkeypatch: pytest.MonkeyPatch, tile: Callable[[int, bool, bool], Any]) -> None:
@@ -173,7 +180,7 @@ def test_splits_of_an_image(
     size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "_processors", lambda device: 1000)
-    monkeypatch.setattr(backend, "chunk_length", 8)
+    use_chunks(monkeypatch, 8)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
     check_ss2d(inputs)
 
@@ -252,7 +259,7 @@ def test_splits_in_parts(
     """Of which the last ones have no steps where an image does not fill them."""
     monkeypatch.setattr(backend, "_processors", lambda device: 1)
     monkeypatch.setattr(backend, "_PROGRAMS_PER_PROCESSOR", 8)
-    monkeypatch.setattr(backend, "chunk_length", 8)
+    use_chunks(monkeypatch, 8)
     monkeypatch.setattr(backend, "split_chunks", lambda *_: 3)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
     plan = backend._Pass(backend._image_layout((1, *size, 2), 2, 1), torch.device(DEVICE), 2, True)
@@ -288,7 +295,7 @@ def test_gradients_of_the_projection(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("softplus", [True, False])
 def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_processors", lambda device: 1000)
-    monkeypatch.setattr(backend, "chunk_length", 8)
+    use_chunks(monkeypatch, 8)
     inputs = cast_scan(make_scan(ScanCase(1, 4, 18, 3, 2)), torch.float32, DEVICE)
     inputs["delta"], inputs["delta_bias"] = inputs["delta"].abs(), inputs["delta_bias"].abs()
 

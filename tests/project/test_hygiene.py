@@ -71,3 +71,9 @@ def test_torch_is_asked_for_as_a_range_that_holds_the_one_here() -> None:
     asked = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
     assert {spec.operator for spec in asked["torch"]} == {">=", "<"}
     assert torch.__version__.split("+")[0] in asked["torch"]
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Pytest imports them by name alone: a second file of one name is not collected."""
+    names = [path.name for path in _committed() if path.match("tests/**/test_*.py")]
+    assert sorted(names) == sorted(set(names))
