@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import out, told
+from swin_umamba.cli.console import errors_in_one_line, out
 
 
 def cache(
@@ -27,7 +27,7 @@ def cache(
     Preprocessed datasets, which training reads, and downloads. It lies in SWIN_UMAMBA_CACHE, or
     where the platform keeps caches; all of it is made or fetched again when it is needed.
     """
-    with told():
+    with errors_in_one_line():
         from swin_umamba.common.files import cache_dir
         from swin_umamba.data.prepare.kept import (
             clear_dataset,

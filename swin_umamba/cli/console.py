@@ -82,7 +82,7 @@ def problem(message: str, *, word: str = "error", style: str = "bold red") -> No
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_in_one_line() -> Iterator[None]:
     """Print an error that has a cause outside of the program as one line, and exit with status 1.
 
     These are UserErrors, missing packages, a machine without memory, and what the system says of

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import out, told
+from swin_umamba.cli.console import errors_in_one_line, out
 from swin_umamba.errors import UserError
 
 
@@ -45,7 +45,7 @@ def convert(
     from swin_umamba.common.files import write_text
     from swin_umamba.weights import convert as run
 
-    with told():
+    with errors_in_one_line():
         try:
             found = run(
                 source,

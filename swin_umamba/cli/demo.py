@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from swin_umamba.cli.console import err, out, told
+from swin_umamba.cli.console import err, errors_in_one_line, out
 from swin_umamba.cli.training_bar import TrainingBar, clock
 
 
@@ -38,7 +38,7 @@ def demo(
 
     Without --image and --mask, on a real microscopy image of nuclei that pip downloads once.
     """
-    with told():
+    with errors_in_one_line():
         with err.status("Getting ready"):
             from swin_umamba.demo.run import free_folder, load_pair, require_possible, run_demo
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import out, progress, told
+from swin_umamba.cli.console import errors_in_one_line, out, progress
 from swin_umamba.common.files import write_text
 from swin_umamba.errors import UserError
 
@@ -62,7 +62,7 @@ def evaluate(
     Scores are means over the cases that hold the class, in truth or prediction; the others are
     counted beside them. Below several classes stands the mean of their means.
     """
-    with told():
+    with errors_in_one_line():
         from swin_umamba.data import open_dataset
         from swin_umamba.evaluate import compare, evaluate_folder, open_truth, with_instances
         from swin_umamba.evaluate.held_out import held_out

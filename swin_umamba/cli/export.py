@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import err, out, told
+from swin_umamba.cli.console import err, errors_in_one_line, out
 from swin_umamba.errors import UserError
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -43,7 +43,7 @@ def export(
 
     The file is run first, and not written if it differs from the model by more than 1e-4.
     """
-    with told():
+    with errors_in_one_line():
         kind = kind or _by_ending(output)
         if (kind is Format.onnx) != (output.suffix == ".onnx"):
             raise UserError(f"output: got {output.name}, expected a name for {kind.value}")

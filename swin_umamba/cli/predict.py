@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import out, problem, progress, told
+from swin_umamba.cli.console import errors_in_one_line, out, problem, progress
 
 
 def predict(
@@ -68,7 +68,7 @@ def predict(
     each file; existing files of another model or other options are an error. Images that cannot be
     segmented are listed at the end, and the exit status is then 1.
     """
-    with told():
+    with errors_in_one_line():
         from swin_umamba.inference.files import Extras, predict_files
 
         with progress() as bar:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import out, problem, told
+from swin_umamba.cli.console import errors_in_one_line, out, problem
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def prepare(
         "axis": axis,
         "gpu_memory": gpu_memory,
     }
-    with told():
+    with errors_in_one_line():
         from swin_umamba.data.prepare.prepared import prepare_dataset, remove_prepared
         from swin_umamba.data.prepare.preview import save_preview
         from swin_umamba.data.prepare.state import Choices

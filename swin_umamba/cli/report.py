@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import out, progress, told
+from swin_umamba.cli.console import errors_in_one_line, out, progress
 
 
 def report(
@@ -30,7 +30,7 @@ def report(
 
     The page holds all its pictures and needs no other file and no network.
     """
-    with told():
+    with errors_in_one_line():
         from swin_umamba.report import write_report
 
         with progress() as bar:

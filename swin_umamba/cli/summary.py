@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import out, told
+from swin_umamba.cli.console import errors_in_one_line, out
 from swin_umamba.errors import UserError
 
 
@@ -31,7 +31,7 @@ def summary(
     from swin_umamba.models import baseline_names, model_names
     from swin_umamba.models.summary import summarize
 
-    with told():
+    with errors_in_one_line():
         names = (*model_names(), *baseline_names())
         if model not in names:
             raise UserError(f"no model {model!r}; there are {', '.join(names)}")

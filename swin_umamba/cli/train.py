@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from swin_umamba.cli.console import told
+from swin_umamba.cli.console import errors_in_one_line
 from swin_umamba.errors import UserError
 
 FOLDS = "--folds"
@@ -133,7 +133,7 @@ def train(
         "seed": seed,
         "device": device,
     }
-    with told():
+    with errors_in_one_line():
         from swin_umamba.cli.training import Job, train_folds, train_run
         from swin_umamba.runs.settings import load_settings, parse_settings
 

@@ -60,7 +60,7 @@ def replacing(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
             to_disk(partial)
             partial.replace(target)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {told_reason(error)}") from error
+        raise UserError(f"cannot write {path}: {reason_of(error)}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -90,7 +90,7 @@ def to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def told_reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
     """What went wrong in the system's words, and in plain ones where those are not."""
     plain = _PLAIN.get(error.errno or 0)
     return (error.strerror or str(error)) + ("" if plain is None else f" ({plain})")
@@ -124,7 +124,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {told_reason(error)}") from error
+        raise UserError(f"cannot make the folder {folder}: {reason_of(error)}") from error
 
 
 def _opened(target: Path, own: int | None) -> BinaryIO:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from swin_umamba.common.files import told_reason
+from swin_umamba.common.files import reason_of
 from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 
@@ -33,14 +33,14 @@ def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> I
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {told_reason(error)}") from error
+        raise UserError(f"cannot make the folder {folder}: {reason_of(error)}") from error
     try:
         lock = FileLock(folder / name, timeout=wait)
         lock.acquire()
     except Timeout as error:
         raise InUseError(f"{folder} is in use by another {what}") from error
     except (OSError, NotImplementedError) as error:
-        reason = told_reason(error) if isinstance(error, OSError) else error
+        reason = reason_of(error) if isinstance(error, OSError) else error
         raise UserError(f"cannot lock {folder / name}: {reason}") from error
     try:
         sweep(folder)

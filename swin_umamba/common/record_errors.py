@@ -14,7 +14,7 @@ _MANY = 2**31 - 1  # a bound that is there for the type's sake
 _SHOWN = 160  # letters of a value
 
 
-def told(error: ValidationError, values: Mapping[str, Any], schema: dict[str, Any]) -> str:
+def explained(error: ValidationError, values: Mapping[str, Any], schema: dict[str, Any]) -> str:
     """The first problem with the values given to a record. schema: JSON's, of its class."""
     problem = error.errors(include_url=False)[0]
     place, kind = problem["loc"], problem["type"]

@@ -20,7 +20,7 @@ from typing_extensions import Self, dataclass_transform
 
 from swin_umamba.common.files import write_text
 from swin_umamba.common.jsons import json_object, load_json, parse_json
-from swin_umamba.common.record_errors import told
+from swin_umamba.common.record_errors import explained
 from swin_umamba.errors import UserError
 
 _Class = TypeVar("_Class", bound=type)
@@ -51,7 +51,7 @@ def record(cls: _Class) -> _Class:
         try:
             initialise(self, **given)
         except ValidationError as error:
-            raise ValueError(told(error, given, schema_of(made))) from error
+            raise ValueError(explained(error, given, schema_of(made))) from error
 
     made.__init__ = checked  # type: ignore[method-assign]
     return made  # type: ignore[return-value]

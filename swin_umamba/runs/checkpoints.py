@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from swin_umamba.common.files import replacing, sha256, told_reason, written_by_torch
+from swin_umamba.common.files import reason_of, replacing, sha256, written_by_torch
 from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel
@@ -112,4 +112,4 @@ class Checkpoints:
         try:
             source.replace(target)
         except OSError as error:
-            raise UserError(f"cannot write {target}: {told_reason(error)}") from error
+            raise UserError(f"cannot write {target}: {reason_of(error)}") from error

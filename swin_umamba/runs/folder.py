@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from swin_umamba.common.files import told_reason, write_text
+from swin_umamba.common.files import reason_of, write_text
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.locks import LOCK, locked
 from swin_umamba.common.partial import is_partial, sweep
@@ -122,7 +122,7 @@ class RunFolder:
             while line:
                 line = line[os.write(self._log, line) :]
         except OSError as error:
-            raise UserError(f"cannot write {self.path / LOG}: {told_reason(error)}") from error
+            raise UserError(f"cannot write {self.path / LOG}: {reason_of(error)}") from error
 
     def cut_log(self, iteration: int) -> list[Record]:
         """Drop the lines after an iteration, half a line of a killed run too. Returns the rest."""
@@ -138,7 +138,7 @@ class RunFolder:
             self._log = os.open(self.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             self._log = -1
-            raise UserError(f"cannot write {self.path / LOG}: {told_reason(error)}") from error
+            raise UserError(f"cannot write {self.path / LOG}: {reason_of(error)}") from error
 
 
 def _require_same(path: Path, config: TrainConfig) -> None:

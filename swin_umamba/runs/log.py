@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from swin_umamba.common.files import told_reason
+from swin_umamba.common.files import reason_of
 from swin_umamba.common.jsons import parse_json
 from swin_umamba.errors import UserError
 
@@ -27,7 +27,7 @@ def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {told_reason(error)}") from error
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
     records: list[Record] = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from swin_umamba.common.files import told_reason
+from swin_umamba.common.files import reason_of
 from swin_umamba.common.jsons import json_object, load_json, parse_json
 from swin_umamba.common.record_errors import fitting
 from swin_umamba.common.records import schema_of
@@ -162,5 +162,5 @@ def _load_yaml(path: Path) -> Any:
             raise ValueError(f"it is larger than {_MAX_YAML >> 20} MiB")
         return parse_json(json.dumps(yaml.load(content, _Loader)))
     except (OSError, ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        reason = told_reason(error) if isinstance(error, OSError) else str(error)
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
         raise UserError(f"{path} cannot be read as YAML: {' '.join(reason.split())}") from error

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import torch
 from pydantic import Field
 
-from swin_umamba.common.files import told_reason
+from swin_umamba.common.files import reason_of
 from swin_umamba.common.record_errors import shown
 from swin_umamba.common.records import Record, Share, record
 from swin_umamba.errors import UserError
@@ -64,7 +64,7 @@ def read_state(path: Path) -> State | None:
         check_records(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {told_reason(error)}") from error
+        raise UserError(f"{path} cannot be read: {reason_of(error)}") from error
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
             AssertionError, OverflowError, MemoryError, UnpicklingError,
             BadZipFile) as error:  # fmt: skip

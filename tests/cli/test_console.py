@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from swin_umamba.cli import console
-from swin_umamba.cli.console import PlainConsole, problem, progress, told, visible
+from swin_umamba.cli.console import PlainConsole, errors_in_one_line, problem, progress, visible
 from swin_umamba.errors import UserError
 from swin_umamba.weights.report import LOADED, MISMATCHED, Entry, Report
 
@@ -73,7 +73,7 @@ def test_causes_outside_of_the_program_are_told_in_one_line(
 ) -> None:
     shown, file = _console()
     monkeypatch.setattr(console, "err", shown)
-    with pytest.raises(typer.Exit) as left, told():
+    with pytest.raises(typer.Exit) as left, errors_in_one_line():
         raise error
     assert left.value.exit_code == 1
     assert line in file.getvalue()
@@ -81,9 +81,9 @@ def test_causes_outside_of_the_program_are_told_in_one_line(
 
 
 def test_faults_of_the_program_go_on_to_the_boundary() -> None:
-    with pytest.raises(ZeroDivisionError), told():
+    with pytest.raises(ZeroDivisionError), errors_in_one_line():
         raise ZeroDivisionError
-    with pytest.raises(ModuleNotFoundError), told():
+    with pytest.raises(ModuleNotFoundError), errors_in_one_line():
         raise ModuleNotFoundError("y", name="y")
 
 

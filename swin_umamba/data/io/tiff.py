@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -18,6 +17,7 @@ import tifffile
 from PIL import Image
 
 from swin_umamba.common.files import replacing
+from swin_umamba.common.jsons import load_object
 from swin_umamba.data.io.limits import (
     LZW_RATIO,
     VOLUME_PIXELS,
@@ -93,8 +93,8 @@ def _spacing(path: Path) -> Vector:
     if not note.is_file():
         return (1.0, 1.0, 1.0)
     try:
-        z, y, x = (float(value) for value in json.loads(note.read_text("utf-8"))["spacing"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        z, y, x = (float(value) for value in load_object(note, "a TIFF's spacing")["spacing"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{note} is not {{"spacing": [z, y, x]}}: {error}') from error
     return check_spacing((z, y, x), note)
 
