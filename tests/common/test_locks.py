@@ -73,8 +73,10 @@ def test_the_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -
         process.wait()
         os.kill(child, 0)  # which lives
         try:
-            with locked(tmp_path, "training run"):
+            # The child lets go of it when it is first scheduled.
+            with locked(tmp_path, "training run", wait=10.0):
                 pass
+            os.kill(child, 0)  # still
         finally:
             os.kill(child, signal.SIGKILL)
 

@@ -43,7 +43,7 @@ def test_compiled_models_take_other_sizes(small, image):
     torch._dynamo.reset()
     compiled = torch.compile(model)
     with torch.no_grad():
-        for size in ((32, 32), (48, 64), (35, 45)):
+        for size in ((32, 32), (35, 45)):
             x = image(2, 1, *size)
             for a, b in zip(compiled(x), model(x), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

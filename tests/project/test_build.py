@@ -100,7 +100,14 @@ def test_metadata(without_nvcc: Built) -> None:
     version = without_nvcc.python("-c", "import swin_umamba_ops as o; print(o.__version__)")
     assert told["Version"] == version.stdout.strip()
     assert (told["Name"], told["License-Expression"]) == ("swin-umamba", "Apache-2.0")
-    assert set(told.get_all("Provides-Extra")) == {"train", "bench", "export", "all", "dev"}
+    assert set(told.get_all("Provides-Extra")) == {
+        "train",
+        "formats",
+        "bench",
+        "export",
+        "all",
+        "dev",
+    }
     (points,) = without_nvcc.place.glob("*.dist-info/entry_points.txt")
     assert "swin-umamba = swin_umamba.cli:app" in points.read_text()
 

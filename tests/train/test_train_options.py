@@ -284,7 +284,7 @@ def test_compiled_models_train(monkeypatch: pytest.MonkeyPatch) -> None:
         ) as stepper:
             stepper.model.to(dtype)
             images, masks = stepper.batches.sampler.batch(0)
-            monkeypatch.setattr(stepper, "_batch", lambda index: (images.to(dtype), masks))
+            monkeypatch.setattr(stepper.batches, "_batch", lambda index: (images.to(dtype), masks))
             stepper.step(0, 0.0, 1.0)
             found = [p.grad for p in stepper.model.parameters() if p.grad is not None]
         return torch.cat([g.flatten().double() for g in found])
