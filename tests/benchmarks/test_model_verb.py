@@ -23,6 +23,7 @@ def measured(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_every_mode_and_case_is_timed(measured):
     rows = results.load(measured).rows
     found = {(row.mode, row.case) for row in rows if row.status == OK and row.times is not None}
@@ -44,6 +45,7 @@ def test_report_and_plots_are_made_of_the_file(measured, tmp_path, capsys):
     assert (tmp_path / "swin_umamba_d_training_tiny_float32.png").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_a_slower_run_fails_against_an_earlier_one(measured, tmp_path):
     faster = results.load(measured)
     for row in faster.rows:
@@ -60,6 +62,7 @@ def _competitor(build):
     return dataclasses.replace(ours, build=build)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [WRONG, FAILED])
 def test_what_is_wrong_is_not_timed(status, monkeypatch, tmp_path):
     def build(model, tiny, state):

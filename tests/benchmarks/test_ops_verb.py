@@ -172,6 +172,7 @@ def test_plots_are_made_from_the_json(measured, tmp_path):
     assert len(made) == 6
 
 
+@pytest.mark.slow
 def test_measuring_imports_no_matplotlib():
     code = "import sys, benchmarks.__main__; assert 'matplotlib' not in sys.modules"
     root = Path(__file__).parents[2]

@@ -17,6 +17,7 @@ def test_tables_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["readme", "--check"]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_figures_are_found_and_mended(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks/results", tmp_path / "benchmarks/results")
     document = (ROOT / "README.md").read_text()

@@ -32,6 +32,7 @@ def test_help_is_shown_on_terminals_that_lack_the_dagger(encoding: str) -> None:
     assert "--iterations" in result.stdout
 
 
+@pytest.mark.slow
 def test_exit_codes_of_errors_and_of_wrong_usage(tmp_path: Path) -> None:
     failed = _run("evaluate", str(tmp_path / "none"), str(tmp_path / "nor this"))
     assert (failed.returncode, failed.stdout) == (1, "")
@@ -41,6 +42,7 @@ def test_exit_codes_of_errors_and_of_wrong_usage(tmp_path: Path) -> None:
     assert _run("no-such-command").returncode == 2
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_is_one_line(tmp_path: Path) -> None:
     """And a traceback on request, for a report."""
     script = tmp_path / "broken.py"

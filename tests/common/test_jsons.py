@@ -20,6 +20,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(VALUES, st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]))
 def test_every_encoding_gives_the_same(value: Any, encoding: str) -> None:
     for ascii_alone in (True, False):

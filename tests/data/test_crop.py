@@ -73,6 +73,7 @@ def test_new_plans_crop_and_old_ones_do_not(plan: Plan) -> None:
     assert former.preprocess(_raw(_image())).shape == (6, 1, 20, 24)
 
 
+@pytest.mark.slow
 def test_statistics_are_of_what_is_not_zero(plan: Plan) -> None:
     pixels = _image()
     pixels[0, 2, 5, 5] = 0  # a hole

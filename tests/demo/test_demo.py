@@ -72,6 +72,7 @@ def test_demo_on_ones_own_pair(pair_files: tuple[Path, Path], tmp_path: Path) ->
         assert len(colours) > 500
 
 
+@pytest.mark.slow
 def test_dsc_told_is_that_of_the_saved_weights(
     pair_files: tuple[Path, Path], tmp_path: Path
 ) -> None:

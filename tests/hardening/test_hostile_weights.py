@@ -182,6 +182,7 @@ def test_metadata_that_are_no_json_are_told(tmp_path: Path) -> None:
             read_config(path)
 
 
+@pytest.mark.slow
 def test_convert_ends_in_one_line(tmp_path: Path) -> None:
     path = with_pickle(tmp_path / "w.pth", NESTED, legacy=True)
     words = [sys.executable, "-m", "swin_umamba.cli", "convert", str(path), str(tmp_path / "o")]

@@ -174,6 +174,7 @@ def state_edits(state: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     return changed
 
 
+@pytest.mark.slow
 def test_edits_of_the_state(made: Path, tmp_path: Path) -> None:
     """Going on from it works, or is refused before anything is written."""
     run = tmp_path / "run"

@@ -35,6 +35,7 @@ def _images(count: int, height: int, width: int) -> np.ndarray:
     return rng.normal(size=(count, 2, height, width)).astype(np.float32)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(
     sizes=st.tuples(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70)),

@@ -15,6 +15,7 @@ from swin_umamba.models.blocks import UpBlock
 from swin_umamba_ops import backends, fused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_names())
 def test_fullgraph_agrees_with_eager(name, small, image):
     model = small(name, dims=(8, 12), depths=(1, 1), drop_path_rate=0.0).train()
@@ -49,6 +50,7 @@ def test_compiled_models_take_other_sizes(small, image):
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_drop_path_is_part_of_the_graph(small, image):
     model = small("swin_umamba_d", dims=(8, 12), depths=(1, 1), drop_path_rate=0.9).train()
     torch._dynamo.reset()

@@ -33,6 +33,7 @@ def summaries():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_names())
 def test_parameters_are_exact(name, summaries):
     assert summaries[name].params == PARAMS[name]

@@ -18,6 +18,7 @@ def test_public_names_are_there(name):
     assert name in dir(swin_umamba)
 
 
+@pytest.mark.slow
 def test_modules_load_when_first_named():
     code = """
 import sys, swin_umamba

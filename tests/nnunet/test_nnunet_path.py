@@ -80,6 +80,7 @@ def test_trainers_say_what_they_need() -> None:
         importlib.import_module("swin_umamba.nnunet.trainers.swin_umamba_trainers")
 
 
+@pytest.mark.slow
 def test_recipe_needs_neither_nnunet_nor_training() -> None:
     code = (
         "import sys, swin_umamba.nnunet.recipe\n"

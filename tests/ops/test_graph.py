@@ -66,6 +66,7 @@ def test_gradients_are_refused() -> None:
             function(*inputs, backend="export")
 
 
+@pytest.mark.slow
 def test_the_graph_does_not_grow_and_serves_every_size() -> None:
     def exported(case: SS2DCase) -> torch.export.ExportedProgram:
         x, *parameters = cast_ss2d(make_ss2d(case), torch.float32).values()

@@ -107,6 +107,7 @@ def _float32(inputs: Tensors, target: Target) -> Tensors:
     return {name: t.to(target.device, torch.float32) for name, t in inputs.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_compiles_in_one_graph(target: Target, name: str, dynamic: bool) -> None:
@@ -121,6 +122,7 @@ def test_compiles_in_one_graph(target: Target, name: str, dynamic: bool) -> None
         torch.testing.assert_close(value, expected[key])
 
 
+@pytest.mark.slow
 def test_compiled_serves_another_size(target: Target) -> None:
     torch._dynamo.reset()
     eager = partial(ops.ss2d, backend=target.backend)

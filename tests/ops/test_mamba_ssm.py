@@ -101,6 +101,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OPTIONS = ("has_D", "has_z", "has_bias")
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     length=st.sampled_from((1, *LENGTHS[:7])),

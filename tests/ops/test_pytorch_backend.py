@@ -36,6 +36,7 @@ class _Watch(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fewest_chunks", "fewest_channels"), [(1, 1), (2, 5), (3, 7)])
 def test_blocks_segments_and_groups_of_any_size_agree(
     monkeypatch: pytest.MonkeyPatch, fewest_chunks: int, fewest_channels: int

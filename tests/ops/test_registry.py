@@ -156,6 +156,7 @@ def test_every_op_of_every_backend_is_there() -> None:
                 assert hasattr(found, name), (module, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raise RuntimeError('broken')", "import no_such_module"])
 def test_a_broken_triton_stops_nothing_else(how: str, tmp_path: Path) -> None:
     """Not even the import; what it says is the reason."""
@@ -226,12 +227,14 @@ def test_sources_import_torch_alone() -> None:
                 assert name.split(".")[0] in allowed, f"{path.name} imports {name}"
 
 
+@pytest.mark.slow
 def test_import_does_not_load_the_compiler() -> None:
     """torch._dynamo takes longer to import than torch itself."""
     code = "import sys, swin_umamba_ops; print('torch._dynamo' in sys.modules)"
     assert _python("-c", code) == "False\n"
 
 
+@pytest.mark.slow
 def test_module_runs() -> None:
     assert "Backends, fastest first" in _python("-m", "swin_umamba_ops")
 

@@ -60,6 +60,7 @@ def test_folds_without_a_table(parent: Path) -> None:
     assert 'href="parent/fold_1/report.html"' in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"rows": 1}, {"folds": ["fold_0"]}, {"rows": [{**ROWS[0], "folds": ["x", None]}]}]
 )

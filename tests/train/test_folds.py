@@ -48,6 +48,7 @@ def test_numbers_after_the_option_are_one_value(words: str, expected: str) -> No
     assert _joined(words.split()) == expected.split()
 
 
+@pytest.mark.slow
 def test_a_run_for_each_fold_then_their_table_and_prediction_by_all(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def _wait(until: Callable[[], object], seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_data_workers_and_the_lock_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, HERE / "loader_program.py", tmp_path], stdout=subprocess.PIPE, text=True

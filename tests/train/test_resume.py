@@ -129,6 +129,7 @@ go(run, tiny_config(iterations=40, checkpoint_every=1, validate_every=5),
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_times_a_run_still_ends_as_one_that_was_not(tmp_path: Path) -> None:
     def start(run: Path) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-c", PROGRAM, run, Path(__file__).parents[1] / "helpers"]
@@ -310,6 +311,7 @@ def _largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "name"),
     [(8_000, "model.safetensors"), (40_000, "state.pt"), (1_500, "log.jsonl")],

@@ -117,6 +117,7 @@ def test_learning_rate_rises_and_follows_a_cosine_to_its_floor() -> None:
     assert learning_rate(TrainConfig(), 0.0) == TrainConfig().lr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", model_names())
 def test_overfits_one_batch(name: str) -> None:
     torch.manual_seed(0)
@@ -183,6 +184,7 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+@pytest.mark.slow
 def test_minutes_end_the_run_with_the_schedule_at_its_end(tmp_path: Path) -> None:
     result = _train(tmp_path / "run", iterations=10**6, validate_every=10**6, minutes=0.05)
     rates = [record["lr"] for record in result.records]

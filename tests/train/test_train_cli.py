@@ -79,6 +79,7 @@ def test_from_a_dataset_to_a_prediction(dataset: Path, tmp_path: Path) -> None:
     assert labels.shape == (40, 40)
 
 
+@pytest.mark.slow
 def test_stopping_and_going_on(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ from run_helpers import assert_same_weights
 from swin_umamba.losses import DeepSupervisionLoss
 from swin_umamba.runs.folder import read_log
 
+pytestmark = pytest.mark.slow  # processes start, each with its PyTorch
+
 
 @dataclass(frozen=True)
 class Way:
@@ -60,7 +62,6 @@ def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Together(way, trained_together(folder, way.device, way.by, nodes=way.nodes))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_training_comes_to_the_same(together: Together, tmp_path: Path, name: str) -> None:
     assert_as_alone(together.folder, tmp_path, name, together.way.device)

@@ -98,6 +98,7 @@ def test_an_encoder_serves_all_models(saved, tmp_path, meant, name):
 PATCHES = {f"vssm_encoder.patch_embed.proj.{kind}" for kind in ("weight", "bias")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["convert", "load", "twice"])
 @pytest.mark.parametrize("target", model_names())
 @pytest.mark.parametrize("name", model_names())
