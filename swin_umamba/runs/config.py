@@ -193,7 +193,7 @@ class TrainConfig(Record):
         field, if it is unknown or the value does not fit.
         """
         plain = {name: value for name, value in values.items() if "." not in name}
-        for name in values.keys() - plain.keys():
+        for name in (name for name in values if "." in name):
             outer, inner = name.split(".", 1)
             if outer not in OPEN_FIELDS:
                 raise ValueError(f"config: unknown field {name}")

@@ -128,3 +128,10 @@ def test_what_is_no_such_file_names_it(text: str, tmp_path: Path) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(UserError, match=r"settings\.yml"):
         load_settings(path)
+
+
+def test_single_entries_keep_the_order_in_which_they_were_given() -> None:
+    names = ["dims", "depths", "decoder_depths", "d_state", "drop_path_rate", "patch_size"]
+    values = [[8, 16], [1, 1], [1], 2, 0.1, 4]
+    given = {f"model_options.{name}": v for name, v in zip(names, values, strict=True)}
+    assert list(TrainConfig().changed(given).model_options) == names
