@@ -159,7 +159,7 @@ struct OneStateThread {
     states = p.states + (static_cast<int64_t>(b) * p.K + k) * ceil_div(length, kTile) * p.D + channel;
   }
 
-  // The same, which the compiler cannot make anew.
+  // The same, which the compiler cannot recompute.
   template <class V>
   static __device__ V* kept(V* value) {
     asm volatile("" : "+l"(value));

@@ -118,7 +118,7 @@ def _require_new(run: Path | None) -> None:
     if (run / POSTPROCESSING).exists():
         raise UserError(
             f"{run / POSTPROCESSING} is there already: it may have been applied to these masks."
-            " Remove it and predict again to find it anew"
+            " Remove it and predict again to recompute it"
         )
 
 

@@ -82,7 +82,7 @@ def _refused(name: str) -> NoReturn:
 
 
 def _check(value: Any) -> None:
-    """Refuse deep nesting, and text with halves of characters, which could not be written again."""
+    """Refuse deep nesting, and text with lone surrogates, which UTF-8 cannot encode."""
     level, depth = [value], 0
     while level:
         if depth > MAX_DEPTH:
