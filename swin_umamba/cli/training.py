@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
 from swin_umamba.runs.presets import preset_config
 from swin_umamba.runs.run import Run
 from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
-from swin_umamba.train.from_dataset import with_planned_batch
+from swin_umamba.train.from_dataset import with_planned_batches
 from swin_umamba.train.network import build_model
 from swin_umamba.train.world import announced_rank, launched
 from swin_umamba.weights import continuation
@@ -49,7 +49,7 @@ class Job:
 def train_run(job: Job, folder: Path) -> None:
     """Train one run and say how it went."""
     out.quiet = announced_rank() > 0
-    prepared = _prepared(job, folder, job.values)
+    (prepared,) = with_planned_batches([_prepared(job, folder, job.values)])
     _warn([prepared])
     result = _train(job, folder, prepared)
     if result.stopped:
@@ -65,20 +65,21 @@ def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
     # A fold that is added to others has their settings, but for what is asked for now.
     like = next(iter(folds_of(folder) if job.resume else ()), None)
     # All of them first, so that nothing that can be refused is found hours later.
-    prepared = {
-        fold: _prepared(job, fold_folder(folder, fold), _values(job, fold, like), like=like)
+    every = [
+        _prepared(job, fold_folder(folder, fold), _values(job, fold, like), like=like)
         for fold in folds
-    }
-    _warn(prepared.values())
-    for fold in folds:
+    ]
+    every = with_planned_batches(every)
+    _warn(every)
+    for fold, prepared in zip(folds, every, strict=True):
         out.print(f"Fold {fold}:")
-        result = _train(job, fold_folder(folder, fold), prepared[fold])
+        result = _train(job, fold_folder(folder, fold), prepared)
         if result.stopped:
             _say_how_to_go_on(job, folder, "--folds", *map(str, folds))
             _leave_as_asked(result)
             return
     if announced_rank() == 0:
-        _cross_validate(job, folder, prepared[folds[0]].config.device)
+        _cross_validate(job, folder, every[0].config.device)
 
 
 def _values(job: Job, fold: int, like: Path | None) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _prepared(
             on_progress=bar,
         )
     planned = source is None and settings.preset is None and "batch_size" not in values
-    return with_planned_batch(prepared) if planned else prepared
+    return prepared if planned else replace(prepared, largest_batch=None)
 
 
 def _warn(every: Iterable[Prepared]) -> None:

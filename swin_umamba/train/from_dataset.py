@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
 
 from swin_umamba.common.devices import pick_device
 from swin_umamba.common.environment import describe_json
@@ -17,9 +19,10 @@ from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.runs.run import Run
+from swin_umamba.train.batch_size import measured_patches
 from swin_umamba.train.loop import train
 from swin_umamba.train.session import Progress, TrainResult
-from swin_umamba.train.world import World, announced_size, launched
+from swin_umamba.train.world import World, launched
 
 OVERLAYS = 3  # validation cases that are drawn as training goes on
 
@@ -34,6 +37,8 @@ class Prepared:
     train_cases: CachedCases
     val_cases: CachedCases
     warnings: tuple[str, ...] = ()  # what may be amiss with the dataset
+    largest_batch: int | None = None  # to plan batches by, with gpu_memory; None where they are set
+    gpu_memory: int | None = None  # bytes; None for all that there is
 
 
 def prepare(
@@ -70,7 +75,13 @@ def prepare(
         threads=threads,
         on_progress=on_progress,
     )
-    return _prepared(dataset_folder, config, found.plan, found.split, found.cases, found.warnings)
+    prepared = _prepared(dataset_folder, config, found.plan, found.split, found.cases)
+    return dataclasses.replace(
+        prepared,
+        warnings=found.warnings,
+        largest_batch=found.largest_batch,
+        gpu_memory=found.gpu_memory,
+    )
 
 
 def _as_in_run(
@@ -96,7 +107,6 @@ def _prepared(
     plan: Plan,
     split: Split,
     cases: CachedCases,
-    warnings: tuple[str, ...] = (),
 ) -> Prepared:
     config = dataclasses.replace(
         config,
@@ -112,23 +122,41 @@ def _prepared(
         split,
         CachedCases([volumes[name] for name in split.train]),
         CachedCases([volumes[name] for name in split.val]),
-        warnings,
     )
 
 
-def with_planned_batch(prepared: Prepared) -> Prepared:
-    """With the batch size that the plan proposes, on GPUs: half of it without mixed precision.
+def with_planned_batches(prepared: Sequence[Prepared]) -> list[Prepared]:
+    """With the batch size that the GPU's memory and the dataset allow; see `train.batch_size`.
 
-    The nearest multiple of the processes below, and one each at least. On a CPU the config's stays.
+    prepared: of the folds of one dataset, which get one size, as measured with the first; those
+    without `largest_batch`, and all on a CPU, keep their config's. One patch for each process at
+    least. To be called by all processes together, when all of it is prepared.
     """
-    config, proposed = prepared.config, prepared.plan.batch_size
-    if proposed is None or pick_device("auto" if launched() else config.device).type != "cuda":
-        return prepared
-    if config.amp == "off":
-        proposed //= 2
-    size = announced_size()
-    batch_size = max(proposed // size, 1) * size
-    return dataclasses.replace(prepared, config=config.changed({"batch_size": batch_size}))
+    config, largest = prepared[0].config, prepared[0].largest_batch
+    if largest is None or not _on_gpu(config.device):
+        return list(prepared)
+    world = World(config.device)
+    measured = measured_patches(
+        *(config, prepared[0].train_cases, prepared[0].plan, world.device),
+        most=max(largest // world.size, 1),
+        memory=prepared[0].gpu_memory,
+    )
+    (least,) = world.highest(-measured)
+    size = -int(least) * world.size
+    return [
+        dataclasses.replace(
+            one,
+            config=one.config.changed({"batch_size": size}),
+            plan=dataclasses.replace(one.plan, batch_size=size),
+        )
+        for one in prepared
+    ]
+
+
+def _on_gpu(device: str) -> bool:
+    if launched():
+        return device != "cpu" and torch.cuda.is_available()
+    return pick_device(device).type == "cuda"
 
 
 def train_prepared(

@@ -34,11 +34,6 @@ def announced_rank() -> int:
     return _number("RANK") if launched() else 0
 
 
-def announced_size() -> int:
-    """How many processes a launcher started, before they are joined."""
-    return max(map(_number, SIZES)) or 1 if launched() else 1
-
-
 def _number(name: str) -> int:
     value = os.environ.get(name, "")
     return int(value) if value.isdecimal() else 0
@@ -161,6 +156,13 @@ class World:
         """Until every process is here."""
         if self.size > 1:
             self._accelerator.wait_for_everyone()
+
+
+class Alone(World):
+    """One process that trains by itself on a device, whatever launched it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank, self.size, self.sharded, self.device = 0, 1, False, device
 
 
 def _leave() -> None:

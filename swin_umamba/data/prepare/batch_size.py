@@ -6,8 +6,8 @@ import math
 
 import torch
 
-# Peak memory of training in 16 bits, measured for the larger of the two main models at batches of
-# 30 and 60 patches of 320x320: what each pixel of a batch takes, and what the rest does.
+# Peak memory of training in 16 bits, measured at batches of 30 and 60 patches of 320x320 for that
+# of the three models which takes most: what each pixel of a batch takes, and what the rest does.
 BYTES_PER_PIXEL, FIXED_BYTES = 3_700, 1_100_000_000
 USABLE = 0.8  # of a GPU's memory
 # As nnU-Net: a batch holds this share of the dataset's pixels at most, but two patches at least.
@@ -18,16 +18,24 @@ LARGEST_PIXELS = (
 WITHOUT_GPU = 2
 
 
+def largest_batch(patch_size: tuple[int, int], dataset_pixels: float) -> int:
+    """The most patches that make sense in a batch, however large the memory."""
+    pixels = min(LARGEST_PIXELS, SHARE_OF_DATASET * dataset_pixels)
+    return max(int(pixels / math.prod(patch_size)), SMALLEST)
+
+
 def propose_batch_size(
     patch_size: tuple[int, int], dataset_pixels: float, memory: int | None
 ) -> int:
-    """Patches in a batch. memory: the GPU's, in bytes; None for none, which proposes 2."""
+    """Patches in a batch, by an estimate for the main models with mixed precision.
+
+    memory: the GPU's, in bytes; None for none, which proposes 2. Training measures what its own
+    model takes: `train.batch_size`.
+    """
     if memory is None:
         return WITHOUT_GPU
-    patch = math.prod(patch_size)
-    fitting = (USABLE * memory - FIXED_BYTES) / BYTES_PER_PIXEL
-    pixels = min(fitting, LARGEST_PIXELS, SHARE_OF_DATASET * dataset_pixels)
-    return max(int(pixels / patch), SMALLEST)
+    fitting = (USABLE * memory - FIXED_BYTES) / BYTES_PER_PIXEL / math.prod(patch_size)
+    return max(min(int(fitting), largest_batch(patch_size, dataset_pixels)), SMALLEST)
 
 
 def gpu_memory() -> int | None:

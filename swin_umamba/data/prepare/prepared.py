@@ -15,6 +15,7 @@ from swin_umamba.data.datasets.dataset import Dataset
 from swin_umamba.data.datasets.opening import open_dataset
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.datasets.splits import ALL, Split, pick_split
+from swin_umamba.data.prepare.batch_size import largest_batch
 from swin_umamba.data.prepare.cache import (
     PREPARE_LOCK,
     CachedCases,
@@ -41,7 +42,8 @@ class PreparedDataset:
     splits: none where there are too few cases. split: the one that was asked for, or every case to
     train and to validate on. cases: those of the split, each once, in the dataset's order.
     warnings: what may be amiss, while training works. counts: of each labelled case, how many
-    pixels are ignored, then how many are of each class.
+    pixels are ignored, then how many are of each class. largest_batch: patches that a batch should
+    have at most; gpu_memory: bytes to plan it for, None for all that there is.
     """
 
     dataset: Dataset
@@ -52,6 +54,8 @@ class PreparedDataset:
     folder: Path
     warnings: tuple[str, ...]
     counts: dict[str, tuple[int, ...]]
+    largest_batch: int
+    gpu_memory: int | None
 
 
 def prepare_dataset(
@@ -109,7 +113,12 @@ def prepare_dataset(
         kept = choices if keep or state is None else state.choices
         if (left := work.state(kept)) != state and _takes_files(folder):
             left.save(where)
-    return PreparedDataset(dataset, plan, splits, split, cases, folder, tuple(warnings), counts)
+        largest = largest_batch(plan.patch_size, work.pixels(splits))
+    return PreparedDataset(
+        *(dataset, plan, splits, split, cases, folder, tuple(warnings), counts),
+        largest_batch=largest,
+        gpu_memory=work.memory,
+    )
 
 
 def cached_cases(

@@ -89,14 +89,20 @@ class Work:
         plan = self._kept_plan(key) if key in self._plans else self._made_plan(names)
         self._plans[key] = json.loads(plan.to_json())
         # That of the machine which trains, wherever the rest was decided.
-        gigabytes = self.choices.gpu_memory
-        counts = self.counts()
-        proposed = propose_batch_size(
-            plan.patch_size,
-            sum(sum(counts[name]) for name in names),
-            gpu_memory() if gigabytes is None else int(gigabytes * 1e9),
-        )
+        memory = gpu_memory() if self.memory is None else self.memory
+        proposed = propose_batch_size(plan.patch_size, self.pixels(splits), memory)
         return dataclasses.replace(plan, batch_size=proposed)
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of the GPU that was chosen to plan for; None for this machine's own."""
+        gigabytes = self.choices.gpu_memory
+        return None if gigabytes is None else int(gigabytes * 1e9)
+
+    def pixels(self, splits: Sequence[Split]) -> int:
+        """How many pixels the cases have that some fold trains on."""
+        counts = self.counts()
+        return sum(sum(counts[name]) for name in trained_on(self.dataset, splits))
 
     def _made_plan(self, names: Sequence[str]) -> Plan:
         facts = [case for case in self.facts() if case.name in set(names)]
