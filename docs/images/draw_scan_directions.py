@@ -1,6 +1,6 @@
 """Draw scan_directions.png: the four orders in which the op visits an image.
 
-    python .github/images/draw_scan_directions.py
+    python docs/images/draw_scan_directions.py
 
 The orders are those of the package itself, so the picture shows what the code does.
 """
