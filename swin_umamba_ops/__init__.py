@@ -14,6 +14,7 @@ from swin_umamba_ops.fused import (
     fused_backend,
     instance_norm_act,
     layer_norm,
+    mlp_gelu,
     norm_act_conv3x3,
 )
 from swin_umamba_ops.mamba_ssm import (
@@ -36,6 +37,7 @@ __all__ = [
     "layer_norm",
     "mamba_inner_fn",
     "mamba_inner_fn_no_out_proj",
+    "mlp_gelu",
     "norm_act_conv3x3",
     "selective_scan",
     "selective_scan_fn",

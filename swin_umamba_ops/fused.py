@@ -18,6 +18,7 @@ from swin_umamba_ops.ops import (
     fused_depthwise,
     fused_instance_norm,
     fused_layer_norm,
+    fused_mlp,
 )
 from swin_umamba_ops.resolving import resolved
 
@@ -27,6 +28,7 @@ __all__ = [
     "fused_backend",
     "instance_norm_act",
     "layer_norm",
+    "mlp_gelu",
     "norm_act_conv3x3",
 ]
 
@@ -89,6 +91,37 @@ def depthwise_conv_silu(
     x = x.to(_autocast_dtype(x) or x.dtype)
     served = resolved("depthwise_conv_silu", backend, x.device, x.dtype, kernel)
     return fused_depthwise.depthwise_conv_silu(x, weight, bias, served)
+
+
+def mlp_gelu(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """gelu(x @ weight1.T + bias1) @ weight2.T + bias2, by the exact GELU; keeps x alone for the
+    backward pass, where the hidden layer is recomputed.
+
+    x: (..., C), cast to autocast's dtype under autocast; weight1: (E, C); bias1: (E,); weight2:
+    (F, E); bias2: (F,), of any floating dtypes. The result (..., F) has x's dtype or autocast's.
+    """
+    if x.ndim == 0:
+        raise ValueError("x is a scalar, expected at least one axis (..., C)")
+    if weight1.ndim != 2 or weight1.shape[1] != x.shape[-1]:
+        raise ValueError(f"weight1 has shape {tuple(weight1.shape)}, expected (E, {x.shape[-1]})")
+    if weight2.ndim != 2 or weight2.shape[1] != weight1.shape[0]:
+        raise ValueError(
+            f"weight2 has shape {tuple(weight2.shape)}, expected (F, {weight1.shape[0]})"
+        )
+    for name, bias, weight in (("bias1", bias1, weight1), ("bias2", bias2, weight2)):
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"{name} has shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
+    x = x.to(_autocast_dtype(x) or x.dtype)
+    served = resolved("mlp_gelu", backend, x.device, x.dtype)
+    return fused_mlp.mlp_gelu(x, weight1, bias1, weight2, bias2, served)
 
 
 def instance_norm_act(

@@ -58,11 +58,16 @@ def fvcore_rules(*, scan: bool = True) -> dict[str, OperatorRule]:
         x, weight = _sizes(inputs[0]), _sizes(inputs[1])
         return float(x[0] * x[1] * x[2] * _count(weight))
 
+    def mlp(inputs: list[Any], outputs: list[Any]) -> float:
+        x, weight1, weight2 = (_sizes(inputs[i]) for i in (0, 1, 3))
+        return float(_count(x[:-1]) * (_count(weight1) + _count(weight2)))
+
     return {
         "swin_umamba::ss2d_scan": ss2d,
         "swin_umamba::depthwise_conv_silu": depthwise,
         "swin_umamba::conv3x3": convolution,
         "swin_umamba::norm_act_conv3x3": convolution,
+        "swin_umamba::mlp_gelu": mlp,
         "aten::layer_norm": lambda inputs, outputs: 0.0,
         "aten::instance_norm": lambda inputs, outputs: 0.0,
     }

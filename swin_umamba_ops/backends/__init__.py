@@ -31,6 +31,7 @@ _TRITON_FUSED = {
     "instance_norm_act": "triton_instance_norm",
     "conv3x3": "triton_convolution",
     "norm_act_conv3x3": "triton_convolution",
+    "mlp_gelu": "triton_mlp",
 }
 FUSED = tuple(_TRITON_FUSED)
 _PLAIN_FUSED: Mapping[str, Callable[..., Any]] = {op: getattr(plain, op) for op in FUSED}

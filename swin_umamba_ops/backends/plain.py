@@ -77,6 +77,13 @@ def norm_act_conv3x3(x: Tensor, weight: Tensor, eps: float, slope: float) -> Ten
     return conv3x3(instance_norm_act(x, None, None, None, 0, eps, slope), weight)
 
 
+def mlp_gelu(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
+    """gelu(x @ weight1.T + bias1) @ weight2.T + bias2 of x (..., C), in x's dtype."""
+    dtype = x.dtype
+    hidden = F.gelu(F.linear(x, weight1.to(dtype), bias1.to(dtype)))
+    return F.linear(hidden, weight2.to(dtype), bias2.to(dtype))
+
+
 def response_to_state(
     state: Tensor,
     delta: Tensor,

@@ -128,7 +128,7 @@ class LayerNorm(Kernels, Protocol):
 class DepthwiseConvSilu(Kernels, Protocol):
     """ "depthwise_conv_silu"."""
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """y, like x."""
 
     def backward(
@@ -136,10 +136,10 @@ class DepthwiseConvSilu(Kernels, Protocol):
         dy: Tensor,
         x: Tensor,
         weight: Tensor,
-        bias: Tensor,
+        bias: Tensor | None,
         wanted: Sequence[bool] = ALL_WANTED,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The gradients of x, weight and bias."""
+        """The gradients of x, weight and bias; (0,) for an absent bias."""
 
 
 class InstanceNormAct(Kernels, Protocol):
@@ -199,3 +199,24 @@ class Convolutions(Kernels, Protocol):
         wanted: Sequence[bool] = ALL_WANTED,
     ) -> tuple[Tensor, Tensor]:
         """The gradients of x and weight."""
+
+
+class MlpGelu(Kernels, Protocol):
+    """ "mlp_gelu"."""
+
+    def forward(
+        self, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+    ) -> Tensor:
+        """y (..., F)."""
+
+    def backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        weight1: Tensor,
+        bias1: Tensor,
+        weight2: Tensor,
+        bias2: Tensor,
+        wanted: Sequence[bool] = ALL_WANTED,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The gradients of all five inputs. Parameters may be of any floating dtype and layout."""

@@ -162,6 +162,28 @@ def test_the_projections_gradients_spill_nothing(
     assert _stack(compiled, tmp_path) == 0
 
 
+@pytest.mark.parametrize("C", [96, 384])
+def test_the_hidden_layers_kernels_spill_nothing(
+    C: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And multiply by the matrix unit."""
+    from swin_umamba_ops.backends import triton_mlp
+
+    launches: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(triton_mlp, "launch", lambda *launch: launches.append(launch))
+    x = torch.empty(4, C, dtype=torch.float16)
+    parameters = torch.empty(4 * C, C), torch.empty(4 * C), torch.empty(C, 4 * C), torch.empty(C)
+    triton_mlp.forward(x, *parameters)
+    triton_mlp.backward(x, x, *parameters)
+    for kernel, _, _, constants, options in launches:
+        constants = {**constants, "UPCAST": False}
+        compiled = _compile(
+            kernel, "M", constants, options, lambda name: "fp32" if name == "sums" else "fp16"
+        )
+        assert _stack(compiled, tmp_path) == 0
+        assert "wgmma" in compiled.asm["ptx"]
+
+
 class _Utils:
     def load_binary(self, *binary: Any) -> tuple[int, ...]:
         return 1, 2, 100, 0, 1024  # module, function, registers, spills, threads
