@@ -18,9 +18,9 @@ import torch
 from benchmarks.cases import ModelCase
 from benchmarks.models import tiny_options
 from swin_umamba.data import Case
+from swin_umamba.loop.world import World
 from swin_umamba.train import TrainConfig
 from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.world import World
 
 CLASSES = 14  # of abdominal MRI
 IMAGES = 8

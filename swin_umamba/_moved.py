@@ -52,10 +52,17 @@ MOVED = {
     "predict_scratch": "inference.scratch",
     "ss2d": "models.ss2d",
     "summary": "models.summary",
+    "train.board": "loop.board",
     "train.checkpoint": "runs.checkpoints",
     "train.config": "runs.config",
+    "train.ema": "loop.ema",
+    "train.guard": "loop.guard",
     "train.presets": "runs.presets",
     "train.run_folder": "runs.folder",
+    "train.schedule": "loop.schedule",
+    "train.sharding": "loop.sharding",
+    "train.stopping": "loop.stopping",
+    "train.world": "loop.world",
 }
 """New names by old ones, both below `swin_umamba`."""
 

@@ -19,6 +19,7 @@ from swin_umamba.data import open_dataset
 from swin_umamba.drawing.plots import save_curves
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.cross_validation import cross_validate
+from swin_umamba.loop.world import announced_rank, launched
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import CURVES, holds_run, require_free
 from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
@@ -27,7 +28,6 @@ from swin_umamba.runs.run import Run
 from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
 from swin_umamba.train.from_dataset import with_planned_batches
 from swin_umamba.train.network import build_model
-from swin_umamba.train.world import announced_rank, launched
 from swin_umamba.weights import continuation
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from swin_umamba.common.files import reason_of, replacing, sha256, written_by_torch
 from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
-from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.state import FILES, STATE, State, read_state
 from swin_umamba.weights import load_weights, save_weights
 
@@ -31,7 +31,7 @@ class Checkpoints:
         self.folder = folder
         self._digests: dict[str, str] = {}
 
-    def save(self, state: State, weights: Mapping[str, SegmentationModel]) -> None:
+    def save(self, state: State, weights: Mapping[str, nn.Module]) -> None:
         """Write a checkpoint.
 
         state: tensors, numbers, strings, None, and dicts and lists of them; "iteration" is one.
@@ -89,7 +89,7 @@ class Checkpoints:
         self._digests = state[FILES]
         return state
 
-    def load_weights(self, name: str, model: SegmentationModel) -> None:
+    def load_weights(self, name: str, model: nn.Module) -> None:
         """Load one of the weights files. Raises UserError if it is of another model."""
         try:
             load_weights(model, self.folder / name)
@@ -99,7 +99,7 @@ class Checkpoints:
     def _pending(self, name: str, iteration: int) -> Path:
         return self.folder / f"{_PENDING}{iteration}-{name}"
 
-    def _write_weights(self, path: Path, model: SegmentationModel) -> str:
+    def _write_weights(self, path: Path, model: nn.Module) -> str:
         save_weights(model, path)
         return sha256(path)
 

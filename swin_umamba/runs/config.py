@@ -9,33 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from swin_umamba.common.records import Count, Listed, Positive, Record, Share, record
+from swin_umamba.common.records import Count, Listed, Positive, Share, record
 from swin_umamba.data import Augmentation
 from swin_umamba.models import baseline_names, model_names
 from swin_umamba.models.registry import model_class
 from swin_umamba.runs.old_configs import from_schema_1
+from swin_umamba.runs.run_config import CONFIG, RunConfig
 
 Amp = Literal["auto", "bf16", "fp16", "off"]
 AMP_CHOICES: tuple[str, ...] = get_args(Amp)
-# What may differ when a run goes on: how long, how often, and where; not what is learned.
-CHANGEABLE = frozenset(
-    {
-        "dataset",
-        "iterations",
-        "minutes",
-        "validate_every",
-        "checkpoint_every",
-        "patience",
-        "max_skipped",
-        "max_returns",
-        "workers",
-        "device",
-        "compile",
-        "cuda_graph",
-        "checkpoint_activations",
-        "tensorboard",
-    }
-)
 
 
 def _known_model(name: str) -> str:
@@ -77,7 +59,7 @@ _OWN_FIELDS = ("in_channels", "out_channels", "deep_supervision", "pretrained", 
 
 
 @record
-class TrainConfig(Record):
+class TrainConfig(RunConfig):
     """A training run.
 
     The defaults are those of the original implementation, the Swin-UMamba release, with two
@@ -89,6 +71,25 @@ class TrainConfig(Record):
     """
 
     WHAT: ClassVar[str] = "config"
+    FILE: ClassVar[str] = CONFIG
+    CHANGEABLE: ClassVar[frozenset[str]] = frozenset(
+        {
+            "dataset",
+            "iterations",
+            "minutes",
+            "validate_every",
+            "checkpoint_every",
+            "patience",
+            "max_skipped",
+            "max_returns",
+            "workers",
+            "device",
+            "compile",
+            "cuda_graph",
+            "checkpoint_activations",
+            "tensorboard",
+        }
+    )
     SCHEMA: ClassVar[int] = 2
     MIGRATIONS: ClassVar = {1: from_schema_1}
 

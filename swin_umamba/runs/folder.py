@@ -16,15 +16,15 @@ from swin_umamba.common.locks import LOCK, locked
 from swin_umamba.common.partial import is_partial, sweep
 from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
-from swin_umamba.runs.config import CHANGEABLE, TrainConfig
 from swin_umamba.runs.log import LOG as LOG
 from swin_umamba.runs.log import Record as Record
 from swin_umamba.runs.log import read_log as read_log
+from swin_umamba.runs.run_config import CONFIG as CONFIG
+from swin_umamba.runs.run_config import RunConfig
 from swin_umamba.runs.state import STATE as STATE
 from swin_umamba.weights.places import BEST as BEST
 from swin_umamba.weights.places import LAST
 
-CONFIG = "config.json"
 PLAN = "plan.json"
 SPLITS = "splits.json"
 ENVIRONMENT = "environment.json"
@@ -35,18 +35,21 @@ CURVES = "curves.png"
 PICTURE = "picture.png"
 
 
-def holds_run(folder: Path) -> bool:
-    """Whether a run was started here; its config is written last of the files of a start."""
-    return (folder / CONFIG).is_file()
+def holds_run(folder: Path, config: str = CONFIG) -> bool:
+    """Whether a run was started here; its config is written last of the files of a start.
+
+    config: the name of that file, which says what kind of run.
+    """
+    return (folder / config).is_file()
 
 
-def require_free(folder: Path) -> None:
+def require_free(folder: Path, config: str = CONFIG) -> None:
     """Raise UserError unless `folder` is missing or empty, but for a start that was cut short."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, expected a folder for the run")
     if folder.is_dir():
         found = {path.name for path in folder.iterdir() if not is_partial(path.name)}
-        if CONFIG in found and LOG in found:
+        if config in found and LOG in found:
             raise UserError(
                 f"{folder} already holds files of a run; name another folder, or resume it"
             )
@@ -67,15 +70,15 @@ class RunFolder:
     def __init__(
         self,
         path: Path,
-        config: TrainConfig,
+        config: RunConfig,
         files: Mapping[str, str] | None = None,
         *,
         resume: bool = False,
     ) -> None:
         if not resume:
-            require_free(path)
-        elif not holds_run(path):
-            raise UserError(f"cannot resume: {path} holds no {CONFIG}")
+            require_free(path, config.FILE)
+        elif not holds_run(path, config.FILE):
+            raise UserError(f"cannot resume: {path} holds no {config.FILE}")
         self.path = path
         self._held = ExitStack()
         self._held.enter_context(locked(path, "training run"))
@@ -85,12 +88,14 @@ class RunFolder:
             for drawn in path.glob(f"{OVERLAYS}/*"):
                 sweep(drawn)
             if resume:
-                _require_same(path / CONFIG, config)
+                _require_same(path / config.FILE, config)
             else:
-                require_free(path)  # another process may have used it until a moment ago
+                require_free(
+                    path, config.FILE
+                )  # another process may have used it until a moment ago
                 for name, text in (files or {}).items():
                     write_text(path / name, text)
-            write_text(path / CONFIG, config.to_json())
+            write_text(path / config.FILE, config.to_json())
             self._open_log()
         except BaseException:
             self.close()
@@ -141,13 +146,13 @@ class RunFolder:
             raise UserError(f"cannot write {self.path / LOG}: {reason_of(error)}") from error
 
 
-def _require_same(path: Path, config: TrainConfig) -> None:
+def _require_same(path: Path, config: RunConfig) -> None:
     """Compare what both know: a field that came later is no difference."""
-    found = TrainConfig.load(path)
-    written = TrainConfig.migrated(load_object(path, "a config"))
+    found = type(config).load(path)
+    written = config.migrated(load_object(path, f"a {config.WHAT}"))
     changed = [
         name
-        for name in sorted(written.keys() - CHANGEABLE)
+        for name in sorted(written.keys() - config.CHANGEABLE)
         if _as_json(getattr(found, name)) != _as_json(getattr(config, name))
     ]
     if changed:

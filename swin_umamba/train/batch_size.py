@@ -12,9 +12,9 @@ import torch
 
 from swin_umamba.data import Case, Plan
 from swin_umamba.data.prepare.batch_size import USABLE
+from swin_umamba.loop.world import Alone
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.world import Alone
 
 TRIED = (2, 4)  # patches; from their memory follows that of more
 LESS = 0.9  # of a batch that proved too large

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from swin_umamba.data import Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
+from swin_umamba.loop.world import World
 from swin_umamba.runs.config import TrainConfig
-from swin_umamba.train.world import World
 
 MAX_WORKERS = 8
 

@@ -16,13 +16,13 @@ from swin_umamba.data.prepare.folds import labelled
 from swin_umamba.data.prepare.prepared import cached_cases, prepare_dataset
 from swin_umamba.data.prepare.work import OnProgress
 from swin_umamba.errors import UserError
+from swin_umamba.loop.session import Progress
+from swin_umamba.loop.world import World, launched
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import ENVIRONMENT, PLAN, SPLITS
 from swin_umamba.runs.run import Run
 from swin_umamba.train.batch_size import measured_patches
-from swin_umamba.train.loop import train
-from swin_umamba.train.session import Progress, TrainResult
-from swin_umamba.train.world import World, launched
+from swin_umamba.train.loop import TrainResult, train
 
 OVERLAYS = 3  # validation cases that are drawn as training goes on
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from swin_umamba.data import CachedCases, Case, Plan
 from swin_umamba.errors import UserError
+from swin_umamba.loop.session import Progress, Result, Session
+from swin_umamba.loop.stopping import stop_requests
+from swin_umamba.loop.world import World
+from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import PRETRAINED, RunFolder
-from swin_umamba.train.session import Progress, Session, TrainResult
 from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.stopping import stop_requests
 from swin_umamba.train.validation import Validation
-from swin_umamba.train.world import World
+
+TrainResult = Result[SegmentationModel]
 
 
 def train(

@@ -18,22 +18,19 @@ from swin_umamba.common.compiling import compiled
 from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, Plan
+from swin_umamba.loop.ema import MovingAverage
+from swin_umamba.loop.guard import culprit_of_gradient, culprit_of_loss
+from swin_umamba.loop.schedule import learning_rate
+from swin_umamba.loop.sharding import gathered, load_shares, shard, share_state
+from swin_umamba.loop.world import World
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import Record
 from swin_umamba.runs.state import State, require_optimizer, require_scaler
 from swin_umamba.train.batches import Batches
-from swin_umamba.train.ema import MovingAverage
-from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
-from swin_umamba.train.network import (
-    build_model,
-    build_optimizer,
-    checkpoint_activations,
-)
-from swin_umamba.train.schedule import learning_rate
-from swin_umamba.train.sharding import gathered, load_shares, shard, share_state
-from swin_umamba.train.world import World
+from swin_umamba.train.network import build_model, build_optimizer, checkpoint_activations
+from swin_umamba.weights.report import Report
 
 
 class Stepper:
@@ -82,6 +79,11 @@ class Stepper:
         self._net: nn.Module | None = None
         self._frozen = False
         self._graph: GraphedStep | None = None
+
+    @property
+    def pretrained_report(self) -> Report | None:
+        """What became of the weights that a new run started from, if any."""
+        return self.model.pretrained_report
 
     @property
     def trained(self) -> SegmentationModel:

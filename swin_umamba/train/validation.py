@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,9 @@ from swin_umamba.drawing.overlays import save_overlay
 from swin_umamba.evaluate.scores import dsc_of
 from swin_umamba.inference.network import NonFiniteError
 from swin_umamba.inference.predictor import Predictor
+from swin_umamba.loop.world import World
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
-from swin_umamba.train.world import World
 
 Labels = npt.NDArray[np.int64]
 
@@ -36,6 +37,15 @@ class Score:
 
     dsc: float | None
     classes: tuple[float | None, ...]  # without the background; of regions, each of them
+
+    @property
+    def value(self) -> float | None:
+        """By which the best weights are chosen."""
+        return self.dsc
+
+    def facts(self) -> dict[str, Any]:
+        """What the log tells."""
+        return {"dsc": self.dsc, "dsc_of_classes": list(self.classes)}
 
 
 class Validation:

@@ -20,10 +20,10 @@ from run_helpers import TINY, disc_case, signalled_at, tiny_config
 from torch import Tensor, nn
 
 from swin_umamba.data import Case
+from swin_umamba.loop.world import World
 from swin_umamba.losses import DeepSupervisionLoss
 from swin_umamba.models import SegmentationModel
 from swin_umamba.train import TrainConfig, TrainResult, network, stepping, train
-from swin_umamba.train.world import World
 
 SPOILT = "vssm_encoder.layers.0.blocks.0.self_attention"
 _PLAIN = {**TINY, "drop_path_rate": 0.0}  # dropped paths are each process's own

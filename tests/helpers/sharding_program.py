@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from run_helpers import tiny_config
 
+from swin_umamba.loop.sharding import gathered, load_shares, shard, share_state
+from swin_umamba.loop.world import World
 from swin_umamba.train.network import build_model, build_optimizer
-from swin_umamba.train.sharding import gathered, load_shares, shard, share_state
-from swin_umamba.train.world import World
 
 
 def _main(folder: Path) -> None:

@@ -17,9 +17,9 @@ from swin_umamba import Predictor
 from swin_umamba.data import Plan, make_plan, open_dataset, preprocess, read_labels, read_raw
 from swin_umamba.inference.facts import KEY
 from swin_umamba.inference.onnx_network import OnnxNetwork
+from swin_umamba.loop.world import World
 from swin_umamba.runs import Run
 from swin_umamba.train.validation import Validation
-from swin_umamba.train.world import World
 
 
 class Ways(NamedTuple):

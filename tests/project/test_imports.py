@@ -40,6 +40,7 @@ LAYERS = [
     {"inference"},
     {"export"},
     {"evaluate"},
+    {"loop"},
     {"train"},
     {"report", "nnunet", "demo"},
     {"cli"},

@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 
 from swin_umamba.cli import app
 from swin_umamba.data import read_splits
+from swin_umamba.loop.schedule import learning_rate
 from swin_umamba.runs.folder import read_log
 from swin_umamba.train import PRESETS, TrainConfig, preset_config
-from swin_umamba.train.schedule import learning_rate
 
 TINY = '{"dims": [4, 8], "depths": [1, 1], "decoder_depths": [1]}'
 SHORT = (

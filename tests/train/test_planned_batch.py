@@ -13,6 +13,7 @@ from predict_helpers import plan_of
 from train_helpers import TINY_MODEL
 
 from swin_umamba.data import CachedCases, Case, Plan, Split
+from swin_umamba.loop.world import Alone
 from swin_umamba.models import model_names
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.train import from_dataset
@@ -24,7 +25,6 @@ from swin_umamba.train.batch_size import (
 )
 from swin_umamba.train.from_dataset import Prepared, with_planned_batches
 from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.world import Alone
 
 GPU_BYTES = 6_000_000_000
 

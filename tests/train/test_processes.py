@@ -15,8 +15,8 @@ from ranks_helpers import HERE, LAUNCHERS, started
 from run_helpers import go, tiny_config
 
 from swin_umamba.common.locks import locked
+from swin_umamba.loop import world
 from swin_umamba.runs.run import Run
-from swin_umamba.train import world
 
 
 def _runs(pid: int) -> bool:

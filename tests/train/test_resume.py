@@ -30,10 +30,10 @@ from run_helpers import (
 
 from swin_umamba import create_model
 from swin_umamba.errors import UserError
+from swin_umamba.loop.world import World
 from swin_umamba.runs.checkpoints import Checkpoints
 from swin_umamba.train import Progress, train
 from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.world import World
 from swin_umamba.weights import save_weights
 
 

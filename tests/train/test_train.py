@@ -22,11 +22,11 @@ from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
 from swin_umamba.inference.predictor import Predictor
+from swin_umamba.loop.schedule import learning_rate
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.metrics import dice
 from swin_umamba.train import Progress, TrainConfig, TrainResult, train, validation
 from swin_umamba.train import stepping as stepping_module
-from swin_umamba.train.schedule import learning_rate
 from swin_umamba.weights import load_weights, read_config
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from swin_umamba.drawing.plots import save_curves
 from swin_umamba.errors import UserError
+from swin_umamba.loop.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.losses import DeepSupervisionLoss
 from swin_umamba.models import SegmentationModel
 from swin_umamba.train import TrainConfig, network, stepping
-from swin_umamba.train.guard import culprit_of_gradient, culprit_of_loss
 
 LAYER = "vssm_encoder.layers.0.blocks.0.self_attention"
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from swin_umamba import create_model
 from swin_umamba.data import Augmentation
 from swin_umamba.errors import UserError
+from swin_umamba.loop import board as board_module
+from swin_umamba.loop.ema import MovingAverage
+from swin_umamba.loop.world import World
 from swin_umamba.train import TrainConfig, stepping
-from swin_umamba.train import board as board_module
 from swin_umamba.train.batches import workers_of
-from swin_umamba.train.ema import MovingAverage
 from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.world import World
 from swin_umamba.weights import save_weights
 
 

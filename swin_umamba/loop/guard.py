@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swin_umamba.train.sharding import gathered
+from swin_umamba.loop.sharding import gathered
 
 
 def culprit_of_gradient(model: nn.Module) -> str:

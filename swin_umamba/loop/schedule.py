@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import math
 import time
+from typing import Protocol
 
-from swin_umamba.runs.config import TrainConfig
+
+class Length(Protocol):
+    """How long a run is to take."""
+
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def minutes(self) -> float | None: ...
 
 
-def learning_rate(config: TrainConfig, done: float) -> float:
+class Rates(Length, Protocol):
+    """What the learning rate goes by."""
+
+    @property
+    def lr(self) -> float: ...
+    @property
+    def min_lr(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def decay_iterations(self) -> int | None: ...
+
+
+def learning_rate(config: Rates, done: float) -> float:
     """The rate when a share `done`, 0..1, of the run is over: a linear rise, then half a cosine.
 
     With `decay_iterations` a shorter run ends before the cosine does, and a longer one after it.
@@ -24,7 +45,7 @@ def learning_rate(config: TrainConfig, done: float) -> float:
 class Clock:
     """How far a run is: by iterations, or by time if that is limited and further."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: Length) -> None:
         self.iterations = config.iterations
         self.limit = math.inf if config.minutes is None else 60 * config.minutes
         self.started = time.perf_counter()

@@ -17,7 +17,7 @@ from torch import nn
 from swin_umamba.common.devices import pick_device
 from swin_umamba.common.parent import when_parent_ends
 from swin_umamba.errors import UserError
-from swin_umamba.train.sharding import unsynced
+from swin_umamba.loop.sharding import unsynced
 
 LAUNCHED = "LOCAL_RANK"  # a variable that launchers set
 # How many processes there are, in the words of torchrun and accelerate, of Open MPI, and of MPICH.

@@ -1,27 +1,102 @@
-"""A training as it goes on: validations, the log, checkpoints, and returns to the last of them."""
+"""A run as it goes on: validations, the log, checkpoints, and returns to the last of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from torch import nn
 
 from swin_umamba.errors import UserError
-from swin_umamba.models import SegmentationModel
+from swin_umamba.loop.board import Board
+from swin_umamba.loop.schedule import Clock, Rates
+from swin_umamba.loop.stopping import StopRequests
+from swin_umamba.loop.world import World
 from swin_umamba.runs.checkpoints import Checkpoints
-from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import BEST, WEIGHTS, RunFolder
 from swin_umamba.runs.log import Record, read_log
 from swin_umamba.runs.state import State, require_standing
-from swin_umamba.train.board import Board
-from swin_umamba.train.schedule import Clock
-from swin_umamba.train.stepping import Stepper
-from swin_umamba.train.stopping import StopRequests
-from swin_umamba.train.validation import Validation
-from swin_umamba.train.world import World
 from swin_umamba.weights.report import Report
+
+_Model = TypeVar("_Model", bound=nn.Module)
+_Trained_co = TypeVar("_Trained_co", bound=nn.Module, covariant=True)
+
+
+class Settings(Rates, Protocol):
+    """What a session reads of a run's config."""
+
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def validate_every(self) -> int: ...
+    @property
+    def checkpoint_every(self) -> int: ...
+    @property
+    def patience(self) -> int | None: ...
+    @property
+    def max_skipped(self) -> int: ...
+    @property
+    def max_returns(self) -> int: ...
+    @property
+    def amp(self) -> str: ...
+    @property
+    def tensorboard(self) -> bool: ...
+
+
+class Steps(Protocol[_Trained_co]):
+    """What is trained, step by step."""
+
+    @property
+    def trained(self) -> _Trained_co:
+        """The model to validate and to keep."""
+        ...
+
+    @property
+    def pretrained_report(self) -> Report | None:
+        """What became of the weights that a new run started from, if any."""
+        ...
+
+    def load_pretrained(self) -> None:
+        """Start from the config's weights, if it names some."""
+        ...
+
+    def step(self, iteration: int, done: float, factor: float) -> Record:
+        """Iteration number `iteration`, from 0; factor: of the learning rate.
+
+        Returns the record of the log, with "skipped" where a loss or gradient was not finite and
+        nothing was changed; "overflow" too, if lowering fp16's scale will help.
+        """
+        ...
+
+    def gather(self) -> None:
+        """Have `trained` up to date; called by all processes together."""
+        ...
+
+    def state(self) -> State:
+        """What a checkpoint needs beside the weights of `trained`."""
+        ...
+
+    def restore(self, state: State) -> None:
+        """Go on from a `state()`, when the weights of `trained` are in place."""
+        ...
+
+
+class Score(Protocol):
+    """What a validation found."""
+
+    @property
+    def value(self) -> float | None:
+        """By which the best weights are chosen, 0..1, higher is better; None: by nothing."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What the log tells of it, by name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -32,19 +107,19 @@ class Progress:
     done: float  # 0..1, of iterations or of minutes, whichever is further
     seconds_left: float  # estimated
     loss: float | None  # None if it was not finite
-    dsc: float | None  # of the last validation
+    dsc: float | None  # of the last validation; in pretraining the accuracy
     images_per_second: float  # of the last step
     waited: float  # share of the last step, 0..1, spent waiting for data
 
 
 @dataclass(frozen=True)
-class TrainResult:
+class Result(Generic[_Model]):
     """A trained model, in eval mode and on its device, with the log's records."""
 
-    model: SegmentationModel
+    model: _Model
     device: torch.device
     records: list[Record]
-    dsc: float | None  # as `Validation`, the last one
+    dsc: float | None  # of the last validation; in pretraining the accuracy
     best_dsc: float | None
     seconds: float
     stopped: bool  # asked to end before its time: `resume` goes on
@@ -52,14 +127,17 @@ class TrainResult:
     pretrained: Report | None  # of the weights that a new run started from, if any
 
 
-class Session:
-    """All around the steps: validations, the log, checkpoints, and the end."""
+class Session(Generic[_Model]):
+    """All around the steps: validations, the log, checkpoints, and the end.
+
+    validation: of the model after an iteration.
+    """
 
     def __init__(
         self,
-        config: TrainConfig,
-        validation: Validation,
-        stepper: Stepper,
+        config: Settings,
+        validation: Callable[[_Model, int], Score],
+        stepper: Steps[_Model],
         world: World,
         path: Path,
         folder: RunFolder | None,
@@ -71,7 +149,7 @@ class Session:
         self.records: list[Record] = []
         self.iteration = 0
         self.done = 0.0
-        self.dsc: float | None = None
+        self.dsc: float | None = None  # as `Progress` has it
         self.best: float | None = None
         self.since_best = 0  # validations
         self.skipped = 0  # in a row
@@ -83,7 +161,7 @@ class Session:
         resume: bool,
         asked: StopRequests,
         on_progress: Callable[[Progress], None] | None,
-    ) -> TrainResult:
+    ) -> Result[_Model]:
         config = self.config
         if resume:
             if self.folder is not None:
@@ -117,7 +195,7 @@ class Session:
             self.save()
         if board is not None:
             board.close()
-        return TrainResult(
+        return Result(
             self.stepper.trained.eval(),
             self.world.device,
             self.records,
@@ -126,7 +204,7 @@ class Session:
             self.clock.seconds(),
             stopped,
             asked.signal if stopped else None,
-            self.stepper.model.pretrained_report,
+            self.stepper.pretrained_report,
         )
 
     @property
@@ -161,14 +239,14 @@ class Session:
         self.stepper.gather()
         score = self.validation(self.stepper.trained, self.iteration)
         self.clock.reserve = self.clock.seconds() - began
-        record["dsc"] = self.dsc = score.dsc
-        record["dsc_of_classes"] = list(score.classes)
+        self.dsc = score.value
+        record.update(score.facts())
         if self.world.device.type == "cuda":
             record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.world.device) / 1e6)
         # While steps are being skipped there is no checkpoint that the weights could belong to.
-        better = score.dsc is not None and (self.best is None or score.dsc > self.best)
+        better = score.value is not None and (self.best is None or score.value > self.best)
         if better and self.skipped == 0:
-            self.best, self.since_best = score.dsc, 0
+            self.best, self.since_best = score.value, 0
             return True
         self.since_best += 1
         return False

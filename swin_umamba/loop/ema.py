@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
-from swin_umamba.models import SegmentationModel
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
-class MovingAverage:
+class MovingAverage(Generic[_Model]):
     """A model whose weights follow another's: at each update, `1 - decay` of the way.
 
     Buffers of whole numbers, as a count of batches, are copied.
@@ -18,13 +20,13 @@ class MovingAverage:
     run does not end near its random start. `model` is in eval mode and needs no gradients.
     """
 
-    def __init__(self, model: SegmentationModel, decay: float) -> None:
+    def __init__(self, model: _Model, decay: float) -> None:
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: SegmentationModel) -> None:
+    def update(self, model: _Model) -> None:
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         pairs = list(

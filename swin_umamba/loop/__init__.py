@@ -1,0 +1,1 @@
+"""What `train` and `pretrain` share: processes, the loop around the steps, averages, rates."""

@@ -1,0 +1,20 @@
+"""What the configs of all runs are: typed records in a file of their own name."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from swin_umamba.common.records import Record
+
+CONFIG = "config.json"  # of a training
+
+
+class RunConfig(Record):
+    """The config of a run. FILE: its name in the run's folder.
+
+    CHANGEABLE: fields that may differ when a run goes on: how long, how often, and where; not what
+    is learned.
+    """
+
+    FILE: ClassVar[str]
+    CHANGEABLE: ClassVar[frozenset[str]]
