@@ -1,4 +1,4 @@
-"""Two processes that train together, and what they came to beside one."""
+"""Processes that train together, and what they came to beside one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def started(*launcher: str, device: str, arguments: list[str | Path]) -> subproc
 
 
 def launched(*launchers: tuple[str, ...], device: str, arguments: list[str | Path]) -> None:
-    """Run a program in two processes, by one launcher or by one on each of two nodes."""
+    """Run a program in several processes, by one launcher or by one on each of two nodes."""
     nodes = [started(*launcher, device=device, arguments=arguments) for launcher in launchers]
     try:
         with ThreadPoolExecutor(len(nodes)) as readers:
@@ -52,13 +52,17 @@ def launched(*launchers: tuple[str, ...], device: str, arguments: list[str | Pat
             node.kill()
 
 
-_ACCELERATE = ("accelerate.commands.launch", "--num_processes=2", "--num_machines=1")
 _PLAIN = ("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
-LAUNCHERS: dict[str, tuple[str, ...]] = {
-    "torchrun": ("torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-    "accelerate": (*_ACCELERATE, "--multi_gpu", *_PLAIN),  # where there is no GPU, by gloo
-    "fsdp": (*_ACCELERATE, "--use_fsdp", "--fsdp_version=2", *_PLAIN),
-}
+
+
+def launcher(by: str, processes: int) -> tuple[str, ...]:
+    """What is typed to start so many processes on one node: torchrun, accelerate or fsdp."""
+    if by == "torchrun":
+        return ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
+    every = ("accelerate.commands.launch", f"--num_processes={processes}", "--num_machines=1")
+    if by == "fsdp":
+        return (*every, "--use_fsdp", "--fsdp_version=2", *_PLAIN)
+    return (*every, "--multi_gpu", *_PLAIN)  # where there is no GPU, by gloo
 
 
 def _free_port() -> int:
@@ -89,11 +93,26 @@ def trained_together(folder: Path, device: str, by: str = "torchrun", *, nodes: 
     stop = signalled_at(2, signal.SIGTERM)
     assert run(folder, "dagger", device=device, into="grown", on_progress=stop).stopped
     launched(
-        *([LAUNCHERS[by]] if nodes == 1 else on_two_nodes(by)),
+        *([launcher(by, 2)] if nodes == 1 else on_two_nodes(by)),
         device=device,
-        arguments=[HERE / "ranks_program.py", folder, device, *(["fsdp"] if by == "fsdp" else [])],
+        arguments=_program(folder, device, 2, by),
     )
     return folder
+
+
+def trained_by(processes: int, folder: Path, device: str, by: str) -> Path:
+    """The folder, in which so many processes (not two) have trained the first of CONFIGS."""
+    launched(
+        launcher(by, processes),
+        device=device,
+        arguments=_program(folder, device, processes, by),
+    )
+    return folder
+
+
+def _program(folder: Path, device: str, processes: int, by: str) -> list[str | Path]:
+    sharded = ["fsdp"] if by == "fsdp" else []
+    return [HERE / "ranks_program.py", folder, device, str(processes), *sharded]
 
 
 def assert_as_alone(together: Path, folder: Path, name: str, device: str) -> None:

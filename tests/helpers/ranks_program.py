@@ -1,6 +1,7 @@
 """Run by a launcher in each of its processes: what `test_train_together` compares with one process.
 
-Arguments: a folder to write to, the device (cpu or cuda), and for FSDP "fsdp".
+Arguments: a folder to write to, the device (cpu or cuda), the number of processes, and for FSDP
+"fsdp". With two processes all CONFIGS and more are trained, with others the first of them alone.
 """
 
 from __future__ import annotations
@@ -146,13 +147,16 @@ def _say_how_it_left(folder: Path) -> None:
     (folder / f"left{os.environ['RANK']}.json").write_text(json.dumps({"in a group": still}))
 
 
-def _main(folder: Path, device: str) -> None:
+def _main(folder: Path, device: str, processes: int) -> None:
     torch.set_num_threads(1)
     plain_float32()
     atexit.register(_say_how_it_left, folder)  # before World's own, so that it is called after it
     world = World(device)
-    assert world.size == 2
-    assert world.sharded == (sys.argv[3:] == ["fsdp"])
+    assert world.size == processes
+    assert world.sharded == (sys.argv[4:] == ["fsdp"])
+    if processes != 2:
+        run(folder, "dagger", device=device)
+        return
     if device == "cpu" and not world.sharded:
         _losses(folder, world)
     for name in CONFIGS:
@@ -171,4 +175,4 @@ def _main(folder: Path, device: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), sys.argv[2])
+    _main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ranks_helpers import HERE, LAUNCHERS, started
+from ranks_helpers import HERE, launcher, started
 from run_helpers import go, tiny_config
 
 from swin_umamba.common.locks import locked
@@ -56,7 +56,7 @@ def test_a_killed_launcher_s_processes_stop_with_a_checkpoint(tmp_path: Path) ->
     alive, run = tmp_path / "alive", tmp_path / "run"
     alive.mkdir()
     launcher = started(
-        *LAUNCHERS["torchrun"],
+        *launcher("torchrun", 2),
         device="cpu",
         arguments=[HERE / "endless_program.py", run, alive],
     )
@@ -77,7 +77,7 @@ def test_sigterm_of_one_process_stops_all_without_an_error(tmp_path: Path) -> No
     alive = tmp_path / "alive"
     alive.mkdir()
     launcher = started(
-        *LAUNCHERS["torchrun"],
+        *launcher("torchrun", 2),
         device="cpu",
         arguments=[HERE / "endless_program.py", tmp_path / "run", alive],
     )

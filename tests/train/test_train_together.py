@@ -14,6 +14,7 @@ from ranks_helpers import (
     assert_goes_on_alone,
     assert_same_losses,
     assert_went_back_as_alone,
+    trained_by,
     trained_together,
 )
 from ranks_program import CONFIGS, Scaled, loss_and_gradient, plain_float32
@@ -119,3 +120,18 @@ def test_half_precision_trains(together: Together, amp: str) -> None:
     assert all(record["loss"] is not None for record in records)
     # The same weights and batch, rounded otherwise.
     assert records[0]["loss"] != read_log(together.folder / "dagger")[0]["loss"]
+
+
+def _ways_of_four() -> list[Any]:
+    four = pytest.mark.skipif(torch.cuda.device_count() < 4, reason="needs four GPUs")
+    cpu, gpu = ([Way("torchrun", device), Way("fsdp", device)] for device in ("cpu", "cuda"))
+    return [*cpu, *(pytest.param(way, marks=[pytest.mark.gpu, four]) for way in gpu)]
+
+
+@pytest.mark.parametrize("way", _ways_of_four(), ids=str)
+def test_four_come_to_the_same(way: Way, tmp_path: Path) -> None:
+    if way.device == "cuda":
+        plain_float32()
+    folder = tmp_path / "four"
+    folder.mkdir()
+    assert_as_alone(trained_by(4, folder, way.device, way.by), tmp_path, "dagger", way.device)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ranks_helpers import HERE, LAUNCHERS, launched
+from ranks_helpers import HERE, launched, launcher
 from ranks_program import run
 
 from swin_umamba.errors import UserError
@@ -36,7 +36,7 @@ def test_single_devices_are_refused_under_a_launcher(monkeypatch: pytest.MonkeyP
 @pytest.mark.slow
 def test_each_process_keeps_its_share(tmp_path: Path) -> None:
     """Of weights and optimizer state, which load from whole ones bit by bit."""
-    launched(LAUNCHERS["fsdp"], device="cpu", arguments=[HERE / "sharding_program.py", tmp_path])
+    launched(launcher("fsdp", 2), device="cpu", arguments=[HERE / "sharding_program.py", tmp_path])
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     for kept in ("weights", "moments"):
         assert first[kept] + second[kept] == first["all"]
