@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import environment
+from benchmarks import environment, scale_prediction
 from benchmarks.cases import ModelCase
 from benchmarks.results import FAILED, OK, Results, Row
 from benchmarks.tables import table
@@ -161,6 +161,8 @@ def _scaling(
                 "images_per_second": sum(cell["images"] for cell in cells) / seconds,
                 "waited": sum(cell["waited"] for cell in cells) / seconds,
                 "peak_bytes": max((cell["peak_bytes"] or 0 for cell in cells), default=0) or None,
+                "gradient_bytes": cells[0].get("gradient_bytes"),
+                "exchange_seconds": cells[0].get("exchange_seconds"),
             }
         )
     for entry in found:
@@ -187,7 +189,9 @@ def markdown(results: Results) -> str:
             ]
         )
     header = ["model", "B, HxW of each", "processes", "images/s", "ratio", "waiting", "peak of one"]
-    return table(header, lines)
+    measured = table(header, lines)
+    predicted = scale_prediction.markdown(results.settings[SCALING])
+    return f"{measured}\n\n{predicted}" if predicted else measured
 
 
 def run(settings: Settings, *, tree: str | None = None, out: Path | None = None) -> Results:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ CLASSES = 14  # of abdominal MRI
 IMAGES = 8
 WARM_UP = 10  # steps
 MARGIN = 64  # pixels that images are larger than patches
+EXCHANGES = 20  # of which the first ten warm up
 
 
 def _cases(case: ModelCase) -> list[Case]:
@@ -66,6 +68,7 @@ def _measure(request: dict[str, Any], model: str, case: ModelCase, world: World)
         world.wait()
         records = [stepper.step(i, 0.0, 1.0) for i in range(warm_up, warm_up + count)]
         half = stepper.half
+        gradients = sum(p.numel() * p.element_size() for p in stepper.model.parameters())
     peak = torch.cuda.max_memory_allocated(world.device) if cuda else None
     return {
         "model": model,
@@ -75,7 +78,29 @@ def _measure(request: dict[str, Any], model: str, case: ModelCase, world: World)
         "waited": sum(record["waited"] for record in records),
         "images": count * config.batch_size,
         "peak_bytes": peak,
+        "gradient_bytes": gradients,
+        "exchange_seconds": _exchange_seconds(gradients, world),
     }
+
+
+def _exchange_seconds(size: int, world: World) -> float | None:
+    """Time of one all-reduce of so many bytes; None with one process."""
+    if world.size == 1:
+        return None
+    buffer = torch.zeros(size // 4, device=world.device)
+    seconds = []
+    for _ in range(EXCHANGES):
+        _wait_for_device(world)
+        start = time.perf_counter()
+        torch.distributed.all_reduce(buffer)
+        _wait_for_device(world)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[EXCHANGES // 2 :])
+
+
+def _wait_for_device(world: World) -> None:
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)
 
 
 def main(path: Path) -> None:

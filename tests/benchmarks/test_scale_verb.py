@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import report, results, scale
+from benchmarks import report, results, scale, scale_prediction
 from benchmarks.cases import ModelCase
 from benchmarks.results import OK
 
@@ -49,6 +49,36 @@ def _doubled():
     scaling = scale._scaling(cells)
     assert [entry["images_per_second"] for entry in scaling] == [4.0, 8.0]
     return results.Results({}, {}, {}, {scale.SCALING: scaling})
+
+
+def _measured_at_one_and_two(exchange):
+    """Steps of 0.1 s with 10 images, of 0.12 s with two processes, which exchange 1 GB."""
+    common = {"model": "m", "case": "10, 8x8", "waited": 0.0, "peak_bytes": None, "ratio": 1.0}
+    return [
+        {**common, "processes": 1, "images_per_second": 100.0, "exchange_seconds": None},
+        {
+            **common,
+            "processes": 2,
+            "images_per_second": 20 / 0.12,
+            "gradient_bytes": 10**9,
+            "exchange_seconds": exchange,
+        },
+    ]
+
+
+def test_prediction_for_more_processes():
+    """A ring of four moves 1.5 GB in 0.015 s (at 100 GB/s), beside 0.01 s that two needed too."""
+    entries = _measured_at_one_and_two(0.01)
+    assert scale_prediction.ratio(entries, 2) == pytest.approx(2 / 1.2)
+    assert scale_prediction.ratio(entries, 4) == pytest.approx(0.4 / (0.1 + 0.01 + 0.015))
+    assert scale_prediction.ratio(entries, 4, link=30e9) == pytest.approx(0.4 / (0.1 + 0.01 + 0.05))
+    assert "| 100 GB/s | 3.20x |" in scale_prediction.markdown(entries)
+
+
+def test_no_prediction_without_an_exchange():
+    entries = _measured_at_one_and_two(None)
+    assert scale_prediction.markdown(entries) == ""
+    assert scale_prediction.markdown(_measured_at_one_and_two(0.01)[1:]) == ""
 
 
 def test_more_gpus_than_there_are_is_an_error(capsys):

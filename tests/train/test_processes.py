@@ -55,14 +55,14 @@ def test_data_workers_and_the_lock_end_with_a_killed_parent(tmp_path: Path) -> N
 def test_a_killed_launcher_s_processes_stop_with_a_checkpoint(tmp_path: Path) -> None:
     alive, run = tmp_path / "alive", tmp_path / "run"
     alive.mkdir()
-    launcher = started(
+    launching = started(
         *launcher("torchrun", 2),
         device="cpu",
         arguments=[HERE / "endless_program.py", run, alive],
     )
     _wait(lambda: len(list(alive.iterdir())) == 2, 120)
     pids = [int(path.name) for path in alive.iterdir()]
-    launcher.kill()
+    launching.kill()
     _wait(lambda: not any(map(_runs, pids)), 60)
     # Whichever noticed first asked the other.
     said = {(alive / str(pid)).read_text() for pid in pids}
@@ -76,7 +76,7 @@ def test_a_killed_launcher_s_processes_stop_with_a_checkpoint(tmp_path: Path) ->
 def test_sigterm_of_one_process_stops_all_without_an_error(tmp_path: Path) -> None:
     alive = tmp_path / "alive"
     alive.mkdir()
-    launcher = started(
+    launching = started(
         *launcher("torchrun", 2),
         device="cpu",
         arguments=[HERE / "endless_program.py", tmp_path / "run", alive],
@@ -84,8 +84,8 @@ def test_sigterm_of_one_process_stops_all_without_an_error(tmp_path: Path) -> No
     _wait(lambda: len(list(alive.iterdir())) == 2, 120)
     first, second = (int(path.name) for path in alive.iterdir())
     os.kill(second, signal.SIGTERM)
-    output, _ = launcher.communicate(timeout=60)
-    assert launcher.returncode == 0, output
+    output, _ = launching.communicate(timeout=60)
+    assert launching.returncode == 0, output
     assert "Traceback" not in output
     told = {pid: (alive / str(pid)).read_text() for pid in (first, second)}
     assert told == {first: "None", second: str(int(signal.SIGTERM))}
