@@ -142,7 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     drawn.add_argument("--to", type=Path, default=Path("benchmarks/results"), metavar="FOLDER")
     drawn.add_argument("--prefix", default="", help="of the file names")
 
-    remade = verbs.add_parser("readme", help="README's tables and pictures from the results files")
+    remade = verbs.add_parser(
+        "readme", help="the tables and pictures of README and docs from the results files"
+    )
     remade.add_argument(
         "--check", action="store_true", help="only say which tables are not up to date"
     )

@@ -43,7 +43,8 @@ def case_values(scores: dict[str, Any], metric: str) -> dict[str, float]:
     return found
 
 
-def _runs(facts: dict[str, Any], dataset: str, model: str) -> list[dict[str, Any]]:
+def scored_runs(facts: dict[str, Any], dataset: str, model: str) -> list[dict[str, Any]]:
+    """The runs of a model on a dataset that have scores, by seed."""
     return [
         r
         for r in facts["runs"]
@@ -133,7 +134,7 @@ def markdown(facts: dict[str, Any]) -> str:
         metrics = [m for m in _METRICS if any(case_values(r["scores"], m) for r in scored)]
         rows = []
         for model in unique(r["model"] for r in own):
-            runs = _runs(facts, dataset, model)
+            runs = scored_runs(facts, dataset, model)
             if not runs:
                 reason = next(r["reason"] for r in own if r["model"] == model)
                 rows.append([model, "-", reason, *["-"] * len(metrics)])
@@ -142,10 +143,10 @@ def markdown(facts: dict[str, Any]) -> str:
             rows.append([model, _options(runs[0]), steps, *(_shown(runs, m) for m in metrics)])
         lines += ["", f"### {dataset}", ""]
         lines.append(table(["model", "options", "steps", *(_METRICS[m] for m in metrics)], rows))
-        baseline = {r["seed"]: r for r in _runs(facts, dataset, "dynunet")}
+        baseline = {r["seed"]: r for r in scored_runs(facts, dataset, "dynunet")}
         rows = []
         for model in unique(r["model"] for r in scored if r["model"] != "dynunet"):
-            ours = {r["seed"]: r for r in _runs(facts, dataset, model)}
+            ours = {r["seed"]: r for r in scored_runs(facts, dataset, model)}
             common = sorted(ours.keys() & baseline.keys())
             # What one seed tells, then what all tell that both models have.
             for number in sorted({min(1, len(common)), len(common)} - {0}):
@@ -175,7 +176,7 @@ def plot(facts: dict[str, Any], path: Path) -> None:
     for axis, dataset in zip(axes[0], datasets, strict=True):
         models = unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset)
         for i, model in enumerate(models):
-            for r in _runs(facts, dataset, model):
+            for r in scored_runs(facts, dataset, model):
                 label = model if r["seed"] == 0 else None
                 minutes, dsc = [s / 60 for s, _ in r["curve"]], [d for _, d in r["curve"]]
                 axis.plot(minutes, dsc, color=f"C{i}", alpha=1 if label else 0.4, label=label)

@@ -1,4 +1,4 @@
-"""The tables of README.md and of benchmarks/results say what the results files say."""
+"""The tables of README.md, docs and benchmarks/results say what the results files say."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ def test_tables_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.slow
 def test_other_figures_are_found_and_mended(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "benchmarks/results", tmp_path / "benchmarks/results")
-    document = (ROOT / "README.md").read_text()
-    line = next(line for line in document.splitlines() if line.startswith("| 30, 192, 80x80 |"))
-    changed = document.replace(line, line.replace("80x80 | ", "80x80 | 1"))
-    (tmp_path / "README.md").write_text(changed)
+    (tmp_path / "docs").mkdir()
+    documents = {page: (ROOT / page).read_text() for page in ("README.md", "docs/performance.md")}
+    for page, document in documents.items():
+        (tmp_path / page).write_text(
+            document.replace("80x80 | ", "80x80 | 1").replace("8.1x", "9x")
+        )
     made = tmp_path / "benchmarks/results/ops_h100.md"
     made.write_text(made.read_text() + "faster still\n")
-    assert readme.stale(tmp_path) == [made, tmp_path / "README.md"]
+    assert readme.stale(tmp_path) == [made, *(tmp_path / page for page in documents)]
 
     written = readme.remake(tmp_path)
     assert readme.stale(tmp_path) == []
-    assert (tmp_path / "README.md").read_text() == document
+    for page, document in documents.items():
+        assert (tmp_path / page).read_text() == document
     assert tmp_path / "benchmarks/results/ops_h100_float16.png" in written
 
 

@@ -77,3 +77,10 @@ def test_test_files_have_names_of_their_own() -> None:
     """Pytest imports them by name alone: a second file of one name is not collected."""
     names = [path.name for path in _committed() if path.match("tests/**/test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_the_citation_names_this_version() -> None:
+    from swin_umamba import __version__
+
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {__version__}\n" in citation

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import typer
 from data_helpers import write_nnunet, write_pixels
@@ -136,28 +137,22 @@ def test_unknown_names_are_told(dataset: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def _readme_commands() -> list[str]:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    section = text.split("\n## Train as published\n")[1].split("\n## ")[0]
-    lines = re.findall(r"^swin-umamba .*$|`swin-umamba [^`]*`", section, re.MULTILINE)
-    return [line.strip("`").split("#")[0] for line in lines]
+def _shown_commands() -> list[str]:
+    section = pages.text(pages.ROOT / "docs/reproducing.md")
+    return re.findall(r"swin-umamba (train [^`#\n]*--preset [^`#\n]*)", section)
 
 
-@pytest.mark.parametrize("line", _readme_commands())
-def test_commands_are_taken_as_readme_shows_them(line: str) -> None:
-    _, verb, *words = line.split()
+@pytest.mark.parametrize("line", _shown_commands())
+def test_commands_are_accepted_as_the_page_shows_them(line: str) -> None:
+    verb, *words = line.split()
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
-    if "--" in line and words[0] != "--against":
-        context = group.commands[verb].make_context(verb, words)
-        if context.params.get("preset"):
-            preset_config(context.params["preset"], model=context.params["model"])
-    else:
-        assert verb in group.commands
+    context = group.commands[verb].make_context(verb, words)
+    preset_config(context.params["preset"], model=context.params["model"])
 
 
-def test_readme_tells_every_preset() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def test_the_page_lists_every_preset() -> None:
+    text = pages.text(pages.ROOT / "docs/reproducing.md")
     for name, ((height, width), batch, epochs) in SIZES.items():
         start = f"| `{name}` | {height}x{width} | {batch} | {250 * epochs:,} ({epochs} epochs) |"
         assert start in text

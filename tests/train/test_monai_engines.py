@@ -1,18 +1,15 @@
-"""The models under MONAI's engines, by the very code that README shows."""
+"""The models under MONAI's engines, by the very code that docs/monai.md shows."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
+import pages
 import pytest
 import torch
 from train_helpers import TINY_MODEL, discs
 
 pytest.importorskip("ignite", reason="MONAI's engines need pytorch-ignite")
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture
@@ -27,8 +24,7 @@ def items() -> list[dict[str, torch.Tensor]]:
 
 
 def test_engines_train_and_validate_as_shown(items: list[dict[str, torch.Tensor]]) -> None:
-    section = README.read_text(encoding="utf-8").split("\n## Inside MONAI\n")[1].split("\n## ")[0]
-    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    code = pages.block("monai.md", "SupervisedTrainer")
     short = {
         "deep_supervision=False": f"deep_supervision=False, **{TINY_MODEL}",
         "max_epochs=100": "max_epochs=12",
@@ -40,7 +36,7 @@ def test_engines_train_and_validate_as_shown(items: list[dict[str, torch.Tensor]
         code = code.replace(shown, tiny)
     torch.manual_seed(0)
     names: dict[str, Any] = {"items": items}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "monai.md", "exec"), names)
     assert names["trainer"].state.iteration == 24
     # Better than calling everything foreground.
     share = torch.stack([item["label"].float().mean() for item in items]).mean().item()
