@@ -16,12 +16,11 @@ from swin_umamba.common.files import write_text
 from swin_umamba.data import Dataset
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.folders import TOLERANCE, evaluate_cases
-from swin_umamba.evaluate.held_out import predict_held_out
+from swin_umamba.evaluate.held_out import held_out, predict_validation
 from swin_umamba.evaluate.postprocessing import find_postprocessing, save_postprocessing
 from swin_umamba.evaluate.scores import Scores, mean_of_defined
 from swin_umamba.inference.postprocessing import Postprocessing
 from swin_umamba.runs.folds import CROSS_VALIDATION, folds_of
-from swin_umamba.runs.run import Run
 
 MEAN = "mean"  # stands in the place of a class
 
@@ -111,14 +110,18 @@ def cross_validate(
     files: dict[str, Path] = {}
     scores = {}
     for path in _runs(folder):
-        run = Run.open(path)
 
         def show(what: str, name: str = path.name) -> Callable[[int, int], None] | None:
             if on_progress is None:
                 return None
             return lambda done, total: on_progress(f"{what} {name}", done, total)
 
-        found = predict_held_out(run, dataset, device=device, on_progress=show("Predicting"))
+        found = predict_validation(
+            path,
+            [dataset.case(case) for case in held_out(path)],
+            device=device,
+            on_progress=show("Predicting"),
+        )
         scores[path.name] = evaluate_cases(
             found, dataset, tolerance=tolerance, on_progress=show("Scoring")
         )

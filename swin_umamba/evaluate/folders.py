@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.scores import CaseScores, Scores, score_case
 from swin_umamba.evaluate.truth import open_truth
+from swin_umamba.inference.postprocessing import keep_largest
 
 SHOWN = 5  # names listed of cases that lack something
 TOLERANCE = 2.0
@@ -74,6 +75,7 @@ def evaluate_cases(
     tolerance: float = TOLERANCE,
     release_nsd: bool = False,
     instances: bool | None = None,
+    keep_largest: Sequence[int] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
     """Score predicted masks by the names of their cases, with the dataset's numbers for classes.
@@ -81,13 +83,14 @@ def evaluate_cases(
     tolerance: of NSD, in the unit of the images' spacing (pixels where files have none).
     release_nsd: measure NSD as the release does too; UserError for volumes. instances: whether to
     match objects of class 1 with the maps of instances, by default if every case has one.
-    on_progress: called with (done, all).
+    keep_largest: classes of which only the largest component counts. on_progress: called with
+    (done, all).
     """
     if instances is None:
         instances = all(dataset.case(name).instances is not None for name in files)
     scores = []
     for done, (name, file) in enumerate(files.items(), 1):
-        scores.append(_score(dataset, name, file, tolerance, release_nsd, instances))
+        scores.append(_score(dataset, name, file, tolerance, release_nsd, instances, keep_largest))
         if on_progress is not None:
             on_progress(done, len(files))
     names = tuple(dataset.labels)[1:] if dataset.regions is None else dataset.region_names
@@ -95,7 +98,13 @@ def evaluate_cases(
 
 
 def _score(
-    dataset: Dataset, name: str, file: Path, tolerance: float, release_nsd: bool, instances: bool
+    dataset: Dataset,
+    name: str,
+    file: Path,
+    tolerance: float,
+    release_nsd: bool,
+    instances: bool,
+    cleaned: Sequence[int],
 ) -> CaseScores:
     case = dataset.case(name)
     raw, mask = grid_of(case, dataset)
@@ -111,7 +120,7 @@ def _score(
         )
     return score_case(
         name,
-        pred,
+        keep_largest(pred, cleaned),
         target,
         len(dataset.values),
         tolerance=tolerance,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swin_umamba.data import Dataset
+from swin_umamba.data import CaseFiles
 from swin_umamba.errors import UserError
 from swin_umamba.inference.files import predict_cases
 from swin_umamba.inference.predictor import Predictor
@@ -42,23 +42,26 @@ def held_out(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def predict_held_out(
-    run: Run, dataset: Dataset, *, device: str = "auto", on_progress: OnProgress | None = None
+def predict_validation(
+    folder: Path,
+    cases: Sequence[CaseFiles],
+    *,
+    device: str = "auto",
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Path]:
-    """Masks of the held-out cases by the best weights, without postprocessing; files by case.
+    """Masks of cases by a run's best weights, without postprocessing; files by the cases' names.
 
-    They lie in the run's folder, and are left as they are if these weights made them. Raises
-    UserError for images that cannot be read.
+    They lie in the run's folder, with a record of what made them, and are left as they are if these
+    weights made them in this way, of these images. Raises UserError for images that cannot be read.
     """
-    folder = run.folder / VALIDATION
-    cases = [dataset.case(name) for name in held_out(run.folder)]
+    masks = folder / VALIDATION
     outcome = predict_cases(
-        Predictor.from_run(run.folder, device=device, postprocessing=False),
+        Predictor.from_run(folder, device=device, postprocessing=False),
         cases,
-        folder,
+        masks,
         replace_others=True,
         on_progress=on_progress,
     )
     for reason in outcome.failed.values():
         raise UserError(reason)
-    return {case.name: Targets.of(case, folder, MASKS_ALONE).mask for case in cases}
+    return {case.name: Targets.of(case, masks, MASKS_ALONE).mask for case in cases}

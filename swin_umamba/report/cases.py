@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_umamba.data import Dataset, Plan, classes_of, read_labels, read_raw
+from swin_umamba import runs
+from swin_umamba.data import Dataset, Plan, read_raw
 from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.drawing.overlays import Canvas, png
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate import CaseScores, Scores, evaluate_cases
-from swin_umamba.evaluate.folders import some
+from swin_umamba.evaluate.folders import labels_of, some
+from swin_umamba.evaluate.held_out import predict_validation
 from swin_umamba.evaluate.scores import mean_of_defined
-from swin_umamba.inference.files import predict_cases
-from swin_umamba.inference.predictor import Predictor
+from swin_umamba.inference.postprocessing import keep_largest
+from swin_umamba.inference.sources import classes_to_clean
 from swin_umamba.report.run import Run
-
-VALIDATION = "validation"  # the masks that a report predicted, in the run's folder
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -39,7 +39,16 @@ class Picture:
     errors: bytes
 
 
-def predicted_files(
+@dataclass(frozen=True)
+class Masks:
+    """Predicted masks by the names of their cases, and the classes whose largest component alone
+    counts in them."""
+
+    files: dict[str, Path]
+    keep_largest: tuple[int, ...] = ()
+
+
+def predicted_masks(
     run: Run,
     dataset: Dataset,
     names: tuple[str, ...],
@@ -47,45 +56,34 @@ def predicted_files(
     predictions: Path | None,
     device: str,
     on_progress: OnProgress,
-) -> dict[str, Path]:
-    """The masks of the named cases: those in `predictions`, or the best weights' own.
+) -> Masks:
+    """The masks of the named cases: those in `predictions` as they are, or the best weights' own.
 
-    The latter lie in the run's folder, and are made anew unless these very weights made them.
+    The latter lie in the run's folder, see `predict_validation`, and count with the run's
+    postprocessing.
     """
-    folder = predictions
-    if folder is None:
-        folder = run.folder / VALIDATION
-        _predict(run, dataset, names, folder, device, on_progress)
-    files = files_by_stem(folder)
+    if predictions is None:
+        files = predict_validation(
+            run.folder,
+            [dataset.case(name) for name in names],
+            device=device,
+            on_progress=lambda done, total: on_progress("Predicting", done, total),
+        )
+        return Masks(files, classes_to_clean(runs.Run.open(run.folder)))
+    files = files_by_stem(predictions)
     missing = [name for name in names if name not in files]
     if missing:
-        raise UserError(f"{folder} lacks predictions of {some(missing)}")
-    return {name: files[name] for name in names}
+        raise UserError(f"{predictions} lacks predictions of {some(missing)}")
+    return Masks({name: files[name] for name in names})
 
 
-def _predict(
-    run: Run,
-    dataset: Dataset,
-    names: tuple[str, ...],
-    folder: Path,
-    device: str,
-    on_progress: OnProgress,
-) -> None:
-    outcome = predict_cases(
-        Predictor.from_run(run.folder, device=device),
-        [dataset.case(name) for name in names],
-        folder,
-        replace_others=True,
-        on_progress=lambda done, total: on_progress("Predicting", done, total),
-    )
-    for reason in outcome.failed.values():
-        raise UserError(reason)
-
-
-def score(files: dict[str, Path], dataset: Dataset, on_progress: OnProgress) -> Scores:
+def score(masks: Masks, dataset: Dataset, on_progress: OnProgress) -> Scores:
     """The scores of the predicted masks."""
     return evaluate_cases(
-        files, dataset, on_progress=lambda done, total: on_progress("Scoring", done, total)
+        masks.files,
+        dataset,
+        keep_largest=masks.keep_largest,
+        on_progress=lambda done, total: on_progress("Scoring", done, total),
     )
 
 
@@ -99,15 +97,14 @@ def ranked(scores: Scores) -> list[CaseScores]:
     return sorted((case for case in scores.cases if not math.isnan(mean_dsc(case))), key=mean_dsc)
 
 
-def draw(case: CaseScores, file: Path, dataset: Dataset, plan: Plan) -> Picture:
+def draw(case: CaseScores, masks: Masks, dataset: Dataset, plan: Plan) -> Picture:
     """The slice of a case that holds most of the truth, or of the prediction if there is none."""
     files = dataset.case(case.case)
     assert files.mask is not None  # it was scored
     raw = read_raw(files.images)
-    truth, prediction = (
-        np.moveaxis(classes_of(read_labels(path, raw), dataset.values, ignore), plan.axis, 0)
-        for path, ignore in ((files.mask, dataset.ignore_label), (file, None))
-    )
+    found, true = labels_of(masks.files[case.case], raw, files.mask, dataset)
+    found = keep_largest(found, masks.keep_largest)
+    truth, prediction = (np.moveaxis(labels, plan.axis, 0) for labels in (true, found))
     areas = [(mask > 0).sum((1, 2)) for mask in (truth, prediction)]
     at = int((areas[0] if areas[0].any() else areas[1]).argmax())
     image = np.moveaxis(raw.pixels, plan.axis + 1, 1)[:, at]

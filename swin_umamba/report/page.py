@@ -30,6 +30,7 @@ class Cases:
     order: list[CaseScores]  # worst first, without empty ones
     worst: list[Picture]  # all, if there are few
     best: list[Picture]
+    cleaned: tuple[str, ...] = ()  # classes of which only the largest component counts
 
 
 def page(run: Run, cases: Cases | None) -> str:
@@ -126,6 +127,8 @@ def _scores(run: Run, cases: Cases) -> str:
             f"Cases of fold {config.fold}, none of which was trained on. The best weights were"
             " chosen by their DSC, so other cases may score a little lower."
         )
+    if cases.cleaned:
+        honest += f" Of {', '.join(cases.cleaned)}, the largest component alone counts."
     columns = [metric for metric in scores.metrics() if metric not in ("dsc_merged", "f1")]
     means = {metric: scores.means(metric) for metric in scores.metrics()}
     rows = []

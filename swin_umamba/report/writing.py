@@ -9,7 +9,7 @@ from pathlib import Path
 from swin_umamba.common.files import write_text
 from swin_umamba.data import open_dataset
 from swin_umamba.errors import UserError
-from swin_umamba.report.cases import OnProgress, draw, predicted_files, ranked, score
+from swin_umamba.report.cases import OnProgress, draw, predicted_masks, ranked, score
 from swin_umamba.report.folds import folds_page
 from swin_umamba.report.page import Cases, page
 from swin_umamba.report.run import Run, load_run
@@ -94,7 +94,7 @@ def _cases(
     dataset = open_dataset(dataset_folder)
     if not split.val:
         return None
-    files = predicted_files(
+    masks = predicted_masks(
         run,
         dataset,
         split.val,
@@ -102,12 +102,11 @@ def _cases(
         device=device,
         on_progress=on_progress,
     )
-    scores = score(files, dataset, on_progress)
+    scores = score(masks, dataset, on_progress)
     order = ranked(scores)
     few = len(order) <= 2 * SHOWN
     worst = order if few else order[:SHOWN]
     best = [] if few else order[: -SHOWN - 1 : -1]
-    pictures = [
-        [draw(case, files[case.case], dataset, plan) for case in group] for group in (worst, best)
-    ]
-    return Cases(scores, order, worst=pictures[0], best=pictures[1])
+    pictures = [[draw(case, masks, dataset, plan) for case in group] for group in (worst, best)]
+    cleaned = tuple(list(dataset.labels)[number] for number in masks.keep_largest)
+    return Cases(scores, order, worst=pictures[0], best=pictures[1], cleaned=cleaned)

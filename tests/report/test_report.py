@@ -24,7 +24,8 @@ from typer.testing import CliRunner, Result
 from swin_umamba.cli import app
 from swin_umamba.common.environment import commit, describe
 from swin_umamba.data import open_dataset
-from swin_umamba.evaluate import CaseScores, Scores, evaluate_folder
+from swin_umamba.evaluate import CaseScores, Scores, evaluate_cases, evaluate_folder
+from swin_umamba.evaluate.held_out import predict_validation
 from swin_umamba.report import write_report
 from swin_umamba.report.cases import ranked
 from swin_umamba.train import TrainConfig
@@ -146,6 +147,31 @@ def test_predictions_are_made_once_for_the_same_weights(
     save_tensors(halved, best, {}, read_config(best))
     write_report(run, tmp_path / "again.html", device="cpu")
     assert all(path.stat().st_mtime_ns > before for path, before in masks.items())
+
+
+def test_postprocessing_counts_and_leaves_the_masks_as_they_are(
+    made: tuple[Path, Path], page: Path, tmp_path: Path
+) -> None:
+    """They are the same files as a cross-validation's, which looks for postprocessing on them."""
+    dataset, run = made[0], tmp_path / "run"
+    shutil.copytree(made[1], run)
+    masks = {path: path.stat().st_mtime_ns for path in (run / "validation").glob("*.png")}
+    for number, path in enumerate(masks):
+        mask = np.zeros((40, 52), np.uint8)
+        mask[4:20, 10:34], mask[30 : 31 + number, 0] = 1, 1
+        Image.fromarray(mask).save(path)
+        os.utime(path, ns=(masks[path], masks[path]))
+    (run / "postprocessing.json").write_text('{"keep_largest": [1]}')
+    text = write_report(run, device="cpu").read_text()
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
+    cases = open_dataset(dataset)
+    files = {path.stem: path for path in masks}
+    cleaned, raw = (evaluate_cases(files, cases, keep_largest=kept) for kept in ((1,), ()))
+    assert f"<td>{cleaned.means('dsc')[0][1]:.3f}</td>" in text
+    assert f"<td>{raw.means('dsc')[0][1]:.3f}</td>" not in text
+    assert "Of label_1, the largest component alone counts." in text
+    assert predict_validation(run, cases.cases, device="cpu").keys() == files.keys()
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks
 
 
 def test_given_predictions_are_taken_and_nothing_is_written_to_the_run(
