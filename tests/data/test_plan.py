@@ -30,7 +30,6 @@ from swin_umamba.data import (
     write_probabilities,
     write_splits,
 )
-from swin_umamba.data.prepare.resampling import resample_image, resample_labels
 from swin_umamba.errors import UserError
 
 
@@ -185,15 +184,6 @@ def test_slices_are_resampled_to_the_plans_spacing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back[:, :, 1::2], mask[:, :, 1::2])
     same = _plan(spacing=(2.01, 0.497), scheme="none").preprocess(raw)
     np.testing.assert_array_equal(same[:, 0], field)
-
-
-def test_resampling_by_whole_factors() -> None:
-    labels = np.arange(6).reshape(1, 2, 3)
-    doubled = resample_labels(labels, (4, 6))
-    np.testing.assert_array_equal(doubled, labels.repeat(2, 1).repeat(2, 2))
-    np.testing.assert_array_equal(resample_labels(doubled, (2, 3)), labels)
-    constant = resample_image(np.full((1, 1, 5, 7), 3.0, np.float32), (9, 4))
-    np.testing.assert_allclose(constant, 3.0, rtol=1e-6)
 
 
 def test_splits_are_those_of_nnunet() -> None:

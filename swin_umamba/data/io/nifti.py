@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from swin_umamba.data.io.pixels import (
 )
 from swin_umamba.errors import UserError
 
+SPACING_ROUNDED = 0.01  # of itself, as headers round
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20  # bytes
 _NAMED, _SECOND = 4, 540  # the bytes of a header's length, and NIfTI-2's
@@ -73,6 +74,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
         )
     zooms = [float(zoom) for zoom in image.header.get_zooms()[:3]]
     zooms += [1.0] * (3 - len(zooms))
+    _require_same_spacing(zooms, affine, values.shape, path)
     spacing = check_spacing((zooms[2], zooms[1], zooms[0]), path)
     geometry = NiftiGeometry(image.header.copy(), affine, shape)
     origin, direction = geometry.position or (None, None)
@@ -111,6 +113,23 @@ def affine_of(like: Grid) -> npt.NDArray[np.float64]:
         affine[:3, :3] = RAS_TO_LPS @ columns
         affine[:3, 3] = vector(RAS_TO_LPS @ np.array(like.origin))
     return affine
+
+
+def _require_same_spacing(
+    zooms: Sequence[float], affine: npt.NDArray[np.float64], shape: Sequence[int], path: Path
+) -> None:
+    """Raise UserError, naming the file, if its pixdim and its affine tell other spacings.
+
+    Viewers and tools take the one or the other. One slice alone has no distance to others.
+    """
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    for axis, here, there, n in zip("xyz", zooms, steps, shape, strict=True):
+        if n > 1 and abs(here - there) > SPACING_ROUNDED * max(here, there):
+            raise UserError(
+                f"{path} has two spacings along {axis}: {here:g} in its pixdim but {there:g} in its"
+                " affine (sform or qform): correct the one that is wrong, e.g. with nibabel's"
+                " img.header.set_zooms, or img.set_sform"
+            )
 
 
 def _require_whole(image: Any, path: Path, max_pixels: int | None) -> None:

@@ -164,3 +164,27 @@ def test_headers_that_cannot_be_are_refused(tmp_path: Path) -> None:
         write_itk(tmp_path / "x.mha", blob((3, 4, 5)), spacing=(spacing, 1.0, 1.0))
         with pytest.raises(UserError, match=r"x\.mha has the spacing"):
             read_raw(tmp_path / "x.mha")
+
+
+def test_two_spacings_in_one_header_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.nii.gz"
+    pixels = noise(SHAPE, 0)
+
+    def saved(pixdim: tuple[float, ...], affine: tuple[float, ...], turn: float = 0) -> Path:
+        matrix = np.diag([*affine, 1.0])
+        cos, sin = np.cos(turn), np.sin(turn)
+        matrix[:2, :2] = np.array([[cos, -sin], [sin, cos]]) @ matrix[:2, :2]
+        image = nibabel.Nifti1Image(pixels, matrix)
+        image.header["pixdim"][1:4] = pixdim
+        nibabel.save(image, path)
+        return path
+
+    with pytest.raises(UserError, match=r"x\.nii\.gz has two spacings along y: 1 in its pixdim"):
+        read_raw(saved((0.7, 1, 3), (0.7, 0.7, 3), turn=0.3))
+    with pytest.raises(UserError, match=r"along z: 3 in its pixdim but 1 in its affine \(sform"):
+        read_raw(saved((1, 1, 3), (1, 1, 1)))
+    # Rounded, or of no slice that has a next one.
+    rounded = read_raw(saved((0.7031, 0.7031, 3), (0.703125, 0.703125, 3), turn=1))
+    assert rounded.spacing == pytest.approx((3, 0.7031, 0.7031))
+    pixels = pixels[:, :, :1]
+    assert read_raw(saved((1, 1, 1), (1, 1, 5))).spacing == (1, 1, 1)
