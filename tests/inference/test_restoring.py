@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from swin_umamba.data.prepare.resampling import resample_image
 from swin_umamba.inference.restoring import RowResampler
 
-# torch's own resampling is wrong for results of a single column.
-SIDES = st.integers(2, 80)
+SIDES = st.integers(1, 80)
 
 
 @settings(deadline=None, max_examples=100)
@@ -37,9 +36,7 @@ def test_no_more_rows_are_held_than_the_next_ones_need() -> None:
     assert resampler.done == 2000
 
 
-def test_single_columns() -> None:
+def test_nothing_to_resample() -> None:
     image = np.random.default_rng(0).random((1, 5, 1), np.float32)
     found = RowResampler((5, 1), (5, 1)).push(image)
     np.testing.assert_array_equal(found, image)
-    (low,) = RowResampler((4, 4), (1, 1)).push(np.ones((1, 4, 4), np.float32))
-    np.testing.assert_allclose(low, 1, rtol=1e-6)

@@ -19,6 +19,9 @@ def resample_image(
     """
     if slices.shape[-2:] == size:
         return np.ascontiguousarray(slices, dtype=np.float32)
+    if size[1] == 1 < size[0]:  # torch (2.11 to 2.14) mixes up the rows of a single column
+        turned = resample_image(np.swapaxes(slices, -1, -2), (1, size[0]), order=order)
+        return np.swapaxes(turned, -1, -2)
     resized = np.empty((*slices.shape[:2], *size), np.float32)
     mode = {1: "bilinear", 3: "bicubic"}[order]
     for target, part in zip(resized, slices, strict=True):
