@@ -14,8 +14,9 @@ import pytest
 import tifffile
 
 from benchmarks import __main__ as command
-from benchmarks import accuracy, accuracy_report, accuracy_worker, readme
-from benchmarks.accuracy import Job, Settings
+from benchmarks.render import accuracy_report, readme
+from benchmarks.training import accuracy, accuracy_worker
+from benchmarks.training.accuracy import Job, Settings
 
 A, B = Path("sets/A"), Path("sets/B")
 TRANSFER = ("--transfer", "nowhere:nowhere:dynunet")

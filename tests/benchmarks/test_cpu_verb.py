@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cpu_run, host_memory, plot, results
-from benchmarks.cases import Case
-from benchmarks.results import OK, Results, Row
-from benchmarks.timing import Times
+from benchmarks.measuring import host_memory, results
+from benchmarks.measuring.cases import Case
+from benchmarks.measuring.results import OK, Results, Row
+from benchmarks.measuring.timing import Times
+from benchmarks.models import cpu as cpu_run
+from benchmarks.render import plot
 from swin_umamba_ops import backends
 
 SPEEDS = {"1 thread": 4.0, "2 threads": 2.5}

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import swin_umamba_ops as ops
-from benchmarks import cases, gate, plain
-from benchmarks.cases import PARAMETERS
-from benchmarks.competitors import Competitor, Step, leaf, selective_scan_prepare
+from benchmarks.measuring import cases
+from benchmarks.measuring.cases import PARAMETERS
+from benchmarks.ops import gate, plain
+from benchmarks.ops.competitors import Competitor, Step, leaf, selective_scan_prepare
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import cases, models, report, results
-from benchmarks.results import FAILED, OK, WRONG
+from benchmarks.measuring import cases, results
+from benchmarks.measuring.results import FAILED, OK, WRONG
+from benchmarks.models import competitors as models
+from benchmarks.render import report
 
 CPU = torch.device("cpu")
 TINY = ["model", "--tiny", "--device", "cpu", "--models", "swin_umamba_d"]

@@ -12,10 +12,13 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import competitors, report, results
-from benchmarks.competitors import Competitor
-from benchmarks.results import FAILED, MISSING, NOT_RUN, OK, WRONG, Change
-from benchmarks.timing import Times
+from benchmarks.measuring import results
+from benchmarks.measuring.results import FAILED, MISSING, NOT_RUN, OK, WRONG, Change
+from benchmarks.measuring.timing import Times
+from benchmarks.ops import competitors
+from benchmarks.ops.competitors import Competitor
+from benchmarks.render import report
+from benchmarks.verbs import ops as ops_verb
 
 REAL = next(c for c in competitors.ours(torch.device("cpu")) if c.name == "pytorch")
 TINY = ["ops", "--tiny", "--device", "cpu", "--shapes", "1x8x3x5x4"]
@@ -49,7 +52,7 @@ def fakes():
 @pytest.fixture
 def with_fakes(monkeypatch):
     monkeypatch.setattr(competitors, "ours", lambda device: fakes()[:1])
-    monkeypatch.setattr(command.peers, "peers", lambda device: fakes()[1:])
+    monkeypatch.setattr(ops_verb.peers, "peers", lambda device: fakes()[1:])
 
 
 def test_json_holds_what_is_needed_to_judge_it(measured):
@@ -110,7 +113,7 @@ def test_what_is_wrong_or_fails_is_told_and_not_timed(tmp_path, capsys):
 def test_our_own_failure_fails_the_command(monkeypatch):
     broken = [dataclasses.replace(fakes()[1], ours=True)]
     monkeypatch.setattr(competitors, "ours", lambda device: broken)
-    monkeypatch.setattr(command.peers, "peers", lambda device: [])
+    monkeypatch.setattr(ops_verb.peers, "peers", lambda device: [])
     assert command.main([*TINY, "--ops", "ss2d"]) == 1
 
 

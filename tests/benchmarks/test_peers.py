@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import peers
+from benchmarks.ops import peers
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 
-from benchmarks import cases, floors, report, timing
-from benchmarks.cases import Case
-from benchmarks.results import OK, Results, Row
-from benchmarks.timing import Times
+from benchmarks.measuring import cases, timing
+from benchmarks.measuring.cases import Case
+from benchmarks.measuring.results import OK, Results, Row
+from benchmarks.measuring.timing import Times
+from benchmarks.ops import floors
+from benchmarks.render import report
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import readme
 from benchmarks.__main__ import main
+from benchmarks.render import readme
 
 ROOT = Path(__file__).parents[2]
 

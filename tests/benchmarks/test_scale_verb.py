@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import report, results, scale, scale_prediction
-from benchmarks.cases import ModelCase
-from benchmarks.results import OK
+from benchmarks.measuring import results
+from benchmarks.measuring.cases import ModelCase
+from benchmarks.measuring.results import OK
+from benchmarks.render import report
+from benchmarks.training import scale, scale_prediction
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import sweep
-from benchmarks.cases import Case
-from benchmarks.sweep import Point
+from benchmarks.measuring.cases import Case
+from benchmarks.ops import sweep
+from benchmarks.ops.sweep import Point
 
 FEW, MORE = (Case(30, D, 40, 40, 1, "sweep", 6) for D in (96, 192))
 

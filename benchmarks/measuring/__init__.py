@@ -1,0 +1,1 @@
+"""What every benchmark shares: cases, timing, the machine, records of results."""

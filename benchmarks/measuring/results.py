@@ -1,0 +1,114 @@
+"""Measurements on disk: rows, their JSON file, and what got slower between two files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring.cases import Case, ModelCase
+from benchmarks.measuring.timing import Times
+
+SCHEMA = 1
+OK, WRONG, MISSING, FAILED, NOT_RUN = "ok", "wrong", "missing", "failed", "not run"
+Key = tuple[str, str, str, str, str]
+
+
+@dataclass
+class Row:
+    """One competitor on one case. status is "ok" exactly if times is there; else reason tells.
+
+    op: of a scan, or a model's name, whose case is a ModelCase.
+    extra_bytes: peak memory of a call (GPU only), beyond its inputs, output and gradients; of a
+        model beyond its weights and inputs.
+    floor_ms: the least time the measured ceilings of the device allow.
+    graph_ms: the median as replays of a CUDA graph, where asked for.
+    """
+
+    op: str
+    mode: str
+    case: Case | ModelCase
+    dtype: str
+    competitor: str
+    ours: bool
+    status: str
+    reason: str | None = None
+    times: Times | None = None
+    extra_bytes: int | None = None
+    floor_ms: float | None = None
+    graph_ms: float | None = None
+
+    @property
+    def key(self) -> Key:
+        return (self.op, self.mode, self.case.label, self.dtype, self.competitor)
+
+    @property
+    def floor_share(self) -> float | None:
+        """floor over median: 1 is as fast as the device allows."""
+        if self.times is None or self.floor_ms is None:
+            return None
+        return self.floor_ms / self.times.median
+
+
+@dataclass
+class Results:
+    """All rows of a run, where and with what ceilings they were measured, and who was missing."""
+
+    environment: dict[str, Any]
+    ceilings: dict[str, float | None]
+    missing: dict[str, str]
+    settings: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1) + "\n")
+
+    def medians(self) -> dict[Key, Row]:
+        return {row.key: row for row in self.rows if row.times is not None}
+
+
+def load(path: Path) -> Results:
+    """Read what `Results.save` wrote. ValueError for anything else."""
+    data = json.loads(path.read_text())
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is no benchmark file of schema {SCHEMA}")
+    rows = []
+    for entry in data["rows"]:
+        times = entry["times"]
+        case = entry["case"]
+        entry["case"] = Case(**case) if "D" in case else ModelCase(**case)
+        entry["times"] = None if times is None else Times(**times)
+        rows.append(Row(**entry))
+    return Results(data["environment"], data["ceilings"], data["missing"], data["settings"], rows)
+
+
+@dataclass(frozen=True)
+class Change:
+    """The same measurement in two files; ratio is new over old."""
+
+    key: Key
+    old: Times
+    new: Times
+
+    @property
+    def ratio(self) -> float:
+        return self.new.median / self.old.median
+
+    def is_slower(self, tolerance: float) -> bool:
+        """Slower by more than the tolerance, and by more than both spreads."""
+        return self.ratio > 1 + tolerance and self.new.p20 > self.old.p80
+
+
+def changes(old: Results, new: Results) -> list[Change]:
+    """Every measurement that both files hold."""
+    before = old.medians()
+    found = []
+    for key, row in new.medians().items():
+        if key in before:
+            then, now = before[key].times, row.times
+            assert then is not None
+            assert now is not None
+            found.append(Change(key, then, now))
+    return found

@@ -1,0 +1,1 @@
+"""The scans against their peers: what is called, checked and timed."""

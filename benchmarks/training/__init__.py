@@ -1,0 +1,1 @@
+"""Whole trainings: accuracy for equal time, and several GPUs."""

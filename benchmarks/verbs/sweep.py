@@ -1,0 +1,42 @@
+"""`python -m benchmarks sweep`: ss2d along channels, ranks and states."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.measuring import environment
+from benchmarks.measuring.cases import DTYPES
+from benchmarks.ops import sweep
+from benchmarks.ops.run import default_dtypes
+from benchmarks.verbs.options import chosen_device
+
+
+def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's options."""
+    swept = verbs.add_parser(
+        "sweep",
+        help="measure ss2d along channels, ranks and states: no size may be much slower",
+        description=sweep.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    swept.add_argument("--device", help="default: cuda if there is one, else cpu")
+    swept.add_argument("--dtypes", nargs="+", choices=sorted(DTYPES), metavar="DTYPE")
+    swept.add_argument("--competitors", nargs="+", metavar="NAME", help="of our backends")
+    swept.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
+    swept.add_argument("--out", type=Path, help="JSON file to write, and a table beside it")
+    swept.add_argument("--commit", help="the commit, where this tree is a copy without git")
+    swept.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Measure, print the tables and, where wanted, save them. 1 where there are cliffs."""
+    device = chosen_device(args)
+    dtypes = args.dtypes or default_dtypes("ss2d", device)
+    repeats = 2 if args.tiny else 10
+    points = sweep.run(device, dtypes, args.competitors, repeats=repeats, tiny=args.tiny)
+    facts = environment.describe(device, args.commit)
+    print(sweep.markdown(points, facts))
+    if args.out is not None:
+        sweep.save(points, facts, args.out)
+    return int(not args.tiny and bool(sweep.cliffs(points)))
