@@ -130,7 +130,7 @@ class Result(Generic[_Model]):
 class Session(Generic[_Model]):
     """All around the steps: validations, the log, checkpoints, and the end.
 
-    validation: of the model after an iteration.
+    validation: of the model after an iteration. keep_best: keep the weights of the best one, too.
     """
 
     def __init__(
@@ -141,7 +141,10 @@ class Session(Generic[_Model]):
         world: World,
         path: Path,
         folder: RunFolder | None,
+        *,
+        keep_best: bool = True,
     ) -> None:
+        self.keep_best = keep_best
         self.config, self.validation, self.stepper, self.world = config, validation, stepper, world
         self.path, self.folder = path, folder  # the latter only in the process that writes
         self.checkpoints = Checkpoints(path)
@@ -247,7 +250,7 @@ class Session(Generic[_Model]):
         better = score.value is not None and (self.best is None or score.value > self.best)
         if better and self.skipped == 0:
             self.best, self.since_best = score.value, 0
-            return True
+            return self.keep_best
         self.since_best += 1
         return False
 

@@ -8,11 +8,12 @@ import gc
 import os
 import signal
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from swin_umamba.common.devices import pick_device
 from swin_umamba.common.parent import when_parent_ends
@@ -142,6 +143,17 @@ class World:
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
         return shared.tolist()
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Give each tensor the mean of its values in all processes, in place."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        flat /= self.size
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view(tensor.shape))
 
     def gathered(self, values: list[Any]) -> list[Any]:
         """The lists of all processes, one after another, in every process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -51,6 +51,33 @@ def _arguments(model: type) -> set[str]:
         if "__init__" in vars(cls) and all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
     return found - {"self", *_OWN_FIELDS}
+
+
+def check_model_options(model: str, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for options that a model's class does not take."""
+    known = _arguments(model_class(model))
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise ValueError(
+            f"model_options: got {', '.join(unknown)}, expected some of"
+            f" {', '.join(sorted(known))} for {model}"
+        )
+
+
+def with_open_fields(
+    config: RunConfig, values: Mapping[str, Any], open_fields: Sequence[str]
+) -> dict[str, Any]:
+    """Values by field, with NAME.ENTRY put into the config's own value of an open field NAME."""
+    plain = {name: value for name, value in values.items() if "." not in name}
+    for name in (name for name in values if "." in name):
+        outer, inner = name.split(".", 1)
+        if outer not in open_fields:
+            raise ValueError(f"config: unknown field {name}")
+        whole = plain.get(outer, getattr(config, outer))
+        if not isinstance(whole, dict):
+            raise ValueError(f"{outer}: got {whole!r}, expected names with their values")
+        plain[outer] = {**whole, inner: values[name]}
+    return plain
 
 
 OPEN_FIELDS = ("model_options", "augmentation")
@@ -157,21 +184,8 @@ class TrainConfig(RunConfig):
             self.continue_from is None or self.pretrained is None,
             "None beside pretrained",
         )
-        self._check_model_options()
+        check_model_options(self.model, self.model_options)
         self.augmentation_numbers()
-
-    def _require(self, name: str, good: bool, expected: str) -> None:
-        if not good:
-            raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {expected}")
-
-    def _check_model_options(self) -> None:
-        known = _arguments(model_class(self.model))
-        unknown = sorted(self.model_options.keys() - known)
-        if unknown:
-            raise ValueError(
-                f"model_options: got {', '.join(unknown)}, expected some of"
-                f" {', '.join(sorted(known))} for {self.model}"
-            )
 
     def augmentation_numbers(self) -> bool | Augmentation:
         """What PatchSampler takes as `augment`."""
@@ -193,13 +207,4 @@ class TrainConfig(RunConfig):
         "model_options.x" and "augmentation.x" set single entries. Raises ValueError, naming the
         field, if it is unknown or the value does not fit.
         """
-        plain = {name: value for name, value in values.items() if "." not in name}
-        for name in (name for name in values if "." in name):
-            outer, inner = name.split(".", 1)
-            if outer not in OPEN_FIELDS:
-                raise ValueError(f"config: unknown field {name}")
-            whole = plain.get(outer, getattr(self, outer))
-            if not isinstance(whole, dict):
-                raise ValueError(f"{outer}: got {whole!r}, expected names with their values")
-            plain[outer] = {**whole, inner: values[name]}
-        return super().changed(plain)
+        return super().changed(with_open_fields(self, values, OPEN_FIELDS))

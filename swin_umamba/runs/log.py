@@ -15,7 +15,10 @@ Record = dict[str, Any]
 # What every record holds besides its iteration, and what it may: numbers, or None for what was not
 # finite.
 _NEEDED = ("loss", "lr")
-_NUMBERS = ("seconds", "step", "waited", "gradient", "dsc", "memory_mb")
+_NUMBERS = (
+    *("seconds", "step", "waited", "gradient", "dsc", "memory_mb"),
+    *("accuracy", "held_out_loss"),  # of a pretraining
+)
 
 
 def read_log(folder: Path, iteration: int | None = None) -> list[Record]:

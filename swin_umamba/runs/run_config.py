@@ -18,3 +18,7 @@ class RunConfig(Record):
 
     FILE: ClassVar[str]
     CHANGEABLE: ClassVar[frozenset[str]]
+
+    def _require(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {expected}")

@@ -19,8 +19,10 @@ from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, Plan
 from swin_umamba.loop.ema import MovingAverage
+from swin_umamba.loop.groups import set_rate
 from swin_umamba.loop.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.loop.schedule import learning_rate
+from swin_umamba.loop.seeding import seed_iteration
 from swin_umamba.loop.sharding import gathered, load_shares, shard, share_state
 from swin_umamba.loop.world import World
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
@@ -133,9 +135,8 @@ class Stepper:
         config, began = self.config, time.perf_counter()
         net = self._wrapped(iteration)
         lr = factor * learning_rate(config, done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self._seed(iteration)
+        set_rate(self.optimizer.param_groups, lr)
+        seed_iteration(config.seed, iteration, self.world.rank)
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
         batches, waited = self.batches.read(iteration)
@@ -168,11 +169,6 @@ class Stepper:
                 if name in self._still:
                     parameter.grad = None
 
-    def _seed(self, iteration: int) -> None:
-        """Let what is random in an iteration depend on its number, whenever a run resumes."""
-        seeds = np.random.SeedSequence((self.config.seed, iteration, self.world.rank))
-        torch.manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
-
     def _backward(self, net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Leave the gradient of the batches' mean loss, and return that."""
         total = torch.zeros((), device=self.world.device)
@@ -192,7 +188,8 @@ class Stepper:
             self._graph = GraphedStep(
                 self.model, self.loss_of, images, masks, dtype=self.half, scaler=scaler
             )
-            self._seed(iteration)  # capturing has drawn numbers
+            # Capturing has drawn numbers.
+            seed_iteration(self.config.seed, iteration, self.world.rank)
         return self._graph(images, masks)
 
     def _forward(self, net: nn.Module, images: Tensor) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ENCODER = "vssm_encoder."
+ENCODER, STEM = "vssm_encoder.", "stem."
 PATCHES = f"{ENCODER}patch_embed.proj.weight"
 STEM_PATCH = 2
 """Pixels of a stem's output per side of a patch, in models that have a stem."""

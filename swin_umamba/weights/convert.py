@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _RELEASE_SUFFIXES = (".pth", ".pt")
 _PROVENANCE = {
-    "source", "source_sha256", "source_kind", "source_provenance", "written_by", "conversion"
+    "source", "source_sha256", "source_kind", "source_provenance", "written_by", "conversion",
+    "pretraining",
 }  # fmt: skip
 _TRAINERS = {
     "swin_umamba": "nnUNetTrainerSwinUMamba",
@@ -154,7 +155,7 @@ def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None)
         if height == STEM_PATCH:
             return {
                 "name": "swin_umamba",
-                "in_channels": in_channels or 1,
+                "in_channels": in_channels or _seen_by_stem(tensors),
                 "out_channels": 2,
                 "stem_dim": channels,
                 **config,
@@ -185,6 +186,11 @@ def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None)
         "out_channels": shape_of(tensors, head)[0],
         **config,
     }
+
+
+def _seen_by_stem(tensors: dict[str, Tensor]) -> int:
+    """Image channels of an encoder's stem; 1 where the file lacks it."""
+    return shape_of(tensors, "stem.0.weight")[1] if "stem.0.weight" in tensors else 1
 
 
 def _require_known(name: str) -> None:

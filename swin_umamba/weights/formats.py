@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from swin_umamba.weights.architecture import ENCODER
+from swin_umamba.weights.architecture import ENCODER, STEM
 
 VMAMBA = "VMamba's encoder"
 SELF = "Swin-UMamba weights"
@@ -75,7 +75,9 @@ def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) ->
                 skipped[source] = "only the encoder was asked for"
                 shapes[source] = tuple(raw[source].shape)
         tensors = {ours: raw[n] for ours, n in sources.items()}
-        return Checkpoint(kind, bool(rest) and not encoder_only, tensors, sources, skipped, shapes)
+        # What pretraining leaves holds the stem besides, where the model has one.
+        whole = not encoder_only and any(not name.startswith(STEM) for name in rest)
+        return Checkpoint(kind, whole, tensors, sources, skipped, shapes)
     _refuse_others(names.values(), raw)
     tensors, sources, skipped, shapes = {}, {}, {}, {}
     for name, plain in names.items():

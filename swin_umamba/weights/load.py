@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from swin_umamba.weights.architecture import ENCODER, STEM_PATCH, Architecture
+from swin_umamba.weights.architecture import ENCODER, STEM, STEM_PATCH, Architecture
 from swin_umamba.weights.first_layer import FirstLayer, adapted, check_way
 from swin_umamba.weights.formats import Checkpoint, recognise
 from swin_umamba.weights.reader import is_safetensors, read_checkpoint
@@ -58,9 +58,9 @@ def load_pretrained(
     checkpoints and plain state dicts, recognised by their tensors' names and shapes. A whole model
     must give every tensor, an encoder every one of the encoder's, except: the layers that see the
     image, where their number of channels differs (first_layer: see `first_layer.WAYS`, or dropped);
-    the heads, where the number of classes differs; and, of an encoder, the patch embedding's
-    convolution, where it follows a stem in one of file and model and not in the other. What
-    `convert` was told to leave out may be lacking, too.
+    the heads, where the number of classes differs; and, of an encoder, stem and patch embedding,
+    where only one of file and model has a stem before it. What `convert` was told to leave out may
+    be lacking, too.
 
     min_coverage: the least share, in tensors, of what has a place in the model that must fit.
     release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias. The
@@ -159,6 +159,7 @@ def match(
     report = Report(path, checkpoint.kind)
     found: dict[str, Tensor] = {}
     foreign_patches = _foreign_patches(checkpoint, places)
+    has_stem = any(target.startswith(STEM) for target in places)
     why_foreign = _STEM if "stem.0.weight" in places else _NO_STEM
     for source, why in checkpoint.skipped.items():
         report.entries.append(Entry(source, "", checkpoint.shapes[source], SKIPPED, why))
@@ -168,6 +169,8 @@ def match(
         status, note = LOADED if source == target else RENAMED, ""
         if place is None:
             status, note = UNEXPECTED, "the model has no such tensor"
+            if not checkpoint.whole and target.startswith(STEM) and not has_stem:
+                status, note = SKIPPED, "this model has no stem"
         elif release_patch_norm and target == PATCH_NORM:
             status, note = SKIPPED, "the release leaves it out"
         elif foreign_patches and target.startswith(_PATCH):
@@ -181,8 +184,9 @@ def match(
             found[target] = tensor
         report.entries.append(Entry(source, "" if place is None else target, shape, status, note))
     named = {entry.target for entry in report.entries}
+    parts = (ENCODER, STEM) if any(t.startswith(STEM) for t in checkpoint.tensors) else (ENCODER,)
     for target, tensor in places.items():
-        if target in named or not (checkpoint.whole or target.startswith(ENCODER)):
+        if target in named or not (checkpoint.whole or target.startswith(parts)):
             continue
         status, note = MISSING, "the checkpoint lacks it"
         if foreign_patches and target.startswith(_PATCH):

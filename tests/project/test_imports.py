@@ -41,7 +41,7 @@ LAYERS = [
     {"export"},
     {"evaluate"},
     {"loop"},
-    {"train"},
+    {"train", "pretrain"},
     {"report", "nnunet", "demo"},
     {"cli"},
     {""},

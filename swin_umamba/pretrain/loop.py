@@ -1,0 +1,82 @@
+"""`pretrain`: what a pretraining needs is checked and opened, and then goes on as a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from swin_umamba.common.environment import describe_json
+from swin_umamba.errors import UserError
+from swin_umamba.loop.session import Progress, Result, Session
+from swin_umamba.loop.stopping import stop_requests
+from swin_umamba.loop.world import World
+from swin_umamba.pretrain.config import CLASSES, PretrainConfig
+from swin_umamba.pretrain.encoder_file import ENCODER_FILE, provenance, save_encoder
+from swin_umamba.pretrain.scoring import Scoring
+from swin_umamba.pretrain.stepping import Stepper
+from swin_umamba.pretrain.tasks import Network
+from swin_umamba.pretrain.tiles import Tiles
+from swin_umamba.runs.folder import ENVIRONMENT, RunFolder
+
+PretrainResult = Result[Network]
+
+
+def pretrain(
+    config: PretrainConfig,
+    tiles: Tiles,
+    folder: Path,
+    *,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> PretrainResult:
+    """Train the front of a model on images; leave config, log, checkpoint and encoder in `folder`.
+
+    tiles: see `read_tiles`. folder: missing or empty; with `resume`, that of a pretraining of the
+    same config but for CHANGEABLE fields, which goes on from its last checkpoint as if it had never
+    stopped: on a CPU, unless `minutes` decides, with the same weights bit by bit. on_progress is
+    called after every iteration. SIGINT or SIGTERM ends a run after the iteration, with a
+    checkpoint. encoder.safetensors is what `train --pretrained` takes; model.safetensors holds the
+    head of the task besides.
+
+    Under torchrun or `accelerate launch` the processes share every batch, which is the same for any
+    number of them; the first one writes.
+
+    Raises UserError if images and config do not fit, the folder is taken or cannot be written to, a
+    checkpoint is damaged or of another model, or losses stay without a finite value.
+    """
+    _check(config, tiles)
+    world = World(config.device)
+    if world.sharded:
+        raise UserError("pretraining is shared among processes by torchrun, not by FSDP")
+    each = 2 if config.task == CLASSES and config.mixup > 0 else 1
+    if config.batch_size % (each * world.size):
+        raise UserError(
+            f"batch_size: got {config.batch_size}, expected a multiple of {each * world.size}"
+            f" for {world.size} processes"
+        )
+    if config.cuda_graph and world.device.type != "cuda":
+        raise UserError("cuda_graph: got true, expected false but on a CUDA device")
+    with ExitStack() as stack:
+        asked = stack.enter_context(stop_requests())
+        stepper = stack.enter_context(Stepper(config, tiles, world))
+        run_folder = None
+        if world.main:
+            files = {ENVIRONMENT: describe_json(world.size)}
+            run_folder = stack.enter_context(RunFolder(folder, config, files, resume=resume))
+        scoring = Scoring(config, stepper.batches, world)
+        session = Session(config, scoring, stepper, world, folder, run_folder, keep_best=False)
+        result = session.go(resume, asked, on_progress)
+        if world.main:
+            facts = provenance(config, tiles, result.records)
+            save_encoder(result.model.front, folder / ENCODER_FILE, facts)
+    return result
+
+
+def _check(config: PretrainConfig, tiles: Tiles) -> None:
+    if config.in_channels not in (None, tiles.channels):
+        raise UserError(
+            f"in_channels: got {config.in_channels}, the images have {tiles.channels} channels"
+        )
+    if config.task == CLASSES and (tiles.labels is None or len(tiles.classes) < 2):
+        raise UserError(f"task: {tiles.name} has no classes to learn, expected two or more")

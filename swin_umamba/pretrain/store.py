@@ -1,0 +1,80 @@
+"""Tiles where batches are taken from: the GPU's memory, or the host's with a thread that reads."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from swin_umamba.pretrain.tiles import Indices
+
+_SHARE = 0.25  # of the GPU's memory that tiles may take
+
+
+def fits(pixels: npt.NDArray[Any], device: torch.device) -> bool:
+    """Whether tiles are few enough to stay in a GPU's memory beside a training."""
+    if device.type != "cuda":
+        return False
+    _, whole = torch.cuda.mem_get_info(device)
+    return pixels.nbytes <= _SHARE * whole
+
+
+class Store:
+    """Images by their indices, on a device.
+
+    resident: keep all of them there. Otherwise a thread gathers what was asked for into pinned
+    memory; `ask` for a batch before the one before it is used, then `take` it.
+    """
+
+    def __init__(self, pixels: npt.NDArray[Any], device: torch.device, *, resident: bool) -> None:
+        self.device = device
+        self._pixels = pixels
+        self._all = _on(device, pixels) if resident else None
+        self._pool = None if resident else ThreadPoolExecutor(1)
+        self._asked: dict[bytes, Future[Tensor]] = {}
+
+    def ask(self, indices: Indices) -> None:
+        """Have a batch gathered."""
+        if self._pool is not None:
+            self._asked[indices.tobytes()] = self._pool.submit(self._gathered, indices)
+
+    def take(self, indices: Indices) -> tuple[Tensor, float]:
+        """The batch, and the seconds of waiting for it."""
+        if self._all is not None:
+            places = torch.as_tensor(indices)
+            if self.device.type == "cuda":
+                places = places.pin_memory()
+            return self._all[places.to(self.device, non_blocking=True)], 0.0
+        began = time.perf_counter()
+        asked = self._asked.pop(indices.tobytes(), None)
+        gathered = self._gathered(indices) if asked is None else asked.result()
+        waited = time.perf_counter() - began
+        return gathered.to(self.device, non_blocking=True), waited
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _gathered(self, indices: Indices) -> Tensor:
+        # In the order of the file, which may lie on a disk.
+        order = np.argsort(indices)
+        gathered = np.empty((len(indices), *self._pixels.shape[1:]), self._pixels.dtype)
+        gathered[order] = self._pixels[indices[order]]
+        tensor = torch.from_numpy(gathered)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+
+def _on(device: torch.device, pixels: npt.NDArray[Any]) -> Tensor:
+    whole = torch.empty(
+        pixels.shape, dtype=torch.from_numpy(pixels[:0].copy()).dtype, device=device
+    )
+    step = max((256 << 20) // max(pixels[:1].nbytes, 1), 1)
+    for first in range(0, len(pixels), step):
+        whole[first : first + step] = torch.from_numpy(np.array(pixels[first : first + step]))
+    return whole
