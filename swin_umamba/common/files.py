@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, EIO, ENAMETOOLONG, ENOSPC
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from swin_umamba.common.partial import (
     followed,
@@ -75,13 +76,53 @@ def write_text(path: Path, content: str) -> None:
 
 
 @contextmanager
-def written_by_torch(path: Path) -> Iterator[None]:
-    """Raise a UserError that names `path` for what torch's writer raises in OSError's place."""
-    try:
-        yield
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot write {path}: {reason}") from error
+def file_for_torch(path: Path) -> Iterator[BinaryIO]:
+    """An open file for torch's writers, which say nothing of a full disk, or end the process.
+
+    Raises OSError at the end for what could not be written.
+    """
+    with path.open("wb") as file:
+        sink = _Sink(file)
+        try:
+            yield sink  # type: ignore[misc]  # it is one but in name
+            file.flush()
+        except RuntimeError as error:
+            if sink.error is not None:
+                raise sink.error from error
+            raise
+    if sink.error is not None:
+        raise sink.error
+
+
+class _Sink(io.RawIOBase):
+    """Takes whatever is written. The first error is kept, and what comes after it is dropped."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self._file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._kept(lambda: self._file.seek(offset, whence), 0)
+
+    def write(self, content: Any) -> int:
+        size = memoryview(content).nbytes
+        return self._kept(lambda: self._file.write(content), size)
+
+    def _kept(self, act: Callable[[], int], otherwise: int) -> int:
+        # torch's writers end their files when they are deleted, perhaps after an error.
+        if self.error is None and not self._file.closed:
+            try:
+                return act()
+            except OSError as error:
+                self.error = error
+        return otherwise
 
 
 def to_disk(path: Path) -> None:

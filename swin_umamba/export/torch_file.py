@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from swin_umamba.common.files import replacing
+from swin_umamba.common.files import file_for_torch, replacing
 from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
 from swin_umamba.export.program import GRAPH_BACKEND, check, min_side, trace
@@ -41,7 +41,7 @@ def export_pt2(
     facts = Facts.of(model, plan, min_side=min_side(model), **use)
     program = trace(model, backend=backend, device=device)
     error = check(program.module(), model, device=device)
-    with replacing(Path(path)) as partial, partial.open("wb") as file:
+    with replacing(Path(path)) as partial, file_for_torch(partial) as file:
         torch.export.save(program, file, extra_files={KEY: facts.to_json()})
     return error
 
@@ -73,7 +73,7 @@ def export_aot(
     program = trace(model, backend=backend, device=device)
     with replacing(Path(path)) as partial:
         try:
-            with partial.open("wb") as file:
+            with file_for_torch(partial) as file:
                 aoti_compile_and_package(
                     program,
                     package_path=file,

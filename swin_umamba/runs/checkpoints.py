@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from swin_umamba.common.files import reason_of, replacing, sha256, written_by_torch
+from swin_umamba.common.files import file_for_torch, reason_of, replacing, sha256
 from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 from swin_umamba.runs.state import FILES, STATE, State, read_state
@@ -105,8 +105,8 @@ class Checkpoints:
 
     def _write_state(self, state: State) -> None:
         path = self.folder / STATE
-        with replacing(path) as partial, written_by_torch(path):
-            torch.save(state, partial)
+        with replacing(path) as partial, file_for_torch(partial) as file:
+            torch.save(state, file)
 
     def _move(self, source: Path, target: Path) -> None:
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from swin_umamba.common.files import replacing, sha256, written_by_torch
+from swin_umamba.common.files import file_for_torch, replacing, sha256
 from swin_umamba.weights.architecture import PATCHES, STEM_PATCH, Architecture, shape_of
 from swin_umamba.weights.first_layer import FirstLayer, check_way
 from swin_umamba.weights.formats import Checkpoint
@@ -139,8 +139,8 @@ def _write_release(tensors: dict[str, Tensor], name: str, path: Path) -> None:
         "trainer_name": _TRAINERS[name],
         "inference_allowed_mirroring_axes": None,
     }
-    with replacing(path) as partial, written_by_torch(path):
-        torch.save(content, partial)
+    with replacing(path) as partial, file_for_torch(partial) as file:
+        torch.save(content, file)
 
 
 def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The one reader of foreign checkpoints: tensors, containers and numbers load, nothing runs.
 
 What a file says of sizes is held to its own length before memory is taken: the records of zip files
-are not compressed, as torch writes them, storages are no larger than the file, and the
+are not compressed, as torch writes them, storages together are no larger than the file, and the
 pickle that says what they are is of MAX_PICKLE bytes at most.
 """
 
@@ -19,12 +19,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from swin_umamba.weights.unpickling import PickleModule
-from swin_umamba.weights.unpickling import Placeholder as Placeholder
+from swin_umamba.weights.pickled_values import Placeholder as Placeholder
+from swin_umamba.weights.unpickling import MAX_PICKLE, PickleModule
 
 _ZIP = b"PK\x03\x04"
 _FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-MAX_PICKLE = 32 << 20
 _BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError, ValueError,
     TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, ImportError,

@@ -1,172 +1,347 @@
 """Pickles of checkpoints: tensors, containers and numbers load, nothing runs, nothing grows.
 
-A pickle may name any function to call. Here a name is either on a short list of what builds
-tensors, containers and numpy's scalars, or becomes a placeholder that takes whatever is done to it
-and does nothing. A pickle may also set attributes of what it has named, so nothing that it can name
-can be changed. And it may tell of sizes that are nowhere in the file: what it builds is held to
-what the file is long.
+A pickle is a program, and may call whatever it names. Its instructions, as `pickletools` reads
+them, are carried out one by one here: a name is either on a short list of what builds tensors,
+containers and numpy's scalars, or becomes a placeholder that takes whatever is done to it and does
+nothing, and no attribute is ever set. A pickle may also tell of sizes that are nowhere in the file:
+what it builds is held to what the file is long.
 """
 
 from __future__ import annotations
 
-import collections
 import pickle
+import pickletools
 from collections.abc import Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
-_NUMBERS = "biufc"  # kinds of numpy's dtypes
+from swin_umamba.weights.pickled_values import (
+    NAMES,
+    Dtype,
+    Function,
+    Placeholder,
+    as_dict,
+    as_key,
+)
+
+MAX_PICKLE = 32 << 20
+"""Bytes of one pickle: of what says what the tensors are, not of the tensors themselves."""
+MAX_STEPS = 1 << 21
+"""Instructions of one pickle, twice those of the longest logs in checkpoints. One byte may make a
+container, of up to 216 bytes."""
 _MAX_TUPLE = 10_000
 """Values in a tuple, those of tuples in it included each time: a few bytes can name billions."""
+_MAX_MEMO = 1 << 31
+_MARK = object()
+
+_Act = TypeVar("_Act", bound=Callable[["Unpickler", Any], None])
+_ACTS: dict[str, Callable[[Unpickler, Any], None]] = {}
 
 
-class Placeholder:
-    """Stands for an object of a class or function that is not loaded; swallows all it is given."""
+def _of(*names: str) -> Callable[[_Act], _Act]:
+    """Decorator: what the instructions of these names do, given what follows them in the file."""
 
-    def __init__(self, *args: object, **kwargs: object) -> None: ...
+    def register(act: _Act) -> _Act:
+        _ACTS.update(dict.fromkeys(names, act))
+        return act
 
-    def __new__(cls, *args: object, **kwargs: object) -> Placeholder:
-        return super().__new__(cls)
-
-    def __setstate__(self, state: object) -> None: ...
-
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-    def __call__(self, *args: object, **kwargs: object) -> Placeholder:
-        return self
-
-    def append(self, item: object) -> None: ...
-
-    def extend(self, items: object) -> None: ...
-
-    def add(self, item: object) -> None: ...
+    return register
 
 
-class _Dtype:
-    """numpy.dtype as a pickle builds it, of numbers alone."""
+class Unpickler:
+    """Reads one pickle; torch.load makes and subclasses it.
 
-    def __init__(self, spec: object, *flags: object) -> None:
-        self.spec, self.order = spec, "="
+    budget: bytes that all storages together may have. persistent_load: torch's loader of storages.
+    """
 
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
-            self.order = state[1]
+    budget = 0
+    persistent_load: Callable[[Any], Any]
 
-
-def _scalar(dtype: object, content: object = b"") -> Any:
-    """numpy's scalar from its bytes; numpy's own function would also unpickle objects."""
-    if not isinstance(dtype, _Dtype) or not isinstance(dtype.spec, str):
-        raise pickle.UnpicklingError("a numpy scalar without a dtype")
-    kind = np.dtype(dtype.spec)
-    if kind.kind not in _NUMBERS or not isinstance(content, bytes):
-        return Placeholder()
-    if dtype.order == ">":
-        kind = kind.newbyteorder(">")
-    return np.frombuffer(content, kind, count=1)[0]
-
-
-def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """_codecs.encode, by which old pickles write bytes."""
-    if not isinstance(text, str) or encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-class _Fixed:
-    """A function that a pickle may call but not change; functions themselves take attributes."""
-
-    __slots__ = ("_function",)
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, *args: Any) -> Any:
-        return self._function(*args)
-
-    def __setstate__(self, state: object) -> NoReturn:
-        raise pickle.UnpicklingError("it sets attributes of a function")
-
-
-# Types are those whose attributes Python lets nobody set.
-_NAMES: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _Fixed(_encode),
-    ("torch", "Size"): torch.Size,
-    ("torch", "device"): torch.device,
-    ("torch._utils", "_rebuild_tensor"): _Fixed(torch._utils._rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v2"): _Fixed(torch._utils._rebuild_tensor_v2),
-    ("torch._utils", "_rebuild_parameter"): _Fixed(torch._utils._rebuild_parameter),
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "scalar"): _Fixed(_scalar),
-    ("numpy._core.multiarray", "scalar"): _Fixed(_scalar),
-}
-
-
-# Python's own form of the unpickler, not C's: its memo is a dictionary, which no huge index makes
-# large, and its steps can be checked one by one.
-class _Unpickler(pickle._Unpickler):
-    budget: int  # bytes that storages may have
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)
-    # Makes room for as many bytes as it says, before it reads any. torch writes none.
-    del dispatch[pickle.BYTEARRAY8[0]]
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, file: Any, *, encoding: str = "utf-8") -> None:
+        self._file, self._encoding = _Bounded(file), encoding
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
         self._weights: dict[int, int] = {}
         self._tuples: list[tuple[Any, ...]] = []  # so that their identities stay theirs
+        self._storages: set[Any] = set()
+        self._held = 0  # bytes of them
+
+    def load(self) -> Any:
+        """The value of the next pickle in the file, which then stands behind it.
+
+        Raises UnpicklingError, and what the builders of values raise, for damaged ones.
+        """
+        steps = pickletools.genops(self._file)  # type: ignore[arg-type]  # read, readline do
+        for number, (instruction, argument, _) in enumerate(steps):
+            if number >= MAX_STEPS:
+                raise pickle.UnpicklingError(f"it has more than {MAX_STEPS} instructions")
+            if instruction.name == "STOP":
+                break
+            if instruction.name not in _ACTS:
+                raise pickle.UnpicklingError(f"it has the instruction {instruction.name}")
+            _ACTS[instruction.name](self, argument)
+        return self._stack.pop()
 
     def find_class(self, module: str, name: str) -> Any:
+        """What a name stands for; torch's subclass knows the names of storages."""
         module = "builtins" if module == "__builtin__" else module  # Python 2's name, in protocol 2
-        if (module, name) in _NAMES:
-            return _NAMES[module, name]
-        if module == "torch":
-            found = getattr(torch, name, None)
-            if isinstance(found, torch.dtype):  # storages' names are met by torch.load itself
-                return found
-        return type("Placeholder", (Placeholder,), {"__doc__": f"Stands for {module}.{name}."})
+        if (module, name) in NAMES:
+            return NAMES[module, name]
+        found = getattr(torch, name, None) if module == "torch" else None
+        return found if isinstance(found, torch.dtype) else Placeholder(f"{module}.{name}")
 
-    @property
-    def persistent_load(self) -> Callable[[Any], Any]:
-        return self._load_storage
+    @_of("PROTO", "FRAME")
+    def _pass(self, argument: Any) -> None:
+        pass
 
-    @persistent_load.setter
-    def persistent_load(self, load: Callable[[Any], Any]) -> None:
-        self._load = load
+    @_of("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
+    @_of("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+    @_of("BINBYTES", "SHORT_BINBYTES", "BINBYTES8")
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
 
-    def _load_storage(self, place: Any) -> Any:
-        """torch's own loader of storages, after a look at what it is told."""
-        if isinstance(place, tuple) and len(place) >= 5 and place[0] == "storage":
-            kind, values = place[1], place[4]
-            size = getattr(getattr(kind, "dtype", torch.uint8), "itemsize", 1)
-            if not isinstance(values, int) or not 0 <= values * size <= self.budget:
-                raise pickle.UnpicklingError(f"a storage of {values} values, more than the file")
-        return self._load(place)
+    @_of("STRING", "BINSTRING", "SHORT_BINSTRING")
+    def _push_text(self, content: str) -> None:
+        # Of Python 2; pickletools reads its bytes as Latin-1.
+        self._stack.append(content.encode("latin-1").decode(self._encoding))
 
-    def _weigh(self) -> None:
-        made = self.stack[-1]  # type: ignore[attr-defined]
+    @_of("NONE")
+    def _push_none(self, _: None) -> None:
+        self._stack.append(None)
+
+    @_of("NEWTRUE")
+    def _push_true(self, _: None) -> None:
+        self._stack.append(True)
+
+    @_of("NEWFALSE")
+    def _push_false(self, _: None) -> None:
+        self._stack.append(False)
+
+    @_of("MARK")
+    def _mark(self, _: None) -> None:
+        self._stack.append(_MARK)
+
+    @_of("POP")
+    def _drop(self, _: None) -> None:
+        self._stack.pop()
+
+    @_of("POP_MARK")
+    def _drop_marked(self, _: None) -> None:
+        self._marked()
+
+    @_of("DUP")
+    def _repeat(self, _: None) -> None:
+        self._stack.append(self._stack[-1])
+
+    @_of("PUT", "BINPUT", "LONG_BINPUT")
+    def _put(self, index: int) -> None:
+        if not 0 <= index < _MAX_MEMO:
+            raise pickle.UnpicklingError(f"its memo has the number {str(index)[:20]}")
+        self._memo[index] = self._stack[-1]
+
+    @_of("MEMOIZE")
+    def _put_next(self, _: None) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    @_of("GET", "BINGET", "LONG_BINGET")
+    def _get(self, index: int) -> None:
+        self._stack.append(self._memo[index])
+
+    @_of("EMPTY_LIST")
+    def _push_list(self, _: None) -> None:
+        self._stack.append([])
+
+    @_of("LIST")
+    def _push_list_of_marked(self, _: None) -> None:
+        self._stack.append(self._marked())
+
+    @_of("APPEND")
+    def _append(self, _: None) -> None:
+        self._add(self._last(1))
+
+    @_of("APPENDS", "ADDITEMS")
+    def _append_marked(self, _: None) -> None:
+        self._add(self._marked())
+
+    def _add(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, set):
+            target.update(map(as_key, items))
+        elif not isinstance(target, Placeholder):
+            raise pickle.UnpicklingError("it appends to what is no list")
+
+    @_of("EMPTY_SET")
+    def _push_set(self, _: None) -> None:
+        self._stack.append(set())
+
+    @_of("FROZENSET")
+    def _push_frozen_set(self, _: None) -> None:
+        self._stack.append(frozenset(map(as_key, self._marked())))
+
+    @_of("EMPTY_DICT")
+    def _push_dict(self, _: None) -> None:
+        self._stack.append({})
+
+    @_of("DICT")
+    def _push_dict_of_marked(self, _: None) -> None:
+        self._stack.append(as_dict(self._marked()))
+
+    @_of("SETITEM")
+    def _set_item(self, _: None) -> None:
+        self._set(self._last(2))
+
+    @_of("SETITEMS")
+    def _set_marked_items(self, _: None) -> None:
+        self._set(self._marked())
+
+    def _set(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, dict):
+            target.update(as_dict(items))
+        elif not isinstance(target, Placeholder):
+            raise pickle.UnpicklingError("it sets items of what is no dictionary")
+
+    @_of("EMPTY_TUPLE")
+    def _push_tuple(self, _: None) -> None:
+        self._stack.append(())
+
+    @_of("TUPLE")
+    def _push_tuple_of_marked(self, _: None) -> None:
+        self._push_weighed(tuple(self._marked()))
+
+    @_of("TUPLE1")
+    def _push_tuple_of_one(self, _: None) -> None:
+        self._push_weighed(tuple(self._last(1)))
+
+    @_of("TUPLE2")
+    def _push_tuple_of_two(self, _: None) -> None:
+        self._push_weighed(tuple(self._last(2)))
+
+    @_of("TUPLE3")
+    def _push_tuple_of_three(self, _: None) -> None:
+        self._push_weighed(tuple(self._last(3)))
+
+    def _push_weighed(self, made: tuple[Any, ...]) -> None:
         weight = sum(self._weights.get(id(item), 1) for item in made if isinstance(item, tuple))
         weight += len(made)
         if weight > _MAX_TUPLE:
             raise pickle.UnpicklingError("tuples within tuples of too many values")
         self._weights[id(made)] = weight
         self._tuples.append(made)
+        self._stack.append(made)
+
+    @_of("GLOBAL")
+    def _push_global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self._stack.append(self.find_class(module, name))
+
+    @_of("STACK_GLOBAL")
+    def _push_global_of_stack(self, _: None) -> None:
+        module, name = self._last(2)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise pickle.UnpicklingError("it names what is no text")
+        self._stack.append(self.find_class(module, name))
+
+    @_of("REDUCE", "NEWOBJ")
+    def _call_with_tuple(self, _: None) -> None:
+        self._call(*self._last(2))
+
+    @_of("NEWOBJ_EX")
+    def _call_with_keywords(self, _: None) -> None:
+        function, arguments, keywords = self._last(3)
+        if keywords and isinstance(function, Function):
+            raise pickle.UnpicklingError("it calls a function by keywords")
+        self._call(function, arguments)
+
+    @_of("OBJ")
+    def _call_marked(self, _: None) -> None:
+        function, *arguments = self._marked()
+        self._call(function, tuple(arguments))
+
+    @_of("INST")
+    def _call_named(self, argument: str) -> None:
+        arguments = self._marked()
+        self._push_global(argument)
+        self._call(self._stack.pop(), tuple(arguments))
+
+    def _call(self, function: Any, arguments: Any) -> None:
+        if isinstance(function, Placeholder):
+            self._stack.append(function)
+        elif isinstance(function, Function) and isinstance(arguments, tuple):
+            self._stack.append(function.call(*arguments))
+        else:
+            raise pickle.UnpicklingError("it calls what is no function")
+
+    @_of("BUILD")
+    def _build(self, _: None) -> None:
+        # Attributes of all else are left out.
+        state = self._stack.pop()
+        if isinstance(target := self._stack[-1], Dtype):
+            target.build(state)
+
+    @_of("BINPERSID")
+    def _push_storage(self, _: None) -> None:
+        place = self._stack.pop()
+        if not isinstance(place, tuple) or len(place) not in (4, 5, 6):
+            raise pickle.UnpicklingError("it names a storage in another way than torch")
+        if place[0] == "module":  # a class beside its source code, at which torch would look
+            self._stack.append(place[1])
+            return
+        kind, key, where, values, *view = place[1:]
+        words = (key, where, *(view[0] if view and isinstance(view[0], tuple) else view))
+        if not all(isinstance(word, (str, int, type(None))) for word in words):
+            raise pickle.UnpicklingError("it names a storage in another way than torch")
+        if key not in self._storages:
+            size = getattr(getattr(kind, "dtype", torch.uint8), "itemsize", 1)
+            if not isinstance(values, int) or not 0 <= values * size <= self.budget - self._held:
+                raise pickle.UnpicklingError("it tells of storages of more than the file")
+            self._storages.add(key)
+            self._held += values * size
+        self._stack.append(self.persistent_load(place))
+
+    def _marked(self) -> list[Any]:
+        """What lies above the topmost mark, which goes with it."""
+        at = len(self._stack) - 1
+        while at >= 0 and self._stack[at] is not _MARK:
+            at -= 1
+        if at < 0:
+            raise pickle.UnpicklingError("it lacks a mark")
+        found = self._stack[at + 1 :]
+        del self._stack[at:]
+        return found
+
+    def _last(self, count: int) -> list[Any]:
+        if len(self._stack) < count:
+            raise pickle.UnpicklingError("it takes more than there is")
+        found = self._stack[-count:]
+        del self._stack[-count:]
+        return found
 
 
-def _weighed(build: Callable[[Any], None]) -> Callable[[Any], None]:
-    def built(unpickler: Any) -> None:
-        build(unpickler)
-        unpickler._weigh()
+class _Bounded:
+    """The next bytes of an open file, MAX_PICKLE at most: counted before they are read, so that
+    what is said to be long takes no memory."""
 
-    return built
+    def __init__(self, file: Any) -> None:
+        self._file, self._left = file, MAX_PICKLE
 
+    def read(self, count: int) -> bytes:
+        self._count(count)
+        content: bytes = self._file.read(count)
+        return content
 
-for _code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
-    _Unpickler.dispatch[_code[0]] = _weighed(_Unpickler.dispatch[_code[0]])
+    def readline(self) -> bytes:
+        content: bytes = self._file.readline(self._left + 1)
+        self._count(len(content))
+        return content
+
+    def _count(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise pickle.UnpicklingError(f"a pickle in it is larger than {MAX_PICKLE >> 20} MiB")
 
 
 class PickleModule:
@@ -179,7 +354,7 @@ class PickleModule:
 
     def __init__(self, budget: int) -> None:
         self.__name__ = "pickle"  # which torch looks at
-        self.Unpickler = type("Unpickler", (_Unpickler,), {"budget": budget})
+        self.Unpickler = type("Unpickler", (Unpickler,), {"budget": budget})
 
     def load(self, file: Any, **options: Any) -> Any:
         return self.Unpickler(file, **options).load()

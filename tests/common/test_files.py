@@ -10,9 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from swin_umamba.common import partial
-from swin_umamba.common.files import replacing, write_bytes, write_text
+from swin_umamba.common.files import file_for_torch, replacing, write_bytes, write_text
 from swin_umamba.common.partial import sweep
 from swin_umamba.errors import UserError
 
@@ -105,6 +106,37 @@ def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+def test_torch_s_writer_tells_of_a_full_disk() -> None:
+    with pytest.raises(OSError, match="No space left"), file_for_torch(FULL) as file:
+        torch.save({"a": torch.zeros(100_000)}, file)
+
+
+EXPORT = """
+import torch
+from pathlib import Path
+from swin_umamba.common.files import file_for_torch
+program = torch.export.export(torch.nn.Linear(100, 100), (torch.zeros(1, 100),))
+try:
+    with file_for_torch(Path("/dev/full")) as file:
+        torch.export.save(program, file)
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+def test_an_export_to_a_full_disk_does_not_end_the_process() -> None:
+    words = [sys.executable, "-c", EXPORT]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "No space left" in done.stdout
 
 
 WRITER = """

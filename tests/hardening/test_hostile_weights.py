@@ -9,6 +9,7 @@ import resource
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,14 @@ from safetensors.torch import save_file
 
 from swin_umamba import create_model
 from swin_umamba.models.loading import load_model
-from swin_umamba.weights import convert, load_pretrained, read_checkpoint, save_weights
+from swin_umamba.weights import (
+    convert,
+    load_pretrained,
+    read_checkpoint,
+    reader,
+    save_weights,
+    unpickling,
+)
 from swin_umamba.weights.saved import read_config
 
 TINY: dict[str, Any] = {"dims": (8, 8), "depths": (1, 1), "decoder_depths": (1,), "d_state": 1}
@@ -104,6 +112,60 @@ def test_storages_are_no_larger_than_the_file(tmp_path: Path, values: int, legac
     path = with_pickle(tmp_path / "w.pth", storage(values), legacy=legacy)
     with pytest.raises(ValueError, match=r"w\.pth is damaged .*more than the file"):
         read_checkpoint(path)
+
+
+def test_storages_together_are_no_larger_than_the_file(tmp_path: Path) -> None:
+    """Each of them is not, but they are many."""
+    place = b"(\x8c\x07storagectorch\nFloatStorage\nK%cX\x03\x00\x00\x00cpuJ%bN" + b"tQ"
+    places = b"".join(place % (key, struct.pack("<i", 100)) for key in range(8))
+    path = with_pickle(tmp_path / "w.pth", b"\x80\x04](" + places + b"e.", legacy=True)
+    assert 400 < path.stat().st_size < 3200
+    with pytest.raises(ValueError, match=r"w\.pth is damaged .*storages of more than the file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_pickles_are_bounded_in_bytes_and_steps(
+    tmp_path: Path, legacy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "w.pth"
+    content = {"network_weights": {"a": torch.ones(3)}, "note": "x" * 5000, "many": [0] * 5000}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    assert read_checkpoint(path)["note"] == content["note"]
+    for module in (reader, unpickling):
+        monkeypatch.setattr(module, "MAX_PICKLE", 4000)
+    with pytest.raises(ValueError, match=r"w\.pth is damaged .* larger than"):
+        read_checkpoint(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(unpickling, "MAX_STEPS", 4000)
+    with pytest.raises(ValueError, match=r"w\.pth is damaged .* more than 4000 instructions"):
+        read_checkpoint(path)
+
+
+def test_keys_whose_hashes_collide_cost_no_more_than_others(tmp_path: Path) -> None:
+    """Python makes whole numbers and tuples collide for whoever wants it; 4e8 comparisons here."""
+    step = 2**61 - 1
+    values = {i * step: i for i in range(100)}
+    assert len({hash(key) for key in values}) == 1
+    keys = b"".join(
+        b"\x8a\x0a" + (i * step).to_bytes(10, "little") + b"K\x01" for i in range(20_000)
+    )
+    path = with_pickle(tmp_path / "w.pth", b"\x80\x02}(" + keys + b"u.", legacy=False)
+    began = time.process_time()
+    found = read_checkpoint(path)
+    assert time.process_time() - began < 5
+    assert len(found) == 20_000
+    assert not any(isinstance(key, int) and key for key in found)
+
+
+def test_methods_of_containers_cannot_be_replaced(tmp_path: Path) -> None:
+    """BUILD sets attributes of an ordered dictionary, such as `items`."""
+    state = b"}X\x05\x00\x00\x00itemscos\nsystem\ns"
+    content = b"\x80\x02ccollections\nOrderedDict\n)R" + state + b"b."
+    path = with_pickle(tmp_path / "w.pth", content, legacy=False)
+    found = read_checkpoint(path)
+    assert vars(found) == {}
+    assert list(found.items()) == []
 
 
 def test_tensors_repeated_by_a_stride_of_0_are_not_written_out(tmp_path: Path) -> None:
