@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from swin_umamba_ops.inputs import ScanInputs, SS2DArguments
 from swin_umamba_ops.numerics import FLOAT_DTYPES
 
 _DTYPE_NAMES = "float64, float32, float16 or bfloat16"
@@ -51,16 +52,9 @@ def check_out_dtype(out_dtype: object) -> None:
         raise TypeError(f"out_dtype is {out_dtype!r}, expected None, {_DTYPE_NAMES}")
 
 
-def check_ss2d(
-    x: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    autocast_dtype: torch.dtype | None,
-) -> None:
+def check_ss2d(arguments: SS2DArguments, autocast_dtype: torch.dtype | None) -> None:
     """TypeError or ValueError naming the first argument that does not fit (see functional.ss2d)."""
+    x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds = arguments
     _is_tensor("x", x)
     _is_float("x", x)
     if x.dim() != 4:
@@ -69,13 +63,7 @@ def check_ss2d(
     if D == 0 or H == 0 or W == 0:
         raise ValueError(f"x has shape {_shape(x)}: D, H and W must not be 0")
     device, dtypes = x.device, (torch.float32, x.dtype, autocast_dtype)
-    for name, parameter in (
-        ("x_proj_weight", x_proj_weight),
-        ("dt_projs_weight", dt_projs_weight),
-        ("dt_projs_bias", dt_projs_bias),
-        ("A_logs", A_logs),
-        ("Ds", Ds),
-    ):
+    for name, parameter in zip(arguments._fields[1:], arguments[1:], strict=True):
         _is_tensor(name, parameter)
         _same_device(name, parameter, "x", device)
         if parameter.dtype not in dtypes:
@@ -131,17 +119,10 @@ def _check_map(
 
 
 def check_selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_bias: Tensor | None,
-    initial_state: Tensor | None = None,
+    inputs: ScanInputs, z: Tensor | None, initial_state: Tensor | None
 ) -> None:
-    """TypeError or ValueError naming the first argument that does not fit."""
+    """TypeError or ValueError naming the first argument that does not fit, by its public name."""
+    u, delta, A, B, C, D, delta_bias, _ = inputs
     _is_tensor("u", u)
     _is_float("u", u)
     if u.dim() != 3:

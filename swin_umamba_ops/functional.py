@@ -13,7 +13,8 @@ from swin_umamba_ops import backends
 from swin_umamba_ops.autocast import autocast_dtype, autocast_off
 from swin_umamba_ops.backends import Backend, plain
 from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_seqlens, check_ss2d
-from swin_umamba_ops.numerics import state_dtype
+from swin_umamba_ops.inputs import ScanInputs, SS2DArguments
+from swin_umamba_ops.numerics import as_dtype, state_dtype
 from swin_umamba_ops.ops import selective_scan as scan_ops
 from swin_umamba_ops.ops import ss2d as ss2d_ops
 from swin_umamba_ops.ops._define import wants_grad
@@ -56,37 +57,35 @@ def ss2d(
     """
     check_out_dtype(out_dtype)
     wanted = autocast_dtype(x) if isinstance(x, Tensor) else None
-    check_ss2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, wanted)
+    arguments = SS2DArguments(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    check_ss2d(arguments, wanted)
     dtype = x.dtype
     if wanted is not None and dtype != torch.float64:
         dtype = wanted
     served = resolved("ss2d", backend, x.device, dtype, A_logs.shape[1])
-    _refuse_grad(served, x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    _refuse_grad(served, *arguments)
     accumulate = state_dtype(dtype)
     if out_dtype is None:
         out_dtype = accumulate
     if not dt_projs_bias.dtype == A_logs.dtype == Ds.dtype == accumulate:
-        dt_projs_bias, A_logs, Ds = (t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds))
+        cast = [t.to(accumulate) for t in (dt_projs_bias, A_logs, Ds)]
+        arguments = SS2DArguments(x, x_proj_weight, dt_projs_weight, *cast)
 
     if (formula := served.formulas.get("ss2d")) is not None:
         with autocast_off(x):
-            y: Tensor = formula(
-                x.to(dtype), x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds
-            )
+            y: Tensor = formula(x.to(dtype), *arguments[1:])
             # Channels last by permutation: vmap does not know the memory format.
             return y.to(out_dtype).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
-    x_proj_weight, dt_projs_weight, A_logs = pad_ranks_and_states(
-        served, dtype, x_proj_weight, dt_projs_weight, A_logs
-    )
+    arguments = pad_ranks_and_states(served, dtype, arguments)
     _, D, H, W = x.shape
     if x.stride() != (H * W * D, 1, W * D, D):
         pixels = x.permute(0, 2, 3, 1).to(dtype, memory_format=torch.contiguous_format)
         x = pixels.contiguous().permute(0, 3, 1, 2)
     elif x.dtype != dtype:  # its strides stay
         x = x.to(dtype)
-    inputs = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return ss2d_ops.ss2d(*inputs, served, out_dtype, wants_grad(*inputs))
+    arguments = SS2DArguments(x, *arguments[1:])
+    return ss2d_ops.ss2d(arguments, served, out_dtype, wants_grad(*arguments))
 
 
 @overload
@@ -180,11 +179,11 @@ def selective_scan(
     last sequence, float32 (float64 with float64 u), complex like A, which is differentiable.
     Errors as in `ss2d`.
     """
-    check_selective_scan(u, delta, A, B, C, D, z, delta_bias, initial_state)
+    inputs = ScanInputs(u, delta, A, B, C, D, delta_bias, delta_softplus)
+    check_selective_scan(inputs, z, initial_state)
     backend = backends.AUTO if backend is None else backend
-    options = (D, delta_bias, delta_softplus, initial_state, backend)
     if cu_seqlens is None:
-        out, last = _scan(u, delta, A, B, C, z, *options)
+        out, last = _scan(inputs, z, initial_state, backend)
     else:
         ends = [int(end) for end in cu_seqlens.tolist()]
         check_seqlens(ends, u.shape[2])
@@ -192,7 +191,8 @@ def selective_scan(
         for a, b in pairwise(ends):
             u_part, delta_part, z_part = _steps(a, b, u, delta, z)
             B_part, C_part = _steps(a, b, B, C, A=A)
-            parts.append(_scan(u_part, delta_part, A, B_part, C_part, z_part, *options))
+            part = inputs._replace(u=u_part, delta=delta_part, Bs=B_part, Cs=C_part)
+            parts.append(_scan(part, z_part, initial_state, backend))
         out, last = torch.cat([part for part, _ in parts], dim=2), parts[-1][1]
     return (out, last) if return_last_state else out
 
@@ -222,47 +222,45 @@ def _map(t: Tensor, like: Tensor, u: Tensor, A: Tensor, dtype: torch.dtype) -> T
 
 
 def _scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    z: Tensor | None,
-    D: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    initial_state: Tensor | None,
-    backend: str,
+    inputs: ScanInputs, z: Tensor | None, initial_state: Tensor | None, backend: str
 ) -> tuple[Tensor, Tensor]:
-    """out (B, D, L) in u's dtype and the last state of one sequence; arguments are checked."""
+    """out (B, D, L) in u's dtype and the last state of one sequence.
+
+    inputs: the public arguments, checked, of any dtypes, with B and C as they were given.
+    """
+    u, delta, A, B, C, D, bias, delta_softplus = inputs
     dtype = u.dtype
     for t in (delta, B, C):
-        if not t.is_complex():
+        if t.dtype != dtype and not t.is_complex():
             dtype = torch.promote_types(dtype, t.dtype)
     op = "complex_scan" if A.is_complex() else "selective_scan"
     served = resolved(op, backend, u.device, dtype, A.shape[1])
-    _refuse_grad(served, u, delta, A, B, C, D, z, delta_bias, initial_state)
+    _refuse_grad(served, *inputs.tensors, z, initial_state)
     accumulate = state_dtype(dtype)
-    Bs, Cs = _map(B, C, u, A, dtype), _map(C, B, u, A, dtype)
-    A = A if A.is_complex() else A.to(accumulate)
-    Ds = None if D is None else D.to(accumulate)
-    bias = None if delta_bias is None else delta_bias.to(accumulate)
-    inputs = (u.to(dtype), delta.to(dtype), A, Bs, Cs, Ds, bias)
+    inputs = ScanInputs(
+        as_dtype(u, dtype),
+        as_dtype(delta, dtype),
+        A if A.is_complex() else as_dtype(A, accumulate),
+        _map(B, C, u, A, dtype),
+        _map(C, B, u, A, dtype),
+        None if D is None else as_dtype(D, accumulate),
+        None if bias is None else as_dtype(bias, accumulate),
+        delta_softplus,
+    )
     out_dtype = u.dtype if z is None and initial_state is None else accumulate
 
     with autocast_off(u):
         if A.is_complex():
-            out, last = served.formulas[op](*inputs, delta_softplus, initial_state)
+            out, last = served.formulas[op](*inputs, initial_state)
         elif (formula := served.formulas.get(op)) is not None:
-            out, last = formula(*inputs, delta_softplus)
+            out, last = formula(*inputs)
         else:
-            save = wants_grad(*inputs)
-            out, last = scan_ops.selective_scan(*inputs, delta_softplus, served, out_dtype, save)
-        if initial_state is not None and not A.is_complex():
-            more, left = plain.response_to_state(
-                initial_state, delta.to(accumulate), A, Cs.to(accumulate), bias, delta_softplus
+            out, last = scan_ops.selective_scan(
+                inputs, served, out_dtype, wants_grad(*inputs.tensors)
             )
+        if initial_state is not None and not A.is_complex():
+            more, left = plain.response_to_state(inputs, initial_state)
             out, last = out + more, last + left
         if z is not None:
             out = out * F.silu(z.to(accumulate))
-    return out.to(u.dtype), last
+    return as_dtype(out, u.dtype), last

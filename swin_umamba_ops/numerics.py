@@ -14,6 +14,11 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def as_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """t.to(dtype), without a call of PyTorch where it has it: an eager call has many of these."""
+    return t if t.dtype == dtype else t.to(dtype)
+
+
 def softplus(raw: Tensor) -> Tensor:
     """log(1 + exp(raw)), exact to the last digit also in float64.
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 from operator import index
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
+from swin_umamba_ops.inputs import SS2DArguments
+from swin_umamba_ops.torch_private import constant_result
 
 
+@constant_result  # as in resolving.py
 def _sizes(
     module: str, device: torch.device, dtype: torch.dtype, D: int, N: int, R: int
 ) -> tuple[int, int]:
@@ -23,31 +25,25 @@ def _sizes(
     return sizes
 
 
-_sizes._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as in resolving.py
-
-
 def pad_ranks_and_states(
-    served: Backend,
-    dtype: torch.dtype,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    A_logs: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The three with as many ranks and states as the backend's kernels take the fastest.
+    served: Backend, dtype: torch.dtype, arguments: SS2DArguments
+) -> SS2DArguments:
+    """The arguments with as many ranks and states as the backend's kernels take the fastest.
 
-    x_proj_weight: (4, R + 2N, D); dt_projs_weight: (4, D, R); A_logs: (4 * D, N); dtype: of x.
+    dtype: of x once it is cast.
     """
+    _, x_proj_weight, dt_projs_weight, _, A_logs, _ = arguments
     D, N, R = (index(n) for n in (A_logs.shape[0] // 4, A_logs.shape[1], dt_projs_weight.shape[2]))
     states, rank = _sizes(served.kernels["ss2d"], x_proj_weight.device, dtype, D, N, R)
     if (states, rank) == (N, R):
-        return x_proj_weight, dt_projs_weight, A_logs
+        return arguments
     parts = x_proj_weight.split((R, N, N), dim=1)
     wanted = (rank, states, states)
     rows = [
         F.pad(part, (0, 0, 0, n - part.shape[1])) for part, n in zip(parts, wanted, strict=True)
     ]
-    return (
-        torch.cat(rows, dim=1),
-        F.pad(dt_projs_weight, (0, rank - R)),
-        F.pad(A_logs, (0, states - N)),
+    return arguments._replace(
+        x_proj_weight=torch.cat(rows, dim=1),
+        dt_projs_weight=F.pad(dt_projs_weight, (0, rank - R)),
+        A_logs=F.pad(A_logs, (0, states - N)),
     )

@@ -56,11 +56,6 @@ def address(t: Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
 
-def aligned(*tensors: Tensor) -> list[Tensor]:
-    """The tensors, copied where they start inside others: kernels take 16 bytes at a time."""
-    return [t if t.data_ptr() % 16 == 0 else t.clone() for t in tensors]
-
-
 def tiles(length: int) -> int:
     """Tiles of a sequence."""
     return -(-length // CHUNK)

@@ -6,7 +6,7 @@ otherwise, or whose values are not what its memory holds, is copied here, once, 
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 ALIGNMENT = 16  # bytes
 
 _Optional = TypeVar("_Optional", Tensor, Tensor | None)
+_Record = TypeVar("_Record", bound=tuple[Any, ...])
 
 
 def addressable(t: _Optional) -> _Optional:
@@ -29,13 +30,15 @@ def addressable(t: _Optional) -> _Optional:
     return t if t.data_ptr() % ALIGNMENT == 0 else t.clone(memory_format=torch.contiguous_format)
 
 
-def all_addressable(*tensors: _Optional) -> tuple[_Optional, ...]:
-    """`addressable` of each."""
-    return tuple(
-        [
-            t
-            if t is None or (t.is_contiguous() and t.data_ptr() % ALIGNMENT == 0 and not t.is_neg())
-            else addressable(t)
-            for t in tensors
-        ]
-    )
+def all_addressable(inputs: _Record) -> _Record:
+    """A tuple, such as a record of inputs, with `addressable` of each tensor: itself, unless one
+    has to be copied."""
+    for t in inputs:
+        if isinstance(t, Tensor) and not (
+            t.is_contiguous() and t.data_ptr() % ALIGNMENT == 0 and not t.is_neg()
+        ):
+            break
+    else:
+        return inputs
+    made = [addressable(t) if isinstance(t, Tensor) else t for t in inputs]
+    return type(inputs)(made) if type(inputs) is tuple else type(inputs)(*made)

@@ -9,7 +9,6 @@ one state a channel have kernels of either kind that keep all they scan in regis
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,14 +19,22 @@ from swin_umamba_ops.backends._cuda_launch import (
     CHUNK,
     Addresses,
     address,
-    aligned,
     make_plan,
     run,
     tiles,
     why_too_large,
 )
 from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import Gradients
+from swin_umamba_ops.inputs import (
+    ALL_SCAN,
+    ALL_SS2D,
+    ScanInputs,
+    ScanWanted,
+    SS2DInputs,
+    SS2DWanted,
+)
+from swin_umamba_ops.numerics import as_dtype
 
 chunk_length = CHUNK
 _SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
@@ -152,13 +159,8 @@ def _maps(plan: Any, proj: int, item: int) -> tuple[int, int]:
     return proj + plan.R * item, proj + (plan.R + plan.N) * item
 
 
-def ss2d_forward(
-    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
-    Ds: Tensor, out_dtype: torch.dtype, save: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = aligned(
-        x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
-    )
+def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tuple[Tensor, Tensor]:
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
     B, H, W, D = x.shape
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("FORWARD", x.device, x.dtype, x.shape, N, R)
@@ -172,16 +174,14 @@ def ss2d_forward(
     )  # fmt: skip
     run("FORWARD", plan, x, addresses)
     del delta  # not before the launch is queued: the allocator may hand its memory on
-    return y.to(out_dtype), states
+    return as_dtype(y, out_dtype), states
 
 
 def ss2d_backward(
-    dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
-    A_logs: Tensor, Ds: Tensor, states: Tensor, wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    dy, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = aligned(
-        dy.float(), x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds
-    )
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
+) -> Gradients:
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
+    dy = as_dtype(dy, torch.float32)
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
@@ -210,9 +210,10 @@ def ss2d_backward(
     sums.finish()
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
-        dweight = dt_projs_weight
-        if wanted[2]:
-            dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
+        if not wanted.dt_projs_weight:
+            dA, dDs, dbias = small
+            return dx, dproj, None, dbias, dA, dDs
+        dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
         small.append(dweight.to(dt_projs_weight.dtype))
     dA, dDs, dbias, dweight = small
     return dx, dproj, dweight, dbias, dA, dDs
@@ -244,12 +245,11 @@ def _sequence_plan(
 
 
 def selective_scan_forward(
-    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
-    delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    u, delta, A, Bs, Cs = aligned(u, delta, A, Bs, Cs)
+    inputs: ScanInputs, out_dtype: torch.dtype, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    u, delta, A, Bs, Cs, Ds, delta_bias, softplus = inputs
     plan = _sequence_plan(
-        "FORWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, out_dtype
+        "FORWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], softplus, out_dtype
     )
     out = torch.empty_like(u, dtype=out_dtype)
     last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
@@ -265,14 +265,14 @@ def selective_scan_forward(
 
 
 def selective_scan_backward(
-    dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
-    Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    dout, u, delta, A, Bs, Cs = aligned(dout, u, delta, A, Bs, Cs)
-    plan = _sequence_plan(
-        "BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], delta_softplus, u.dtype
-    )
+    dout: Tensor,
+    dlast: Tensor | None,
+    inputs: ScanInputs,
+    states: Tensor,
+    wanted: ScanWanted = ALL_SCAN,
+) -> Gradients:
+    u, delta, A, Bs, Cs, Ds, delta_bias, softplus = inputs
+    plan = _sequence_plan("BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], softplus, u.dtype)
     if not (plan.sequence and dout.dtype == u.dtype):
         dout = dout.float()
     du, ddelta, dA, dBs, dCs = (torch.empty_like(t) for t in (u, delta, A, Bs, Cs))
@@ -288,8 +288,4 @@ def selective_scan_backward(
     )  # fmt: skip
     run("BACKWARD", plan, u, addresses, sum_rows=rows, dout_dtype=DTYPES[dout.dtype])
     sums.finish()
-    return (
-        du, ddelta, dA, dBs, dCs,
-        u.new_empty((0,), dtype=torch.float32) if Ds is None else dDs,
-        u.new_empty((0,), dtype=torch.float32) if delta_bias is None else dbias,
-    )  # fmt: skip
+    return du, ddelta, dA, dBs, dCs, dDs, dbias

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from swin_umamba_ops.inputs import ScanInputs
 from swin_umamba_ops.numerics import NORMALISED_RESIDUAL, softplus, state_dtype
 
 
@@ -84,18 +85,14 @@ def mlp_gelu(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: 
     return F.linear(hidden, weight2.to(dtype), bias2.to(dtype))
 
 
-def response_to_state(
-    state: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Cs: Tensor,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Tensor, Tensor]:
+def response_to_state(inputs: ScanInputs, state: Tensor) -> tuple[Tensor, Tensor]:
     """What a state (B, D, N) before the first step adds to the output (B, D, L) of a scan and to
-    its last state: h_l = exp(A (dt_0 + ... + dt_l)) h_{-1}. All of one dtype, Cs (B, G, N, L)."""
-    dt = delta if delta_bias is None else delta + delta_bias[:, None]
-    if delta_softplus:
+    its last state: h_l = exp(A (dt_0 + ... + dt_l)) h_{-1}. In the dtype of A."""
+    A, Cs = inputs.A, inputs.Cs.to(inputs.A.dtype)
+    dt = inputs.delta.to(A.dtype)
+    if inputs.delta_bias is not None:
+        dt = dt + inputs.delta_bias[:, None]
+    if inputs.delta_softplus:
         dt = softplus(dt)
     decay = torch.exp(A[:, :, None] * dt.cumsum(2)[:, :, None])  # (B, D, N, L)
     states = (decay * state.to(decay.dtype)[..., None]).unflatten(1, (Cs.shape[1], -1))

@@ -3,7 +3,8 @@
 Inputs are contiguous, aligned to 16 bytes, on a device and of a dtype that why_unsupported()
 passed, and never empty. No output shares memory with an input or another output. Under autocast
 these functions switch it off around torch operations that it would cast. A backward pass gets
-`wanted`, a flag for each gradient: what it returns for the others is never looked at.
+`wanted`, a flag for each gradient: what it returns in place of the others, and of those of absent
+inputs, is never looked at, and best None.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from swin_umamba_ops.inputs import (
+    ALL_SCAN,
+    ALL_SS2D,
+    ScanInputs,
+    ScanWanted,
+    SS2DInputs,
+    SS2DWanted,
+)
+
 ALL_WANTED = (True,) * 7
+Gradients = tuple[Tensor | None, ...]
 
 
 class Kernels(Protocol):
@@ -38,44 +49,17 @@ class Scans(Kernels, Protocol):
         """The states and ranks, at least N and R, with which it serves D channels the fastest."""
 
     def ss2d_forward(
-        self,
-        x: Tensor,
-        proj: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-        out_dtype: torch.dtype,
-        save: bool,
+        self, inputs: SS2DInputs, out_dtype: torch.dtype, save: bool
     ) -> tuple[Tensor, Tensor]:
         """y and states."""
 
     def ss2d_backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        proj: Tensor,
-        dt_projs_weight: Tensor,
-        dt_projs_bias: Tensor,
-        A_logs: Tensor,
-        Ds: Tensor,
-        states: Tensor,
-        wanted: Sequence[bool] = ALL_WANTED,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The gradients of the six inputs after dy, each like its input."""
+        self, dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
+    ) -> Gradients:
+        """The gradients of the six inputs, each like its input."""
 
     def selective_scan_forward(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        Bs: Tensor,
-        Cs: Tensor,
-        Ds: Tensor | None,
-        delta_bias: Tensor | None,
-        delta_softplus: bool,
-        out_dtype: torch.dtype,
-        save: bool,
+        self, inputs: ScanInputs, out_dtype: torch.dtype, save: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """out, the last state, and states."""
 
@@ -83,19 +67,11 @@ class Scans(Kernels, Protocol):
         self,
         dout: Tensor,
         dlast: Tensor | None,
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        Bs: Tensor,
-        Cs: Tensor,
-        Ds: Tensor | None,
-        delta_bias: Tensor | None,
-        delta_softplus: bool,
+        inputs: ScanInputs,
         states: Tensor,
-        wanted: Sequence[bool] = ALL_WANTED,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The gradients of u, delta, A, Bs, Cs, Ds, delta_bias; (0,), a tensor of its own, for an
-        absent input."""
+        wanted: ScanWanted = ALL_SCAN,
+    ) -> Gradients:
+        """The gradients of the inputs' seven tensors, each like its input."""
 
 
 class LayerNorm(Kernels, Protocol):

@@ -8,14 +8,20 @@ results repeat bitwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _blocks
 from swin_umamba_ops.backends._blocks import chunk_length
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import Gradients
+from swin_umamba_ops.inputs import (
+    ALL_SCAN,
+    ALL_SS2D,
+    ScanInputs,
+    ScanWanted,
+    SS2DInputs,
+    SS2DWanted,
+)
 from swin_umamba_ops.numerics import softplus, state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS, step_of_position, visiting_order
 
@@ -34,17 +40,9 @@ def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int)
     return N, R
 
 
-def ss2d_forward(
-    x: Tensor,
-    proj: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    out_dtype: torch.dtype,
-    save: bool,
-) -> tuple[Tensor, Tensor]:
+def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tuple[Tensor, Tensor]:
     """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see ops/ss2d.py."""
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
     batch, height, width, channels = x.shape
     length, states_n = height * width, A_logs.shape[1]
     accumulate = state_dtype(x.dtype)
@@ -72,17 +70,10 @@ def ss2d_forward(
 
 
 def ss2d_backward(
-    dy: Tensor,
-    x: Tensor,
-    proj: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    states: Tensor,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of the six inputs from x to Ds, each like its input; zero where not wanted."""
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
+) -> Gradients:
+    """The gradients of the six inputs, each like its input."""
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
     batch, height, width, channels = x.shape
     states_n, rank = A_logs.shape[1], dt_projs_weight.shape[2]
     accumulate = state_dtype(x.dtype)
@@ -119,13 +110,13 @@ def ss2d_backward(
             dprojected = torch.cat([ddt_r, dBs, dCs], dim=-1)
             for i, direction in enumerate(range(k.start, k.stop)):
                 dproj[b, :, direction] += dprojected[:, i, steps[direction]]
-            if wanted[2]:
+            if wanted.dt_projs_weight:
                 dweight[k, d] += torch.matmul(draw.transpose(-1, -2), dt_r).sum(0)
-            if wanted[3]:
+            if wanted.dt_projs_bias:
                 dbias[k, d] += draw.sum((0, 2))
             dA[k, d] += dA_part
-    dDs = torch.zeros_like(Ds)
-    if wanted[5]:
+    dDs = None
+    if wanted.Ds:
         dDs = (x.to(accumulate) * dy).sum((0, 1)).repeat(DIRECTIONS)
     return (
         dx.view(batch, height, width, channels).to(x.dtype),
@@ -164,20 +155,12 @@ def _add_in_place(merged: Tensor, parts: Tensor, steps: Tensor) -> None:
 
 
 def selective_scan_forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    out_dtype: torch.dtype,
-    save: bool,
+    inputs: ScanInputs, out_dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
+    u, Ds = inputs.u, inputs.Ds
     batch, channels, length = u.shape
-    groups, states_n = Bs.shape[1:3]
+    groups, states_n = inputs.Bs.shape[1:3]
     split = (groups, channels // groups)
     accumulate = state_dtype(u.dtype)
     chunks = -(-length // chunk_length)
@@ -185,12 +168,12 @@ def selective_scan_forward(
     last = u.new_empty(batch, channels, states_n, dtype=accumulate)
     kept = (batch, chunks, channels, states_n) if save else (0,)
     states = u.new_empty(kept, dtype=accumulate)
-    grouped_A = A.view(*split, states_n)
-    inputs = _GroupedInputs(u, delta, Bs, Cs, delta_bias, delta_softplus)
+    grouped_A = inputs.A.view(*split, states_n)
+    grouped = _GroupedInputs(inputs)
 
     with torch.autocast(u.device.type, enabled=False):
         for b, k, d in _blocks.blocks(u.device, batch, *split, length, states_n):
-            part, entering, leaving = _blocks.forward(*inputs.block(b, k, d), grouped_A[k, d])
+            part, entering, leaving = _blocks.forward(*grouped.block(b, k, d), grouped_A[k, d])
             _grouped(out, groups)[b, k, :, d] = part
             last.view(batch, *split, states_n)[b, k, d] = leaving
             if save:
@@ -203,21 +186,12 @@ def selective_scan_forward(
 def selective_scan_backward(
     dout: Tensor,
     dlast: Tensor | None,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
+    inputs: ScanInputs,
     states: Tensor,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input.
-
-    Those of a Ds or delta_bias that is absent or not wanted are empty.
-    """
+    wanted: ScanWanted = ALL_SCAN,
+) -> Gradients:
+    """The gradients of the seven tensors, each like its input."""
+    u, delta, A, Bs, Cs, Ds, delta_bias, delta_softplus = inputs
     batch, chunks, channels, states_n = states.shape
     length, groups = u.shape[2], Bs.shape[1]
     split = (groups, channels // groups)
@@ -225,7 +199,7 @@ def selective_scan_backward(
     dout = dout.to(accumulate)
     grouped_states = states.view(batch, chunks, *split, states_n).transpose(1, 2)
     grouped_A = A.view(*split, states_n)
-    inputs = _GroupedInputs(u, delta, Bs, Cs, delta_bias, delta_softplus)
+    grouped = _GroupedInputs(inputs)
 
     du = torch.empty_like(u, dtype=accumulate)
     ddelta = torch.empty_like(delta, dtype=accumulate)
@@ -240,21 +214,21 @@ def selective_scan_backward(
             du_part, ddt, dBs_part, dCs_part, dA_part = _blocks.backward(
                 _grouped(dout, groups)[b, k, :, d],
                 dlast_part,
-                *inputs.block(b, k, d),
+                *grouped.block(b, k, d),
                 grouped_A[k, d],
                 grouped_states[b, k, :, d],
             )
             if delta_softplus:
-                ddt.mul_(torch.sigmoid(inputs.raw_dt(b, k, d)))
+                ddt.mul_(torch.sigmoid(grouped.raw_dt(b, k, d)))
             _grouped(du, groups)[b, k, :, d] = du_part
             _grouped(ddelta, groups)[b, k, :, d] = ddt
             dBs[b, k] += dBs_part.transpose(2, 3)
             dCs[b, k] += dCs_part.transpose(2, 3)
             dA.view(*split, states_n)[k, d] += dA_part
-    dDs, dbias = A.new_empty(0), A.new_empty(0)
-    if Ds is not None and wanted[5]:
+    dDs, dbias = None, None
+    if Ds is not None and wanted.Ds:
         dDs = (u.to(accumulate) * dout).sum((0, 2))
-    if delta_bias is not None and wanted[6]:
+    if delta_bias is not None and wanted.delta_bias:
         dbias = ddelta.sum((0, 2))
     if Ds is not None:
         du.addcmul_(dout, Ds.unsqueeze(1))
@@ -278,15 +252,8 @@ def _grouped(sequence: Tensor, groups: int) -> Tensor:
 class _GroupedInputs:
     """The inputs of `selective_scan`, handed out block by block as `_blocks.forward` wants them."""
 
-    def __init__(
-        self,
-        u: Tensor,
-        delta: Tensor,
-        Bs: Tensor,
-        Cs: Tensor,
-        delta_bias: Tensor | None,
-        delta_softplus: bool,
-    ) -> None:
+    def __init__(self, inputs: ScanInputs) -> None:
+        u, delta, _, Bs, Cs, _, delta_bias, delta_softplus = inputs
         groups = Bs.shape[1]
         self._accumulate = state_dtype(u.dtype)
         self._u, self._delta = _grouped(u, groups), _grouped(delta, groups)

@@ -1,6 +1,6 @@
 """The Triton kernels of triton_kernels: allocation, strides and the cut into programs.
 
-Forwards, for half inputs, a program makes dt itself, a chunk at a time, from the low-rank part of
+Forwards, for 16-bit inputs, a program makes dt itself, a chunk at a time, from the low-rank part of
 the projection, and reads Bs and Cs where the projection has them. Else a kernel of its own makes dt
 and brings Bs and Cs to float32. The scans add float32 sums in place: no direction has a copy of its
 own. triton_sequence.py takes sequences of one direction through the same kernels.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +29,11 @@ from swin_umamba_ops.backends._triton_tiles import (
     split_tile,
     wide_tile,
 )
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import Gradients
 from swin_umamba_ops.backends.triton_kernels import backward, forward, parameters
 from swin_umamba_ops.backends.triton_kernels.project import staged_row
+from swin_umamba_ops.inputs import ALL_SS2D, SS2DInputs, SS2DWanted
+from swin_umamba_ops.numerics import as_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 chunk_length = 32
@@ -319,15 +320,13 @@ def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int)
     return N, R
 
 
-def ss2d_forward(
-    x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor,
-    Ds: Tensor, out_dtype: torch.dtype, save: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tuple[Tensor, Tensor]:
     """y (B, H, W, D) and, if `save`, the states (B, 4, C, D, N); see ops/ss2d.py."""
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
     B, H, W, D = x.shape
     N, R, projection = A_logs.shape[1], dt_projs_weight.shape[2], (dt_projs_weight, dt_projs_bias)
     with current(x.device):
-        # A program's own matrix product is of halves, whose products are exact in float32.
+        # A program's own matrix product is of 16-bit values, whose products are exact in float32.
         staged = x.dtype != torch.float32
         plan = pass_over(_image_layout(x.shape, N, R if staged else 0), x, False)
         dt, maps = None, proj
@@ -339,14 +338,14 @@ def ss2d_forward(
         shape = (B, DIRECTIONS, plan.layout.chunks, D, N) if save else (0,)
         states = x.new_empty(shape, dtype=torch.float32)
         scan(plan, x, dt, maps, *projection, A_logs, y, states if save else None, None)
-    return y.to(out_dtype), states
+    return as_dtype(y, out_dtype), states
 
 
 def ss2d_backward(
-    dy: Tensor, x: Tensor, proj: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor,
-    A_logs: Tensor, Ds: Tensor, states: Tensor, wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of the six inputs from x to Ds, each like its input."""
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
+) -> Gradients:
+    """The gradients of the six inputs, each like its input."""
+    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
     B, H, W, D = x.shape
     N, L = A_logs.shape[1], H * W
     with current(x.device), torch.autocast(x.device.type, enabled=False):
@@ -360,4 +359,4 @@ def ss2d_backward(
             plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
         )
         dproj, dweight = project_backward(ddt, dmaps, proj, dt_projs_weight)
-    return dx.to(x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
+    return as_dtype(dx, x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs

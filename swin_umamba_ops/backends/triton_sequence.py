@@ -3,13 +3,11 @@ direction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import Gradients
 from swin_umamba_ops.backends.triton import (
     Layout,
     chunk_length,
@@ -19,6 +17,7 @@ from swin_umamba_ops.backends.triton import (
     why_unsupported,
     why_unusable,
 )
+from swin_umamba_ops.inputs import ALL_SCAN, ScanInputs, ScanWanted
 from swin_umamba_ops.numerics import softplus
 
 __all__ = [
@@ -30,38 +29,35 @@ __all__ = [
 ]
 
 
-def _sequence_inputs(
-    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, delta_bias: Tensor | None,
-    delta_softplus: bool,
-) -> tuple[Layout, Tensor, Tensor]:  # fmt: skip
+def _sequence_inputs(inputs: ScanInputs) -> tuple[Layout, Tensor, Tensor]:
     """The layout, dt (B, D, L) and Bs and Cs (B, G, 2N, L), in float32."""
-    B, D, L = u.shape
-    G, N = Bs.shape[1:3]
-    dt = delta.float()
-    if delta_bias is not None:
-        dt = dt + delta_bias[:, None]
-    if delta_softplus:
+    B, D, L = inputs.u.shape
+    G, N = inputs.Bs.shape[1:3]
+    dt = inputs.delta.float()
+    if inputs.delta_bias is not None:
+        dt = dt + inputs.delta_bias[:, None]
+    if inputs.delta_softplus:
         dt = softplus(dt)
-    maps = torch.cat([Bs, Cs], dim=2).float()
+    maps = torch.cat([inputs.Bs, inputs.Cs], dim=2).float()
     each = D // G
     strides = (D * L, each * L, 1, L, D * L, each * L, G * 2 * N * L, 2 * N * L, 1, L)
     return Layout(B, G, each, 1, L, N, 0, False, strides), dt, maps
 
 
 def selective_scan_forward(
-    u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor, Cs: Tensor, Ds: Tensor | None,
-    delta_bias: Tensor | None, delta_softplus: bool, out_dtype: torch.dtype, save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    inputs: ScanInputs, out_dtype: torch.dtype, save: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
+    u, Ds = inputs.u, inputs.Ds
     B, D, _ = u.shape
     with current(u.device):
-        layout, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
+        layout, dt, maps = _sequence_inputs(inputs)
         out = torch.empty_like(u, dtype=torch.float32)
         last = u.new_empty((B, D, layout.N), dtype=torch.float32)
         # The kernels keep a group's states together.
         shape = (B, layout.K, layout.chunks, layout.D, layout.N)
         states = u.new_empty(shape, dtype=torch.float32) if save else None
-        scan(pass_over(layout, u, False), u, dt, maps, None, None, A, out, states, last)
+        scan(pass_over(layout, u, False), u, dt, maps, None, None, inputs.A, out, states, last)
         if Ds is not None:
             out.addcmul_(u.float(), Ds[:, None])
         kept = (
@@ -73,13 +69,16 @@ def selective_scan_forward(
 
 
 def selective_scan_backward(
-    dout: Tensor, dlast: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, Bs: Tensor,
-    Cs: Tensor, Ds: Tensor | None, delta_bias: Tensor | None, delta_softplus: bool, states: Tensor,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of u, delta, A, Bs, Cs, Ds and delta_bias, each like its input."""
+    dout: Tensor,
+    dlast: Tensor | None,
+    inputs: ScanInputs,
+    states: Tensor,
+    wanted: ScanWanted = ALL_SCAN,
+) -> Gradients:
+    """The gradients of the seven tensors, each like its input."""
+    u, delta, A, Bs, Cs, Ds, _, delta_softplus = inputs
     with current(u.device), torch.autocast(u.device.type, enabled=False):
-        layout, dt, maps = _sequence_inputs(u, delta, A, Bs, Cs, delta_bias, delta_softplus)
+        layout, dt, maps = _sequence_inputs(inputs)
         du = torch.empty_like(u, dtype=torch.float32)
         grouped = states.view(layout.B, layout.chunks, layout.K, layout.D, layout.N)
         dmaps = torch.zeros_like(maps)
@@ -90,9 +89,7 @@ def selective_scan_backward(
         if Ds is not None:
             du.addcmul_(dout.float(), Ds[:, None])
         dBs, dCs = dmaps.split(layout.N, dim=2)
-        absent = u.new_empty((0,), dtype=torch.float32)
     return (
         du.to(u.dtype), ddelta.to(delta.dtype), dA, dBs.to(Bs.dtype).contiguous(),
-        dCs.to(Cs.dtype).contiguous(),
-        absent if Ds is None else dDs, absent.clone() if delta_bias is None else dbias,
+        dCs.to(Cs.dtype).contiguous(), dDs, dbias,
     )  # fmt: skip

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ LIB = torch.library.Library(NAMESPACE, "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
 _Function = TypeVar("_Function", bound=type[torch.autograd.Function])
+_SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool"}
 
 
 def register_formula(op: Any, formula: Callable[..., int]) -> None:
@@ -41,34 +42,43 @@ def define(
     kernel: Callable[..., Any],
     fake: Callable[..., Any],
     flops: Callable[..., int] | None = None,
+    inputs: Any = None,
 ) -> Any:
     """Define an op of one schema, for all devices; its only overload.
 
     fake: makes results of the right shapes, dtypes and strides. flops: from the arguments' shapes.
+    inputs: a record of swin_umamba_ops.inputs, which kernel and fake get as one argument; its
+    fields are the schema's `{inputs}`.
     The first argument is a tensor, and all others must be where it is, for fakes too: a tensor
     without memory among others would otherwise make a result of nothing.
     """
+    first, end = 0, 0
+    if inputs is not None:
+        fields = [f"{_SCHEMA_TYPES[t]} {name}" for name, t in get_type_hints(inputs).items()]
+        first = schema[: schema.index("{inputs}")].count(",")
+        end = first + len(fields)
+        schema = schema.replace("{inputs}", ", ".join(fields))
     name = schema.split("(")[0]
     qualified = f"{NAMESPACE}::{name}"
-
     names = re.findall(r"[(,] *[\w?\[\]]+ (\w+)", schema)
 
-    def check(args: tuple[Any, ...]) -> None:
+    def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         device = args[0].device
         for i, t in enumerate(args):
             if isinstance(t, Tensor) and t.device != device:
                 raise ValueError(f"{names[i]} is on {t.device}, expected {device} like {names[0]}")
+        if inputs is None:
+            return function(*args)
+        return function(*args[:first], inputs(*args[first:end]), *args[end:])
 
     def run(*args: Any) -> Any:
-        check(args)
         if not torch.is_grad_enabled():  # as in every autograd.Function
-            return kernel(*args)
+            return call(kernel, args)
         with torch.no_grad():
-            return kernel(*args)
+            return call(kernel, args)
 
     def checked_fake(*args: Any) -> Any:
-        check(args)
-        return fake(*args)
+        return call(fake, args)
 
     LIB.define(schema, tags=_TAGS)
     LIB.impl(name, run, "CompositeExplicitAutograd")
@@ -99,12 +109,38 @@ def _one_by_one(op: Any) -> Callable[..., Any]:
     return rule
 
 
-def bound_once(function: _Function) -> _Function:
-    """An autograd.Function whose apply() finds its forward's signature ready: to inspect it at each
-    call takes longer than a small kernel."""
-    forward: Any = function.forward
-    forward.__signature__ = inspect.signature(forward)
-    return function
+class _Bound:
+    """Arguments as inspect binds them."""
+
+    __slots__ = ("args",)
+    kwargs: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        self.args = args
+
+    def apply_defaults(self) -> None:
+        pass
+
+
+class _Positional(inspect.Signature):
+    """Of a function that gets all its arguments by position: there is nothing to bind."""
+
+    def bind(self, /, *args: Any, **_: Any) -> Any:
+        return _Bound(args)
+
+
+def takes(count: int) -> Callable[[_Function], _Function]:
+    """An autograd.Function whose forward always gets so many arguments, by position: its apply()
+    would inspect and bind them at each call, which takes longer than a small kernel."""
+
+    def mark(function: _Function) -> _Function:
+        kind = inspect.Parameter.POSITIONAL_ONLY
+        parameters = [inspect.Parameter(f"argument{i}", kind) for i in range(count)]
+        forward: Any = function.forward
+        forward.__signature__ = _Positional(parameters)
+        return function
+
+    return mark
 
 
 def apply(function: Any, *inputs: Any) -> Any:
@@ -113,7 +149,6 @@ def apply(function: Any, *inputs: Any) -> Any:
     return function.forward(*inputs) if is_tracing() else function.apply(*inputs)
 
 
-@bound_once
 class _FirstDerivative(torch.autograd.Function):
     """What a backward pass computes, whose own gradients raise."""
 
@@ -156,6 +191,25 @@ def spread(gradients: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> tuple[Ten
     return tuple(next(found) if is_wanted else None for is_wanted in wanted)
 
 
-def empty(like: Tensor) -> Tensor:
-    """What an op returns in place of a gradient that nobody wants."""
-    return like.new_empty(0)
+def only_wanted(
+    inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """What an op returns: the gradients, and an empty tensor in place of each that nobody wants or
+    whose input is absent."""
+    first = inputs[0]
+    assert first is not None
+    return tuple(
+        [
+            g if g is not None and t is not None and is_wanted else first.new_empty(0)
+            for g, t, is_wanted in zip(gradients, inputs, wanted, strict=True)
+        ]
+    )
+
+
+def like_wanted(inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> tuple[Tensor, ...]:
+    """What a fake returns in place of `only_wanted`."""
+    made = [
+        None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
+        for t in inputs
+    ]
+    return only_wanted(inputs, made, wanted)

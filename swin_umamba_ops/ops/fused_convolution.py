@@ -16,7 +16,14 @@ from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable
 from swin_umamba_ops.ops._check import has_shape, same_dtype
-from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    only_wanted,
+    spread,
+    takes,
+)
 
 _ALL = (True, True)
 
@@ -42,20 +49,9 @@ def _statistics(x: Tensor) -> Tensor:
     return x.new_empty((2, x.shape[0], x.shape[3]), dtype=torch.float32)
 
 
-def _chosen(
-    gradients: tuple[Tensor, ...], x: Tensor, wanted: tuple[bool, ...]
-) -> tuple[Tensor, ...]:
-    return tuple(
-        g if is_wanted else empty(x) for g, is_wanted in zip(gradients, wanted, strict=True)
-    )
-
-
 def _gradients_fake(x: Tensor, weight: Tensor, wanted: list[bool] | None) -> tuple[Tensor, ...]:
-    dx, dweight = wanted or _ALL
-    return (
-        torch.empty_like(x, memory_format=torch.contiguous_format) if dx else empty(x),
-        torch.empty_like(weight) if dweight else empty(x),
-    )
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return only_wanted((x, weight), (dx, torch.empty_like(weight)), wanted or _ALL)
 
 
 # ---- conv3x3
@@ -82,9 +78,9 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     kernels, chosen = _backward_kernels("conv3x3", backend, dy, x, weight), tuple(wanted or _ALL)
     if x.numel() == 0:
-        return _chosen((torch.zeros_like(x), torch.zeros_like(weight)), x, chosen)
+        return only_wanted((x, weight), (torch.zeros_like(x), torch.zeros_like(weight)), chosen)
     gradients = kernels.backward(addressable(dy), addressable(x), weight, wanted=chosen)
-    return _chosen(gradients, x, chosen)
+    return only_wanted((x, weight), gradients, chosen)
 
 
 def _backward_fake(
@@ -108,7 +104,7 @@ conv3x3_backward_op = define(
 )
 
 
-@bound_once
+@takes(3)
 class _Conv3x3(torch.autograd.Function):
     generate_vmap_rule = True
 
@@ -135,7 +131,7 @@ def _gradients(
     dy: Tensor, x: Tensor, weight: Tensor, backend: str, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, ...]:
     gradients = conv3x3_backward_op(dy.contiguous(), x, weight, backend, list(wanted))
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def conv3x3(x: Tensor, weight: Tensor, backend: Backend) -> Tensor:
@@ -182,11 +178,11 @@ def _norm_act_backward(
     same_dtype(torch.float32, ("stats",), (stats,))
     chosen = tuple(wanted or _ALL)
     if x.numel() == 0:
-        return _chosen((torch.zeros_like(x), torch.zeros_like(weight)), x, chosen)
+        return only_wanted((x, weight), (torch.zeros_like(x), torch.zeros_like(weight)), chosen)
     gradients = kernels.norm_act_backward(
         addressable(dy), addressable(x), weight, addressable(stats), slope, wanted=chosen
     )
-    return _chosen(gradients, x, chosen)
+    return only_wanted((x, weight), gradients, chosen)
 
 
 def _norm_act_backward_fake(
@@ -215,7 +211,7 @@ norm_act_conv3x3_backward_op = define(
 )
 
 
-@bound_once
+@takes(5)
 class _NormActConv3x3(torch.autograd.Function):
     """Keeps the norm's input: the convolution's is recomputed from it."""
 
@@ -248,7 +244,7 @@ class _NormActConv3x3(torch.autograd.Function):
 def _norm_act_gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = norm_act_conv3x3_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def norm_act_conv3x3(

@@ -14,7 +14,15 @@ from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import all_addressable
 from swin_umamba_ops.ops._check import has_shape, same_dtype
-from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    like_wanted,
+    only_wanted,
+    spread,
+    takes,
+)
 
 _ALL = (True,) * 3
 
@@ -34,7 +42,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str = "tri
     kernels = _kernels(backend, x, weight, bias)
     if x.numel() == 0:
         return torch.empty_like(x)
-    y: Tensor = kernels.forward(*all_addressable(x, weight, bias))
+    y: Tensor = kernels.forward(*all_addressable((x, weight, bias)))
     return y
 
 
@@ -57,12 +65,10 @@ def _backward(
     same_dtype(x.dtype, ("dy",), (dy,))
     inputs, chosen = (x, weight, bias), tuple(wanted or _ALL)
     if x.numel() == 0:
-        gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)
+        gradients = [None if t is None else torch.zeros_like(t) for t in inputs]
     else:
-        gradients = kernels.backward(*all_addressable(dy, *inputs), wanted=chosen)
-    return tuple(
-        g if is_wanted else empty(x) for g, is_wanted in zip(gradients, chosen, strict=True)
-    )
+        gradients = kernels.backward(*all_addressable((dy, *inputs)), wanted=chosen)
+    return only_wanted(inputs, gradients, chosen)
 
 
 def _backward_fake(
@@ -73,12 +79,7 @@ def _backward_fake(
     backend: str = "triton",
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        empty(x)
-        if t is None or not is_wanted
-        else torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t, is_wanted in zip((x, weight, bias), wanted or _ALL, strict=True)
-    )
+    return like_wanted((x, weight, bias), wanted or _ALL)
 
 
 depthwise_conv_silu_op = define(
@@ -94,7 +95,7 @@ depthwise_conv_silu_backward_op = define(
 )
 
 
-@bound_once
+@takes(4)
 class _DepthwiseConvSilu(torch.autograd.Function):
     """Keeps the input alone: to recompute the convolution is cheaper than to read it."""
 
@@ -122,7 +123,7 @@ class _DepthwiseConvSilu(torch.autograd.Function):
 def _gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = depthwise_conv_silu_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def depthwise_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:

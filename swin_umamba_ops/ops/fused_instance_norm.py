@@ -17,7 +17,15 @@ from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable, all_addressable
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL
 from swin_umamba_ops.ops._check import has_shape, same_dtype
-from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    like_wanted,
+    only_wanted,
+    spread,
+    takes,
+)
 
 _ALL = (True,) * 4
 _Inputs = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
@@ -58,7 +66,7 @@ def _forward(
     kernels = _kernels(backend, inputs, kind)
     if x.numel() == 0:
         return torch.empty_like(x), _statistics(x, kind)
-    result: tuple[Tensor, Tensor] = kernels.forward(*all_addressable(*inputs), kind, eps, slope)
+    result: tuple[Tensor, Tensor] = kernels.forward(*all_addressable(inputs), kind, eps, slope)
     return result
 
 
@@ -94,16 +102,14 @@ def _backward(
     same_dtype(torch.float32, ("stats",), (stats,))
     chosen = tuple(wanted or _ALL)
     if x.numel() == 0:
-        gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)
+        gradients = [None if t is None else torch.zeros_like(t) for t in inputs]
     else:
         # A part of a larger map's channels is read as it lies: its values lie apart.
         rows = dy if dy.stride(3) == 1 and not dy.is_neg() else addressable(dy)
         gradients = kernels.backward(
-            rows, *all_addressable(*inputs), addressable(stats), kind, slope, wanted=chosen
+            rows, *all_addressable(inputs), addressable(stats), kind, slope, wanted=chosen
         )
-    return tuple(
-        g if is_wanted else empty(x) for g, is_wanted in zip(gradients, chosen, strict=True)
-    )
+    return only_wanted(inputs, gradients, chosen)
 
 
 def _backward_fake(
@@ -118,12 +124,7 @@ def _backward_fake(
     backend: str = "triton",
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        empty(x)
-        if t is None or not is_wanted
-        else torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t, is_wanted in zip((x, weight, bias, residual), wanted or _ALL, strict=True)
-    )
+    return like_wanted((x, weight, bias, residual), wanted or _ALL)
 
 
 instance_norm_act_op = define(
@@ -141,7 +142,7 @@ instance_norm_act_backward_op = define(
 )
 
 
-@bound_once
+@takes(8)
 class _InstanceNormAct(torch.autograd.Function):
     """Keeps the inputs and their statistics; the activation's sign is recomputed."""
 
@@ -183,7 +184,7 @@ class _InstanceNormAct(torch.autograd.Function):
 def _gradients(*inputs: Any) -> tuple[Tensor, ...]:
     *given, wanted = inputs
     gradients = instance_norm_act_backward_op(*given, list(wanted))
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def instance_norm_act(

@@ -14,7 +14,15 @@ from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import all_addressable
 from swin_umamba_ops.ops._check import has_shape
-from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    like_wanted,
+    only_wanted,
+    spread,
+    takes,
+)
 
 _ALL = (True,) * 4
 
@@ -41,7 +49,7 @@ def _forward(
     kernels = _kernels(backend, x, gate, weight, bias)
     if x.numel() == 0:
         return torch.empty_like(x, dtype=out_dtype)
-    y: Tensor = kernels.forward(*all_addressable(x, gate, weight, bias), eps, out_dtype)
+    y: Tensor = kernels.forward(*all_addressable((x, gate, weight, bias)), eps, out_dtype)
     return y
 
 
@@ -71,13 +79,11 @@ def _backward(
     has_shape("dy", dy, *x.shape)
     inputs, chosen = (x, gate, weight, bias), tuple(wanted or _ALL)
     if x.numel() == 0:
-        gradients = tuple(empty(x) if t is None else torch.zeros_like(t) for t in inputs)
+        gradients = [None if t is None else torch.zeros_like(t) for t in inputs]
     else:
-        given = all_addressable(dy, *inputs)
+        given = all_addressable((dy, *inputs))
         gradients = kernels.backward(*given, eps, wanted=chosen)
-    return tuple(
-        g if is_wanted else empty(x) for g, is_wanted in zip(gradients, chosen, strict=True)
-    )
+    return only_wanted(inputs, gradients, chosen)
 
 
 def _backward_fake(
@@ -90,12 +96,7 @@ def _backward_fake(
     backend: str = "triton",
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        empty(x)
-        if t is None or not is_wanted
-        else torch.empty_like(t, memory_format=torch.contiguous_format)
-        for t, is_wanted in zip((x, gate, weight, bias), wanted or _ALL, strict=True)
-    )
+    return like_wanted((x, gate, weight, bias), wanted or _ALL)
 
 
 layer_norm_op = define(
@@ -112,7 +113,7 @@ layer_norm_backward_op = define(
 )
 
 
-@bound_once
+@takes(7)
 class _LayerNorm(torch.autograd.Function):
     """Keeps the inputs alone: a row is read again anyway, and its mean with it."""
 
@@ -148,7 +149,7 @@ class _LayerNorm(torch.autograd.Function):
 def _gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = layer_norm_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def layer_norm(

@@ -16,7 +16,15 @@ from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable
 from swin_umamba_ops.ops._check import has_shape, same_dtype
-from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    like_wanted,
+    only_wanted,
+    spread,
+    takes,
+)
 
 _ALL = (True,) * 5
 Shape = tuple[int, ...]
@@ -83,9 +91,7 @@ def _backward(
     else:
         given = addressable(dy), addressable(x), *inputs[1:]
         gradients = kernels.backward(*given, wanted=chosen)
-    return tuple(
-        g if is_wanted else empty(x) for g, is_wanted in zip(gradients, chosen, strict=True)
-    )
+    return only_wanted(inputs, gradients, chosen)
 
 
 def _backward_fake(
@@ -98,11 +104,7 @@ def _backward_fake(
     backend: str = "triton",
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
-    inputs = (x, weight1, bias1, weight2, bias2)
-    return tuple(
-        torch.empty_like(t, memory_format=torch.contiguous_format) if is_wanted else empty(x)
-        for t, is_wanted in zip(inputs, wanted or _ALL, strict=True)
-    )
+    return like_wanted((x, weight1, bias1, weight2, bias2), wanted or _ALL)
 
 
 def _flops(x: Shape, weight1: Shape, bias1: Shape, weight2: Shape, *_: Any, **__: Any) -> int:
@@ -131,7 +133,7 @@ mlp_gelu_backward_op = define(
 )
 
 
-@bound_once
+@takes(6)
 class _MlpGelu(torch.autograd.Function):
     """Keeps the inputs alone: to recompute the hidden layer is cheaper than to read it twice."""
 

@@ -5,10 +5,9 @@
     swin_umamba::selective_scan_backward(dout, dlast, u, delta, A, Bs, Cs, Ds, delta_bias,
                            delta_softplus, states, backend, wanted) -> seven gradients
 
-u, delta (B, D, L), Bs, Cs (B, G, N, L), of one dtype; A (D, N), Ds (D,) or None, delta_bias (D,) or
-None in the state's dtype, which is float64 for float64 u and float32 for all others. out (B, D, L)
-in out_dtype; last_state (B, D, N). states (B, C, D, N) and wanted as in ops/ss2d.py; the gradient
-of an input that is None is empty.
+The tensors are those of ScanInputs, dlast and the last state (B, D, N) in the state's dtype, out
+(B, D, L) in out_dtype, states (B, C, D, N) and wanted as in ops/ss2d.py; the gradient of an input
+that is None is empty.
 """
 
 from __future__ import annotations
@@ -21,18 +20,24 @@ from torch import Tensor
 from swin_umamba_ops import backends, flops
 from swin_umamba_ops.backends import Backend
 from swin_umamba_ops.backends._memory import addressable, all_addressable
+from swin_umamba_ops.inputs import ALL_SCAN, ScanInputs, ScanWanted
 from swin_umamba_ops.numerics import state_dtype
 from swin_umamba_ops.ops._check import has_shape, is_shape, same_dtype
-from swin_umamba_ops.ops._define import apply, bound_once, define, empty, first_derivative, spread
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    like_wanted,
+    only_wanted,
+    spread,
+    takes,
+)
 
-_ALL = (True,) * 7
-_Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
-
-def _kernels(backend: str, inputs: _Inputs) -> Any:
+def _kernels(backend: str, inputs: ScanInputs) -> Any:
     """The backend's kernels for these inputs. ValueError or TypeError for those that do not fit
     together, RuntimeError for a backend that does not take them."""
-    u, delta, A, Bs, Cs, Ds, delta_bias = inputs
+    u, delta, A, Bs, Cs, Ds, delta_bias = inputs.tensors
     has_shape("u", u, "B", "D", "L")
     batch, channels, length = u.shape
     is_shape("delta", delta, u.shape)
@@ -50,8 +55,9 @@ def _kernels(backend: str, inputs: _Inputs) -> Any:
 
 
 def _outputs(
-    u: Tensor, A: Tensor, backend: str, out_dtype: torch.dtype, save: bool
+    inputs: ScanInputs, backend: str, out_dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    u, A = inputs.u, inputs.A
     batch, channels, length = u.shape
     accumulate = state_dtype(u.dtype)
     shape: tuple[int, ...] = (0,)
@@ -67,149 +73,86 @@ def _outputs(
 
 
 def _forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    backend: str,
-    out_dtype: torch.dtype,
-    save: bool,
+    inputs: ScanInputs, backend: str, out_dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
     kernels = _kernels(backend, inputs)
-    if u.shape[0] == 0:
-        return _outputs(u, A, backend, out_dtype, save)
+    if inputs.u.shape[0] == 0:
+        return _outputs(inputs, backend, out_dtype, save)
     result: tuple[Tensor, Tensor, Tensor] = kernels.selective_scan_forward(
-        *all_addressable(*inputs), delta_softplus, out_dtype, save
+        all_addressable(inputs), out_dtype, save
     )
     return result
-
-
-def _forward_fake(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    backend: str,
-    out_dtype: torch.dtype,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _outputs(u, A, backend, out_dtype, save)
 
 
 def _backward(
     dout: Tensor,
     dlast: Tensor | None,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
+    inputs: ScanInputs,
     states: Tensor,
     backend: str,
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
-    inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
     kernels = _kernels(backend, inputs)
-    batch, channels, length = u.shape
-    is_shape("dout", dout, u.shape)
+    batch, channels, length = inputs.u.shape
+    A = inputs.A
+    is_shape("dout", dout, inputs.u.shape)
     if dlast is not None:
         has_shape("dlast", dlast, batch, channels, A.shape[1])
     has_shape("states", states, batch, -(-length // kernels.chunk_length), *A.shape)
     same_dtype(A.dtype, ("states", "dlast"), (states, dlast))
-    chosen = tuple(wanted or _ALL)
+    chosen = ALL_SCAN if wanted is None else ScanWanted(*wanted)
     if batch == 0:
-        gradients = tuple(A.new_empty(0) if t is None else torch.zeros_like(t) for t in inputs)
+        gradients = [None if t is None else torch.zeros_like(t) for t in inputs.tensors]
     else:
         gradients = kernels.selective_scan_backward(
-            addressable(dout), addressable(dlast), *all_addressable(*inputs), delta_softplus,
-            addressable(states), wanted=chosen,
+            addressable(dout), addressable(dlast), all_addressable(inputs), addressable(states),
+            chosen,
         )  # fmt: skip
-    return tuple(
-        g if is_wanted else empty(A) for g, is_wanted in zip(gradients, chosen, strict=True)
-    )
+    return only_wanted(inputs.tensors, gradients, chosen)
 
 
 def _backward_fake(
     dout: Tensor,
     dlast: Tensor | None,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
+    inputs: ScanInputs,
     states: Tensor,
     backend: str,
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
-    return tuple(
-        torch.empty_like(t, memory_format=torch.contiguous_format)
-        if t is not None and is_wanted
-        else empty(A)
-        for t, is_wanted in zip((u, delta, A, Bs, Cs, Ds, delta_bias), wanted or _ALL, strict=True)
-    )
+    return like_wanted(inputs.tensors, wanted or ALL_SCAN)
 
 
 selective_scan_op = define(
-    "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor Bs, Tensor Cs, Tensor? Ds, "
-    "Tensor? delta_bias, bool delta_softplus, str backend, ScalarType out_dtype, bool save) "
+    "selective_scan({inputs}, str backend, ScalarType out_dtype, bool save) "
     "-> (Tensor out, Tensor last_state, Tensor states)",
     _forward,
-    _forward_fake,
+    _outputs,
     flops.selective_scan,
+    ScanInputs,
 )
 selective_scan_backward_op = define(
-    "selective_scan_backward(Tensor dout, Tensor? dlast, Tensor u, Tensor delta, Tensor A, "
-    "Tensor Bs, Tensor Cs, Tensor? Ds, Tensor? delta_bias, bool delta_softplus, Tensor states, "
-    "str backend, bool[]? wanted=None) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "selective_scan_backward(Tensor dout, Tensor? dlast, {inputs}, Tensor states, str backend, "
+    "bool[]? wanted=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
     flops.selective_scan_backward,
+    ScanInputs,
 )
 
 
 # ---- autograd
 
 
-@bound_once
+@takes(11)
 class _SelectiveScan(torch.autograd.Function):
     """Keeps the inputs and one state per chunk."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        u: Tensor,
-        delta: Tensor,
-        A: Tensor,
-        Bs: Tensor,
-        Cs: Tensor,
-        Ds: Tensor | None,
-        delta_bias: Tensor | None,
-        delta_softplus: bool,
-        backend: str,
-        out_dtype: torch.dtype,
-        save: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
-        result: tuple[Tensor, Tensor, Tensor] = selective_scan_op(
-            *inputs, delta_softplus, backend, out_dtype, save
-        )
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """ScanInputs, then backend, out_dtype and save."""
+        result: tuple[Tensor, Tensor, Tensor] = selective_scan_op(*arguments)
         return result
 
     @staticmethod
@@ -226,68 +169,35 @@ class _SelectiveScan(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:7]
         if (dout is None and dlast is None) or not any(wanted):
             return (None,) * 11
+        *tensors, states = ctx.saved_tensors
         if dout is None:
-            dout = torch.zeros_like(ctx.saved_tensors[0], dtype=ctx.out_dtype)
-        found = first_derivative(
-            _gradients, dout, dlast, *ctx.saved_tensors, ctx.delta_softplus, ctx.backend, wanted
-        )
+            dout = torch.zeros_like(tensors[0], dtype=ctx.out_dtype)
+        given = (*tensors, ctx.delta_softplus, states, ctx.backend, wanted)
+        found = first_derivative(_gradients, dout, dlast, *given)
         return (*spread(found, wanted), None, None, None, None)
 
 
-def _gradients(
-    dout: Tensor,
-    dlast: Tensor | None,
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    states: Tensor,
-    delta_softplus: bool,
-    backend: str,
-    wanted: tuple[bool, ...],
-) -> tuple[Tensor, ...]:
-    """The wanted ones of the seven gradients from u to delta_bias."""
-    inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
+def _gradients(dout: Tensor, dlast: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
+    """The wanted ones of the gradients of ScanInputs' tensors."""
+    *inputs, states, backend, wanted = given
     if states.dim() == 1:  # saved by nobody: autograd was asked for from outside of the call
-        *_, states = selective_scan_op(*inputs, delta_softplus, backend, dout.dtype, True)
+        *_, states = selective_scan_op(*inputs, backend, dout.dtype, True)
     gradients = selective_scan_backward_op(
-        dout.contiguous(), None if dlast is None else dlast.contiguous(), *inputs, delta_softplus,
-        states, backend, list(wanted),
+        dout.contiguous(), None if dlast is None else dlast.contiguous(), *inputs, states, backend,
+        wanted,
     )  # fmt: skip
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    Bs: Tensor,
-    Cs: Tensor,
-    Ds: Tensor | None,
-    delta_bias: Tensor | None,
-    delta_softplus: bool,
-    backend: Backend,
-    out_dtype: torch.dtype,
-    save: bool,
+    inputs: ScanInputs, backend: Backend, out_dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Tensor]:
     """out (B, D, L) and the last state (B, D, N) by a backend's kernels.
 
-    The inputs are the op's, of any strides.
-
-    save: whether gradients are wanted.
+    The inputs are the op's, of any strides. save: whether gradients are wanted.
     """
-    inputs = (u, delta, A, Bs, Cs, Ds, delta_bias)
-    out: Tensor
-    last: Tensor
+    tensors = [None if t is None else t.contiguous() for t in inputs.tensors]
     out, last, _ = apply(
-        _SelectiveScan,
-        *(None if t is None else t.contiguous() for t in inputs),
-        delta_softplus,
-        backend.name,
-        out_dtype,
-        save,
+        _SelectiveScan, *tensors, inputs.delta_softplus, backend.name, out_dtype, save
     )
     return out, last

@@ -27,6 +27,7 @@ from cases import (
 import swin_umamba_ops as ops
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.inputs import ScanInputs, SS2DInputs
 
 REASON = backends.why_unusable("cpu")
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -144,14 +145,16 @@ def test_the_number_of_threads_changes_nothing() -> None:
             # The projection around the scan is torch's, whose sums may depend on the threads.
             x = image["x"].permute(0, 2, 3, 1).contiguous()
             proj = noise_like(torch.empty(*x.shape[:3], 4, 35))
-            rest = [image[n] for n in ("dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")]
+            names = ("dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+            inputs = SS2DInputs(x, proj, *[image[n] for n in names])
             backend = backends.load("cpu")
-            y, states = backend.ss2d_forward(x, proj, *rest, torch.float32, True)
-            grads = backend.ss2d_backward(noise_like(y), x, proj, *rest, states)
-            given = [sequence[n] for n in ("u", "delta", "A", "B", "C", "D", "delta_bias")]
-            out = backend.selective_scan_forward(*given, True, torch.float32, True)
+            y, states = backend.ss2d_forward(inputs, torch.float32, True)
+            grads = backend.ss2d_backward(noise_like(y), inputs, states)
+            names = ("u", "delta", "A", "B", "C", "D", "delta_bias")
+            given = ScanInputs(*[sequence[n] for n in names], delta_softplus=True)
+            out = backend.selective_scan_forward(given, torch.float32, True)
             more = backend.selective_scan_backward(
-                noise_like(out[0]), noise_like(out[1]), *given, True, out[2]
+                noise_like(out[0]), noise_like(out[1]), given, out[2]
             )
             runs.append([y, states, *grads, *out, *more])
     finally:
@@ -175,14 +178,14 @@ def _outputs(image: Tensors, sequence: Tensors, half: torch.dtype) -> list[torch
     rest = [sequence[name].float() for name in ("A", "D", "delta_bias")]
     found = []
     for dtype in (half, torch.float32):
-        x, proj, weight = (t.to(dtype) for t in given[:3])
-        y, states = backend.ss2d_forward(x, proj, weight, *given[3:], torch.float32, True)
-        grads = backend.ss2d_backward(noise_like(y), x, proj, weight, *given[3:], states)
+        inputs = SS2DInputs(*[t.to(dtype) for t in given[:3]], *given[3:])
+        y, states = backend.ss2d_forward(inputs, torch.float32, True)
+        grads = backend.ss2d_backward(noise_like(y), inputs, states)
         u, delta, B, C = (t.to(dtype) for t in large)
-        arguments = (u, delta, rest[0], B, C, *rest[1:], True)
-        out = backend.selective_scan_forward(*arguments, torch.float32, True)
+        arguments = ScanInputs(u, delta, rest[0], B, C, *rest[1:], delta_softplus=True)
+        out = backend.selective_scan_forward(arguments, torch.float32, True)
         more = backend.selective_scan_backward(
-            noise_like(out[0]), noise_like(out[1]), *arguments, out[2]
+            noise_like(out[0]), noise_like(out[1]), arguments, out[2]
         )
         found.append([t.to(half) for t in (y, states, *grads, *out, *more)])
     assert len(found[0]) == len(found[1])
@@ -205,10 +208,8 @@ def test_every_half_number_is_read_exactly(kernels: Any, half: torch.dtype) -> N
     every = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(half)
     u = every.reshape(1, 16, 4096)
     zero = torch.zeros(1, 1, 1, 4096, dtype=half)
-    out, _, _ = backends.load("cpu").selective_scan_forward(
-        u, torch.zeros_like(u), -torch.ones(16, 1), zero, zero, torch.ones(16), None, False,
-        torch.float32, False,
-    )  # fmt: skip
+    inputs = ScanInputs(u, torch.zeros_like(u), -torch.ones(16, 1), zero, zero, torch.ones(16))
+    out, _, _ = backends.load("cpu").selective_scan_forward(inputs, torch.float32, False)
     expected = u.float()
     # Infinite ones make 0 * inf of the state; bfloat16's subnormal ones are float32's, taken for 0.
     finite = expected.isfinite()
@@ -224,11 +225,11 @@ def test_no_state_is_subnormal(kernels: Any) -> None:
     u[..., 0] = 1
     ones = torch.ones(1, 1, N, steps)
     A = -torch.linspace(0.03, 0.2, N).expand(16, N).contiguous()
-    given = (u, torch.ones_like(u), A, ones, ones, None, None, False)
+    given = ScanInputs(u, torch.ones_like(u), A, ones, ones)
     exact = torch.exp(A.double()[:, None] * torch.arange(-1, steps, 64)[1:, None])
     tiny = torch.finfo(torch.float32).tiny
     assert ((exact < tiny) & (exact > 1e-44)).any(), "the case does not reach them"
-    out, last, states = backends.load("cpu").selective_scan_forward(*given, torch.float32, True)
+    out, last, states = backends.load("cpu").selective_scan_forward(given, torch.float32, True)
     for found in (out, last, states):
         assert ((found == 0) | (found.abs() >= tiny)).all()
     # Only within the kernels: the caller's own arithmetic keeps its subnormal numbers.
@@ -244,11 +245,12 @@ def test_blocks_that_take_turns_change_nothing(shape: tuple[int, int, int, int])
     found = []
     x = inputs["x"].permute(0, 2, 3, 1).contiguous()
     proj = noise_like(torch.empty(B, H, W, 4, 7))
-    rest = [inputs[name] for name in ("dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")]
+    names = ("dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
+    given = SS2DInputs(x, proj, *[inputs[name] for name in names])
     try:
         for threads in (1, 2, 5, 16):
             torch.set_num_threads(threads)
-            found.append(backends.load("cpu").ss2d_forward(x, proj, *rest, torch.float32, True))
+            found.append(backends.load("cpu").ss2d_forward(given, torch.float32, True))
     finally:
         torch.set_num_threads(before)
     for y, states in found[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from cases import SS2DCase, check_function, make_ss2d, noise_like, with_gradient
 
 import swin_umamba_ops as ops
 from swin_umamba_ops.backends import pytorch
+from swin_umamba_ops.inputs import SS2DArguments, SS2DInputs
 
 CASE = SS2DCase(2, 6, 5, 7, 3, 3)
 ss2d = partial(ops.ss2d, backend="pytorch")
@@ -21,10 +23,10 @@ def padded(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> l
     seen: list[int] = []
     forward = pytorch.ss2d_forward
 
-    def watched(*inputs: torch.Tensor, **others: object) -> object:
-        seen.append(inputs[4].shape[1])
-        assert (inputs[4].shape[1], inputs[2].shape[2]) == request.param
-        return forward(*inputs, **others)  # type: ignore[arg-type]
+    def watched(inputs: SS2DInputs, *others: Any) -> object:
+        seen.append(inputs.A_logs.shape[1])
+        assert (inputs.A_logs.shape[1], inputs.dt_projs_weight.shape[2]) == request.param
+        return forward(inputs, *others)
 
     monkeypatch.setattr(pytorch, "ss2d_sizes", lambda *_: request.param)
     monkeypatch.setattr(pytorch, "ss2d_forward", watched)
@@ -50,6 +52,6 @@ def test_a_backend_that_wants_no_padding_gets_the_tensors_themselves() -> None:
     from swin_umamba_ops.padding import pad_ranks_and_states
 
     inputs = make_ss2d(CASE)
-    three = tuple(inputs[name] for name in ("x_proj_weight", "dt_projs_weight", "A_logs"))
-    out = pad_ranks_and_states(backends.BACKENDS["pytorch"], torch.float64, *three)
-    assert all(a is b for a, b in zip(three, out, strict=True))
+    given = SS2DArguments(**inputs)
+    out = pad_ranks_and_states(backends.BACKENDS["pytorch"], torch.float64, given)
+    assert all(a is b for a, b in zip(given, out, strict=True))

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from swin_umamba_ops.backends import _launch_cache
+from swin_umamba_ops.inputs import SS2DInputs
 
 triton = pytest.importorskip("triton")
 pytestmark = [
@@ -268,13 +269,14 @@ def test_cached_launches_are_as_triton_would(
     backend._pass_of.cache_clear()
     B, H, W, D, N, R = 1, 16, 8, 32, 16, 6
     x, proj = torch.randn(B, H, W, D).to(dtype), torch.randn(B, H, W, 4, R + 2 * N).to(dtype)
-    parameters = (
-        torch.randn(4, D, R).to(dtype), torch.randn(4, D), torch.randn(4 * D, N), torch.randn(4 * D)
+    inputs = SS2DInputs(
+        x, proj, torch.randn(4, D, R).to(dtype), torch.randn(4, D), torch.randn(4 * D, N),
+        torch.randn(4 * D),
     )  # fmt: skip
 
     def both() -> None:
-        y, states = backend.ss2d_forward(x, proj, *parameters, torch.float32, True)
-        backend.ss2d_backward(y, x, proj, *parameters, states)
+        y, states = backend.ss2d_forward(inputs, torch.float32, True)
+        backend.ss2d_backward(y, inputs, states)
 
     assert cached_as_compiled(both) == (10 if dtype == torch.float16 else 11)
     backend._pass_of.cache_clear()

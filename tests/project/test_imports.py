@@ -26,7 +26,16 @@ OPS_LAYERS = [
     {"ops"},
     {"backends"},
     {"backends.triton_kernels"},
-    {"autocast", "checks", "flops", "numerics", "scan_order", "torch_private", "_version"},
+    {
+        "autocast",
+        "checks",
+        "flops",
+        "inputs",
+        "numerics",
+        "scan_order",
+        "torch_private",
+        "_version",
+    },
 ]
 # Likewise of the models' package, from the ground up: a module imports none of a later layer.
 LAYERS = [
