@@ -12,7 +12,6 @@ import torch
 from swin_umamba.common.locks import locked
 from swin_umamba.common.partial import sweep
 from swin_umamba.data import CaseFiles, group_images
-from swin_umamba.data.io.dicom import is_one_series
 from swin_umamba.data.io.listing import stem_of
 from swin_umamba.errors import UserError
 from swin_umamba.inference.predictor import Ensemble, Predictor
@@ -135,16 +134,17 @@ def open_predictor(
 
 def _cases(inputs: Path, files: int) -> list[CaseFiles]:
     """The images of a folder, or the one that a file or DICOM series is, each of so many files."""
-    stem = stem_of(inputs)
-    if not inputs.is_file() and (stem is None or not is_one_series(inputs)):
-        cases = group_images(inputs, files=files)
-        if not cases:
-            raise UserError(f"{inputs} holds no images")
-        return cases
-    if files > 1:
-        raise UserError(f"{inputs} is one file, but each image here has {files}: name their folder")
-    # Named as among others in a folder.
-    return [CaseFiles((stem or inputs.name).removesuffix("_0000"), (inputs,))]
+    if inputs.is_file():
+        if files > 1:
+            raise UserError(
+                f"{inputs} is one file, but each image here has {files}: name their folder"
+            )
+        # Named as among others in a folder.
+        return [CaseFiles((stem_of(inputs) or inputs.name).removesuffix("_0000"), (inputs,))]
+    cases = group_images(inputs, files=files)
+    if not cases:
+        raise UserError(f"{inputs} holds no images")
+    return cases
 
 
 def predict_cases(

@@ -22,7 +22,8 @@ def open_bare(folder: Path) -> Dataset:
     masks = files_by_stem(folder / MASKS)
     instances = files_by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
     cases, problems = [], Problems(folder)
-    for case in group_images(folder / IMAGES, files=_files_per_image(folder / IMAGES, masks)):
+    files = _files_per_image(folder / IMAGES, masks)
+    for case in group_images(folder / IMAGES, files=files, series=False):
         # An image of one file may keep its _0000 in the names of the others.
         stems = (case.name, f"{case.name}_0000")
         mask = next((masks[stem] for stem in stems if stem in masks), None)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from swin_umamba.data.datasets.dataset import CaseFiles
+from swin_umamba.data.io.dicom import is_volume
 from swin_umamba.data.io.listing import files_by_stem as files_by_stem
 from swin_umamba.data.io.listing import stem_of as stem_of
 from swin_umamba.errors import UserError
@@ -13,15 +14,22 @@ from swin_umamba.errors import UserError
 _CHANNEL = re.compile(r"_(\d{4})$")
 
 
-def group_images(folder: Path, *, files: int = 1, ending: str | None = None) -> list[CaseFiles]:
+def group_images(
+    folder: Path, *, files: int = 1, ending: str | None = None, series: bool = True
+) -> list[CaseFiles]:
     """The images of a folder, by name, without masks.
 
     files: of each image (`Plan.files_per_image`). With 1, each file is an image, and a last _0000
     is no part of its name; with more, NAME_0000, NAME_0001, ... are the channels of NAME. ending:
     the only one to take, or None for every format that is read; other files are passed over.
-    Raises UserError, naming the file, if the folder is missing, a channel is missing or one too
-    many, or two files have one name.
+    series: whether a folder of the slices of one DICOM series is one image, named as the folder;
+    otherwise each slice is one. Raises UserError, naming the file, if the folder is missing, a
+    channel is missing or one too many, or two files have one name.
     """
+    if series and folder.is_dir() and is_volume(folder):
+        if files > 1:
+            raise UserError(f"{folder} is one image, but each here has {files}: name their folder")
+        return [CaseFiles(folder.resolve().name, (folder,))]
     found: dict[str, list[Path]] = {}
     for stem, path in files_by_stem(folder, ending).items():
         match = _CHANNEL.search(stem)

@@ -65,7 +65,8 @@ def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
     if (folder / INSTANCES).is_dir():
         instances = files_by_stem(folder / INSTANCES, ending)
     cases, problems = [], Problems(folder)
-    for case in group_images(folder / IMAGES, files=channels if apart else 1, ending=ending):
+    files = channels if apart else 1
+    for case in group_images(folder / IMAGES, files=files, ending=ending, series=False):
         mask = masks.get(case.name)
         if mask is None:
             expected = folder / LABELS / f"{case.name}{ending}"

@@ -54,21 +54,35 @@ def is_series(folder: Path) -> bool:
     return any(p.suffix.lower() == ENDING for p in files) or any(map(_is_dicom, files[:_TRIED]))
 
 
-def is_one_series(folder: Path) -> bool:
-    """Whether the DICOM files of a folder are several and all of one series: a volume.
+def is_volume(folder: Path) -> bool:
+    """Whether a folder's DICOM images are slices of one series; not if each is one by itself.
 
-    Raises UserError, naming the file, for one that cannot be read.
+    Raises UserError for slices of several series, for images whose names do not end with ENDING,
+    and, naming the file, for one that cannot be read.
     """
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
+    if not is_series(folder):
+        return False
+    with damage_named(folder):
+        from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
 
-    found = set()
-    files = files_in(folder)
-    for path in files:
+    series: dict[str, Path] = {}
+    files = []
+    for path in files_in(folder):
         with damage_named(path, InvalidDicomError):
-            header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-            found.add(str(header.get("SeriesInstanceUID", "")))
-    return len(files) > 1 and len(found) == 1
+            tags = ["SeriesInstanceUID", "Rows"]
+            header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
+        if "Rows" in header:  # not of reports, DICOMDIR and the like
+            files.append(path)
+            series.setdefault(str(header.get("SeriesInstanceUID", "")), path)
+    if len(files) > 1 and len(series) == 1:
+        return True
+    if len(series) < len(files):
+        raise UserError(_mixed(folder, list(series.values())))
+    for path in files:
+        if path.suffix.lower() != ENDING:
+            raise UserError(f"{path} is a DICOM image, but its name does not end with {ENDING}")
+    return False
 
 
 def files_in(folder: Path) -> tuple[Path, ...]:
@@ -123,12 +137,16 @@ def _series(folder: Path) -> list[_Slice]:
     if not slices:
         raise UserError(f"{folder} holds no DICOM images")
     if len(series) > 1:
-        one, other, *_ = series.values()
-        raise UserError(
-            f"{folder} holds {len(series)} DICOM series, as in {one.name} and {other.name}: give"
-            " each a folder of its own"
-        )
+        raise UserError(_mixed(folder, list(series.values())))
     return slices
+
+
+def _mixed(folder: Path, series: Sequence[Path]) -> str:
+    one, other, *_ = series
+    return (
+        f"{folder} holds {len(series)} DICOM series, as in {one.name} and {other.name}: give"
+        " each a folder of its own"
+    )
 
 
 def _frames(path: Path, others: bool = False) -> list[_Slice]:

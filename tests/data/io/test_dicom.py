@@ -174,6 +174,37 @@ def test_a_tilted_gantry_is_refused(tmp_path: Path) -> None:
         read_raw(tmp_path / "case")
 
 
+def test_a_folder_of_dicom_files_is_a_volume_or_images(tmp_path: Path) -> None:
+    volume, apart = tmp_path / "ct", tmp_path / "films"
+    write_series(volume, VOLUME)
+    report = dicom_slice(VOLUME[0], series="9")
+    del report.PixelData, report.Rows, report.Columns
+    pydicom.dcmwrite(volume / "report.dcm", report)
+    (one,) = group_images(volume)
+    assert (one.name, one.images) == ("ct", (volume,))
+    assert len(group_images(volume, series=False)) == len(VOLUME) + 1
+    with pytest.raises(UserError, match="ct is one image, but each here has 2"):
+        group_images(volume, files=2)
+    for i, pixels in enumerate(VOLUME):
+        write_dicom(apart / f"{i}.dcm", pixels, series=f"1.{i}")
+    assert [case.name for case in group_images(apart)] == list("01234")
+    (apart / "3.dcm").rename(apart / "IM3")
+    with pytest.raises(UserError, match=r"IM3 is a DICOM image, .* does not end with \.dcm"):
+        group_images(apart)
+    write_dicom(volume / "other.dcm", VOLUME[0], series="9")
+    with pytest.raises(UserError, match=r"ct holds 2 DICOM series, as in .*: give each a folder"):
+        group_images(volume)
+    with pytest.raises(UserError, match=r"ct is no dataset: expected dataset\.json"):
+        open_dataset(volume)
+
+
+def test_slices_with_masks_are_cases_each(tmp_path: Path) -> None:
+    write_series(tmp_path / "images", VOLUME)
+    for path in (tmp_path / "images").iterdir():
+        write_pixels(tmp_path / "masks" / f"{path.stem}.png", blob(VOLUME.shape[1:]))
+    assert len(open_dataset(tmp_path).cases) == len(VOLUME)
+
+
 def test_folders_of_series_are_images(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_series(tmp_path / "images" / name, VOLUME)
