@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ranks_helpers import HERE, launcher, started
+from data_helpers import write_nnunet
+from ranks_helpers import HERE, launched, launcher, started
 from run_helpers import go, tiny_config
 
 from swin_umamba.common.locks import locked
@@ -89,6 +90,31 @@ def test_sigterm_of_one_process_stops_all_without_an_error(tmp_path: Path) -> No
     assert "Traceback" not in output
     told = {pid: (alive / str(pid)).read_text() for pid in (first, second)}
     assert told == {first: "None", second: str(int(signal.SIGTERM))}
+
+
+@pytest.mark.slow
+def test_preparing_may_take_longer_than_processes_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch ends a job in which one waits 10 minutes for another; while one prepares, none does."""
+    cases, each, patience = 6, 4, 12
+    assert cases * each > 1.5 * patience
+    monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
+    dataset = write_nnunet(tmp_path / "boxes", cases=cases, shape=(32, 40))
+    small = 'model_options={"dims": [4, 8], "depths": [1, 1], "decoder_depths": [1]}'
+    words = ("train", dataset, tmp_path / "run", "--device", "cpu", "--iterations", "2")
+    began = time.monotonic()
+    launched(
+        launcher("torchrun", 2),
+        device="cpu",
+        arguments=[
+            *(HERE / "slow_preparing_program.py", str(each), str(patience), *words),
+            *("--set", small, "--patch-size", "32", "32"),
+        ],
+    )
+    assert time.monotonic() - began > cases * each
+    assert len(Run.open(tmp_path / "run").log()) == 2
+    assert Run.open(tmp_path / "run").environment["processes"] == "2"
 
 
 def test_absent_processes_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
