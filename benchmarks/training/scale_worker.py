@@ -55,6 +55,7 @@ def _measure(request: dict[str, Any], model: str, case: ModelCase, world: World)
         iterations=10**6,
         device=request["device"],
         amp=request["amp"],
+        cuda_graph=False,  # which several processes can't have
     )
     cuda = world.device.type == "cuda"
     with Stepper(config, _cases(case), world, lambda: False, pretrained=False) as stepper:

@@ -209,6 +209,9 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
         f"{best} after {len(result.records)} iterations, {clock(result.seconds)};"
         f" {waited:.1%} of the steps' time went by waiting for data"
     )
+    graphs = [record["cuda_graph"] for record in result.records if "cuda_graph" in record]
+    if graphs and config.device != "cpu":
+        out.print(f"cuda_graph {graphs[-1]}")
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
         out.print(f"{skipped} steps were skipped: log.jsonl says why")

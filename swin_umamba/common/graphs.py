@@ -6,7 +6,7 @@ in, results are overwritten by the next call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -50,9 +50,12 @@ class GraphedStep:
     batch; dtype: of autocast, None for none; scaler: its scale, whatever it is by then, multiplies
     the loss before the backward pass.
 
-    A call sets every parameter's `grad` to this batch's gradients, adding nothing to earlier ones,
-    and returns the unscaled loss; the next call overwrites both. Parameters that are frozen or
-    released later take effect only in a new graph.
+    batches: how many calls make one step of the optimizer. With one, a call sets every parameter's
+    `grad` to this batch's gradients, adding nothing to earlier ones. With more, it is their mean
+    over as many batches after the last call, and that with `first` begins a new one.
+
+    A call returns the unscaled loss; the next call overwrites it and the gradients. Parameters that
+    are frozen or released later take effect only in a new graph.
     """
 
     def __init__(
@@ -64,11 +67,13 @@ class GraphedStep:
         *,
         dtype: torch.dtype | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        batches: int = 1,
     ) -> None:
         _check_device(image)
         self._image, self._target = image.clone(), target.clone()
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         parameters = list(named.values())
+        self._sums = _Sums(parameters) if batches > 1 else None
 
         def step() -> tuple[Tensor, list[Tensor | None]]:
             # The same memory as leaves of this step alone: autograd gathers a parameter's gradient
@@ -79,20 +84,46 @@ class GraphedStep:
                 value = loss(outputs, self._target)
             scaled: Tensor = value if scaler is None else scaler.scale(value)
             found = torch.autograd.grad(scaled, list(leaves.values()), allow_unused=True)
+            if self._sums is not None:
+                return value.detach(), self._sums.add(found, 1 / batches)
             pairs = zip(parameters, found, strict=True)
             return value.detach(), [None if g is None else _laid_out_as(p, g) for p, g in pairs]
 
         self._graph, (self._loss, found) = _captured(step, image.device)
         self._gradients = [(p, g) for p, g in zip(parameters, found, strict=True) if g is not None]
 
-    def __call__(self, image: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, target: Tensor, *, first: bool = True) -> Tensor:
         with torch.cuda.device(self._image.device):
             _copy_in("image", self._image, image)
             _copy_in("target", self._target, target)
+            if first and self._sums is not None:
+                self._sums.clear()
             self._graph.replay()
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
         return self._loss
+
+
+class _Sums:
+    """Sums of gradients over batches, in one piece of memory that is cleared at once."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._whole = parameters[0].new_zeros(sum(p.numel() for p in parameters))
+        parts = self._whole.split([p.numel() for p in parameters])
+        self._parts = [
+            part.as_strided(p.shape, p.stride()) for part, p in zip(parts, parameters, strict=True)
+        ]
+
+    def clear(self) -> None:
+        self._whole.zero_()
+
+    def add(self, gradients: Sequence[Tensor | None], share: float) -> list[Tensor | None]:
+        """The sums, with a share of each gradient added."""
+        for part, gradient in zip(self._parts, gradients, strict=True):
+            if gradient is not None:
+                part.add_(gradient, alpha=share)
+        pairs = zip(self._parts, gradients, strict=True)
+        return [None if gradient is None else part for part, gradient in pairs]
 
 
 def _laid_out_as(parameter: Tensor, gradient: Tensor) -> Tensor:

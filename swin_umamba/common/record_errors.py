@@ -52,6 +52,8 @@ def fitting(field: dict[str, Any], schema: dict[str, Any], *, ranged: bool = Fal
         others = [part for part in field["anyOf"] if part.get("type") != "null"]
         none = ["None"] * (len(others) < len(field["anyOf"]))
         return " or ".join((*none, *(fitting(part, schema, ranged=ranged) for part in others)))
+    if "const" in field:
+        return str(field["const"])
     if "enum" in field:
         return f"one of {', '.join(map(str, field['enum']))}"
     kind, limits = field.get("type"), _limits(field)

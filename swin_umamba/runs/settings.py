@@ -85,7 +85,9 @@ def _typed(text: str, field: dict[str, Any]) -> Any:
     kinds = [part for part in field.get("anyOf", [field]) if part.get("type") != "null"]
     if len(kinds) < len(field.get("anyOf", [field])) and word in _NONE:
         return None
-    (kind,) = {part["type"] for part in kinds}
+    if any(part.get("const") == word for part in kinds):
+        return word
+    (kind,) = {part["type"] for part in kinds if "const" not in part}
     if kind == "boolean":
         if word not in _TRUE + _FALSE:
             raise ValueError("no switch")

@@ -62,8 +62,8 @@ def train(
             f"batch_size: got {config.batch_size}, expected a multiple of the {world.size}"
             " processes"
         )
-    if config.cuda_graph and (world.size > 1 or world.device.type != "cuda"):
-        raise UserError("cuda_graph: true, expected false but on a single CUDA device")
+    if config.cuda_graph is True and (world.size > 1 or world.device.type != "cuda"):
+        raise UserError("cuda_graph: true, expected auto or false but on a single CUDA device")
     if config.compile and world.sharded:
         raise UserError("compile: true, expected false under FSDP")
     with ExitStack() as stack:

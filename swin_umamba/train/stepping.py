@@ -19,6 +19,7 @@ from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, Plan
 from swin_umamba.loop.ema import MovingAverage
+from swin_umamba.loop.graph_choice import GraphChoice
 from swin_umamba.loop.groups import set_rate
 from swin_umamba.loop.guard import culprit_of_gradient, culprit_of_loss
 from swin_umamba.loop.schedule import learning_rate
@@ -33,6 +34,18 @@ from swin_umamba.runs.state import State, require_optimizer, require_scaler
 from swin_umamba.train.batches import Batches
 from swin_umamba.train.network import build_model, build_optimizer, checkpoint_activations
 from swin_umamba.weights.report import Report
+
+
+def graphs_impossible(config: TrainConfig, world: World) -> str | None:
+    """Why steps can't be CUDA graphs, None where they can."""
+    if world.device.type != "cuda":
+        return f"on a {world.device.type.upper()}"
+    if world.size > 1:
+        return "several processes exchange gradients"
+    for name in ("compile", "checkpoint_activations"):
+        if getattr(config, name):
+            return f"{name} is on"
+    return None
 
 
 class Stepper:
@@ -81,6 +94,7 @@ class Stepper:
         self._net: nn.Module | None = None
         self._frozen = False
         self._graph: GraphedStep | None = None
+        self._graphs = GraphChoice(config.cuda_graph, graphs_impossible(config, world))
 
     @property
     def pretrained_report(self) -> Report | None:
@@ -140,9 +154,7 @@ class Stepper:
         net.train()
         self.optimizer.zero_grad(set_to_none=True)
         batches, waited = self.batches.read(iteration)
-        loss = (
-            self._replay(iteration, batches) if config.cuda_graph else self._backward(net, batches)
-        )
+        loss = self._gradients(net, iteration, batches)
         self._drop_frozen()
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -159,7 +171,14 @@ class Stepper:
             self._tell(record, batches)
         self.scaler.update()
         record["waited"] = round(waited, 4)
-        record["step"] = round(time.perf_counter() - began, 4)
+        seconds = time.perf_counter() - began
+        record["step"] = round(seconds, 4)
+        self._graphs.count(seconds - waited)
+        news = self._graphs.news()
+        if news is not None:
+            record["cuda_graph"] = news
+        if not self._graphs.on:
+            self._graph = None
         return record
 
     def _drop_frozen(self) -> None:
@@ -180,17 +199,36 @@ class Stepper:
             total += loss.detach()
         return total
 
-    def _replay(self, iteration: int, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """`_backward` of a single batch as one CUDA graph, captured at the first call."""
-        ((images, masks),) = batches
-        if self._graph is None:
-            scaler = self.scaler if self.scaler.is_enabled() else None
-            self._graph = GraphedStep(
-                self.model, self.loss_of, images, masks, dtype=self.half, scaler=scaler
-            )
+    def _gradients(
+        self, net: nn.Module, iteration: int, batches: list[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """`_backward`, as one CUDA graph a batch where that was chosen."""
+        if self._graphs.on and self._graph is None:
+            try:
+                self._graph = self._captured(*batches[0])
+            except RuntimeError as error:  # whatever kernels or libraries refuse, and no memory
+                if not self._graphs.open:
+                    raise
+                self._graphs.give_up(error)
             # Capturing has drawn numbers.
             seed_iteration(self.config.seed, iteration, self.world.rank)
-        return self._graph(images, masks)
+        if self._graph is None:
+            return self._backward(net, batches)
+        total = torch.zeros((), device=self.world.device)
+        for i, (images, masks) in enumerate(batches):
+            total += self._graph(images, masks, first=i == 0) / len(batches)
+        return total
+
+    def _captured(self, images: Tensor, masks: Tensor) -> GraphedStep:
+        return GraphedStep(
+            self.model,
+            self.loss_of,
+            images,
+            masks,
+            dtype=self.half,
+            scaler=self.scaler if self.scaler.is_enabled() else None,
+            batches=self.config.accumulate,
+        )
 
     def _forward(self, net: nn.Module, images: Tensor) -> Any:
         with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):

@@ -33,6 +33,8 @@ from swin_umamba.runs.settings import load_settings, parse_setting, parse_settin
         ("pretrained=a=b.pth", "a=b.pth"),
         ("model=swin_umamba", "swin_umamba"),
         ("amp=off", "off"),
+        ("cuda_graph=auto", "auto"),
+        ("cuda_graph=no", False),
         ("dataset=no", "no"),
     ],
 )
@@ -59,6 +61,7 @@ def test_entries_of_open_fields() -> None:
     [
         ("augment=maybe", "augment: got 'maybe', expected true or false"),
         ("augment=", "augment: got '', expected true or false"),
+        ("cuda_graph=fast", "cuda_graph: got 'fast', expected true or false or auto"),
         ("seed=1.5", "seed: got '1.5', expected a whole number, 0 or above"),
         ("seed=None", "seed: got 'None', expected a whole number"),
         ("workers=many", "workers: got 'many', expected None or a whole number, 0 to 1024"),

@@ -18,6 +18,7 @@ from swin_umamba import create_model
 from swin_umamba.data import Augmentation
 from swin_umamba.errors import UserError
 from swin_umamba.loop import board as board_module
+from swin_umamba.loop import graph_choice
 from swin_umamba.loop.ema import MovingAverage
 from swin_umamba.loop.world import World
 from swin_umamba.train import TrainConfig, stepping
@@ -235,31 +236,81 @@ def test_tensorboard_is_written_where_it_is(
 
 
 def test_graphs_are_refused_where_there_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cuda_graph: true, expected false but on a single CUDA"):
+    with pytest.raises(UserError, match="cuda_graph: true, expected auto or false but on a single"):
         go(tmp_path / "run", tiny_config(cuda_graph=True))
-    with pytest.raises(ValueError, match="cuda_graph: got True, expected false with accumulate"):
-        tiny_config(cuda_graph=True, accumulate=2)
+    with pytest.raises(ValueError, match="cuda_graph: got True, expected auto or false with comp"):
+        tiny_config(cuda_graph=True, compile=True)
+
+
+def test_a_cpu_trains_without_graphs_and_says_so(tmp_path: Path) -> None:
+    records = go(tmp_path / "run", tiny_config()).records
+    assert [record.get("cuda_graph") for record in records] == ["off: on a CPU", *[None] * 7]
+
+
+def _with_frozen_start(folder: Path, **settings: Any) -> TrainConfig:
+    save_weights(_model(5), folder / "weights.safetensors")
+    return tiny_config(
+        pretrained=str(folder / "weights.safetensors"),
+        freeze_iterations=3,
+        device="cuda",
+        workers=0,
+        **settings,
+    )
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("amp", ["off", "fp16", "bf16"])
-def test_graphs_train_as_single_launches_do(tmp_path: Path, amp: str) -> None:
+def test_graphs_train_as_single_launches_do(tmp_path: Path, amp: str, accumulate: int) -> None:
     """With an encoder that is frozen at first, drop path, and a return to the run later."""
-    save_weights(_model(5), tmp_path / "weights.safetensors")
-    config = tiny_config(
-        pretrained=str(tmp_path / "weights.safetensors"),
-        freeze_iterations=3,
-        device="cuda",
-        amp=amp,
-        workers=0,
-    )
-    plain = go(tmp_path / "plain", config)
+    config = _with_frozen_start(tmp_path, amp=amp, accumulate=accumulate)
+    plain = go(tmp_path / "plain", config.changed({"cuda_graph": False}))
     graphed = config.changed({"cuda_graph": True})
     assert go(tmp_path / "graphed", graphed, on_progress=signalled_at(5, 15)).stopped
     result = go(tmp_path / "graphed", graphed, resume=True)
     tolerance = {"off": 1e-3, "fp16": 0.03, "bf16": 0.1}[amp]
     for ours, theirs in zip(result.records, plain.records, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.gpu
+def test_graphs_are_chosen_where_they_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model so tiny is bound by its launches."""
+    monkeypatch.setattr(graph_choice, "SETTLING", 1)
+    monkeypatch.setattr(graph_choice, "COUNTED", 2)
+    config = _with_frozen_start(tmp_path, ema=0.9)
+    plain = go(tmp_path / "plain", config.changed({"cuda_graph": False}))
+    records = go(tmp_path / "run", config).records
+    assert [i for i, record in enumerate(records) if "cuda_graph" in record] == [5]
+    assert records[5]["cuda_graph"].startswith("on: ")
+    for ours, theirs in zip(records, plain.records, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.1, abs=0.1)
+
+
+@pytest.mark.gpu
+def test_training_goes_on_where_a_step_cannot_be_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss that the host waits for, as users may write one."""
+
+    class Waiting(stepping.DeepSupervisionLoss):
+        def forward(self, *arguments: Any) -> torch.Tensor:
+            loss: torch.Tensor = super().forward(*arguments)
+            return loss * float(loss.detach() > -1)
+
+    monkeypatch.setattr(stepping, "DeepSupervisionLoss", Waiting)
+    monkeypatch.setattr(graph_choice, "SETTLING", 1)
+    monkeypatch.setattr(graph_choice, "COUNTED", 1)
+    config = tiny_config(device="cuda", workers=0)
+    records = go(tmp_path / "run", config).records
+    assert all(record["loss"] is not None for record in records)
+    said = [record["cuda_graph"] for record in records if "cuda_graph" in record]
+    assert len(said) == 1
+    assert said[0].startswith("off: a step could not be captured: ")
+    with pytest.raises(RuntimeError):
+        go(tmp_path / "asked", config.changed({"cuda_graph": True}))
 
 
 @pytest.mark.slow
