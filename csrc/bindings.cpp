@@ -1,16 +1,17 @@
-// Python's view of the kernels: addresses, sizes, strides and a stream handle, never a tensor.
+// Python's view of the kernels: sizes, strides, addresses and a stream handle, never a tensor.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <array>
 #include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
-#include <utility>
+#include <string_view>
 #include <vector>
 
 #include "build_info.h"
 #include "cpu/cpu.h"
+#include "fields.h"
 #ifdef SWIN_UMAMBA_CUDA
 #include "cuda/launch.h"
 #endif
@@ -19,202 +20,267 @@ namespace py = pybind11;
 
 namespace {
 
+using swin_umamba::Fields;
+using without_gil = py::call_guard<py::gil_scoped_release>;
+
+#define FIELD(name) fields.template add<&P::name>(#name);
+
 // What the build found and left out: see csrc/building/plan.py.
 py::object build_info() { return py::module_::import("json").attr("loads")(kBuildInfo); }
 
 #ifdef SWIN_UMAMBA_CUDA
-// The addresses of a pass as Python hands them over, in the order of csrc/cuda/params.h.
-#define FOR_EACH_ADDRESS(f)                                                                      \
-  f(x) f(delta) f(Bs) f(Cs) f(proj) f(dt_weight) f(A) f(Ds) f(bias) f(out) f(states)             \
-  f(last_state) f(split_state) f(split_dt) f(leg_state) f(leg_turns) f(dout) f(dlast) f(dx)      \
-  f(ddelta) f(dBs) f(dCs) f(dproj) f(dA) f(dDs) f(dbias) f(ddt_weight)
-#define NAME(name) #name,
-constexpr std::array kAddresses{FOR_EACH_ADDRESS(NAME)};
-#undef NAME
+// ---- the CUDA kernels: one class per struct of csrc/cuda/params.h
 
-// Items of tuples are read straight: pybind11's casters of sequences take longer than a launch.
-PyObject* item(const py::tuple& t, py::ssize_t i) { return PyTuple_GET_ITEM(t.ptr(), i); }
+namespace cuda = swin_umamba;
+using cuda::Family, cuda::Pass;
 
-void expect_size(const py::tuple& t, std::size_t size) {
-  if (t.size() != size) throw std::invalid_argument("expected a tuple of " + std::to_string(size));
+// Kernels read and write vectors at every address, but for maps that they take value by value: those
+// may lie inside a row of the projection. This is the one place that checks it.
+void check_aligned(Family family, std::string_view name, const void* address) {
+  const auto value = reinterpret_cast<std::uintptr_t>(address);
+  if (value % cuda::kAlignment == 0) return;
+  const bool is_map = name == "Bs" || name == "Cs" || name == "dBs" || name == "dCs";
+  if (is_map && (family == Family::kStrided || family == Family::kOneState)) return;
+  throw std::invalid_argument(
+      "'" + std::string(name) + "' is at address " + std::to_string(value) + ", expected a multiple of " +
+      std::to_string(cuda::kAlignment));
 }
 
-swin_umamba::ScanParams with_addresses(swin_umamba::ScanParams p, const py::tuple& addresses) {
-  expect_size(addresses, kAddresses.size());
-  py::ssize_t next = 0;
-#define SET(name) p.name = static_cast<decltype(p.name)>(PyLong_AsVoidPtr(item(addresses, next++)));
-  FOR_EACH_ADDRESS(SET)
-#undef SET
-  if (PyErr_Occurred()) throw py::error_already_set();
-  return p;
+template <class P>
+using Class = py::class_<P>;
+
+#define NUMBER(name) FIELD(name) c.def_readwrite(#name, &P::name);
+
+template <class P>
+void add_scan(Class<P>& c, Fields<P>& fields) {
+  c.def_readonly("family", &P::family);
+  NUMBER(B) NUMBER(K) NUMBER(D) NUMBER(H) NUMBER(W) NUMBER(N) NUMBER(G) NUMBER(R)
+  NUMBER(dtype) NUMBER(a_is_log)
+  NUMBER(first_direction) NUMBER(directions) NUMBER(first_block) NUMBER(blocks)
+  NUMBER(splits) NUMBER(tiles_per_split) NUMBER(segments) NUMBER(tiles_per_segment)
+  NUMBER(min_shared_bytes) NUMBER(sum_rows)
+  FIELD(x) FIELD(A) FIELD(Ds) FIELD(bias) FIELD(out) FIELD(states) FIELD(last_state)
+  FIELD(split_state) FIELD(split_dt) FIELD(carry_state) FIELD(counters)
+  FIELD(dout) FIELD(dlast) FIELD(dx) FIELD(dA) FIELD(dDs) FIELD(dbias)
 }
 
-// Each part is (from, to, count, rows, dtype, scale), its rows side by side: see csrc/cuda/params.h.
-void launch_totals(const std::vector<py::tuple>& parts, std::uintptr_t stream) {
-  using swin_umamba::Totals;
-  if (parts.size() > Totals::kMost) throw std::invalid_argument("more sums than one launch takes");
-  Totals all;
-  for (const py::tuple& part : parts) {
-    expect_size(part, 6);
-    auto& total = all.parts[all.count++];
-    total.from = static_cast<const float*>(PyLong_AsVoidPtr(item(part, 0)));
-    total.to = PyLong_AsVoidPtr(item(part, 1));
-    total.count = PyLong_AsLongLong(item(part, 2));
-    total.rows = static_cast<int32_t>(PyLong_AsLong(item(part, 3)));
-    total.dtype = static_cast<int32_t>(PyLong_AsLong(item(part, 4)));
-    total.scale = static_cast<float>(PyFloat_AsDouble(item(part, 5)));
+template <class P>
+void add_delta(Class<P>& c, Fields<P>& fields) {
+  NUMBER(delta_b) NUMBER(delta_k) NUMBER(delta_l) NUMBER(delta_d)
+  NUMBER(bc_b) NUMBER(bc_k) NUMBER(bc_l) NUMBER(bc_n)
+  FIELD(delta) FIELD(Bs) FIELD(Cs) FIELD(ddelta) FIELD(dBs) FIELD(dCs)
+}
+
+template <class P>
+void add_projection(Class<P>&, Fields<P>& fields) {
+  FIELD(proj) FIELD(dt_weight) FIELD(dproj) FIELD(ddt_weight)
+}
+
+void add_own(Class<cuda::StridedParams>& c, Fields<cuda::StridedParams>& fields) {
+  using P = cuda::StridedParams;
+  add_delta(c, fields);
+  NUMBER(delta_dtype) NUMBER(out_dtype) NUMBER(dout_dtype) NUMBER(softplus) NUMBER(accumulate)
+  NUMBER(x_b) NUMBER(x_l) NUMBER(x_d) NUMBER(out_b) NUMBER(out_l) NUMBER(out_d)
+  NUMBER(dout_b) NUMBER(dout_l) NUMBER(dout_d)
+}
+
+void add_own(Class<cuda::ImageParams>& c, Fields<cuda::ImageParams>& fields) { add_projection(c, fields); }
+
+void add_own(Class<cuda::OneStateParams>& c, Fields<cuda::OneStateParams>& fields) {
+  using P = cuda::OneStateParams;
+  add_delta(c, fields);
+  add_projection(c, fields);
+  NUMBER(one_state) NUMBER(one_state_tiles)
+}
+
+template <class P>
+Fields<P>& fields_of() {
+  static Fields<P> fields;
+  return fields;
+}
+
+template <class P>
+P replace(const P& p, const py::kwargs& values) {
+  P changed = p;
+  fields_of<P>().fill(changed, values, [&](std::string_view name, const void* address) {
+    check_aligned(p.family, name, address);
+  });
+  return changed;
+}
+
+template <class P>
+py::object make(Family family, const py::kwargs& values) {
+  P p;
+  p.family = family;
+  return py::cast(replace(p, values));
+}
+
+py::object make_params(Family family, const py::kwargs& values) {
+  switch (family) {
+    case Family::kStrided:
+    case Family::kSequence: return make<cuda::StridedParams>(family, values);
+    case Family::kImage: return make<cuda::ImageParams>(family, values);
+    case Family::kOneState:
+    case Family::kOneStateImage: return make<cuda::OneStateParams>(family, values);
   }
-  if (PyErr_Occurred()) throw py::error_already_set();
-  swin_umamba::launch_totals(all, stream);
+  throw std::invalid_argument("unknown family of kernels");
 }
 
-// The CUDA kernels: sizes and strides by name, addresses as integers, and launches on a stream.
+template <class P>
+void bind_params(py::module_& m, const char* name) {
+  Class<P> c(m, name);
+  add_scan(c, fields_of<P>());
+  add_own(c, fields_of<P>());
+  c.def("replace", &replace<P>, "A copy with these fields.");
+  c.def("partition", [](P& p, Pass pass) { cuda::partition(p, pass); }, without_gil());
+  c.def("launch", [](const P& p, Pass pass, std::uintptr_t stream) { cuda::launch(p, pass, stream); }, without_gil());
+  c.def("channel_blocks", [](const P& p) { return cuda::channel_blocks(p); });
+  c.def("shared_bytes", [](const P& p) { return cuda::shared_bytes(p); });
+}
+
+void add_reduction(
+    cuda::Reductions& all, std::uintptr_t from, std::uintptr_t to, int64_t count, int32_t rows, int32_t dtype,
+    float scale) {
+  if (all.count == cuda::Reductions::kMaxParts) throw std::invalid_argument("more parts than one launch takes");
+  all.parts[all.count++] = {reinterpret_cast<const float*>(from), reinterpret_cast<void*>(to), count, rows, dtype, scale};
+}
+
 void bind_cuda(py::module_ m) {
-  using namespace swin_umamba;
-  py::class_<ScanParams> c(m, "ScanParams");
-  c.def(py::init([](const py::kwargs& fields) {
-    py::object self = py::cast(ScanParams{});
-    for (auto item : fields) self.attr(item.first) = item.second;
-    return self.cast<ScanParams>();
-  }));
-  c.def(py::init<const ScanParams&>());
-  c.def("with_addresses", &with_addresses, "A copy with the addresses in the order of `addresses`.");
-  m.attr("sum_scale") = kSumScale;
-  m.attr("addresses") = py::tuple(py::cast(kAddresses));
-#define FIELD(name) c.def_readwrite(#name, &ScanParams::name)
-  FIELD(B); FIELD(K); FIELD(D); FIELD(H); FIELD(W); FIELD(N); FIELD(G); FIELD(R);
-  FIELD(dtype); FIELD(delta_dtype); FIELD(out_dtype); FIELD(first_direction); FIELD(directions); FIELD(first_block);
-  FIELD(blocks); FIELD(splits); FIELD(tiles_per_split); FIELD(legs); FIELD(tiles_per_leg); FIELD(least_shared);
-  FIELD(sum_rows); FIELD(sequence); FIELD(one_state); FIELD(one_state_tiles); FIELD(a_is_log); FIELD(softplus);
-  FIELD(accumulate); FIELD(dout_dtype);
-  FIELD(x_b); FIELD(x_l); FIELD(x_d); FIELD(delta_b); FIELD(delta_k); FIELD(delta_l); FIELD(delta_d);
-  FIELD(bc_b); FIELD(bc_k); FIELD(bc_l); FIELD(bc_n); FIELD(out_b); FIELD(out_l); FIELD(out_d);
-  FIELD(dout_b); FIELD(dout_l); FIELD(dout_d);
-#undef FIELD
+  m.attr("TILE") = cuda::kTile;
+  m.attr("ALIGNMENT") = cuda::kAlignment;
+  m.attr("MAX_STATES") = cuda::kMaxStates;
+  m.attr("IMAGE_STATES") = py::tuple(py::cast(std::vector<int>(std::begin(cuda::kImageStates), std::end(cuda::kImageStates))));
+  m.attr("MIN_CAPABILITY") = cuda::kMinCapability;
+  m.attr("SUM_SCALE") = cuda::kSumScale;
+  m.attr("MAX_REDUCTIONS") = +cuda::Reductions::kMaxParts;
+  py::enum_<cuda::DType>(m, "DType")
+      .value("FLOAT32", cuda::kFloat32)
+      .value("FLOAT16", cuda::kFloat16)
+      .value("BFLOAT16", cuda::kBFloat16);
+  py::enum_<Family>(m, "Family")
+      .value("STRIDED", Family::kStrided)
+      .value("SEQUENCE", Family::kSequence)
+      .value("IMAGE", Family::kImage)
+      .value("ONE_STATE", Family::kOneState)
+      .value("ONE_STATE_IMAGE", Family::kOneStateImage);
   py::enum_<Pass>(m, "Pass")
       .value("FORWARD", Pass::kForward)
       .value("FORWARD_SPLITS", Pass::kForwardSplits)
       .value("BACKWARD", Pass::kBackward)
       .value("BACKWARD_SPLITS", Pass::kBackwardSplits);
-  m.def("image_kernels_serve", &image_kernels_serve);
-  m.def("one_state_warps", &one_state_warps);
-  m.def("max_states", &max_states);
-  m.def("sequence_kernels_serve", &sequence_kernels_serve);
-  m.def("channel_blocks", &channel_blocks);
-  m.def("leg_counters", &leg_counters);
-  m.def("shared_bytes", &shared_bytes);
-  m.def("most_shared_bytes", &most_shared_bytes);
-  m.def("cut", &cut);
-  m.def("launch", &launch);
-  m.def("launch_totals", &::launch_totals);
-  m.def("driver_version", &driver_version);
-  m.def("runtime_version", &runtime_version);
+  bind_params<cuda::StridedParams>(m, "StridedParams");
+  bind_params<cuda::ImageParams>(m, "ImageParams");
+  bind_params<cuda::OneStateParams>(m, "OneStateParams");
+  m.def("params", &make_params, py::arg("family"), "The parameters of a family's kernels, with these fields.");
+  py::class_<cuda::Reductions>(m, "Reductions")
+      .def(py::init<>())
+      .def("add", &add_reduction)
+      .def("launch", [](const cuda::Reductions& all, std::uintptr_t stream) { launch_reductions(all, stream); }, without_gil());
+  m.def("image_kernels_serve", &cuda::image_kernels_serve);
+  m.def("one_state_warps", &cuda::one_state_warps);
+  m.def("sequence_kernels_serve", &cuda::sequence_kernels_serve);
+  m.def("segment_counters", &cuda::segment_counters);
+  m.def("max_shared_bytes", &cuda::max_shared_bytes);
+  m.def("driver_version", &cuda::driver_version);
 }
 #endif
 
-// ---- the CPU kernels
+// ---- the CPU kernels: an op takes the fields of its struct in csrc/cpu/params.h
 
 namespace cpu = swin_umamba::cpu;
 
+template <class P>
+void add_ss2d(Fields<P>& fields) {
+  FIELD(B) FIELD(D) FIELD(H) FIELD(W) FIELD(N) FIELD(R) FIELD(storage)
+  FIELD(x) FIELD(proj) FIELD(dt_weight) FIELD(dt_bias) FIELD(A_logs) FIELD(Ds) FIELD(states)
+}
+template <class P>
+void add_scan(Fields<P>& fields) {
+  FIELD(B) FIELD(G) FIELD(D) FIELD(L) FIELD(N) FIELD(storage) FIELD(softplus)
+  FIELD(u) FIELD(delta) FIELD(A) FIELD(Bs) FIELD(Cs) FIELD(Ds) FIELD(bias) FIELD(states)
+}
 template <class T>
-T* at(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
+void add_fields(Fields<cpu::SS2DForward<T>>& fields) {
+  using P = cpu::SS2DForward<T>;
+  add_ss2d(fields);
+  FIELD(y)
+}
+template <class T>
+void add_fields(Fields<cpu::SS2DBackward<T>>& fields) {
+  using P = cpu::SS2DBackward<T>;
+  add_ss2d(fields);
+  FIELD(dy) FIELD(dx) FIELD(dproj) FIELD(ddt_weight) FIELD(ddt_bias) FIELD(dA_logs) FIELD(dDs)
+}
+template <class T>
+void add_fields(Fields<cpu::ScanForward<T>>& fields) {
+  using P = cpu::ScanForward<T>;
+  add_scan(fields);
+  FIELD(out) FIELD(last)
+}
+template <class T>
+void add_fields(Fields<cpu::ScanBackward<T>>& fields) {
+  using P = cpu::ScanBackward<T>;
+  add_scan(fields);
+  FIELD(dout) FIELD(dlast) FIELD(du) FIELD(ddelta) FIELD(dA) FIELD(dBs) FIELD(dCs) FIELD(dDs) FIELD(dbias)
 }
 
-// An op of csrc/cpu/cpu.h on a structure of csrc/cpu/params.h: sizes, then addresses in its order.
-template <template <class> class Params, class T, class Sizes, std::size_t... i>
-Params<T> params(const Sizes& sizes, const uintptr_t* addresses, std::index_sequence<i...>) {
-  return {sizes, at<T>(addresses[i])...};
-}
-
-template <template <class> class Params, class Sizes, std::size_t count>
-void on_cpu(
-    void (*f32)(const Params<float>&, int), void (*f64)(const Params<double>&, int), bool float64,
-    const Sizes& sizes, const std::array<uintptr_t, count>& addresses, int threads) {
+template <class P>
+void run_on_cpu(void (*op)(const P&, int), int threads, const py::kwargs& values) {
+  static const Fields<P> fields = [] {
+    Fields<P> all;
+    add_fields(all);
+    return all;
+  }();
+  const P p = fields.all(values);
   const py::gil_scoped_release unlocked;
-  constexpr auto all = std::make_index_sequence<count>{};
-  if (float64) {
-    f64(params<Params, double>(sizes, addresses.data(), all), threads);
-  } else {
-    f32(params<Params, float>(sizes, addresses.data(), all), threads);
-  }
+  op(p, threads);
 }
 
-cpu::SS2DSizes ss2d_sizes(const std::array<int64_t, 7>& n) {
-  return {n[0], n[1], n[2], n[3], n[4], n[5], n[6]};
-}
-cpu::ScanSizes scan_sizes(const std::array<int64_t, 6>& n, bool softplus) {
-  return {n[0], n[1], n[2], n[3], n[4], n[5], softplus};
-}
+#define CPU_OP(name, Params)                                                          \
+  m.def(#name, [](bool float64, int threads, const py::kwargs& values) {              \
+    if (float64) return run_on_cpu<cpu::Params<double>>(cpu::name, threads, values);  \
+    return run_on_cpu<cpu::Params<float>>(cpu::name, threads, values);                \
+  }, py::arg("float64"), py::arg("threads"));
 
 template <class T>
-void elementwise(
-    const std::string& function, uintptr_t x, uintptr_t y, uintptr_t derivative, int64_t count) {
+void elementwise(const std::string& function, std::uintptr_t x, std::uintptr_t y, std::uintptr_t derivative, int64_t count) {
+  const auto at = [](std::uintptr_t address) { return reinterpret_cast<T*>(address); };
   const cpu::Kernels<T>& kernels = cpu::kernels<T>();
   if (function == "exp2") {
-    kernels.exp2(at<T>(x), at<T>(y), count);
+    kernels.exp2(at(x), at(y), count);
   } else if (function == "exp") {
-    kernels.exp(at<T>(x), at<T>(y), count);
+    kernels.exp(at(x), at(y), count);
   } else if (function == "softplus") {
-    kernels.softplus(at<T>(x), at<T>(y), at<T>(derivative), count);
+    kernels.softplus(at(x), at(y), at(derivative), count);
   } else {
     throw std::invalid_argument("function is '" + function + "', expected exp2, exp or softplus");
   }
 }
 
 void bind_cpu(py::module_ m) {
-  m.doc() = "The CPU kernels; sizes and addresses in the order of csrc/cpu/params.h";
-  m.attr("chunk_length") = cpu::kChunk;
+  m.attr("CHUNK_LENGTH") = cpu::kChunk;
+  m.attr("DIRECTIONS") = cpu::kDirections;
+  py::enum_<cpu::Storage>(m, "Storage")
+      .value("SAME", cpu::kSame)
+      .value("BFLOAT16", cpu::kBFloat16)
+      .value("FLOAT16", cpu::kFloat16);
   m.def("has_openmp", &cpu::has_openmp);
   m.def("instruction_sets", &cpu::instruction_sets);
   m.def("instruction_set", &cpu::instruction_set);
   m.def("set_instruction_set", &cpu::set_instruction_set, py::arg("name"));
-  m.def(
-      "ss2d_forward",
-      [](bool float64, const std::array<int64_t, 7>& sizes,
-         const std::array<uintptr_t, 8>& addresses, int threads) {
-        on_cpu<cpu::SS2DForward>(
-            cpu::ss2d_forward<float>, cpu::ss2d_forward<double>, float64, ss2d_sizes(sizes),
-            addresses, threads);
-      },
-      py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
-  m.def(
-      "ss2d_backward",
-      [](bool float64, const std::array<int64_t, 7>& sizes,
-         const std::array<uintptr_t, 14>& addresses, int threads) {
-        on_cpu<cpu::SS2DBackward>(
-            cpu::ss2d_backward<float>, cpu::ss2d_backward<double>, float64, ss2d_sizes(sizes),
-            addresses, threads);
-      },
-      py::arg("float64"), py::arg("sizes"), py::arg("addresses"), py::arg("threads"));
-  m.def(
-      "scan_forward",
-      [](bool float64, const std::array<int64_t, 6>& sizes, bool softplus,
-         const std::array<uintptr_t, 10>& addresses, int threads) {
-        on_cpu<cpu::ScanForward>(
-            cpu::scan_forward<float>, cpu::scan_forward<double>, float64,
-            scan_sizes(sizes, softplus), addresses, threads);
-      },
-      py::arg("float64"), py::arg("sizes"), py::arg("softplus"), py::arg("addresses"),
-      py::arg("threads"));
-  m.def(
-      "scan_backward",
-      [](bool float64, const std::array<int64_t, 6>& sizes, bool softplus,
-         const std::array<uintptr_t, 17>& addresses, int threads) {
-        on_cpu<cpu::ScanBackward>(
-            cpu::scan_backward<float>, cpu::scan_backward<double>, float64,
-            scan_sizes(sizes, softplus), addresses, threads);
-      },
-      py::arg("float64"), py::arg("sizes"), py::arg("softplus"), py::arg("addresses"),
-      py::arg("threads"));
+  CPU_OP(ss2d_forward, SS2DForward)
+  CPU_OP(ss2d_backward, SS2DBackward)
+  CPU_OP(scan_forward, ScanForward)
+  CPU_OP(scan_backward, ScanBackward)
   m.def(
       "elementwise",
-      [](const std::string& function, bool float64, uintptr_t x, uintptr_t y, uintptr_t derivative,
-         int64_t count) {
+      [](const std::string& function, bool float64, std::uintptr_t x, std::uintptr_t y,
+         std::uintptr_t derivative, int64_t count) {
         (float64 ? elementwise<double> : elementwise<float>)(function, x, y, derivative, count);
       },
       py::arg("function"), py::arg("float64"), py::arg("x"), py::arg("y"), py::arg("derivative"),
-      py::arg("count"), "For tests: the vectorised exp2, exp, or softplus and its derivative.");
+      py::arg("count"), without_gil(),
+      "For tests: the vectorised exp2, exp, or softplus and its derivative.");
 }
 
 }  // namespace

@@ -109,6 +109,7 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
             "openmp": bool(openmp),
             "cuda": nvcc is not None,
             "cuda_version": "" if nvcc is None else nvcc.version,
+            "min_driver": "" if nvcc is None else nvcc.min_driver,
             "cuda_archs": [str(arch) for arch in selected],
             "left_out": left_out,
         },

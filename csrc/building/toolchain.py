@@ -113,6 +113,14 @@ class Nvcc:
     capabilities: list[tuple[int, int]]
     compresses: bool
 
+    @property
+    def min_driver(self) -> str:
+        """The CUDA version that a driver must serve to load what it compiles: the first of its
+        major version, and for compressed machine code at least 12.4."""
+        first = (int(self.version.partition(".")[0]), 0)
+        major, minor = max(first, (12, 4)) if self.compresses else first
+        return f"{major}.{minor}"
+
 
 def find_nvcc(environment: Mapping[str, str]) -> Nvcc:
     """nvcc below $CUDA_HOME or $CUDA_PATH, else on the path. Missing if there is none."""

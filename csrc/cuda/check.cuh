@@ -7,7 +7,7 @@
 
 namespace swin_umamba {
 
-// An error that is told is over: CUDA would hand it to whoever asks next, after a launch that went well.
+// An error that is raised is cleared: CUDA would report it again after the next launch, which may be fine.
 inline void check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();

@@ -2,33 +2,33 @@
 #pragma once
 
 #include "backward.cuh"
+#include "families.h"
 #include "forward.cuh"
-#include "given.cuh"
 #include "image.cuh"
-#include "launch.h"
 #include "sequence.cuh"
+#include "strided.cuh"
 #include "value.cuh"
 
 namespace swin_umamba {
 
-template <class Family, Walk kWalk>
-struct SourceOf;
+template <class Tag, Walk kWalk>
+struct LoaderOf;
 template <int N, Walk kWalk>
-struct SourceOf<Given<N>, kWalk> { using type = GivenSource<Mapping<N>, kWalk>; };
+struct LoaderOf<Strided<N>, kWalk> { using type = StridedLoader<Mapping<N>, kWalk>; };
 template <int N, class T, bool kPieces, Walk kWalk>
-struct SourceOf<Image<N, T, kPieces>, kWalk> {
-  using type = ImageSource<Mapping<N>, typename Value<T>::type, kPieces, kWalk>;
+struct LoaderOf<Image<N, T, kPieces>, kWalk> {
+  using type = ImageLoader<Mapping<N>, typename Value<T>::type, kPieces, kWalk>;
 };
 template <int N, class T, Walk kWalk>
-struct SourceOf<Sequence<N, T>, kWalk> {
-  using type = SequenceSource<Mapping<N>, typename Value<T>::type, kWalk>;
+struct LoaderOf<Sequence<N, T>, kWalk> {
+  using type = SequenceLoader<Mapping<N>, typename Value<T>::type, kWalk>;
 };
 
-template <class Family, class F>
-void with_kernel(Family, const ScanParams& p, Pass pass, F f) {
-  using Forward = typename SourceOf<Family, Walk::kForward>::type;
-  using Carry = typename SourceOf<Family, Walk::kCarry>::type;
-  using Backward = typename SourceOf<Family, Walk::kBackward>::type;
+template <class Tag, class F>
+void with_kernel(Tag, const typename Tag::Params& p, Pass pass, F f) {
+  using Forward = typename LoaderOf<Tag, Walk::kForward>::type;
+  using Carry = typename LoaderOf<Tag, Walk::kCarry>::type;
+  using Backward = typename LoaderOf<Tag, Walk::kBackward>::type;
   using M = typename Forward::M;
   const int stages = M::kStages * Stage<M, false>::kFloats * 4;
   switch (pass) {
@@ -44,9 +44,9 @@ void with_kernel(Family, const ScanParams& p, Pass pass, F f) {
   }
 }
 
-template <class Family>
-int channel_blocks(Family, const ScanParams& p) {
-  return channel_blocks<typename SourceOf<Family, Walk::kForward>::type::M>(p);
+template <class Tag>
+int channel_blocks(Tag, const ScanParams& p) {
+  return channel_blocks<typename LoaderOf<Tag, Walk::kForward>::type::M>(p);
 }
 
 }  // namespace swin_umamba

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "barrier.cuh"
-#include "legs.cuh"
+#include "segments.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
 #include "output_sums.cuh"
@@ -44,12 +44,12 @@ __device__ inline void fold_splits(const ScanParams& p, const Block& w, const La
   }
 }
 
-// What a split adds to a zero state, and its sum of dt, leg by leg.
+// What a split adds to a zero state, and its sum of dt, after the segments before this one.
 template <class M>
-__device__ inline void load_split(const ScanParams& p, const Block& w, const Leg& leg, const Lane<M>& t,
+__device__ inline void load_split(const ScanParams& p, const Block& w, const Segment& segment, const Lane<M>& t,
                                   float (&v)[M::P][M::S], float (&sum_dt)[M::P]) {
-  if (leg.first()) return;
-  leg.wait<M>(t);
+  if (segment.first()) return;
+  segment.wait<M>(t);
   const int64_t row = w.split_row(p, w.split);
   load_states<M>(p, w, t, p.split_state + row * p.D * p.N, v);
 #pragma unroll
@@ -59,7 +59,7 @@ __device__ inline void load_split(const ScanParams& p, const Block& w, const Leg
 }
 
 template <class M>
-__device__ inline void save_split(const ScanParams& p, const Block& w, const Leg& leg, const Lane<M>& t,
+__device__ inline void save_split(const ScanParams& p, const Block& w, const Segment& segment, const Lane<M>& t,
                                   const float (&v)[M::P][M::S], const float (&sum_dt)[M::P]) {
   const int64_t row = w.split_row(p, w.split);
   save_states<M>(p, w, t, p.split_state + row * p.D * p.N, v);
@@ -67,7 +67,7 @@ __device__ inline void save_split(const ScanParams& p, const Block& w, const Leg
   for (int c = 0; c < M::P; ++c) {
     if (t.state == 0 && t.channel + c < w.channel_end) p.split_dt[row * p.D + t.channel + c] = sum_dt[c];
   }
-  leg.pass_on<M>(t);
+  segment.release<M>(t);
 }
 
 // One step of the recurrence for this thread's channels and states; `pairs` is (dt, dt * x).
@@ -96,51 +96,51 @@ __device__ inline void retreat(float (&carry)[M::P][M::S], const float (&A2)[M::
   }
 }
 
-// Half of a block's warps stage, the other half scan, and up to two tiles lie between them: what staging
-// waits for costs the scan nothing.
+// Half of a block's warps stage tiles, the other half scan them, and up to two tiles are between the two:
+// the scan does not wait for the latency of staging.
 enum ForwardBarrier { kStagers = 1, kStaged = 2, kScanned = 4 };  // the latter two one a stage
 
-template <class Source, bool kFull>
-__device__ inline void stage_tiles(const ScanParams& p, const Block& w, const Lane<typename Source::M>& t,
-                                   float* stages, char* own) {
-  using M = typename Source::M;
+template <class Loader, bool kFull>
+__device__ inline void stage_tiles(const typename Loader::Params& p, const Block& w,
+                                   const Lane<typename Loader::M>& t, float* stages, char* own) {
+  using M = typename Loader::M;
   using S = Stage<M, false>;
-  constexpr bool kReverse = Source::kReverse;
-  Source source(p, w, t, own);
+  constexpr bool kReverse = Loader::kReverse;
+  Loader loader(p, w, t, own);
   const auto stage_of = [&](int i) { return S::at(stages + i % M::kStages * S::kFloats, t); };
   // When the scan is through with the i-th tile.
   const auto finish = [&](int i) {
     barrier_sync<kScanned, 2 * M::kThreads>(i % M::kStages);
-    if constexpr (kFull) source.write_outputs(w.tile<kReverse>(i), stage_of(i));
+    if constexpr (kFull) loader.write_outputs(w.tile<kReverse>(i), stage_of(i));
   };
-  source.begin();
+  loader.begin();
   const int tiles = w.last_tile - w.first_tile;
   for (int i = 0; i < tiles; ++i) {
     const int tile = w.tile<kReverse>(i);
-    const auto ahead = source.ahead(tile);
-    source.wait();
+    const auto prefetched = loader.prefetch(tile);
+    loader.wait();
     barrier_sync<kStagers, M::kThreads>();
-    source.load(w.tile<kReverse>(i + 1));
+    loader.load(w.tile<kReverse>(i + 1));
     if (i >= M::kStages) finish(i - M::kStages);
-    source.prepare(tile, ahead, stage_of(i));
+    loader.prepare(tile, prefetched, stage_of(i));
     barrier_arrive<kStaged, 2 * M::kThreads>(i % M::kStages);
   }
   for (int i = max(0, tiles - M::kStages); i < tiles; ++i) finish(i);
 }
 
 // What the steps of a split add to a zero state, or from the end to a zero adjoint.
-template <class Source>
-__device__ inline void sum_tiles(const ScanParams& p, const Block& w, const Leg& leg,
-                                 const Lane<typename Source::M>& t, float* stages) {
-  using M = typename Source::M;
+template <class Loader>
+__device__ inline void sum_tiles(const ScanParams& p, const Block& w, const Segment& segment,
+                                 const Lane<typename Loader::M>& t, float* stages) {
+  using M = typename Loader::M;
   using S = Stage<M, false>;
   constexpr int kAtOnce = 4;
   static_assert(kTile % kAtOnce == 0);
-  constexpr bool kReverse = Source::kReverse;
+  constexpr bool kReverse = Loader::kReverse;
 
   float A2[M::P][M::S], v[M::P][M::S] = {}, sum_dt[M::P] = {};
   load_decay<M>(p, w, t, A2);
-  load_split<M>(p, w, leg, t, v, sum_dt);
+  load_split<M>(p, w, segment, t, v, sum_dt);
 
   for (int i = 0; i < w.last_tile - w.first_tile; ++i) {
     const S stage = S::at(stages + i % M::kStages * S::kFloats, t);
@@ -167,23 +167,23 @@ __device__ inline void sum_tiles(const ScanParams& p, const Block& w, const Leg&
     }
     barrier_arrive<kScanned, 2 * M::kThreads>(i % M::kStages);
   }
-  save_split<M>(p, w, leg, t, v, sum_dt);
+  save_split<M>(p, w, segment, t, v, sum_dt);
 }
 
-template <class Source>
-__device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg& leg,
-                                  const Lane<typename Source::M>& t, float* stages) {
-  using M = typename Source::M;
-  using Sums = OutputSumsFor<M, Source::kHalf>;
+template <class Loader>
+__device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Segment& segment,
+                                  const Lane<typename Loader::M>& t, float* stages) {
+  using M = typename Loader::M;
+  using Sums = OutputSumsFor<M, Loader::k16Bit>;
   constexpr int kTogether = Sums::kTogether;
   using S = Stage<M, false>;
 
   float A2[M::P][M::S], h[M::P][M::S] = {};
   load_decay<M>(p, w, t, A2);
-  if (leg.first()) {
+  if (segment.first()) {
     fold_splits<M>(p, w, t, A2, h, false);
   } else {
-    leg.receive<M>(w, t, h);
+    segment.receive_carry<M>(w, t, h);
   }
 
   for (int tile = w.first_tile; tile < w.last_tile; ++tile) {
@@ -191,8 +191,8 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg
     const S stage = S::at(stages + parity * S::kFloats, t);
     barrier_sync<kStaged, 2 * M::kThreads>(parity);
     if (p.states) {
-      // Made anew: kept over the scan it would spill registers.
-      const int64_t row = (static_cast<int64_t>(fresh(w.b)) * p.K + w.k) * w.tiles + tile;
+      // Recomputed for each tile: kept over the scan it would spill registers.
+      const int64_t row = (static_cast<int64_t>(recompute(w.b)) * p.K + w.k) * w.tiles + tile;
       save_states<M>(p, w, t, p.states + row * p.D * p.N, h);
     }
     const int count = w.steps(tile);  // a step past the end has dt = 0 and changes nothing
@@ -223,31 +223,31 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Leg
     barrier_arrive<kScanned, 2 * M::kThreads>(parity);
   }
 
-  leg.hand_over<M>(w, t, h);
+  segment.hand_off_carry<M>(w, t, h);
   if (p.last_state && w.last_tile == w.tiles) {
     const int64_t row = static_cast<int64_t>(w.b) * p.K + w.k;
     save_states<M>(p, w, t, p.last_state + row * p.D * p.N, h);
   }
 }
 
-template <class Source, bool kFull>
-__global__ void __launch_bounds__(2 * Source::M::kThreads, Source::M::kForwardBlocks)
-    forward_kernel(const __grid_constant__ ScanParams p) {
-  using M = typename Source::M;
+template <class Loader, bool kFull>
+__global__ void __launch_bounds__(2 * Loader::M::kThreads, Loader::M::kForwardBlocks)
+    forward_kernel(const __grid_constant__ typename Loader::Params p) {
+  using M = typename Loader::M;
   extern __shared__ __align__(16) char shared[];
   float* stages = reinterpret_cast<float*>(shared);
-  const Leg leg = Leg::take(p);
+  const Segment segment = Segment::take(p);
   // No split needs what the last one adds; from the end, the first one.
-  Block w = Block::of<M>(p, leg.range(), kFull ? p.splits : p.splits - 1, Source::kReverse ? 1 : 0);
-  leg.cut<Source::kReverse>(w);
+  Block w = Block::of<M>(p, segment.range(), kFull ? p.splits : p.splits - 1, Loader::kReverse ? 1 : 0);
+  segment.cut<Loader::kReverse>(w);
   const Lane<M> t = Lane<M>::by_channel(w);
   if (threadIdx.x >= M::kThreads) {
-    stage_tiles<Source, kFull>(p, w, t, stages,
+    stage_tiles<Loader, kFull>(p, w, t, stages,
                                reinterpret_cast<char*>(stages + M::kStages * Stage<M, false>::kFloats));
   } else if constexpr (kFull) {
-    scan_tiles<Source>(p, w, leg, t, stages);
+    scan_tiles<Loader>(p, w, segment, t, stages);
   } else {
-    sum_tiles<Source>(p, w, leg, t, stages);
+    sum_tiles<Loader>(p, w, segment, t, stages);
   }
 }
 

@@ -1,6 +1,5 @@
-// Staging for the image scan on half inputs in channels-last memory: dt is made on the spot, from
-// the R values of its low-rank projection, by matrix instructions, and never exists in memory; nor
-// does its gradient.
+// Loads 16-bit images in channels-last memory: dt is computed on the spot, from the R values of its
+// low-rank projection, by matrix instructions, and never exists in memory; nor does its gradient.
 #pragma once
 
 #include <type_traits>
@@ -15,14 +14,15 @@
 namespace swin_umamba {
 
 template <class M_, class T, bool kPieces, Walk kWalk>
-struct ImageSource {
+struct ImageLoader {
   using M = M_;
+  using Params = ImageParams;
   using T2 = typename Pair<T>::type;
   static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
   static constexpr bool kCarry = kWalk == Walk::kCarry;  // of dout, which takes the place of x
   using X = std::conditional_t<kCarry, float, T>;
   using X2 = typename Pair<X>::type;
-  static constexpr bool kHalf = true;
+  static constexpr bool k16Bit = true;
   // Tiles of x on the way: the one being loaded, the one being staged, and forwards two whose y is not
   // written yet. Rows of proj are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kProjTiles = kBackward ? 1 : 2;
@@ -34,18 +34,18 @@ struct ImageSource {
 
   // Rank padded to the matrix instructions' 8; words of a staged row of proj, four banks apart.
   static __host__ __device__ int padded_rank(int R) { return (R + 7) / 8 * 8; }
-  static __host__ __device__ int proj_words(const ScanParams& p) {
+  static __host__ __device__ int proj_words(const Params& p) {
     const int words = (p.R + 2 * M::N > padded_rank(p.R) ? p.R + 2 * M::N : padded_rank(p.R)) / 2;
     return (words + 3) / 8 * 8 + 4;
   }
-  static __host__ __device__ int shared_bytes(const ScanParams& p) {
+  static __host__ __device__ int shared_bytes(const Params& p) {
     const int tiles = kTile * (kXTiles * kXRow * sizeof(X) + kPlaces * 4 + kProjTiles * proj_words(p) * 4);
     return tiles + (kBackward ? kTile * kDyRow * 4 : 0);
   }
 
   ParameterSums<M> parameter_sums;
 
-  const ScanParams& p;
+  const Params& p;
   const Block& w;
   const Lane<M>& t;
   // Arrays of known size come first in shared memory, so that their places are constants.
@@ -56,7 +56,7 @@ struct ImageSource {
   __device__ int rank() const { return padded_rank(p.R); }
   __device__ int words() const { return proj_words(p); }
 
-  __device__ ImageSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
+  __device__ ImageLoader(const Params& p, const Block& w, const Lane<M>& t, char* own)
       : p(p), w(w), t(t) {
     x_tiles = reinterpret_cast<X*>(own);
     places = reinterpret_cast<int*>(x_tiles + kXTiles * kTile * kXRow);
@@ -125,9 +125,9 @@ struct ImageSource {
   }
 
   __device__ void load(int tile, int at) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
-    const int64_t image = static_cast<int64_t>(kBackward ? fresh(w.b) : w.b) * w.length;
+    const int64_t image = static_cast<int64_t>(kBackward ? recompute(w.b) : w.b) * w.length;
     constexpr int kItem = sizeof(X);
     const X* x = static_cast<const X*>(kCarry ? p.dout : p.x) + image * p.D + w.channel;
     load_rows<M::kChannels * kItem>(t, x_of(tile), kXRow * kItem, x, p.D * kItem, at, count, kItem);
@@ -163,20 +163,20 @@ struct ImageSource {
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow + t.warp * M::WC; }
 
   // What prepare() takes from global memory, asked for before the wait for the tile.
-  struct Ahead {
+  struct Prefetched {
     float2 bias[kColumns];
   };
-  __device__ Ahead ahead(int) const {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
-    Ahead a;
+  __device__ Prefetched prefetch(int) const {
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
+    Prefetched a;
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) a.bias[j] = parameter(p.bias, t, j);
     return a;
   }
 
   // After the copies have landed and a barrier.
-  __device__ void prepare(int tile, const Ahead& ahead, const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+  __device__ void prepare(int tile, const Prefetched& prefetched, const Stage<M, kBackward>& stage) {
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank(), words = this->words();
     const X* x_tile = x_of(tile);
@@ -195,7 +195,7 @@ struct ImageSource {
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        const float2 bias = ahead.bias[j];
+        const float2 bias = prefetched.bias[j];
         dt[half][j][0] = dt[half][j][2] = bias.x;
         dt[half][j][1] = dt[half][j][3] = bias.y;
       }
@@ -250,7 +250,7 @@ struct ImageSource {
   }
 
   __device__ void write_outputs(int tile, const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     constexpr int kQuads = M::WC / 4, kRows = 32 / kQuads;
     const int count = w.steps(tile);
     const int channel = 4 * (t.lane % kQuads);
@@ -282,7 +282,7 @@ struct ImageSource {
   // alone.
   __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
                                   const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     float* dx = static_cast<float*>(p.dx) + static_cast<int64_t>(w.b) * w.length * p.D + w.channel;
     T* ddeltas = ddelta_of(stage, t.warp);
@@ -290,7 +290,7 @@ struct ImageSource {
     bool channel_valid[kColumns];
     float2 D[kColumns];
     // By column dDs, then dbias: float16 would lose the small ddelta of which dbias is the sum.
-    float totals[4 * kColumns] = {};
+    float sums_of_parameters[4 * kColumns] = {};
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       channel_valid[j] = w.channel + first + 8 * j < w.channel_end;
@@ -326,22 +326,22 @@ struct ImageSource {
           const bool valid = step < count && channel_valid[j];
           const float4 dt = v[i][j], s = sum[i][j];
           float2 ddelta;
-          ddelta.x = fmaf(x[i][j].x, s.y, kLn2 * s.x) * softplus_slope(dt.x);
-          ddelta.y = fmaf(x[i][j].y, s.w, kLn2 * s.z) * softplus_slope(dt.z);
+          ddelta.x = fmaf(x[i][j].x, s.y, kLn2 * s.x) * softplus_grad(dt.x);
+          ddelta.y = fmaf(x[i][j].y, s.w, kLn2 * s.z) * softplus_grad(dt.z);
           if (!valid) ddelta = make_float2(0.0f, 0.0f);
           if (valid) {
             add_to(dx_row + 8 * j,
                    make_float2(fmaf(D[j].x, g[i][j].x, dt.x * s.y), fmaf(D[j].y, g[i][j].y, dt.z * s.w)));
           }
-          totals[4 * j] = fmaf(g[i][j].x, x[i][j].x, totals[4 * j]);
-          totals[4 * j + 1] = fmaf(g[i][j].y, x[i][j].y, totals[4 * j + 1]);
-          totals[4 * j + 2] += ddelta.x;
-          totals[4 * j + 3] += ddelta.y;
+          sums_of_parameters[4 * j] = fmaf(g[i][j].x, x[i][j].x, sums_of_parameters[4 * j]);
+          sums_of_parameters[4 * j + 1] = fmaf(g[i][j].y, x[i][j].y, sums_of_parameters[4 * j + 1]);
+          sums_of_parameters[4 * j + 2] += ddelta.x;
+          sums_of_parameters[4 * j + 3] += ddelta.y;
           from_float2(ddelta, *reinterpret_cast<T2*>(ddeltas + step * 2 * stage.kRow + own + 8 * j));
         }
       }
     }
-    parameter_sums.add(totals, t.lane);
+    parameter_sums.add(sums_of_parameters, t.lane);
     __syncwarp();
     add_weight_gradients(tile, t, ddeltas, 2 * stage.kRow);
   }
@@ -394,7 +394,7 @@ struct ImageSource {
   // warp's tile.
   __device__ void write_block_gradients(int tile, const GradientTile<M>& sums,
                                         const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     const int rank = this->rank();
     const int width = p.R + 2 * M::N;
@@ -425,7 +425,7 @@ struct ImageSource {
     }
 
     // As many at a time as keep their latencies overlapped.
-    using StateSums = StateSumsFor<M, kHalf>;
+    using StateSums = StateSumsFor<M, k16Bit>;
     constexpr int kMaps = 2 * M::N, kVector = kMaps < 4 ? kMaps : 4;  // of Bs and Cs; side by side
     constexpr int kItems = ceil_div(kTile * kMaps / kVector, M::kThreads), kAtOnce = kItems < 2 ? kItems : 2;
 #pragma unroll

@@ -8,8 +8,7 @@
 
 namespace swin_umamba {
 
-constexpr int kTile = 32;    // steps staged together, and the distance between saved states
-constexpr int kSegment = 4;  // steps whose states the backward pass holds in registers
+constexpr int kRecompute = 4;  // steps whose states the backward pass recomputes into registers at a time
 
 // N states (padded up to N); P channels a thread, S states each: with both above one, a staged value
 // serves several products and sums over channels start in registers.
@@ -46,8 +45,8 @@ __host__ __device__ inline int channel_blocks(const ScanParams& p) {
   return p.G * ceil_div(p.D / p.G, M::kChannels);
 }
 
-// What a sequence is walked along for: forwards, for what splits hand back to those before them, and
-// backwards. The latter two begin at the end.
+// Why a sequence is walked along: the forward pass, the carries of the backward pass's splits, and the
+// backward pass. The latter two begin at the end.
 enum class Walk { kForward, kCarry, kBackward };
 
 // Position in the image of step l of direction k: row-major, column-major, and both backwards.
@@ -56,9 +55,9 @@ __device__ inline int position(const ScanParams& p, int k, int l) {
   return (k & 1) ? forward % p.H * p.W + forward / p.H : forward;
 }
 
-// The same, in the compiler's eyes another: what is derived from it is then made anew, and not kept
-// in registers over the scan.
-__device__ inline int fresh(int value) {
+// The same value, opaque to the compiler: what is derived from it is then recomputed, and not kept in
+// registers over the scan.
+__device__ inline int recompute(int value) {
   asm volatile("" : "+r"(value));
   return value;
 }
@@ -70,7 +69,7 @@ struct Block {
   int first_tile, last_tile;    // [first_tile, last_tile)
   int tiles, length;
 
-  // The i-th of B * directions * blocks * splits: `splits` of those that p has, from the first_split on.
+  // The i-th of B * directions * blocks * splits: `splits` of those of p, from first_split on.
   template <class M>
   static __device__ Block of(const ScanParams& p, int i, int splits, int first_split) {
     Block w;
@@ -105,7 +104,7 @@ struct Block {
   __device__ int64_t split_row(const ScanParams& p, int split) const {
     return (static_cast<int64_t>(b) * p.K + k) * p.splits + split;
   }
-  // Row of the parameter gradients' sums that this block adds to.
+  // Row of the parameters' gradients that this block adds to.
   __device__ int64_t sum_row(const ScanParams& p) const {
     return static_cast<uint32_t>(b * p.splits + split) % static_cast<uint32_t>(p.sum_rows);
   }
@@ -139,11 +138,11 @@ struct Lane {
 
   __device__ int thread() const { return warp * 32 + lane; }
 
-  // What is derived from it (the many addresses of a tile's staging) is made anew where it is used.
-  __device__ Lane fresh() const {
+  // What is derived from the result (the many addresses of a tile's staging) is recomputed where it is used.
+  __device__ Lane recompute() const {
     Lane t = *this;
-    t.warp = swin_umamba::fresh(t.warp);
-    t.lane = swin_umamba::fresh(t.lane);
+    t.warp = swin_umamba::recompute(t.warp);
+    t.lane = swin_umamba::recompute(t.lane);
     return t;
   }
 };

@@ -37,7 +37,7 @@ __device__ inline float softplus(float x) {
 
 // d softplus / dx from its value y: 1 - exp(-y), by its series (1e-7) where that would cancel. Both
 // are made, since a branch costs more.
-__device__ inline float softplus_slope(float y) {
+__device__ inline float softplus_grad(float y) {
   float s = fmaf(y, 8.33333333e-3f, -4.16666667e-2f);
   s = fmaf(y, s, 1.66666667e-1f);
   s = fmaf(y, s, -0.5f);
@@ -79,7 +79,7 @@ struct Pair<__half> { using type = __half2; };
 template <>
 struct Pair<__nv_bfloat16> { using type = __nv_bfloat162; };
 
-// The type is a runtime value here: these serve the staging of the general source only, where one
+// The type is a runtime value here: these serve the staging of strided.cuh only, where one
 // uniform branch a value is cheaper than three times the kernels to compile and ship.
 __device__ inline float load_as_float(const void* base, int64_t i, int dtype) {
   if (dtype == kFloat32) return static_cast<const float*>(base)[i];

@@ -85,9 +85,9 @@ struct OneStateLayout {
   static constexpr int kRankRow = 8 * (RB | 1);
   static constexpr int kSum = kGiven || kWalk != Walk::kBackward ? 0 : kTile * (kRankRow + 2) / 4;
 
-  static __host__ __device__ int tile_bytes(const ScanParams& p) { return 16 * (kSums + p.one_state * kSum); }
+  static __host__ __device__ int tile_bytes(const OneStateParams& p) { return 16 * (kSums + p.one_state * kSum); }
   // Maps handed from tile to tile.
-  static __host__ __device__ int totals_bytes(const ScanParams& p) {
+  static __host__ __device__ int totals_bytes(const OneStateParams& p) {
     return 2 * p.one_state_tiles * p.one_state * 8 * 16;
   }
 };
@@ -101,7 +101,7 @@ struct OneStateThread {
   static constexpr int kRanks = kGiven ? 1 : RB;
   static constexpr int kStages = Layout::kStages;
 
-  const ScanParams& p;
+  const OneStateParams& p;
   int b, k, split, first_tile, last_tile, end;  // end: the first step that is not this block's
   int lane, warp, tile_warp, length;            // warp: which of the channels'; tile_warp: of the tiles'
   int channel;  // the first of two: of D, and a valid one in any case
@@ -123,7 +123,7 @@ struct OneStateThread {
   float *proj_to, *image_to, *states;
 
   // The blockIdx.x-th of B * directions * blocks * splits: `splits` of those that p has, from first_split on.
-  __device__ OneStateThread(const ScanParams& p, int splits, int first_split, float4* shared) : p(p) {
+  __device__ OneStateThread(const OneStateParams& p, int splits, int first_split, float4* shared) : p(p) {
     int i = blockIdx.x / p.blocks;
     split = first_split + i % splits;
     i /= splits;

@@ -8,7 +8,7 @@ namespace swin_umamba {
 // What the gradient of a state, times its decay, becomes over the steps of a split, for all splits but the
 // first.
 template <class T, int RB>
-__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_carry(const ScanParams p) {
+__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_carry(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kCarry>;
   const Thread t(p, p.splits - 1, 1, shared);
@@ -62,7 +62,7 @@ struct OneStateSums {
   // Adds the sums of all tiles side by side, in their order, to the block's row. `shared`: kCount floats
   // for each of the block's channels.
   __device__ void write(const Thread& t, float2 of_A, float* shared) {
-    const ScanParams& p = t.p;
+    const OneStateParams& p = t.p;
 #pragma unroll
     for (int mask = 1; mask < 4; mask *= 2) {
       for (float2* v : {&A, &D, &bias}) {
@@ -113,7 +113,7 @@ struct OneStateSums {
 // values of a slot.
 template <class Thread>
 __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
-  const ScanParams& p = t.p;
+  const OneStateParams& p = t.p;
   constexpr int kRow = Thread::Layout::kRankRow;
   const int pairs = t.width() / 2, blocks = (pairs + 3) / 4 * 4;
 #pragma unroll 1
@@ -136,7 +136,7 @@ __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
 }
 
 template <class T, int RB>
-__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const ScanParams p) {
+__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kBackward>;
   using T2 = typename Thread::T2;

@@ -1,7 +1,7 @@
 // The kernels of images with one state a channel.
 #pragma once
 
-#include "launch.h"
+#include "families.h"
 #include "one_state_backward.cuh"
 #include "one_state_forward.cuh"
 #include "value.cuh"
@@ -9,7 +9,7 @@
 namespace swin_umamba {
 
 template <class T, int RB, class F>
-void with_kernel(OneState<T, RB>, const ScanParams& p, Pass pass, F f) {
+void with_kernel(OneState<T, RB>, const OneStateParams& p, Pass pass, F f) {
   using V = typename Value<T>::type;
   const auto launch = [&](auto kernel, auto layout) {
     using Layout = decltype(layout);
@@ -25,7 +25,7 @@ void with_kernel(OneState<T, RB>, const ScanParams& p, Pass pass, F f) {
 }
 
 template <class T, int RB>
-int channel_blocks(OneState<T, RB>, const ScanParams& p) {
+int channel_blocks(OneState<T, RB>, const OneStateParams& p) {
   return ceil_div(p.D, kOneStateChannels * p.one_state);
 }
 

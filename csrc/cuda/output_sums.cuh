@@ -46,7 +46,7 @@ struct ShuffledOutputSums {
   }
 };
 
-// For half inputs, by TF32 matrix instructions, straight from the registers: a lane's channels are rows
+// For 16-bit inputs, by TF32 matrix instructions, straight from the registers: a lane's channels are rows
 // of a, its states lie along k. All columns of b are Cs, so that all lanes of a channel hold its y.
 template <class M>
 struct MatrixOutputSums {
@@ -68,15 +68,15 @@ struct MatrixOutputSums {
   __device__ void reduce(int) {}
 
   __device__ void store(float* to, int row, int lane) const {
-    float scaled[M::P];  // for what h lost; Cs, of half precision, loses nothing
+    float scaled[M::P];  // for what h lost; Cs, of 16 bits, loses nothing
 #pragma unroll
     for (int c = 0; c < M::P; ++c) scaled[c] = (1.0f + kCutLoss) * y[c];
     store_vector(to + lane % M::LS * row, scaled);
   }
 };
 
-template <class M, bool kHalf>
+template <class M, bool k16Bit>
 using OutputSumsFor =
-    std::conditional_t<kHalf && kLanesAreFragments<M>, MatrixOutputSums<M>, ShuffledOutputSums<M>>;
+    std::conditional_t<k16Bit && kLanesAreFragments<M>, MatrixOutputSums<M>, ShuffledOutputSums<M>>;
 
 }  // namespace swin_umamba

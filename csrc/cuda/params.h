@@ -1,106 +1,134 @@
-// What a scan launch needs to know. Plain data: Python fills the fields, no torch type appears.
+// What a launch needs to know: one struct per family of kernels, passed to them by value. Plain data,
+// which Python fills; no torch type appears.
+//
+// Letters: B batch, K directions, D channels, L steps (H * W), N states, G groups, R dt_rank.
+// A stride counts elements. A null pointer means "not given" or "not wanted".
 #pragma once
 
 #include <cstdint>
+
+#include "constants.h"
 
 namespace swin_umamba {
 
 enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 
-// Atomic additions take subnormal numbers for 0, which gradients by A of tiny steps are.
-constexpr float kSumScale = 1 << 24;
+// Which kernels run. See launch.h for what each serves.
+enum class Family : int32_t {
+  kStrided,        // any strides and dtypes: strided.cuh
+  kSequence,       // the 1-D scan of contiguous, aligned steps: sequence.cuh
+  kImage,          // 16-bit images in channels-last memory, dt made from the projection: image.cuh
+  kOneState,       // images in channels-last memory with one state a channel: one_state.cuh
+  kOneStateImage,  // the same, dt made from the projection
+};
 
-// Numbers that a launch over so many ranges of sequences counts in: turns taken, and legs that are
-// through, for every warp of a block. See legs.cuh.
-constexpr int kMostWarps = 4;
-constexpr int64_t leg_counters(int64_t ranges) { return 1 + kMostWarps * ranges; }
+// Chained segments synchronise by counters: one of segments started, and for every warp of a block and
+// range of a sequence one of segments finished. See segments.cuh.
+constexpr int kMaxWarps = 4;
+constexpr int64_t segment_counters(int64_t ranges) { return 1 + kMaxWarps * ranges; }
 
-// Letters: B batch, K directions, D channels, L steps (H * W), N states, G groups, R dt_rank.
-// A stride counts elements. A null pointer means "not given" or "not wanted".
+// What all families know.
 struct ScanParams {
-  // Sizes.
+  Family family = Family::kStrided;
   int32_t B = 0, K = 1, D = 0, H = 1, W = 0, N = 0, G = 1, R = 0;
   int32_t dtype = kFloat32;  // of x, Bs, Cs, dt_weight and dx
-  int32_t delta_dtype = kFloat32;  // of delta and ddelta
-  int32_t out_dtype = kFloat32, dout_dtype = kFloat32;
+  int32_t a_is_log = 0;      // whether A = -exp of what is stored
 
-  // The part of the grid that this launch covers (all of it, unless determinism asks for an order).
+  // The part of the grid that this launch covers: all of it, unless determinism asks for an order.
   int32_t first_direction = 0, directions = 1;
   int32_t first_block = 0, blocks = 1;  // of channels, see channel_blocks()
 
-  // The sequence cut into `splits` ranges of `tiles_per_split` tiles, worked on side by side.
+  // The sequence is cut into `splits` ranges of `tiles_per_split` tiles, which run in parallel,
   int32_t splits = 1, tiles_per_split = 0;
-  // And each range into `legs` of `tiles_per_leg` tiles, one after the other: see legs.cuh.
-  int32_t legs = 1, tiles_per_leg = 0;
-  // Bytes of shared memory that a block takes at least, so that few are on a multiprocessor at a time.
-  int32_t least_shared = 0;
+  // and each range into chained segments, which run one after the other: see segments.cuh.
+  int32_t segments = 1, tiles_per_segment = 0;
+  // Shared memory that a block reserves at least: limits how many blocks a multiprocessor runs at a time.
+  int32_t min_shared_bytes = 0;
 
-  // Inputs. x: (B, L, D); delta: (B, K, L, D), before bias and softplus; Bs, Cs: (B, K * G, L, N).
-  const void* x = nullptr;
-  int64_t x_b = 0, x_l = 0, x_d = 0;
-  const void* delta = nullptr;
-  int64_t delta_b = 0, delta_k = 0, delta_l = 0, delta_d = 0;
-  const void* Bs = nullptr;
-  const void* Cs = nullptr;
-  int64_t bc_b = 0, bc_k = 0, bc_l = 0, bc_n = 0;
-  // Where set, K is 1, x, delta, Bs, Cs, dx and ddelta are of dtype, their steps lie side by side
-  // (strides of 1) and every row of steps starts at a multiple of four values.
-  int32_t sequence = 0;
-  // In place of delta, Bs and Cs: proj (B, L, K, R + 2N) and dt_weight (K, D, R), both contiguous.
-  const void* proj = nullptr;
-  const void* dt_weight = nullptr;
-  const float* A = nullptr;      // (K * D, N); with a_is_log, A = -exp of what is stored
-  const float* Ds = nullptr;     // (K * D)
-  const float* bias = nullptr;   // (K * D)
-  int32_t a_is_log = 0, softplus = 0;
+  const void* x = nullptr;      // (B, L, D)
+  const float* A = nullptr;     // (K * D, N)
+  const float* Ds = nullptr;    // (K * D)
+  const float* bias = nullptr;  // (K * D)
 
-  // Forward outputs. out: (B, L, D), added to where `accumulate`, else stored.
-  void* out = nullptr;
-  int64_t out_b = 0, out_l = 0, out_d = 0;
-  int32_t accumulate = 0;
-  float* states = nullptr;       // (B, K, tiles, D, N): the state entering each tile
-  float* last_state = nullptr;   // (B, K * D, N)
+  // Forward outputs.
+  void* out = nullptr;          // (B, L, D)
+  float* states = nullptr;      // (B, K, tiles, D, N): the state entering each tile
+  float* last_state = nullptr;  // (B, K * D, N)
+
+  // What splits and segments hand on.
   float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
-  // (B, K, splits, D): the sum of dt over a split; of one_state, what the split multiplies a state by.
+  // (B, K, splits, D): the sum of dt over a split; with one state, what the split multiplies a state by.
   float* split_dt = nullptr;
-  float* leg_state = nullptr;    // (B, K, splits, D, N): what a leg leaves to the next
-  int32_t* leg_turns = nullptr;  // (2, leg_counters(B * directions * blocks * splits)) zeros: a row a launch
+  float* carry_state = nullptr;  // (B, K, splits, D, N): what a segment leaves to the next
+  int32_t* counters = nullptr;   // (2, segment_counters(B * directions * blocks * splits)) zeros: a row a launch
 
-  // Backward. dout: (B, L, D), float32, or of dtype where `sequence` is set; dx, ddelta, dBs, dCs are
-  // laid out as their inputs' strides say, dx and dBs, dCs in float32 where they are added to.
-  const void* dout = nullptr;
-  int64_t dout_b = 0, dout_l = 0, dout_d = 0;
+  // Backward. Outputs that several blocks add to are float32.
+  const void* dout = nullptr;    // (B, L, D)
   const float* dlast = nullptr;  // (B, K * D, N)
-  void* dx = nullptr;
+  void* dx = nullptr;            // (B, L, D)
+  // Gradients of parameters times kSumScale, added to. Split after split and image after image take
+  // rows in turns.
+  int32_t sum_rows = 1;
+  float* dA = nullptr;     // (sum_rows, K * D, N); of the log where a_is_log
+  float* dDs = nullptr;    // (sum_rows, K * D)
+  float* dbias = nullptr;  // (sum_rows, K * D)
+};
+
+// dt, Bs and Cs as tensors. ddelta, dBs and dCs are laid out like what they are the gradients of.
+struct DeltaParams {
+  const void* delta = nullptr;  // (B, K, L, D), before bias and softplus
+  int64_t delta_b = 0, delta_k = 0, delta_l = 0, delta_d = 0;
+  const void* Bs = nullptr;  // (B, K * G, L, N)
+  const void* Cs = nullptr;  // like Bs
+  int64_t bc_b = 0, bc_k = 0, bc_l = 0, bc_n = 0;
   void* ddelta = nullptr;
   float* dBs = nullptr;
   float* dCs = nullptr;
-  float* dproj = nullptr;        // (B, L, K, R + 2N), in place of ddelta, dBs and dCs
-  // The parameters' gradients times kSumScale, added to; split after split and image after image take
-  // rows in turns.
-  int32_t sum_rows = 1;
-  float* dA = nullptr;           // (sum_rows, K * D, N); of the log where a_is_log
-  float* dDs = nullptr;          // (sum_rows, K * D)
-  float* dbias = nullptr;        // (sum_rows, K * D)
-  float* ddt_weight = nullptr;   // (sum_rows, K, D, R)
-
-  // Where set, N is 1, and a block has so many warps of 16 channels by tiles side by side: see one_state.cuh.
-  int32_t one_state = 0, one_state_tiles = 1;
 };
 
-// to[i] = scale times the sum of from[row * count + i] over the rows, i < count.
-struct Total {
+// Bs, Cs and the factors of dt, in contiguous rows. R is even.
+struct ProjectionParams {
+  const void* proj = nullptr;       // (B, L, K, R + 2N)
+  const void* dt_weight = nullptr;  // (K, D, R)
+  float* dproj = nullptr;           // (B, L, K, R + 2N)
+  float* ddt_weight = nullptr;      // (sum_rows, K, D, R), like the other parameters' gradients
+};
+
+// Of kStrided and kSequence. For kSequence K is 1, x, delta, Bs, Cs, dx and ddelta are of dtype, their
+// steps are contiguous and every row of steps starts at a multiple of four values.
+struct StridedParams : ScanParams, DeltaParams {
+  int32_t delta_dtype = kFloat32;  // of delta and ddelta
+  int32_t out_dtype = kFloat32;
+  int32_t dout_dtype = kFloat32;  // float32; for kSequence dtype too
+  int32_t softplus = 0;
+  int32_t accumulate = 0;  // whether out and dx are float32 and added to, else stored
+  int64_t x_b = 0, x_l = 0, x_d = 0;  // of dx too
+  int64_t out_b = 0, out_l = 0, out_d = 0;
+  int64_t dout_b = 0, dout_l = 0, dout_d = 0;
+};
+
+// Of kImage: x, dout, out and dx contiguous, the latter three float32; the latter two are added to.
+struct ImageParams : ScanParams, ProjectionParams {};
+
+// Of kOneState and kOneStateImage: as kImage, with delta, Bs and Cs or a projection.
+struct OneStateParams : ScanParams, DeltaParams, ProjectionParams {
+  int32_t one_state = 1;        // warps of 16 channels in a block,
+  int32_t one_state_tiles = 1;  // times tiles side by side
+};
+
+// One sum of a launch: to[i] = scale times the sum over the rows of from[row * count + i], i < count.
+struct Reduction {
   const float* from = nullptr;
   void* to = nullptr;
   int64_t count = 0;
-  int32_t rows = 1, dtype = kFloat32;
+  int32_t rows = 1, dtype = kFloat32;  // dtype: of to
   float scale = 1.0f;
-  int32_t vectors = 0;  // whether four at a time are aligned: launch_totals() finds out
+  int32_t vectors = 0;  // whether four at a time are aligned: launch_reductions() sets it
 };
 
-struct Totals {
-  static constexpr int kMost = 6;
-  Total parts[kMost];
+struct Reductions {
+  static constexpr int kMaxParts = 6;
+  Reduction parts[kMaxParts];
   int32_t count = 0;
 };
 

@@ -1,5 +1,5 @@
-// Staging for the 1-D scan in mamba-ssm's layout, steps contiguous: rows of u, delta, Bs and Cs, all of
-// one dtype, come in as they lie, in pieces of four steps, and are turned on their way to the scan.
+// Loads the 1-D scan in mamba-ssm's layout, steps contiguous: rows of u, delta, Bs and Cs, all of one
+// dtype, are copied as they are, in pieces of four steps, and transposed on their way to the scan.
 #pragma once
 
 #include "gradient_tile.cuh"
@@ -22,12 +22,13 @@ template <>
 struct Quad<__nv_bfloat16> { using type = uint2; };
 
 template <class M_, class T, Walk kWalk>
-struct SequenceSource {
+struct SequenceLoader {
   using M = M_;
+  using Params = StridedParams;
   static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
   static constexpr bool kCarry = kWalk == Walk::kCarry;  // of dout, which takes the place of u
   using Q = typename Quad<T>::type;
-  static constexpr bool kHalf = sizeof(T) == 2;
+  static constexpr bool k16Bit = sizeof(T) == 2;
   static constexpr int kPieces = kTile / 4;             // of a row
   static constexpr int kRow = kTile + 4;                // of T: rows start in other banks
   // Tiles of u: as in image.cuh. Those of delta, Bs and Cs are read while staging only.
@@ -38,7 +39,7 @@ struct SequenceSource {
   static constexpr int kColumns = M::WC / 8;            // 8-channel blocks of a warp
   static_assert(M::N >= 4, "Bs and Cs are staged four at a time");
 
-  static __host__ __device__ int shared_bytes(const ScanParams&) {
+  static __host__ __device__ int shared_bytes(const Params&) {
     const int rows = kXTiles * M::kChannels * kXItem + kTiles * (M::kChannels + 2 * M::N) * int{sizeof(T)};
     const int values = M::kChannels + (kBackward ? M::kWarps * kTile * kDyRow : 0);
     return rows * kRow + values * 4;
@@ -46,7 +47,7 @@ struct SequenceSource {
 
   ParameterSums<M> parameter_sums;
 
-  const ScanParams& p;
+  const Params& p;
   const Block& w;
   const Lane<M>& t;
   char* us;      // (kXTiles, channels, kRow) of T, or of dout's type; backwards du takes its place
@@ -55,7 +56,7 @@ struct SequenceSource {
   float* bias;   // (channels); zeros where there is none
   float* dy;     // (kTile, kDyRow) of the warp, backward only
 
-  __device__ SequenceSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
+  __device__ SequenceLoader(const Params& p, const Block& w, const Lane<M>& t, char* own)
       : p(p), w(w), t(t) {
     us = own;
     all_delta = reinterpret_cast<T*>(us + kXTiles * M::kChannels * kRow * kXItem);
@@ -100,7 +101,7 @@ struct SequenceSource {
 
   __device__ void load(int tile) {
     if (tile < w.first_tile || tile >= w.last_tile) return;
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile), first = tile * kTile, channels = w.channel_end - w.channel;
     if constexpr (kCarry) {
       const int64_t dout = w.b * p.dout_b + w.channel * p.dout_d + first;
@@ -119,7 +120,7 @@ struct SequenceSource {
     load_rows<M::N>(t, maps_of(tile), p.Bs, maps, p.bc_n, p.N, count);
     load_rows<M::N>(t, maps_of(tile) + M::N * kRow, p.Cs, maps, p.bc_n, p.N, count);
     if constexpr (kBackward) {
-      if (dout_is_float32()) {  // turned by the copies themselves
+      if (dout_is_float32()) {  // transposed by the copies themselves
         const int channel = w.channel + t.warp * M::WC;
         const float* all = static_cast<const float*>(p.dout);
         const float* from = all + w.b * p.dout_b + channel * p.dout_d + first;
@@ -142,15 +143,15 @@ struct SequenceSource {
 
   __device__ bool dout_is_float32() const { return sizeof(T) == 4 || p.dout_dtype == kFloat32; }
 
-  // dout's halves, too small for such copies: a step of each of the warp's channels.
-  struct Ahead {
+  // 16-bit values of dout, too small for such copies: a step of each of the warp's channels.
+  struct Prefetched {
     T dout[kBackward && sizeof(T) == 2 ? M::WC : 1];
   };
-  __device__ Ahead ahead(int tile) const {
-    Ahead a{};
+  __device__ Prefetched prefetch(int tile) const {
+    Prefetched a{};
     if constexpr (kBackward && sizeof(T) == 2) {
       if (dout_is_float32()) return a;
-      const Lane<M> t = this->t.fresh();
+      const Lane<M> t = this->t.recompute();
       const int channel = w.channel + t.warp * M::WC, count = w.steps(tile);
       const T* from = static_cast<const T*>(p.dout) + w.b * p.dout_b + channel * p.dout_d + tile * kTile;
 #pragma unroll
@@ -179,13 +180,13 @@ struct SequenceSource {
   }
 
   // After the copies have landed and a barrier.
-  __device__ void prepare(int tile, const Ahead& ahead, const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+  __device__ void prepare(int tile, const Prefetched& prefetched, const Stage<M, kBackward>& stage) {
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     if constexpr (kBackward && sizeof(T) == 2) {
       if (!dout_is_float32()) {
 #pragma unroll
-        for (int i = 0; i < M::WC; ++i) dy[t.lane * kDyRow + i] = value(ahead.dout + i);
+        for (int i = 0; i < M::WC; ++i) dy[t.lane * kDyRow + i] = value(prefetched.dout + i);
       }
     }
     constexpr int kQuads = 2 * M::N / 4, kItems = kTile * kQuads;
@@ -266,13 +267,13 @@ struct SequenceSource {
   // du and ddelta, and what they add to the gradients of D and delta_bias: all of this warp alone.
   __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
                                   const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     // Lane 4i+j takes steps i + 8 * _, channels 8 * column + 2j + {0, 1} of its warp.
     const int first = 2 * (t.lane % 4), warp_channel = t.warp * M::WC;
     T* us = u_of(tile) + warp_channel * kRow;
     T* deltas = delta_of(tile) + warp_channel * kRow;
-    float totals[4 * kColumns] = {};  // by column dD, then ddelta_bias
+    float sums_of_parameters[4 * kColumns] = {};  // by column dD, then ddelta_bias
     float D[kColumns][2];
 #pragma unroll
     for (int j = 0; j < kColumns; ++j) {
@@ -294,14 +295,14 @@ struct SequenceSource {
           const float x0 = value(u0), x1 = value(u1);
           float d0 = fmaf(x0, sum.y, kLn2 * sum.x), d1 = fmaf(x1, sum.w, kLn2 * sum.z);
           if (p.softplus) {
-            d0 *= softplus_slope(dt.x);
-            d1 *= softplus_slope(dt.z);
+            d0 *= softplus_grad(dt.x);
+            d1 *= softplus_grad(dt.z);
           }
           if (step >= count) d0 = d1 = 0.0f;  // the sums of steps that were not walked are anything
-          totals[4 * j] = fmaf(g.x, x0, totals[4 * j]);
-          totals[4 * j + 1] = fmaf(g.y, x1, totals[4 * j + 1]);
-          totals[4 * j + 2] += d0;
-          totals[4 * j + 3] += d1;
+          sums_of_parameters[4 * j] = fmaf(g.x, x0, sums_of_parameters[4 * j]);
+          sums_of_parameters[4 * j + 1] = fmaf(g.y, x1, sums_of_parameters[4 * j + 1]);
+          sums_of_parameters[4 * j + 2] += d0;
+          sums_of_parameters[4 * j + 3] += d1;
           put(u0, fmaf(D[j][0], g.x, dt.x * sum.y));
           put(u1, fmaf(D[j][1], g.y, dt.z * sum.w));
           put(deltas + c * kRow + step, d0);
@@ -309,7 +310,7 @@ struct SequenceSource {
         }
       }
     }
-    parameter_sums.add(totals, t.lane);
+    parameter_sums.add(sums_of_parameters, t.lane);
     __syncwarp();
     const int64_t start = tile * kTile, channel = w.channel + warp_channel;
     T* du = static_cast<T*>(p.dx) + w.b * p.x_b + channel * p.x_d + start;
@@ -323,7 +324,7 @@ struct SequenceSource {
 
   // After a barrier: dBs and dCs, by sums over the warps. `sums` is the first warp's tile.
   __device__ void write_block_gradients(int tile, const GradientTile<M>& sums, const Stage<M, kBackward>&) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     constexpr int kMaps = 2 * M::N, kItems = kMaps * kPieces;
     const int count = w.steps(tile);
     const int64_t start = w.b * p.bc_b + w.group * p.bc_k + tile * kTile;
@@ -340,7 +341,7 @@ struct SequenceSource {
         }
       }
       if (step < count && n < p.N) {
-        using StateSums = StateSumsFor<M, kHalf>;
+        using StateSums = StateSumsFor<M, k16Bit>;
         const float scale = map < M::N ? StateSums::kScaleB : StateSums::kScaleC;
         add_to((map < M::N ? p.dBs : p.dCs) + start + n * p.bc_n + step,
                make_float4(scale * sum[0], scale * sum[1], scale * sum[2], scale * sum[3]));

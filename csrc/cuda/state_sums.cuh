@@ -62,7 +62,7 @@ struct ShuffledStateSums {
   }
 };
 
-// For half inputs, by TF32 matrix instructions, straight from the registers: with a lane's states as
+// For 16-bit inputs, by TF32 matrix instructions, straight from the registers: with a lane's states as
 // rows of a and its channels along k, no value has to move. A column of b is a pair of (step, dBs or
 // dCs) and half of the warp's channels; all others' factors are zero in it, so that four products go
 // into one accumulator.
@@ -70,7 +70,7 @@ template <class M>
 struct MatrixStateSums {
   static_assert(kLanesAreFragments<M> && kTogether == 2, "a column for each");
   using Tile = GradientTile<M>;
-  // g and dt x of dBs are cut, and h of dCs; dy, of half precision, is not.
+  // g and dt x of dBs are cut, and h of dCs; dy, of 16 bits, is not.
   static constexpr float kScaleB = 1.0f + 2 * kCutLoss, kScaleC = 1.0f + kCutLoss;
 
   int column, upper, at;
@@ -114,8 +114,8 @@ struct MatrixStateSums {
   }
 };
 
-template <class M, bool kHalf>
+template <class M, bool k16Bit>
 using StateSumsFor =
-    std::conditional_t<kHalf && kLanesAreFragments<M>, MatrixStateSums<M>, ShuffledStateSums<M>>;
+    std::conditional_t<k16Bit && kLanesAreFragments<M>, MatrixStateSums<M>, ShuffledStateSums<M>>;
 
 }  // namespace swin_umamba

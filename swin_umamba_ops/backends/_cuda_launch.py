@@ -1,142 +1,114 @@
-"""Passes of the CUDA kernels: how each is cut, where its tensors lie, and its launches.
+"""Passes of the CUDA kernels: how each is cut, and its launches.
 
-Tensors go as addresses in one tuple: by name, field for field, they would take as long as the
-launch.
+A pass is described by the parameters of its family of kernels (csrc/cuda/params.h): a plan, which
+is all but the addresses and is made once for each kind of input, and the addresses of a call.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._device import current
+from swin_umamba_ops.backends._memory import ALIGNMENT
 from swin_umamba_ops.torch_private import raw_stream
 
-CHUNK = 32  # kTile in csrc/cuda/mapping.cuh
+# Steps between two saved states. A constant here too: fake kernels need it without the module.
+chunk_length = 32
+
+_compiled = _extension.part("cuda")
+DTYPES: dict[torch.dtype, int] = {}
+if _compiled is not None:
+    assert chunk_length == _compiled.TILE
+    assert _compiled.ALIGNMENT == ALIGNMENT
+    DTYPES = {
+        torch.float32: int(_compiled.DType.FLOAT32),
+        torch.float16: int(_compiled.DType.FLOAT16),
+        torch.bfloat16: int(_compiled.DType.BFLOAT16),
+    }
 
 
-class Addresses(NamedTuple):
-    """The pointers of ScanParams in csrc/cuda/params.h, in its order; 0 for what is not given."""
-
-    x: int = 0
-    delta: int = 0
-    Bs: int = 0
-    Cs: int = 0
-    proj: int = 0
-    dt_weight: int = 0
-    A: int = 0
-    Ds: int = 0
-    bias: int = 0
-    out: int = 0
-    states: int = 0
-    last_state: int = 0
-    split_state: int = 0
-    split_dt: int = 0
-    leg_state: int = 0
-    leg_turns: int = 0
-    dout: int = 0
-    dlast: int = 0
-    dx: int = 0
-    ddelta: int = 0
-    dBs: int = 0
-    dCs: int = 0
-    dproj: int = 0
-    dA: int = 0
-    dDs: int = 0
-    dbias: int = 0
-    ddt_weight: int = 0
+def compiled() -> Any:
+    """The compiled module's CUDA part. RuntimeError with the reason where there is none."""
+    return _extension.module().cuda if _compiled is None else _compiled
 
 
 def address(t: Tensor | None) -> int:
-    """Where a tensor lies; 0 for none."""
+    """Where a tensor starts; 0 for none."""
     return 0 if t is None else t.data_ptr()
 
 
 def tiles(length: int) -> int:
     """Tiles of a sequence."""
-    return -(-length // CHUNK)
-
-
-def _params(image: bool, fields: dict[str, int]) -> Any:
-    # The family of kernels goes by whether there is a proj.
-    scan_params = _extension.module().cuda.ScanParams(**fields)
-    return scan_params.with_addresses(Addresses(proj=int(image)))
+    return -(-length // chunk_length)
 
 
 @functools.cache
-def why_too_large(device: torch.device, *, image: bool = False, **fields: int) -> str | None:
-    """Why the kernels for these `fields` of ScanParams cannot run for want of shared memory."""
-    cuda = _extension.module().cuda
-    wanted = cuda.shared_bytes(_params(image, fields))
+def why_too_large(device: torch.device, family: Any, **fields: int) -> str | None:
+    """Why a family's kernels with these fields cannot run for want of shared memory."""
+    needed = compiled().params(family, **fields).shared_bytes()
     index = torch.cuda.current_device() if device.index is None else device.index
-    most = cuda.most_shared_bytes(index)
-    if wanted <= most:
+    available = compiled().max_shared_bytes(index)
+    if needed <= available:
         return None
-    return f"its kernels want {wanted} bytes of shared memory for a block, this GPU gives {most}"
+    return (
+        f"its kernels need {needed} bytes of shared memory for a block, this GPU gives {available}"
+    )
 
 
-def make_plan(which: str, device: torch.device, *, image: bool = False, **fields: int) -> Any:
-    """The parameters of a pass, less the addresses: `fields`, and how the work is cut.
-
-    Blocks of channels, and ranges and legs of the sequence by what fills `device`. `image` means
-    the kernels that make dt themselves.
-    """
-    cuda = _extension.module().cuda
-    params = _params(image, fields)
+def make_plan(which: str, device: torch.device, family: Any, **fields: int) -> Any:
+    """The parameters of a pass, less the addresses: `fields`, and how its work is cut into blocks
+    of channels, and splits and segments of the sequence, so that it fills `device`."""
+    params = compiled().params(family, **fields)
     params.directions = params.K
     with torch.cuda.device(device):
-        params.blocks = cuda.channel_blocks(params)
-        return cuda.cut(params, getattr(cuda.Pass, which))
+        params.blocks = params.channel_blocks()
+        params.partition(getattr(compiled().Pass, which))
+    return params
 
 
 def _launch(params: Any, which: str, device: torch.device) -> None:
-    """One pass over everything, or, where determinism asks for it, one launch for each set of
-    sums that must not meet in one address at the same time."""
-    cuda = _extension.module().cuda
+    """One pass over everything, or, in deterministic mode, one launch for each set of sums that
+    must not be added to by two blocks at a time."""
     stream = raw_stream(device)
-    which = getattr(cuda.Pass, which)
+    which = getattr(compiled().Pass, which)
     if not torch.are_deterministic_algorithms_enabled():
-        cuda.launch(params, which, stream)
+        params.launch(which, stream)
         return
-    params = cuda.ScanParams(params)
-    directions, blocks = params.directions, params.blocks
-    params.directions = params.blocks = 1
-    for params.first_direction in range(directions):
-        for params.first_block in range(blocks):
-            cuda.launch(params, which, stream)
+    part = params.replace(directions=1, blocks=1)
+    for direction in range(params.directions):
+        for block in range(params.blocks):
+            part.first_direction, part.first_block = direction, block
+            part.launch(which, stream)
 
 
-def run(which: str, plan: Any, like: Tensor, addresses: Addresses, **fields: int) -> None:
-    """Run a pass, with `fields` that its plan does not know.
+def run(which: str, plan: Any, like: Tensor, addresses: dict[str, int]) -> None:
+    """Run a pass over the tensors at `addresses`, on the device of `like`.
 
-    Cut into splits it takes one before, which finds what enters each.
+    Cut into splits it takes another pass before, which computes the state that enters each.
     """
     device = like.device
     splits = plan.splits
-    if torch.are_deterministic_algorithms_enabled():  # launches too small to be shared out evenly
-        plan = _extension.module().cuda.ScanParams(plan)
-        plan.legs, plan.least_shared = 1, 0
-        if plan.one_state and not addresses.proj:  # the warps of a block would meet in dBs and dCs
+    if torch.are_deterministic_algorithms_enabled():  # launches too small to be balanced
+        plan = plan.replace(segments=1, min_shared_bytes=0)
+        if plan.family == compiled().Family.ONE_STATE:  # warps of a block would add to one dBs
             plan.one_state = 1
-            plan.blocks = _extension.module().cuda.channel_blocks(plan)
+            plan.blocks = plan.channel_blocks()
     if splits > 1:
         rows = (plan.B, plan.K, splits, plan.D)
         state = like.new_empty((*rows, plan.N), dtype=torch.float32)
         dt = like.new_empty(rows, dtype=torch.float32)
-        addresses = addresses._replace(split_state=state.data_ptr(), split_dt=dt.data_ptr())
-    if plan.legs > 1:
+        addresses = addresses | {"split_state": state.data_ptr(), "split_dt": dt.data_ptr()}
+    if plan.segments > 1:
         ranges = plan.B * plan.directions * plan.blocks * splits
-        left = like.new_empty((plan.B, plan.K, splits, plan.D, plan.N), dtype=torch.float32)
-        counters = _extension.module().cuda.leg_counters(ranges)
-        turns = like.new_zeros((2, counters), dtype=torch.int32)
-        addresses = addresses._replace(leg_state=left.data_ptr(), leg_turns=turns.data_ptr())
-    params = plan.with_addresses(addresses)
-    for name, value in fields.items():
-        setattr(params, name, value)
+        carry = like.new_empty((plan.B, plan.K, splits, plan.D, plan.N), dtype=torch.float32)
+        counters = like.new_zeros((2, compiled().segment_counters(ranges)), dtype=torch.int32)
+        addresses = addresses | {"carry_state": carry.data_ptr(), "counters": counters.data_ptr()}
+    params = plan.replace(**addresses)
     with current(device):
         if splits > 1:
             _launch(params, which + "_SPLITS", device)

@@ -6,6 +6,7 @@ import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 # What the build leaves in place of the module: one line that says why there is none.
 _NOTE = Path(__file__).parents[1] / "_not_compiled.txt"
@@ -29,6 +30,12 @@ def module() -> ModuleType:
     if found is None:
         raise RuntimeError(reason)
     return found
+
+
+def part(name: str) -> Any:
+    """A part of the compiled module ("cuda", "cpu"), or None where there is none."""
+    found, _ = load()
+    return getattr(found, name, None)
 
 
 def why_without(part: str) -> str:

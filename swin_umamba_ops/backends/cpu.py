@@ -1,4 +1,4 @@
-"""The CPU kernels of csrc/cpu: allocation, and sizes and addresses for the compiled module.
+"""The CPU kernels of csrc/cpu: allocation, and the fields of their structs (csrc/cpu/params.h).
 
 Vectorised over channels for the fastest instruction set of the machine, and split over as many
 threads as torch uses. 16-bit inputs are read as they are; states, sums and gradients are float32
@@ -26,7 +26,18 @@ from swin_umamba_ops.inputs import (
 from swin_umamba_ops.numerics import FLOAT_DTYPES, as_dtype, state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
-chunk_length = 64  # kChunk in csrc/cpu/params.h
+# Steps between two saved states. A constant here too: fake kernels need it without the module.
+chunk_length = 64
+
+_compiled = _extension.part("cpu")
+_STORAGE: dict[torch.dtype, int] = {}
+if _compiled is not None:
+    assert chunk_length == _compiled.CHUNK_LENGTH
+    assert _compiled.DIRECTIONS == DIRECTIONS
+    _STORAGE = {
+        torch.bfloat16: int(_compiled.Storage.BFLOAT16),
+        torch.float16: int(_compiled.Storage.FLOAT16),
+    }
 
 
 @functools.cache
@@ -43,20 +54,17 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
     return None if dtype in FLOAT_DTYPES else f"it serves floating dtypes, not {dtype}"
 
 
-def _cpu() -> Any:
-    return _extension.module().cpu
-
-
-# Storage in csrc/cpu/params.h.
-_STORAGE = {torch.bfloat16: 1, torch.float16: 2}
-
-
-def _storage(dtype: torch.dtype) -> int:
-    return _STORAGE.get(dtype, 0)
-
-
-def _addresses(*tensors: Tensor | None) -> list[int]:
-    return [0 if t is None else t.data_ptr() for t in tensors]
+def _run(op: str, like: Tensor, sizes: dict[str, int], tensors: dict[str, Tensor | None]) -> None:
+    """An op of csrc/cpu/cpu.h on the fields of its struct; `like`: an input, stored as all large
+    ones."""
+    function: Any = getattr(_extension.module().cpu, op)
+    function(
+        like.dtype == torch.float64,
+        torch.get_num_threads(),
+        storage=_STORAGE.get(like.dtype, 0),
+        **sizes,
+        **{name: 0 if t is None else t.data_ptr() for name, t in tensors.items()},
+    )
 
 
 def _like(gradients: Gradients, inputs: tuple[Tensor | None, ...]) -> Gradients:
@@ -83,12 +91,14 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
     y = torch.empty_like(x, dtype=accumulate)
     chunks = -(-H * W // chunk_length)
     states = x.new_empty((B, DIRECTIONS, chunks, D, N) if save else (0,), dtype=accumulate)
-    _cpu().ss2d_forward(
-        accumulate == torch.float64,
-        (B, D, H, W, N, R, _storage(x.dtype)),
-        _addresses(x, proj, *parameters, y, states if save else None),
-        torch.get_num_threads(),
-    )
+    dt_weight, dt_bias, A_logs, Ds = parameters
+    _run(
+        "ss2d_forward", x, {"B": B, "D": D, "H": H, "W": W, "N": N, "R": R},
+        {
+            "x": x, "proj": proj, "dt_weight": dt_weight, "dt_bias": dt_bias, "A_logs": A_logs,
+            "Ds": Ds, "y": y, "states": states if save else None,
+        },
+    )  # fmt: skip
     return as_dtype(y, out_dtype), states
 
 
@@ -104,12 +114,15 @@ def ss2d_backward(
     dx, dproj = (torch.zeros_like(t, dtype=accumulate) for t in (x, proj))
     # One row for each image, summed here: images go to different threads.
     rows = [t.new_zeros((B, *t.shape)) for t in parameters]
-    _cpu().ss2d_backward(
-        accumulate == torch.float64,
-        (B, D, H, W, N, R, _storage(x.dtype)),
-        _addresses(dy, x, proj, *parameters, states, dx, dproj, *rows),
-        torch.get_num_threads(),
-    )
+    dt_weight, dt_bias, A_logs, Ds = parameters
+    _run(
+        "ss2d_backward", x, {"B": B, "D": D, "H": H, "W": W, "N": N, "R": R},
+        {
+            "x": x, "proj": proj, "dt_weight": dt_weight, "dt_bias": dt_bias, "A_logs": A_logs,
+            "Ds": Ds, "states": states, "dy": dy, "dx": dx, "dproj": dproj,
+            "ddt_weight": rows[0], "ddt_bias": rows[1], "dA_logs": rows[2], "dDs": rows[3],
+        },
+    )  # fmt: skip
     sums = [t.sum(0) if w else None for t, w in zip(rows, wanted[2:], strict=True)]
     return _like((dx, dproj, *sums), inputs)
 
@@ -118,21 +131,21 @@ def selective_scan_forward(
     inputs: ScanInputs, out_dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """out (B, D, L), the last state (B, D, N) and, if `save`, states (B, C, D, N)."""
-    u = inputs.u
+    u, delta, A, Bs, Cs, Ds, delta_bias, softplus = inputs
     B, D, L = u.shape
-    G, N = inputs.Bs.shape[1:3]
+    G, N = Bs.shape[1:3]
     accumulate = state_dtype(u.dtype)
     out = torch.empty_like(u, dtype=accumulate)
     last = u.new_empty((B, D, N), dtype=accumulate)
     shape = (B, -(-L // chunk_length), D, N) if save else (0,)
     states = u.new_empty(shape, dtype=accumulate)
-    _cpu().scan_forward(
-        accumulate == torch.float64,
-        (B, G, D, L, N, _storage(u.dtype)),
-        inputs.delta_softplus,
-        _addresses(*inputs.tensors, out, last, states if save else None),
-        torch.get_num_threads(),
-    )
+    _run(
+        "scan_forward", u, {"B": B, "G": G, "D": D, "L": L, "N": N, "softplus": softplus},
+        {
+            "u": u, "delta": delta, "A": A, "Bs": Bs, "Cs": Cs, "Ds": Ds, "bias": delta_bias,
+            "out": out, "last": last, "states": states if save else None,
+        },
+    )  # fmt: skip
     return as_dtype(out, out_dtype), last, states
 
 
@@ -144,7 +157,7 @@ def selective_scan_backward(
     wanted: ScanWanted = ALL_SCAN,
 ) -> Gradients:
     """The gradients of the seven tensors, each like its input."""
-    u, delta, A, Bs, Cs, Ds, delta_bias = inputs.tensors
+    u, delta, A, Bs, Cs, Ds, delta_bias, softplus = inputs
     B, D, L = u.shape
     G, N = Bs.shape[1:3]
     accumulate = state_dtype(u.dtype)
@@ -152,14 +165,14 @@ def selective_scan_backward(
     du, ddelta, dBs, dCs = (torch.empty_like(t, dtype=accumulate) for t in (u, delta, Bs, Cs))
     # One row for each image, summed below: images go to different threads.
     dA, dDs, dbias = (A.new_zeros(B, *shape) for shape in ((D, N), (D,), (D,)))
-    _cpu().scan_backward(
-        accumulate == torch.float64,
-        (B, G, D, L, N, _storage(u.dtype)),
-        inputs.delta_softplus,
-        _addresses(dout, dlast, *inputs.tensors, states)
-        + _addresses(du, ddelta, dA, dBs, dCs, dDs, dbias),
-        torch.get_num_threads(),
-    )
+    _run(
+        "scan_backward", u, {"B": B, "G": G, "D": D, "L": L, "N": N, "softplus": softplus},
+        {
+            "u": u, "delta": delta, "A": A, "Bs": Bs, "Cs": Cs, "Ds": Ds, "bias": delta_bias,
+            "states": states, "dout": dout, "dlast": dlast, "du": du, "ddelta": ddelta, "dA": dA,
+            "dBs": dBs, "dCs": dCs, "dDs": dDs, "dbias": dbias,
+        },
+    )  # fmt: skip
     sums = (
         dA.sum(0) if wanted.A else None,
         dDs.sum(0) if wanted.Ds and Ds is not None else None,

@@ -1,9 +1,9 @@
 """The CUDA kernels of csrc/cuda: allocation, and addresses and strides for the compiled module.
 
-Half inputs in shapes that the matrix instructions take go to the image kernels, which make dt
-themselves from the projection; every other input has dt made by a matrix product and goes to the
-general kernels. Both write float32 sums in place: no direction has a copy of its own. Images with
-one state a channel have kernels of either kind that keep all they scan in registers.
+16-bit inputs in shapes that the matrix instructions take go to the image kernels, which compute dt
+themselves from the projection; for every other input dt comes from a matrix product, for the
+kernels of any strides. Both add float32 sums in place: no direction has a copy of its own. Images
+with one state a channel have kernels of either kind that keep all they scan in registers.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
 from swin_umamba_ops.backends._cuda_launch import (
-    CHUNK,
-    Addresses,
+    DTYPES,
     address,
+    chunk_length,
+    compiled,
     make_plan,
     run,
     tiles,
     why_too_large,
 )
-from swin_umamba_ops.backends._cuda_sums import DTYPES, Sums
+from swin_umamba_ops.backends._cuda_reduction import GradientReduction
 from swin_umamba_ops.backends.protocols import Gradients
 from swin_umamba_ops.inputs import (
     ALL_SCAN,
@@ -35,13 +36,20 @@ from swin_umamba_ops.inputs import (
     SS2DWanted,
 )
 from swin_umamba_ops.numerics import as_dtype
+from swin_umamba_ops.scan_order import DIRECTIONS
 
-chunk_length = CHUNK
+__all__ = [
+    "chunk_length",
+    "selective_scan_backward",
+    "selective_scan_forward",
+    "ss2d_backward",
+    "ss2d_forward",
+    "ss2d_sizes",
+    "why_unsupported",
+    "why_unusable",
+]
 _SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
-_DIRECTIONS = 4
-_HALF = (torch.float16, torch.bfloat16)
-_IMAGE_STATES = (1, 4, 8, 16, 32, 64)  # image_kernels_serve() in csrc/cuda/launch.h
-_MIN_CAPABILITY = (7, 5)
+_16_BIT = (torch.float16, torch.bfloat16)
 
 
 @functools.cache
@@ -53,13 +61,19 @@ def why_unusable() -> str | None:
         return _extension.why_without("cuda")
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    driver, runtime = module.cuda.driver_version(), module.cuda.runtime_version()
-    if driver // 1000 < runtime // 1000:
-        return (
-            f"the driver serves CUDA {driver // 1000}.{driver % 1000 // 10}, the kernels were "
-            f"built with {runtime // 1000}.{runtime % 1000 // 10}: update the driver"
-        )
-    return None
+    return _why_too_old(module.cuda.driver_version(), module.build_info())
+
+
+def _why_too_old(driver: int, build: dict[str, Any]) -> str | None:
+    """Why a driver of this version, as CUDA counts them, cannot load what a build made."""
+    version = driver // 1000, driver % 1000 // 10
+    minimum: str = build["min_driver"]
+    if version >= tuple(int(part) for part in minimum.split(".")):
+        return None
+    return (
+        f"the driver serves CUDA {version[0]}.{version[1]}, the kernels, built with "
+        f"{build['cuda_version']}, need a driver for CUDA {minimum} or newer: update the driver"
+    )
 
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
@@ -67,12 +81,12 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
         return f"it serves CUDA tensors, not {device.type}"
     if dtype not in DTYPES:
         return f"it serves float32, float16 and bfloat16, not {dtype}"
-    if torch.cuda.get_device_capability(device) < _MIN_CAPABILITY:
-        return "it needs compute capability 7.5 or newer"
-    most = _extension.module().cuda.max_states()
-    if most < N:
-        return f"it serves up to {most} states, not {N}"
-    return why_too_large(device, N=N)  # the general kernels, which serve what others do not
+    if _capability(device) < compiled().MIN_CAPABILITY:
+        return f"it needs compute capability {compiled().MIN_CAPABILITY / 10} or newer"
+    if compiled().MAX_STATES < N:
+        return f"it serves up to {compiled().MAX_STATES} states, not {N}"
+    # The kernels of any strides, which serve what others do not.
+    return why_too_large(device, compiled().Family.STRIDED, N=N)
 
 
 def _sum_rows(plan: Any) -> int:
@@ -81,33 +95,43 @@ def _sum_rows(plan: Any) -> int:
     return blocks if torch.are_deterministic_algorithms_enabled() else min(blocks, _SUM_ROWS)
 
 
-# ---- ss2d
-
-
-def _image_kernels_serve(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> bool:
-    cuda = _extension.module().cuda
-    serve: bool = cuda.image_kernels_serve(DTYPES[dtype], D, N, R, _capability(device))
-    sizes = {"dtype": DTYPES[dtype], "N": N, "R": R, "one_state": _one_state(device, dtype, D, N)}
-    return serve and why_too_large(device, image=True, **sizes) is None
-
-
 def _capability(device: torch.device) -> int:
     major, minor = torch.cuda.get_device_capability(device)
     return 10 * major + minor
 
 
-def _one_state(device: torch.device, dtype: torch.dtype, D: int, N: int) -> int:
-    """ScanParams::one_state; 0 where its kernels do not serve."""
-    warps: int = _extension.module().cuda.one_state_warps(DTYPES[dtype], D, N, _capability(device))
+# ---- ss2d
+
+
+def _one_state_warps(device: torch.device, dtype: torch.dtype, D: int, N: int) -> int:
+    """OneStateParams::one_state; 0 where its kernels do not serve."""
+    warps: int = compiled().one_state_warps(DTYPES[dtype], D, N, _capability(device))
     return warps
 
 
+def _ss2d_family(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> Any:
+    """The fastest family of kernels that serves such images."""
+    family = compiled().Family
+    warps = _one_state_warps(device, dtype, D, N)
+    if compiled().image_kernels_serve(DTYPES[dtype], D, N, R, _capability(device)):
+        image = family.ONE_STATE_IMAGE if warps else family.IMAGE
+        sizes = {"dtype": DTYPES[dtype], "N": N, "R": R} | ({"one_state": warps} if warps else {})
+        if why_too_large(device, image, **sizes) is None:
+            return image
+    return family.ONE_STATE if warps else family.STRIDED
+
+
+def _makes_dt(family: Any) -> bool:
+    """Whether a family's kernels compute dt from the projection."""
+    return family in (compiled().Family.IMAGE, compiled().Family.ONE_STATE_IMAGE)
+
+
 def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
-    """Those of the image kernels, which are several times as fast as the general ones."""
-    states = [n for n in _IMAGE_STATES if n >= N]
-    if dtype in _HALF and states:
+    """Those of the image kernels, which are several times as fast as those of any strides."""
+    states = [n for n in compiled().IMAGE_STATES if n >= N]
+    if dtype in _16_BIT and states:
         sizes = states[0], R + R % 2
-        if _image_kernels_serve(device, dtype, D, *sizes):
+        if _makes_dt(_ss2d_family(device, dtype, D, *sizes)):
             return sizes
     return N, R
 
@@ -116,19 +140,23 @@ def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int)
 def _ss2d_plan(
     which: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], N: int, R: int
 ) -> tuple[Any, bool]:
-    """The plan of a pass over x of this shape, and whether it is one for the image kernels."""
+    """The plan of a pass over x of this shape, and whether its kernels compute dt."""
     B, H, W, D = shape
     L, width = H * W, R + 2 * N
-    image = _image_kernels_serve(device, dtype, D, N, R)
-    plan = make_plan(
-        which, device, image=image, B=B, K=_DIRECTIONS, D=D, H=H, W=W, N=N, R=R,
-        one_state=_one_state(device, dtype, D, N), dtype=DTYPES[dtype],
-        delta_dtype=DTYPES[torch.float32], a_is_log=1, softplus=1, accumulate=1,
-        x_b=L * D, x_l=D, x_d=1, out_b=L * D, out_l=D,
-        out_d=1, dout_b=L * D, dout_l=D, dout_d=1, delta_k=B * L * D, delta_b=L * D, delta_l=D,
-        delta_d=1, bc_b=L * _DIRECTIONS * width, bc_l=_DIRECTIONS * width, bc_k=width, bc_n=1,
-    )  # fmt: skip
-    return plan, image
+    family = _ss2d_family(device, dtype, D, N, R)
+    fields = {"B": B, "K": DIRECTIONS, "D": D, "H": H, "W": W, "N": N, "R": R}
+    fields |= {"dtype": DTYPES[dtype], "a_is_log": 1}
+    if N == 1 and family != compiled().Family.STRIDED:
+        fields["one_state"] = _one_state_warps(device, dtype, D, N)
+    if not _makes_dt(family):
+        fields |= {"delta_k": B * L * D, "delta_b": L * D, "delta_l": D, "delta_d": 1}
+        fields |= {"bc_b": L * DIRECTIONS * width, "bc_l": DIRECTIONS * width}
+        fields |= {"bc_k": width, "bc_n": 1}
+    if family == compiled().Family.STRIDED:
+        fields |= {"delta_dtype": DTYPES[torch.float32], "softplus": 1, "accumulate": 1}
+        for name in ("x", "out", "dout"):
+            fields |= {f"{name}_b": L * D, f"{name}_l": D, f"{name}_d": 1}
+    return make_plan(which, device, family, **fields), _makes_dt(family)
 
 
 def _low_rank(proj: Tensor, R: int) -> Tensor:
@@ -137,7 +165,7 @@ def _low_rank(proj: Tensor, R: int) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in float32, where autocast would make it half: the kernels read what they are told."""
+    """a @ b in float32, which autocast would cast to 16 bits: the kernels read float32."""
     with torch.autocast("cuda", enabled=False):
         return a.float() @ b.float()
 
@@ -166,12 +194,13 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
     plan, image = _ss2d_plan("FORWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
     y = torch.zeros_like(x, dtype=torch.float32)
-    shape = (B, _DIRECTIONS, tiles(H * W), D, N) if save else (0,)
+    shape = (B, DIRECTIONS, tiles(H * W), D, N) if save else (0,)
     states = x.new_empty(shape, dtype=torch.float32)
-    addresses = Addresses(
-        x=x.data_ptr(), A=A_logs.data_ptr(), Ds=Ds.data_ptr(), bias=dt_projs_bias.data_ptr(),
-        out=y.data_ptr(), states=states.data_ptr() if save else 0, **projected,
-    )  # fmt: skip
+    addresses = {
+        "x": x.data_ptr(), "A": A_logs.data_ptr(), "Ds": Ds.data_ptr(),
+        "bias": dt_projs_bias.data_ptr(), "out": y.data_ptr(),
+        "states": states.data_ptr() if save else 0, **projected,
+    }  # fmt: skip
     run("FORWARD", plan, x, addresses)
     del delta  # not before the launch is queued: the allocator may hand its memory on
     return as_dtype(y, out_dtype), states
@@ -190,8 +219,8 @@ def ss2d_backward(
     if image:
         small.append(torch.empty_like(dt_projs_weight))
     rows = _sum_rows(plan)
-    sums = Sums((dx, dproj), tuple(small), rows)
-    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = sums.addresses
+    reduction = GradientReduction((dx, dproj), tuple(small), rows)
+    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = reduction.addresses
     if image:
         ddelta = None
         outputs = {"dproj": at_dproj, "ddt_weight": at_dweight[0]}
@@ -200,14 +229,15 @@ def ss2d_backward(
         ddelta = torch.empty_like(delta)
         dBs, dCs = _maps(plan, at_dproj, 4)
         outputs = {"dBs": dBs, "dCs": dCs, "ddelta": ddelta.data_ptr()}
-    addresses = Addresses(
-        x=x.data_ptr(), A=A_logs.data_ptr(), Ds=Ds.data_ptr(), bias=dt_projs_bias.data_ptr(),
-        states=states.data_ptr(), dout=dy.data_ptr(), dx=at_dx, dA=at_dA, dDs=at_dDs,
-        dbias=at_dbias, **projected, **outputs,
-    )  # fmt: skip
-    run("BACKWARD", plan, x, addresses, sum_rows=rows)
+    addresses = {
+        "x": x.data_ptr(), "A": A_logs.data_ptr(), "Ds": Ds.data_ptr(),
+        "bias": dt_projs_bias.data_ptr(), "states": states.data_ptr(), "dout": dy.data_ptr(),
+        "dx": at_dx, "dA": at_dA, "dDs": at_dDs, "dbias": at_dbias, "sum_rows": rows,
+        **projected, **outputs,
+    }  # fmt: skip
+    run("BACKWARD", plan, x, addresses)
     del delta
-    sums.finish()
+    reduction.finish()
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
         if not wanted.dt_projs_weight:
@@ -223,43 +253,51 @@ def ss2d_backward(
 
 
 @functools.cache
-def _sequence_kernels_serve(device: torch.device, dtype: torch.dtype, N: int, L: int) -> bool:
-    serve: bool = _extension.module().cuda.sequence_kernels_serve(N, L, _capability(device))
-    return serve and why_too_large(device, sequence=1, dtype=DTYPES[dtype], N=N) is None
+def _sequence_family(device: torch.device, dtype: torch.dtype, N: int, L: int) -> Any:
+    """The fastest family of kernels that serves such sequences."""
+    family = compiled().Family
+    if compiled().sequence_kernels_serve(N, L, _capability(device)):
+        reason = why_too_large(device, family.SEQUENCE, dtype=DTYPES[dtype], N=N)
+        if reason is None:
+            return family.SEQUENCE
+    return family.STRIDED
 
 
 @functools.lru_cache(maxsize=4096)
 def _sequence_plan(
     which: str, device: torch.device, dtype: torch.dtype, shape: tuple[int, ...], G: int, N: int,
     delta_softplus: bool, out_dtype: torch.dtype,
-) -> Any:  # fmt: skip
+) -> tuple[Any, bool]:  # fmt: skip
+    """The plan of a pass over u of this shape, and whether its kernels take dout in u's dtype."""
     B, D, L = shape
-    sequence = _sequence_kernels_serve(device, dtype, N, L)
-    return make_plan(
-        which, device, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
-        delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype],
-        softplus=int(delta_softplus), sequence=int(sequence), x_b=D * L, x_d=L, x_l=1,
-        delta_b=D * L, delta_d=L, delta_l=1, bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
+    family = _sequence_family(device, dtype, N, L)
+    plan = make_plan(
+        which, device, family, B=B, K=1, D=D, H=1, W=L, N=N, G=G, dtype=DTYPES[dtype],
+        delta_dtype=DTYPES[dtype], out_dtype=DTYPES[out_dtype], softplus=int(delta_softplus),
+        x_b=D * L, x_d=L, x_l=1, delta_b=D * L, delta_d=L, delta_l=1,
+        bc_b=G * N * L, bc_k=N * L, bc_n=L, bc_l=1,
         out_b=D * L, out_d=L, out_l=1, dout_b=D * L, dout_d=L, dout_l=1,
     )  # fmt: skip
+    return plan, family == compiled().Family.SEQUENCE
 
 
 def selective_scan_forward(
     inputs: ScanInputs, out_dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     u, delta, A, Bs, Cs, Ds, delta_bias, softplus = inputs
-    plan = _sequence_plan(
+    plan, _ = _sequence_plan(
         "FORWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], softplus, out_dtype
     )
     out = torch.empty_like(u, dtype=out_dtype)
     last = u.new_empty((plan.B, plan.D, plan.N), dtype=torch.float32)
     shape = (plan.B, tiles(plan.W), plan.D, plan.N) if save else (0,)
     states = u.new_empty(shape, dtype=torch.float32)
-    addresses = Addresses(
-        x=u.data_ptr(), delta=delta.data_ptr(), A=A.data_ptr(), Bs=Bs.data_ptr(), Cs=Cs.data_ptr(),
-        Ds=address(Ds), bias=address(delta_bias), out=out.data_ptr(), last_state=last.data_ptr(),
-        states=states.data_ptr() if save else 0,
-    )  # fmt: skip
+    addresses = {
+        "x": u.data_ptr(), "delta": delta.data_ptr(), "A": A.data_ptr(), "Bs": Bs.data_ptr(),
+        "Cs": Cs.data_ptr(), "Ds": address(Ds), "bias": address(delta_bias),
+        "out": out.data_ptr(), "last_state": last.data_ptr(),
+        "states": states.data_ptr() if save else 0,
+    }  # fmt: skip
     run("FORWARD", plan, u, addresses)
     return out, last, states
 
@@ -272,20 +310,23 @@ def selective_scan_backward(
     wanted: ScanWanted = ALL_SCAN,
 ) -> Gradients:
     u, delta, A, Bs, Cs, Ds, delta_bias, softplus = inputs
-    plan = _sequence_plan("BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], softplus, u.dtype)
-    if not (plan.sequence and dout.dtype == u.dtype):
+    plan, takes_own_dtype = _sequence_plan(
+        "BACKWARD", u.device, u.dtype, u.shape, *Bs.shape[1:3], softplus, u.dtype
+    )
+    if not (takes_own_dtype and dout.dtype == u.dtype):
         dout = dout.float()
     du, ddelta, dA, dBs, dCs = (torch.empty_like(t) for t in (u, delta, A, Bs, Cs))
     dDs, dbias = A.new_empty(plan.D), A.new_empty(plan.D)
     rows = _sum_rows(plan)
-    sums = Sums((dBs, dCs), (dA, dDs, dbias), rows)
-    at_dBs, at_dCs, at_dA, at_dDs, at_dbias = sums.addresses
-    addresses = Addresses(
-        x=u.data_ptr(), delta=delta.data_ptr(), A=A.data_ptr(), Bs=Bs.data_ptr(), Cs=Cs.data_ptr(),
-        Ds=address(Ds), bias=address(delta_bias), states=states.data_ptr(), dout=dout.data_ptr(),
-        dlast=address(dlast), dx=du.data_ptr(), ddelta=ddelta.data_ptr(), dBs=at_dBs, dCs=at_dCs,
-        dA=at_dA, dDs=at_dDs, dbias=at_dbias,
-    )  # fmt: skip
-    run("BACKWARD", plan, u, addresses, sum_rows=rows, dout_dtype=DTYPES[dout.dtype])
-    sums.finish()
+    reduction = GradientReduction((dBs, dCs), (dA, dDs, dbias), rows)
+    at_dBs, at_dCs, at_dA, at_dDs, at_dbias = reduction.addresses
+    addresses = {
+        "x": u.data_ptr(), "delta": delta.data_ptr(), "A": A.data_ptr(), "Bs": Bs.data_ptr(),
+        "Cs": Cs.data_ptr(), "Ds": address(Ds), "bias": address(delta_bias),
+        "states": states.data_ptr(), "dout": dout.data_ptr(), "dout_dtype": DTYPES[dout.dtype],
+        "dlast": address(dlast), "dx": du.data_ptr(), "ddelta": ddelta.data_ptr(), "dBs": at_dBs,
+        "dCs": at_dCs, "dA": at_dA, "dDs": at_dDs, "dbias": at_dbias, "sum_rows": rows,
+    }  # fmt: skip
+    run("BACKWARD", plan, u, addresses)
+    reduction.finish()
     return du, ddelta, dA, dBs, dCs, dDs, dbias

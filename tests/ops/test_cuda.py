@@ -25,9 +25,9 @@ from torch import Tensor
 
 import swin_umamba_ops as ops
 from swin_umamba_ops import backends
-from swin_umamba_ops.backends import _extension, cuda
-from swin_umamba_ops.backends._cuda_launch import CHUNK, Addresses, make_plan
-from swin_umamba_ops.backends._cuda_sums import Sums
+from swin_umamba_ops.backends import cuda
+from swin_umamba_ops.backends._cuda_launch import chunk_length, compiled, make_plan
+from swin_umamba_ops.backends._cuda_reduction import GradientReduction
 
 pytestmark = pytest.mark.gpu
 
@@ -116,12 +116,11 @@ def one_state_cut(
 ) -> Iterator[None]:
     """Images with one state cut in all ways: warps of channels by tiles, and splits."""
 
-    def cut(which: str, *args: Any, image: bool = False, **fields: int) -> Any:
-        plan = make_plan(which, *args, image=image, **fields)
+    def cut(*args: Any, **fields: int) -> Any:
+        plan = make_plan(*args, **fields)
         plan.one_state, plan.one_state_tiles, splits = request.param
-        addresses = Addresses(proj=int(image))
-        plan.blocks = _extension.module().cuda.channel_blocks(plan.with_addresses(addresses))
-        tiles = -(-plan.H * plan.W // CHUNK)
+        plan.blocks = plan.channel_blocks()
+        tiles = -(-plan.H * plan.W // chunk_length)
         plan.tiles_per_split = -(-tiles // splits)
         plan.splits = -(-tiles // plan.tiles_per_split)
         return plan
@@ -157,7 +156,7 @@ def test_sequence_kernels_without_optional_inputs(dtype: torch.dtype) -> None:
 
 
 def test_rows_of_steps_that_start_anywhere() -> None:
-    """Views into other tensors take the general kernels, with the same results."""
+    """Views into other tensors are copied, with the same results."""
     inputs = cast_scan(make_scan(ScanCase(1, 64, 128, 16)), torch.float16, "cuda")
     expected = selective_scan(**inputs, delta_softplus=True)
     for name in ("u", "delta", "B", "C"):
@@ -189,24 +188,24 @@ def test_a_split_is_chosen_for_few_channels_and_long_sequences() -> None:
     inputs = _inputs(LONG)
     x = inputs["x"]
     shape = x.permute(0, 2, 3, 1).shape
-    plan, image = cuda._ss2d_plan("FORWARD", x.device, x.dtype, shape, LONG.N, LONG.R)
-    assert image
+    plan, makes_dt = cuda._ss2d_plan("FORWARD", x.device, x.dtype, shape, LONG.N, LONG.R)
+    assert makes_dt
     assert plan.splits > 1
 
 
-@pytest.fixture(params=[(1, 2), (1, 5), (3, 4)], ids="{0[0]} splits {0[1]} legs".format)
-def legs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every pass cut into splits of legs, as only large ones are of themselves; the last ragged."""
+@pytest.fixture(params=[(1, 2), (1, 5), (3, 4)], ids="{0[0]} splits {0[1]} segments".format)
+def segments(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every pass cut into splits of segments, as else only large ones are; the last ragged."""
 
     def cut(*args: object, **fields: object) -> object:
         plan = make_plan(*args, **fields)  # type: ignore[arg-type]
-        tiles = -(-plan.H * plan.W // CHUNK)
+        tiles = -(-plan.H * plan.W // chunk_length)
         plan.tiles_per_split = -(-tiles // request.param[0])
         plan.splits = -(-tiles // plan.tiles_per_split)
-        plan.tiles_per_leg = -(-plan.tiles_per_split // request.param[1])
-        plan.legs = -(-plan.tiles_per_split // plan.tiles_per_leg)
-        plan.least_shared = 0
-        assert plan.legs > 1
+        plan.tiles_per_segment = -(-plan.tiles_per_split // request.param[1])
+        plan.segments = -(-plan.tiles_per_split // plan.tiles_per_segment)
+        plan.min_shared_bytes = 0
+        assert plan.segments > 1
         return plan
 
     plans = (cuda._ss2d_plan, cuda._sequence_plan)
@@ -218,18 +217,18 @@ def legs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         plan.cache_clear()
 
 
-@pytest.mark.usefixtures("legs")
+@pytest.mark.usefixtures("segments")
 @pytest.mark.parametrize("N", [1, 8, 16, 64, 128])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-def test_legs_agree_with_one_piece(N: int, dtype: torch.dtype) -> None:
+def test_segments_agree_with_one_piece(N: int, dtype: torch.dtype) -> None:
     """More blocks than run at a time, so that some wait and some take the place of others."""
     case = SS2DCase(2, 520, 17, 31, N, 6)
     check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(case, dtype))
 
 
-@pytest.mark.usefixtures("legs")
+@pytest.mark.usefixtures("segments")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
-def test_legs_of_sequences_agree_with_one_piece(dtype: torch.dtype) -> None:
+def test_segments_of_sequences_agree_with_one_piece(dtype: torch.dtype) -> None:
     """The last state and its gradient too."""
 
     def both(scan: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> Tensor:
@@ -240,16 +239,16 @@ def test_legs_of_sequences_agree_with_one_piece(dtype: torch.dtype) -> None:
     check_function(partial(both, selective_scan), partial(both, SCAN_REFERENCE), inputs)
 
 
-@pytest.mark.usefixtures("deterministic", "legs")
+@pytest.mark.usefixtures("deterministic", "segments")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_deterministic_mode_takes_ranges_whole(dtype: torch.dtype) -> None:
-    """One launch for each set of sums: none has its legs."""
+    """One launch for each set of sums: none is cut into segments."""
     case = SS2DCase(2, 136, 17, 31, 16, 6)
     check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(case, dtype))
 
 
-@pytest.mark.usefixtures("legs")
-def test_legs_in_a_graph_count_anew_each_time() -> None:
+@pytest.mark.usefixtures("segments")
+def test_segments_in_a_graph_count_from_zero_each_time() -> None:
     inputs = _inputs(SS2DCase(2, 136, 17, 31, 16, 6))
     expected = ss2d(**inputs)
     graph = torch.cuda.CUDAGraph()
@@ -261,13 +260,13 @@ def test_legs_in_a_graph_count_anew_each_time() -> None:
         assert relative_error(captured, expected) < 1e-5
 
 
-def test_legs_are_chosen_where_blocks_fill_the_device_unevenly() -> None:
+def test_segments_are_chosen_where_blocks_fill_the_device_unevenly() -> None:
     properties = torch.cuda.get_device_properties("cuda")
     B = 1 + properties.multi_processor_count // 4  # four blocks of channels an image, and some
     case = SS2DCase(B, 64, 64, 64, 16, 4)
     x = torch.empty(B, 64, 64, 64, dtype=torch.float16, device="cuda")
     plan, _ = cuda._ss2d_plan("FORWARD", x.device, x.dtype, x.shape, case.N, case.R)
-    assert plan.legs > 1
+    assert plan.segments > 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
@@ -385,16 +384,16 @@ def test_sums_of_a_backward_pass(rows: int) -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     for dtype in dtypes:
         results = [torch.full(shape, torch.nan, device=device, dtype=dtype) for shape in shapes]
-        sums = Sums(tuple(results[:2]), tuple(results[2:]), rows)
+        reduction = GradientReduction(tuple(results[:2]), tuple(results[2:]), rows)
         expected = []
-        for i, (result, address) in enumerate(zip(results, sums.addresses, strict=True)):
+        for i, (result, address) in enumerate(zip(results, reduction.addresses, strict=True)):
             assert address % 16 == 0
             summands = _memory(address, (1 if i < 2 else rows, *result.shape))
             assert not summands.any()
-            scale = 1.0 if i < 2 else 1.0 / _extension.module().cuda.sum_scale
+            scale = 1.0 if i < 2 else 1.0 / compiled().SUM_SCALE
             summands.copy_(noise_like(summands) / scale)
             expected.append((scale * summands.double().sum(0)).to(dtype))
-        sums.finish()
+        reduction.finish()
         for result, total in zip(results, expected, strict=True):
             torch.testing.assert_close(result, total)
 
@@ -404,11 +403,19 @@ def test_only_large_results_in_float32_are_their_own_sums() -> None:
         torch.ones(7, device="cuda", dtype=dtype) for dtype in (torch.float32, torch.half)
     )
     small = torch.ones(7, device="cuda")
-    addresses = Sums((large, half), (small,), 1).addresses
+    addresses = GradientReduction((large, half), (small,), 1).addresses
     assert addresses[0] == large.data_ptr()
     assert not large.any()
     assert not {half.data_ptr(), small.data_ptr()} & set(addresses)
 
 
-def test_addresses_are_handed_over_in_one_order() -> None:
-    assert _extension.module().cuda.addresses == Addresses._fields
+def test_a_gradient_of_the_last_state_that_starts_inside_another_tensor() -> None:
+    """As in a concatenation of out and the last state: 12 bytes behind a multiple of 16."""
+    inputs = cast_scan(make_scan(ScanCase(1, 3, 5, 16)), torch.float32, "cuda")
+
+    def both(scan: Callable[..., tuple[Tensor, Tensor]], *values: Tensor) -> Tensor:
+        out, last = scan(*values, delta_softplus=True, return_last_state=True)
+        return torch.cat([out.flatten(), last.flatten()])
+
+    assert 4 * inputs["u"].numel() % 16 == 12
+    check_function(partial(both, selective_scan), partial(both, SCAN_REFERENCE), inputs)

@@ -22,9 +22,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int, int], N
 
     def make(major: int, minor: int, kilobytes: int) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, minor))
-        monkeypatch.setattr(module.cuda, "most_shared_bytes", lambda _: 1024 * kilobytes)
+        monkeypatch.setattr(module.cuda, "max_shared_bytes", lambda _: 1024 * kilobytes)
 
-    kept = (why_too_large, cuda._sequence_kernels_serve)
+    kept = (why_too_large, cuda._sequence_family)
     for function in kept:
         function.cache_clear()
     yield make
@@ -38,22 +38,22 @@ def test_the_models_scans_have_their_kernels_everywhere(
     gpu: Callable[[int, int, int], None], capability: tuple[int, int, int], R: int
 ) -> None:
     gpu(*capability)
-    assert cuda._image_kernels_serve(DEVICE, torch.float16, 192, 16, R)
+    assert cuda._ss2d_family(DEVICE, torch.float16, 192, 16, R).name == "IMAGE"
     assert cuda.why_unsupported(DEVICE, torch.float16, 16) is None
 
 
-def test_others_go_to_the_general_kernels_where_they_are_too_large(
+def test_others_go_to_the_strided_kernels_where_they_are_too_large(
     gpu: Callable[[int, int, int], None],
 ) -> None:
     gpu(9, 0, 227)
-    assert cuda._image_kernels_serve(DEVICE, torch.float16, 192, 8, 6)
-    assert cuda._sequence_kernels_serve(DEVICE, torch.float32, 16, 64)
-    for function in (why_too_large, cuda._sequence_kernels_serve):
+    assert cuda._ss2d_family(DEVICE, torch.float16, 192, 8, 6).name == "IMAGE"
+    assert cuda._sequence_family(DEVICE, torch.float32, 16, 64).name == "SEQUENCE"
+    for function in (why_too_large, cuda._sequence_family):
         function.cache_clear()
     gpu(8, 6, 99)
-    assert not cuda._image_kernels_serve(DEVICE, torch.float16, 192, 8, 6)
-    assert not cuda._sequence_kernels_serve(DEVICE, torch.float32, 16, 64)
-    assert cuda._sequence_kernels_serve(DEVICE, torch.float16, 16, 64)
+    assert cuda._ss2d_family(DEVICE, torch.float16, 192, 8, 6).name == "STRIDED"
+    assert cuda._sequence_family(DEVICE, torch.float32, 16, 64).name == "STRIDED"
+    assert cuda._sequence_family(DEVICE, torch.float16, 16, 64).name == "SEQUENCE"
     assert cuda.why_unsupported(DEVICE, torch.float32, 8) is None
 
 
@@ -74,8 +74,8 @@ def test_one_state_has_its_kernels_everywhere(
     gpu: Callable[[int, int, int], None], capability: tuple[int, int, int], R: int
 ) -> None:
     gpu(*capability)
-    assert cuda._image_kernels_serve(DEVICE, torch.float16, 96, 1, R)
-    assert cuda._one_state(DEVICE, torch.float32, 96, 1) > 0
+    assert cuda._ss2d_family(DEVICE, torch.float16, 96, 1, R).name == "ONE_STATE_IMAGE"
+    assert cuda._ss2d_family(DEVICE, torch.float32, 96, 1, R).name == "ONE_STATE"
 
 
 def test_sizes_without_kernels_are_padded_to_those_with(
@@ -101,4 +101,4 @@ def test_blocks_of_one_state_leave_few_warps_without_channels(
     gpu: Callable[[int, int, int], None], D: int, warps: int
 ) -> None:
     gpu(9, 0, 227)
-    assert cuda._one_state(DEVICE, torch.float16, D, 1) == warps
+    assert cuda._one_state_warps(DEVICE, torch.float16, D, 1) == warps

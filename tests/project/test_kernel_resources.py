@@ -15,12 +15,12 @@ from building.plan import CSRC, NVCC_FLAGS
 pytestmark = pytest.mark.slow
 BUILD = CSRC.parent / "build" / "csrc" / "cuda"
 ARCH = "sm_90"
-# The kernels of half inputs at 16 states, those of rows of steps at as many, and those that every
+# The kernels of 16-bit inputs at 16 states, those of rows of steps at as many, and those that every
 # other input takes at 1 to 16.
 FILES = [
     *("image_n16_half", "image_n16_bfloat16"),
     *("sequence_n16_half", "sequence_n16_bfloat16", "sequence_n16_float"),
-    *("given_n1", "given_n4", "given_n8", "given_n16"),
+    *("strided_n1", "strided_n4", "strided_n8", "strided_n16"),
 ]
 
 _KERNEL = re.compile(
@@ -31,12 +31,16 @@ _KERNEL = re.compile(
 )
 
 
+def _source(name: str) -> Path:
+    return CSRC / "cuda" / "instantiations" / f"{name}.cu"
+
+
 def _kept(name: str) -> str | None:
     """The report of the last build, if that is of the sources as they are."""
     log, built = BUILD / f"{name}.ptxas.log", BUILD / f"{name}.o"
     if not (log.is_file() and built.is_file()):
         return None
-    sources = [CSRC / "cuda" / f"{name}.cu", *(CSRC / "cuda").glob("*h")]
+    sources = [_source(name), *(CSRC / "cuda").glob("*h")]
     if max(source.stat().st_mtime for source in sources) > log.stat().st_mtime:
         return None
     text = log.read_text()
@@ -45,7 +49,7 @@ def _kept(name: str) -> str | None:
 
 def _compiled(nvcc: str, name: str, folder: Path) -> str:
     options = [*NVCC_FLAGS, f"-arch={ARCH}", "-Xptxas=-v", "-cubin"]
-    source, out = CSRC / "cuda" / f"{name}.cu", folder / f"{name}.cubin"
+    source, out = _source(name), folder / f"{name}.cubin"
     done = subprocess.run(
         [nvcc, *options, str(source), "-o", str(out)], capture_output=True, text=True, timeout=300
     )

@@ -1,4 +1,4 @@
-#include "family.cuh"
+#include "../family.cuh"
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(Sequence<16, Half>)

@@ -1,5 +1,5 @@
-// Staging for inputs of any stride and type whose delta, Bs and Cs are given as tensors: the 1-D
-// scan in mamba-ssm's layout, and the image scan where image.cuh does not apply.
+// Loads inputs of any strides and dtypes, with delta, Bs and Cs as tensors: the 1-D scan in mamba-ssm's
+// layout, and the image scan where image.cuh does not apply.
 #pragma once
 
 #include "gradient_tile.cuh"
@@ -9,24 +9,25 @@
 namespace swin_umamba {
 
 template <class M_, Walk kWalk>
-struct GivenSource {
+struct StridedLoader {
   using M = M_;
+  using Params = StridedParams;
   static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
-  static constexpr bool kHalf = false;  // its inputs may be float32
+  static constexpr bool k16Bit = false;  // inputs may be float32
   static constexpr int kDyRow = M::WC + 2;  // padded against bank conflicts, keeping pairs aligned
 
-  static __host__ __device__ int shared_bytes(const ScanParams&) {
+  static __host__ __device__ int shared_bytes(const Params&) {
     return kBackward ? M::kWarps * kTile * kDyRow * 4 : 0;
   }
 
-  const ScanParams& p;
+  const Params& p;
   const Block& w;
   const Lane<M>& t;
   float* dy;     // (kTile, kDyRow) of the warp
   int warp_channel;
   float dD = 0.0f, dbias = 0.0f;
 
-  __device__ GivenSource(const ScanParams& p, const Block& w, const Lane<M>& t, char* own)
+  __device__ StridedLoader(const Params& p, const Block& w, const Lane<M>& t, char* own)
       : p(p), w(w), t(t),
         dy(reinterpret_cast<float*>(own) + t.warp * kTile * kDyRow),
         warp_channel(w.channel + t.warp * M::WC) {}
@@ -34,8 +35,8 @@ struct GivenSource {
   // Everything is read in prepare(): there is nothing to start early or to wait for.
   __device__ void begin() {}
   __device__ void load(int) {}
-  struct Ahead {};
-  __device__ Ahead ahead(int) const { return {}; }
+  struct Prefetched {};
+  __device__ Prefetched prefetch(int) const { return {}; }
   __device__ void wait() {}
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow; }
 
@@ -62,8 +63,8 @@ struct GivenSource {
     }
   }
 
-  __device__ void prepare(int tile, const Ahead&, const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+  __device__ void prepare(int tile, const Prefetched&, const Stage<M, kBackward>& stage) {
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
     for_bc(at, [&](int step, int n, int64_t i) {
@@ -98,7 +99,7 @@ struct GivenSource {
   }
 
   __device__ void write_outputs(int tile, const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
 #pragma unroll 4
@@ -125,7 +126,7 @@ struct GivenSource {
   // dx and ddelta.
   __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
                                   const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.fresh() : this->t;
+    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
     const int count = w.steps(tile);
     const int at = w.lane_position(p, tile);
     __syncwarp();
@@ -145,7 +146,7 @@ struct GivenSource {
         const int64_t xi = w.b * p.x_b + pos * p.x_l + c * p.x_d;
         const float x = load_as_float(p.x, xi, p.dtype);
         ddelta = fmaf(x, sum.y, kLn2 * sum.x);
-        if (p.softplus) ddelta *= softplus_slope(dt);
+        if (p.softplus) ddelta *= softplus_grad(dt);
         dyx = g * x;
         float dx = dt * sum.y;
         if (p.Ds) dx = fmaf(p.Ds[static_cast<int64_t>(w.k) * p.D + c], g, dx);

@@ -1,4 +1,4 @@
-#include "family.cuh"
+#include "../family.cuh"
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(Image<8, BFloat16>)

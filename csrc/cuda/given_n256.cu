@@ -1,5 +1,0 @@
-#include "family.cuh"
-
-namespace swin_umamba {
-SWIN_UMAMBA_INSTANTIATE(Given<256>)
-}
