@@ -23,6 +23,7 @@ from swin_umamba.cli.export import export
 from swin_umamba.cli.nnunet_path import nnunet_path
 from swin_umamba.cli.predict import predict
 from swin_umamba.cli.prepare import prepare
+from swin_umamba.cli.pretrain import pretrain
 from swin_umamba.cli.report import report
 from swin_umamba.cli.summary import summary
 from swin_umamba.cli.train import Train, train
@@ -74,6 +75,7 @@ app.command()(export)
 app.command()(nnunet_path)
 app.command()(predict)
 app.command()(prepare)
+app.command()(pretrain)
 app.command()(report)
 app.command()(summary)
 app.command(cls=Train)(train)

@@ -17,16 +17,19 @@ RECENT = 0.95  # weight of what was shown before in the shown speed
 
 
 class TrainingBar:
-    """A context manager; to be called with each progress. The speed that it shows is smoothed."""
+    """A context manager; to be called with each progress. The speed that it shows is smoothed.
 
-    def __init__(self, description: str = "Training") -> None:
+    score: what the progress' score is called.
+    """
+
+    def __init__(self, description: str = "Training", *, score: str = "DSC") -> None:
         self._bar = progress(
             SpinnerColumn(),
             Words("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             Words("loss {task.fields[loss]}"),
-            Words("DSC {task.fields[dsc]}"),
+            Words(score + " {task.fields[dsc]}"),
             Words("{task.fields[speed]} images/s"),
             Words("{task.fields[left]} left"),
             console=out,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ DPI = 100
 WIDTH = 1600  # pixels
 INK, FAINT = "#1f2430", "#8a93a3"
 TRUTH = "#4cc9f0"
+ACCURACY, HELD_OUT_LOSS = "accuracy", "held_out_loss"
+PRETRAINING_LOSS = "Training loss"
 LOSS, SCORE, RATE = "#5b6ee1", "#e07a1f", "#2a9d8f"
 
 
@@ -57,10 +59,34 @@ def curves_png(records: Sequence[dict[str, Any]], theme: Theme) -> bytes:
     _draw_loss(loss, records, theme)
     _draw_score(score, records, theme)
     _draw_rate(rate, records, theme)
-    figure.tight_layout(pad=1.0, w_pad=3.0)
-    file = io.BytesIO()
-    figure.savefig(file, format="png")
-    return file.getvalue()
+    return _png(figure)
+
+
+def save_pretraining_curves(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Draw loss and score over the iterations of a pretraining's log, as a PNG of 1600x520."""
+    figure = _figure(520)
+    left, right = figure.subplots(1, 2)
+    _draw_loss(left, records, title=PRETRAINING_LOSS)
+    _draw_score(right, records, PLAIN, *_score_of_pretraining(records))
+    figure.tight_layout(pad=2.0, w_pad=4.0)
+    _save(figure, path)
+
+
+def pretraining_curves_png(records: Sequence[dict[str, Any]], theme: Theme) -> bytes:
+    """Loss, score and learning rate of a pretraining's log, as a PNG of 1600x430."""
+    figure = _figure(430, theme)
+    loss, score, rate = figure.subplots(1, 3)
+    _draw_loss(loss, records, theme, PRETRAINING_LOSS)
+    _draw_score(score, records, theme, *_score_of_pretraining(records))
+    _draw_rate(rate, records, theme)
+    return _png(figure)
+
+
+def _score_of_pretraining(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """The name of what a pretraining is scored by in its log, and a title."""
+    if any(record.get(ACCURACY) is not None for record in records):
+        return ACCURACY, "Accuracy on images held out"
+    return HELD_OUT_LOSS, "Loss on images held out"
 
 
 def save_picture(
@@ -112,25 +138,37 @@ def save_picture(
         labelcolor=INK,
         handlelength=1.0,
     )
-    for i, draw in enumerate((_draw_loss, _draw_score)):
+    panels: tuple[Callable[..., None], ...] = (_draw_loss, _draw_score)
+    for i, draw in enumerate(panels):
         left = (84 + i * (WIDTH / 2)) / WIDTH
         size = (WIDTH / 2 - 84 - 24) / WIDTH, rows[4] / total
         draw(figure.add_axes((left, rows[5] / total, *size)), records)
     _save(figure, path)
 
 
-def _draw_loss(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme = PLAIN) -> None:
+def _draw_loss(
+    axes: Axes,
+    records: Sequence[dict[str, Any]],
+    theme: Theme = PLAIN,
+    title: str = "Training loss (Dice + cross-entropy)",
+) -> None:
     finite = [(r["iteration"], r["loss"]) for r in records if r["loss"] is not None]
     iterations, losses = np.array(finite, dtype=np.float64).reshape(-1, 2).T
-    _style(axes, "Training loss (Dice + cross-entropy)", records, theme)
+    _style(axes, title, records, theme)
     axes.plot(iterations, losses, color=LOSS, alpha=0.25, linewidth=1.2)
     axes.plot(iterations, _smooth(losses), color=LOSS, linewidth=2.6)
 
 
-def _draw_score(axes: Axes, records: Sequence[dict[str, Any]], theme: Theme = PLAIN) -> None:
-    scored = [(r["iteration"], r["dsc"]) for r in records if r.get("dsc") is not None]
-    _style(axes, "DSC in validation", records, theme)
-    axes.set_ylim(0, 1.02)
+def _draw_score(
+    axes: Axes,
+    records: Sequence[dict[str, Any]],
+    theme: Theme = PLAIN,
+    name: str = "dsc",
+    title: str = "DSC in validation",
+) -> None:
+    scored = [(r["iteration"], r[name]) for r in records if r.get(name) is not None]
+    _style(axes, title, records, theme)
+    axes.set_ylim(0, None if name == HELD_OUT_LOSS else 1.02)
     if not scored:
         return
     iterations, scores = zip(*scored, strict=True)
@@ -205,6 +243,13 @@ def _figure(height: int, theme: Theme = PLAIN) -> Figure:
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor=paper)
     FigureCanvasAgg(figure)
     return figure
+
+
+def _png(figure: Figure) -> bytes:
+    figure.tight_layout(pad=1.0, w_pad=3.0)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _save(figure: Figure, path: Path) -> None:

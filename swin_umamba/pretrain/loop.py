@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from swin_umamba.common.environment import describe_json
+from swin_umamba.common.jsons import load_object
 from swin_umamba.errors import UserError
 from swin_umamba.loop.session import Progress, Result, Session
 from swin_umamba.loop.stopping import stop_requests
@@ -17,7 +18,7 @@ from swin_umamba.pretrain.scoring import Scoring
 from swin_umamba.pretrain.stepping import Stepper
 from swin_umamba.pretrain.tasks import Network
 from swin_umamba.pretrain.tiles import Tiles
-from swin_umamba.runs.folder import ENVIRONMENT, RunFolder
+from swin_umamba.runs.folder import ENVIRONMENT, IMAGES, RunFolder
 
 PretrainResult = Result[Network]
 
@@ -57,12 +58,14 @@ def pretrain(
         )
     if config.cuda_graph and world.device.type != "cuda":
         raise UserError("cuda_graph: got true, expected false but on a CUDA device")
+    if resume:
+        _require_same_images(folder / IMAGES, tiles)
     with ExitStack() as stack:
         asked = stack.enter_context(stop_requests())
         stepper = stack.enter_context(Stepper(config, tiles, world))
         run_folder = None
         if world.main:
-            files = {ENVIRONMENT: describe_json(world.size)}
+            files = {ENVIRONMENT: describe_json(world.size), IMAGES: tiles.to_json()}
             run_folder = stack.enter_context(RunFolder(folder, config, files, resume=resume))
         scoring = Scoring(config, stepper.batches, world)
         session = Session(config, scoring, stepper, world, folder, run_folder, keep_best=False)
@@ -80,3 +83,12 @@ def _check(config: PretrainConfig, tiles: Tiles) -> None:
         )
     if config.task == CLASSES and (tiles.labels is None or len(tiles.classes) < 2):
         raise UserError(f"task: {tiles.name} has no classes to learn, expected two or more")
+
+
+def _require_same_images(path: Path, tiles: Tiles) -> None:
+    if path.is_file():
+        known = load_object(path, "the images of a pretraining")
+        if known.get("digest") != tiles.digest:
+            raise UserError(
+                f"cannot resume: {tiles.name} is not what {path} names, or its images have changed"
+            )

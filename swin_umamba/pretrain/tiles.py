@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,18 @@ class Tiles:
     @property
     def channels(self) -> int:
         return int(self.pixels.shape[1])
+
+    def to_json(self) -> str:
+        """All but the pixels and labels, for people and for a run that goes on."""
+        facts = {
+            "name": self.name,
+            "digest": self.digest,
+            "images": len(self),
+            "channels": self.channels,
+            "side": int(self.pixels.shape[2]),
+            "classes": list(self.classes),
+        }
+        return json.dumps(facts, indent=2) + "\n"
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation of each channel, in the pixels' unit; 0 and 1 if normalised."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from swin_umamba.data.io.formats import NIFTI_ENDINGS
 from swin_umamba.drawing.overlays import class_colour
-from swin_umamba.drawing.plots import ON_DARK, ON_LIGHT, curves_png
+from swin_umamba.drawing.plots import ON_DARK, ON_LIGHT, Theme, curves_png
 from swin_umamba.evaluate import CaseScores, Scores
 from swin_umamba.evaluate.scores import METRICS
 from swin_umamba.report.cases import Picture, mean_dsc
@@ -91,11 +91,16 @@ def _tiles(run: Run, cases: Cases | None) -> str:
         steps += f", {run.skipped} skipped"
     if run.waited is not None:
         steps += f", {run.waited:.1%} of it waiting for data"
-    tiles.append(("Training", _duration(run.seconds), steps))
+    tiles.append(("Training", duration(run.seconds), steps))
     if run.split is not None:
         tiles.append(
             ("Cases", f"{len(run.split.train)} + {len(run.split.val)}", "to train + to validate on")
         )
+    return tile_row(tiles)
+
+
+def tile_row(tiles: Iterable[tuple[str, str, str]]) -> str:
+    """Numbers side by side, each with its name and what it is of."""
     return (
         "<div class=tiles>"
         + "".join(
@@ -108,12 +113,20 @@ def _tiles(run: Run, cases: Cases | None) -> str:
 
 
 def _curves(run: Run) -> str:
-    light, dark = (_inlined(curves_png(run.records, theme)) for theme in (ON_LIGHT, ON_DARK))
+    return curves_card(
+        lambda theme: curves_png(run.records, theme),
+        "Training loss, DSC in validation and learning rate over the iterations",
+    )
+
+
+def curves_card(draw: Callable[[Theme], bytes], alt: str) -> str:
+    """A picture of 1600x430, as PNG, drawn for light and for dark pages."""
+    light, dark = (_inlined(draw(theme)) for theme in (ON_LIGHT, ON_DARK))
     return (
         "<h2>Curves</h2><div class=card><picture>"
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img class=curves src="{light}" width=1600 height=430'
-        ' alt="Training loss, DSC in validation and learning rate over the iterations">'
+        f' alt="{escape(alt)}">'
         "</picture></div>\n"
     )
 
@@ -229,14 +242,14 @@ def _setting(run: Run) -> str:
     changed = {name: value for name, value in config.items() if value != default[name]}
     usual = {name: value for name, value in config.items() if name not in changed}
     cards = [
-        f"<h3>Configuration</h3>{_facts(changed)}<details><summary>{len(usual)} fields have their"
-        f" default</summary>{_facts(usual)}</details>"
+        f"<h3>Configuration</h3>{facts_table(changed)}<details><summary>{len(usual)} fields have"
+        f" their default</summary>{facts_table(usual)}</details>"
     ]
     if run.plan is not None and run.split is not None:
         plan, split = run.plan, run.split
         cards.append(
             "<h3>Data</h3>"
-            + _facts(
+            + facts_table(
                 {
                     "dataset": plan.dataset,
                     "classes": ", ".join(plan.labels),
@@ -255,7 +268,7 @@ def _setting(run: Run) -> str:
     else:
         head = "Environment of this report"
         note = "<p class='faint small'>The run did not record what it was trained with.</p>"
-    cards.append(f"<h3>{head}</h3>{note}{_facts(run.environment)}")
+    cards.append(f"<h3>{head}</h3>{note}{facts_table(run.environment)}")
     return (
         "<h2>Setting</h2><div class=columns>"
         + "".join(f"<div class=card>{card}</div>" for card in cards)
@@ -263,7 +276,8 @@ def _setting(run: Run) -> str:
     )
 
 
-def _facts(facts: Mapping[str, Any]) -> str:
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """Names and values, a row each."""
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(_told(value))}</td></tr>"
         for name, value in facts.items()
@@ -308,7 +322,8 @@ def number(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as it is shown."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

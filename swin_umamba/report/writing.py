@@ -9,9 +9,11 @@ from pathlib import Path
 from swin_umamba.common.files import write_text
 from swin_umamba.data import open_dataset
 from swin_umamba.errors import UserError
+from swin_umamba.pretrain.config import CONFIG as PRETRAINING
 from swin_umamba.report.cases import OnProgress, draw, predicted_masks, ranked, score
 from swin_umamba.report.folds import folds_page
 from swin_umamba.report.page import Cases, page
+from swin_umamba.report.pretraining import pretraining_page
 from swin_umamba.report.run import Run, load_run
 from swin_umamba.runs.folder import holds_run
 from swin_umamba.runs.folds import REPORT, folds_of
@@ -36,10 +38,13 @@ def write_report(
     the run validated on; by default the best weights predict them, into the run's folder. device:
     for that. on_progress: called with (what, done, all). A run that was not trained from a dataset
     gets a page without cases. A folder with runs of folds below it gets a page with the table of
-    its cross-validation, and each fold one of its own, in its folder.
+    its cross-validation, and each fold one of its own, in its folder. A pretraining's has its
+    curves and scores.
 
     Raises UserError, naming the file, for what is missing, damaged or cannot be written.
     """
+    if holds_run(Path(run), PRETRAINING):
+        return _written(pretraining_page(Path(run)), Path(run), output)
     folds = () if holds_run(Path(run)) else folds_of(Path(run))
     if folds:
         if predictions is not None:
@@ -62,17 +67,21 @@ def write_report(
     return target
 
 
-def _write_folds(folder: Path, folds: Sequence[Path], output: Path | None) -> Path:
-    target = folder / PAGE if output is None else output
+def _written(content: str, folder: Path, output: str | Path | None) -> Path:
+    target = folder / PAGE if output is None else Path(output)
     if target.is_dir():
         raise UserError(f"{target} is a folder, expected a file for the page")
-    start = target.resolve().parent
+    write_text(target, content)
+    return target
+
+
+def _write_folds(folder: Path, folds: Sequence[Path], output: Path | None) -> Path:
+    start = (folder / PAGE if output is None else output).resolve().parent
     pages = {
         fold.name: Path(os.path.relpath((fold / PAGE).resolve(), start)).as_posix()
         for fold in folds
     }
-    write_text(target, folds_page(folder, pages))
-    return target
+    return _written(folds_page(folder, pages), folder, output)
 
 
 def _cases(

@@ -29,6 +29,7 @@ PLAN = "plan.json"
 SPLITS = "splits.json"
 ENVIRONMENT = "environment.json"
 POSTPROCESSING = "postprocessing.json"  # what was found on validation cases to help
+IMAGES = "images.json"  # what a pretraining reads
 PRETRAINED = "pretrained.json"  # what became of every tensor of the weights to start from
 WEIGHTS = LAST
 CURVES = "curves.png"
@@ -53,7 +54,7 @@ def require_free(folder: Path, config: str = CONFIG) -> None:
             raise UserError(
                 f"{folder} already holds files of a run; name another folder, or resume it"
             )
-        if found - {LOCK, PLAN, SPLITS, ENVIRONMENT, PRETRAINED}:
+        if found - {LOCK, PLAN, SPLITS, ENVIRONMENT, PRETRAINED, IMAGES}:
             raise UserError(f"{folder} already holds files; name another folder for the run")
 
 

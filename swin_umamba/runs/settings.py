@@ -17,6 +17,7 @@ from swin_umamba.common.records import schema_of
 from swin_umamba.data import Augmentation
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.run_config import RunConfig
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _NONE = ("none", "null", "~")
@@ -25,26 +26,26 @@ _YAML = (".yaml", ".yml")
 _MAX_YAML = 1 << 20  # bytes
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_settings(pairs: Sequence[str], config: type[RunConfig] = TrainConfig) -> dict[str, Any]:
     """Values by field from NAME=VALUE each, of the field's type; see `parse_setting`."""
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--set: got {pair!r}, expected NAME=VALUE")
-        values[name] = parse_setting(name, text)
+        values[name] = parse_setting(name, text, config)
     return values
 
 
-def parse_setting(name: str, text: str) -> Any:
-    """The value of one field of TrainConfig, as its type has it.
+def parse_setting(name: str, text: str, config: type[RunConfig] = TrainConfig) -> Any:
+    """The value of one field of a config, as its type has it.
 
     Switches are true, yes, on, 1 and their contraries in any case; None and null are none where the
     field may be; numbers are as Python has them, lists as JSON or Python; any other text stays
     text. Raises UserError, naming the field, what came and what fits. Names that are no fields are
-    left to `TrainConfig.changed`.
+    left to the config's `changed`.
     """
-    schema, field = _schema_of(name)
+    schema, field = _schema_of(name, config)
     if field is None:
         return _untyped(text)
     try:
@@ -54,10 +55,10 @@ def parse_setting(name: str, text: str) -> Any:
         raise UserError(f"{name}: got {text!r}, expected {wanted}") from error
 
 
-def load_settings(path: Path) -> dict[str, Any]:
+def load_settings(path: Path, config: type[RunConfig] = TrainConfig) -> dict[str, Any]:
     """Values by field from a JSON file, or YAML where its name ends in .yaml or .yml.
 
-    Those of a run's config.json will do, of any schema. Raises UserError, naming the file, if it is
+    Those of a run's own config will do, of any schema. Raises UserError, naming the file, if it is
     missing, damaged or of another form.
     """
     if path.suffix.lower() in _YAML:
@@ -65,18 +66,19 @@ def load_settings(path: Path) -> dict[str, Any]:
     else:
         values = json_object(load_json(path, "settings"), str(path))
     try:
-        return TrainConfig.migrated(values) if "schema" in values else values
+        return config.migrated(values) if "schema" in values else values
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _schema_of(name: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _schema_of(name: str, config: type[RunConfig]) -> tuple[dict[str, Any], dict[str, Any] | None]:
     """The JSON schema that holds a field, and the field's own; None for what has no type."""
     outer, dot, inner = name.partition(".")
     if dot and outer == "augmentation":
         schema = schema_of(Augmentation)
         return schema, schema["properties"].get(inner)
-    schema = schema_of(TrainConfig)
+    kind: type = config
+    schema = schema_of(kind)
     return schema, None if dot else schema["properties"].get(name)
 
 

@@ -1,0 +1,87 @@
+"""What `swin-umamba pretrain` does and says."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from swin_umamba.cli.console import out
+from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
+from swin_umamba.cli.training_bar import TrainingBar, clock
+from swin_umamba.common.devices import pick_device
+from swin_umamba.drawing.plots import save_pretraining_curves
+from swin_umamba.errors import UserError
+from swin_umamba.loop.world import announced_rank, launched
+from swin_umamba.pretrain import PretrainConfig, PretrainResult, Tiles, pretrain, read_tiles
+from swin_umamba.pretrain.config import CLASSES, CONFIG
+from swin_umamba.pretrain.encoder_file import ENCODER_FILE
+from swin_umamba.pretrain.tasks import build_network
+from swin_umamba.report import write_report
+from swin_umamba.runs.folder import CURVES, holds_run, require_free
+
+
+def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: bool) -> None:
+    """Pretrain one encoder and say how it went. values: fields of the config by name."""
+    main = announced_rank() == 0
+    out.quiet = not main
+    resume = resume and holds_run(folder, CONFIG)
+    start = PretrainConfig.load(folder / CONFIG) if resume else PretrainConfig()
+    try:
+        config = start.changed({**values, "images": str(images)})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if main and not resume:
+        require_free(folder, CONFIG)
+    if not launched():
+        pick_device(config.device)
+    build_network(config, config.in_channels or 3, 2)  # what cannot be is told before reading
+    with PreparingBar(shown=main) as bar:
+        tiles = read_tiles(images, config, threads=THREADS, on_progress=bar)
+    _say_what(config, tiles)
+    with TrainingBar("Pretraining", score="accuracy") as progress:
+        result = pretrain(config, tiles, folder, resume=resume, on_progress=progress)
+    if main:
+        save_pretraining_curves(folder / CURVES, result.records)
+        _say_how_it_went(config, result, folder)
+    if result.stopped:
+        words = ["swin-umamba", "pretrain", str(images), str(folder), "--resume"]
+        out.print(f"Stopped as asked. Continue: {shlex.join(words)}", soft_wrap=True)
+        # A launcher would take it for a failure, and itself tells of a signal that it was sent.
+        if result.signal is not None and not launched():
+            raise typer.Exit(128 + result.signal)
+
+
+def _say_what(config: PretrainConfig, tiles: Tiles) -> None:
+    height, width = config.image_size
+    what = f"{len(tiles.classes)} classes" if config.task == CLASSES else "masked pixels"
+    _, held_out = tiles.split(config.held_out, config.seed)
+    out.print(
+        f"{config.model}: {len(tiles) - len(held_out)} images to train on, {len(held_out)} to"
+        f" score, {height}x{width} with {tiles.channels} channels, batches of"
+        f" {config.batch_size}, {what}"
+    )
+
+
+def _say_how_it_went(config: PretrainConfig, result: PretrainResult, folder: Path) -> None:
+    steps = [record["step"] for record in result.records]
+    last = result.records[-1] if result.records else {}
+    scores = []
+    if result.dsc is not None:
+        scores.append(f"accuracy {result.dsc:.1%}")
+    if "held_out_loss" in last:
+        scores.append(f"loss {last['held_out_loss']:.4f} on images held out")
+    if steps:
+        speed = config.batch_size / max(statistics.median(steps), 1e-9)
+        waited = sum(record["waited"] for record in result.records) / max(sum(steps), 1e-9)
+        scores.append(f"{speed:,.0f} images/s, {waited:.1%} of the time waiting for data")
+    out.print(f"{len(steps)} iterations, {clock(result.seconds)}; " + "; ".join(scores))
+    skipped = sum("skipped" in record for record in result.records)
+    if skipped:
+        out.print(f"{skipped} steps were skipped: log.jsonl says why")
+    if result.records:
+        out.print(f"Report: {write_report(folder)}", soft_wrap=True)
+    out.print(f"Encoder: {folder / ENCODER_FILE}", soft_wrap=True)
