@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from swin_umamba.models.layers import VSSBlock
+from swin_umamba.models.block_kinds import RESIDUAL_BLOCKS
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
@@ -21,7 +21,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     Names stay; parameters become DTensors, of which optimizers have to be made anew.
     """
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    for block in [module for module in model.modules() if isinstance(module, VSSBlock)]:
+    for block in [module for module in model.modules() if isinstance(module, RESIDUAL_BLOCKS)]:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

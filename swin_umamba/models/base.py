@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from operator import index
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_umamba.common.checks import check_positive
-from swin_umamba.models.encoders import VSSMEncoder
+from swin_umamba.models.encoders import Encoder
 from swin_umamba.models.hub import HubModel
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class SegmentationModel(nn.Module, HubModel, ABC):
     """Input pixels per pixel of each scale's logits."""
     stride: int
     """Input pixels per pixel of the coarsest feature map."""
-    vssm_encoder: VSSMEncoder
+    vssm_encoder: Encoder
 
     def __init__(self, in_channels: int, out_channels: int, deep_supervision: bool) -> None:
         super().__init__()
@@ -102,9 +101,9 @@ class SegmentationModel(nn.Module, HubModel, ABC):
         """The encoder's share of `stages`."""
         encoder = self.vssm_encoder
         parts: dict[str, list[nn.Module]] = {"patch embedding": [encoder.patch_embed]}
-        for i, layer in enumerate(encoder.layers):
+        for i in range(len(encoder.layers)):
             scale = self.stride >> (len(encoder.layers) - 1 - i)
-            parts[f"encoder at 1/{scale}"] = [*encoder.downsamples[max(i - 1, 0) : i], layer]
+            parts[f"encoder at 1/{scale}"] = encoder.parts(i)
         return parts
 
     def _encoder_parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -122,15 +121,3 @@ def known_size(x: Tensor) -> tuple[int, int]:
     if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
         return index(height), index(width)
     return height, width
-
-
-def check_stages(
-    dims: Sequence[int], depths: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """dims and depths as tuples of equal length, at least two positive numbers each."""
-    for name, values in (("dims", dims), ("depths", depths)):
-        if len(values) < 2 or min(values) < 1:
-            raise ValueError(f"{name}: got {tuple(values)}, expected two or more numbers above 0")
-    if len(dims) != len(depths):
-        raise ValueError(f"depths: got {len(depths)} stages, expected {len(dims)} as in dims")
-    return tuple(dims), tuple(depths)

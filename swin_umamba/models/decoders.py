@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from swin_umamba.models.block_kinds import BlockKind
 from swin_umamba.models.drop_path import linear_rates
 from swin_umamba.models.layers import PatchExpand, VSSStage
 
@@ -14,7 +15,7 @@ class MambaDecoder(nn.Module):
     """From the encoder's feature maps to logits.
 
     features: one map (B, dims[i], H_i, W_i) per encoder stage, finest first. Every decoder stage
-    doubles the resolution, joins the encoder's map of that size and runs VSS blocks; a last
+    doubles the resolution, joins the encoder's map of that size and runs blocks of a kind; a last
     expansion by patch_size reaches the image's resolution. The result holds logits, finest first:
     of the image's resolution and of every stage with `all_scales`, of the image's alone without.
 
@@ -29,16 +30,15 @@ class MambaDecoder(nn.Module):
         patch_size: int,
         dims: tuple[int, ...],
         depths: tuple[int, ...],
-        d_state: int,
+        kind: BlockKind,
         drop_path_rate: float,
-        backend: str,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
         below, skips = dims[:0:-1], dims[-2::-1]  # coarsest first
         rates = linear_rates(drop_path_rate, 0.0, depths)
         self.stages = nn.ModuleList(
-            VSSStage(dim, stage_rates, d_state, backend)
+            VSSStage(kind.row(dim, stage_rates))
             for dim, stage_rates in zip(skips, rates, strict=True)
         )
         self.expand_layers = nn.ModuleList(

@@ -46,15 +46,17 @@ class LayerNorm(OnBackend, nn.LayerNorm):
 
 
 class DepthwiseConv2d(OnBackend, nn.Conv2d):
-    """A convolution of each channel on its own, padded to the input's size, with a bias."""
+    """A convolution of each channel on its own, padded to the input's size."""
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
-        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+    def __init__(self, channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        padding = kernel_size // 2
+        super().__init__(
+            channels, channels, kernel_size, padding=padding, groups=channels, bias=bias
+        )
 
     def forward(self, x: Tensor, silu: bool = False) -> Tensor:
         if not silu:
             return super().forward(x)
-        assert self.bias is not None
         pixels = x.permute(0, 2, 3, 1)
         out = ops.depthwise_conv_silu(pixels, self.weight, self.bias, backend=self.backend)
         return out.permute(0, 3, 1, 2)
@@ -94,4 +96,17 @@ class Conv3x3(OnBackend, nn.Conv2d):
             out: Tensor = layer(x, norm_slope=slope)
         else:
             out = layer(ops.instance_norm_act(x, slope=slope))
+        return out
+
+
+class Mlp(OnBackend, nn.Module):
+    """Two linear layers with a GELU between them: (..., dim) to (..., dim) through `hidden`."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -75,11 +75,11 @@ class VSSBlock(nn.Module):
 
 
 class VSSStage(nn.Module):
-    """VSS blocks in a row, one per drop rate, on (B, H, W, dim)."""
+    """Blocks in a row, on (B, H, W, dim)."""
 
-    def __init__(self, dim: int, drop_rates: Sequence[float], d_state: int, backend: str) -> None:
+    def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(VSSBlock(dim, rate, d_state, backend) for rate in drop_rates)
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

@@ -46,9 +46,12 @@ class SS2D(nn.Module):
     d_state: N, states per channel. expand: d_inner = expand * d_model channels are scanned.
     d_conv: odd width of the depthwise convolution before the scan. dt_rank: R, rank of the step
     size's projection; ceil(d_model / 16) by default. dt_min, dt_max: range of the initial step
-    sizes. backend: the op's backend, as in `swin_umamba_ops.ss2d`.
+    sizes. gated: multiply the scan's result by SiLU of a second share of the input projection.
+    conv_bias: of the depthwise convolution. backend: the op's backend, as in
+    `swin_umamba_ops.ss2d`.
 
-    Parameter names and shapes are those of VMamba's and Swin-UMamba's checkpoints.
+    Parameter names and shapes are those of VMamba's and Swin-UMamba's checkpoints; VMamba's second
+    generation has neither gate nor bias.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class SS2D(nn.Module):
         dt_rank: int | None = None,
         dt_min: float = 0.001,
         dt_max: float = 0.1,
+        gated: bool = True,
+        conv_bias: bool = True,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -76,6 +81,7 @@ class SS2D(nn.Module):
         self.d_state = d_state
         self.d_inner = expand * d_model
         self.dt_rank = rank
+        self.gated = gated
         self.backend = backend
 
         inner = self.d_inner
@@ -84,8 +90,8 @@ class SS2D(nn.Module):
         self.dt_projs_bias = nn.Parameter(torch.empty(DIRECTIONS, inner))
         self.A_logs = nn.Parameter(torch.empty(DIRECTIONS * inner, d_state))
         self.Ds = nn.Parameter(torch.empty(DIRECTIONS * inner))
-        self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
-        self.conv2d = DepthwiseConv2d(inner, d_conv)
+        self.in_proj = nn.Linear(d_model, 2 * inner if gated else inner, bias=False)
+        self.conv2d = DepthwiseConv2d(inner, d_conv, bias=conv_bias)
         self.scan = Scan()
         self.out_norm = LayerNorm(inner)
         self.out_proj = nn.Linear(inner, d_model, bias=False)
@@ -105,7 +111,9 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[-1] != self.d_model:
             raise ValueError(f"x: got shape {tuple(x.shape)}, expected (B, H, W, {self.d_model})")
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        u = self.in_proj(x)
+        if self.gated:
+            u, z = u.chunk(2, dim=-1)
         u = DepthwiseConv2d.then_silu(self.conv2d, u.permute(0, 3, 1, 2))
         y = self.scan(
             u,
@@ -117,9 +125,11 @@ class SS2D(nn.Module):
             self.backend,
         )
         # y is float32 when x is half, and is normalised in that precision.
-        y = LayerNorm.gated(self.out_norm, y.permute(0, 2, 3, 1), z)
+        y = y.permute(0, 2, 3, 1)
+        y = LayerNorm.gated(self.out_norm, y, z) if self.gated else self.out_norm(y).to(u.dtype)
         out: Tensor = self.out_proj(y)
         return out
 
     def extra_repr(self) -> str:
-        return f"d_state={self.d_state}, dt_rank={self.dt_rank}, backend={self.backend!r}"
+        gate = "" if self.gated else ", gated=False"
+        return f"d_state={self.d_state}, dt_rank={self.dt_rank}{gate}, backend={self.backend!r}"

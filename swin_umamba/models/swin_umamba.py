@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from swin_umamba.common.checks import check_positive
-from swin_umamba.models.base import SegmentationModel, check_stages
+from swin_umamba.common.encoders import DEFAULT_ENCODER
+from swin_umamba.models.base import SegmentationModel
 from swin_umamba.models.blocks import Head, InstanceNorm, SkipBlock, UpBlock
-from swin_umamba.models.encoders import VSSMEncoder
+from swin_umamba.models.encoder_registry import CONV_PATCH, plan_encoder
 from swin_umamba.models.fused import use_backend
 from swin_umamba.models.registry import register_model
 
@@ -22,10 +23,15 @@ class SwinUMamba(SegmentationModel):
     the encoder's stages. A residual block makes a skip connection of each level, and the decoder
     climbs from the coarsest level to the image, one skip at a time.
 
-    dims, depths: width and number of blocks of each encoder stage. stem_dim: width of the stem and
-    of the finest decoder level, dims[0] // 2 by default. d_state: states per channel of the scan.
-    drop_path_rate: drop rate of the encoder's last block. backend: as in `swin_umamba_ops.ss2d`;
-    what stands around the scans is computed by it too where it has such ops.
+    encoder: see `encoder_names()`. One of VMamba's second generation needs no stem before it: its
+    own patch embedding, which is pretrained, gives the map at half the image's size on its way.
+
+    dims, depths: width and number of blocks of each encoder stage, the encoder's own by default.
+    stem_dim: width of the stem and of the finest decoder level, dims[0] // 2 by default, and always
+    that with an encoder of the second generation. d_state: states per channel of the scan, the
+    encoder's own by default. drop_path_rate: drop rate of the encoder's last block. backend: as in
+    `swin_umamba_ops.ss2d`; what stands around the scans is computed by it too where it has such
+    ops.
     """
 
     unused_stages = 0
@@ -37,34 +43,40 @@ class SwinUMamba(SegmentationModel):
         out_channels: int,
         *,
         deep_supervision: bool = True,
-        dims: Sequence[int] = (96, 192, 384, 768),
-        depths: Sequence[int] = (2, 2, 9, 2),
+        encoder: str = DEFAULT_ENCODER,
+        dims: Sequence[int] | None = None,
+        depths: Sequence[int] | None = None,
         stem_dim: int | None = None,
-        d_state: int = 16,
+        d_state: int | None = None,
         drop_path_rate: float = 0.2,
         backend: str = "auto",
     ) -> None:
         super().__init__(in_channels, out_channels, deep_supervision)
-        dims, depths = check_stages(dims, depths)
+        plan = plan_encoder(encoder, dims=dims, depths=depths, d_state=d_state, backend=backend)
+        half = max(plan.dims[0] // 2, 1)
         if stem_dim is None:
-            stem_dim = max(dims[0] // 2, 1)
+            stem_dim = half
         check_positive(stem_dim=stem_dim)
-        widths = (stem_dim, *dims)
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], kernel_size=7, stride=2, padding=3),
-            InstanceNorm(widths[0], affine=True),
-        )
-        self.vssm_encoder = VSSMEncoder(
-            widths[0],
-            patch_size=2,
-            dims=dims,
-            depths=depths,
-            d_state=d_state,
+        widths = (stem_dim, *plan.dims)
+        self.stem: nn.Module | None = None
+        if plan.embeds_by_convolutions:
+            if stem_dim != half:
+                raise ValueError(
+                    f"stem_dim: got {stem_dim}, expected {half}, half of dims[0], with encoder"
+                    f" {encoder!r}, whose patch embedding is the stem"
+                )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_channels, stem_dim, kernel_size=7, stride=2, padding=3),
+                InstanceNorm(stem_dim, affine=True),
+            )
+        self.vssm_encoder = plan.build(
+            in_channels if self.stem is None else stem_dim,
+            patch_size=CONV_PATCH if self.stem is None else CONV_PATCH // 2,
             drop_path_rate=drop_path_rate,
-            backend=backend,
         )
-        self.used_stages = len(dims) - self.unused_stages
-        self.stride = 2 * self.vssm_encoder.stride
+        self.used_stages = len(plan.dims) - self.unused_stages
+        self.stride = self.vssm_encoder.stride * (1 if self.stem is None else 2)
 
         # The release's names: encoder<i+1> makes the skip of level i, decoder<i+2> climbs to level
         # i, decoder1 refines level 0. A skip is as wide as the level below it, so every level has
@@ -74,7 +86,7 @@ class SwinUMamba(SegmentationModel):
             skip = SkipBlock(source, widths[i], recompute=i == 0)
             self.add_module(f"encoder{i + 1}", skip)
         for i in reversed(range(self.used_stages + 1)):
-            below = widths[min(i + 1, len(dims))]
+            below = widths[min(i + 1, len(plan.dims))]
             self.add_module(f"decoder{i + 2}", UpBlock(below, widths[i]))
         self.decoder1 = SkipBlock(widths[0], widths[0])
         self.out_layers = nn.ModuleList(Head(width, out_channels) for width in widths[:-1])
@@ -82,8 +94,11 @@ class SwinUMamba(SegmentationModel):
         use_backend(self, backend)
 
     def logits(self, x: Tensor) -> list[Tensor]:
-        stem = self.stem(x)
-        levels = [x, stem, *self.vssm_encoder(stem, self.used_stages)]
+        if self.stem is None:
+            levels = [x, *self.vssm_encoder(x, self.used_stages, halfway=True)]
+        else:
+            stem = self.stem(x)
+            levels = [x, stem, *self.vssm_encoder(stem, self.used_stages)]
         for i, block in enumerate(self._skip_blocks()):
             levels[i] = block(levels[i])
         x = levels.pop()
@@ -96,7 +111,8 @@ class SwinUMamba(SegmentationModel):
         return [head(features) for head, features in zip(heads, reversed(decoded), strict=False)]
 
     def stages(self) -> dict[str, list[nn.Module]]:
-        parts: dict[str, list[nn.Module]] = {"stem": [self.stem], **self._encoder_parts()}
+        parts: dict[str, list[nn.Module]] = {} if self.stem is None else {"stem": [self.stem]}
+        parts |= self._encoder_parts()
         for i, block in enumerate(self._skip_blocks()):
             parts[f"skip at 1/{2**i}"] = [block]
         for i, block in zip(reversed(range(self.used_stages + 1)), self._up_blocks(), strict=True):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from swin_umamba.common.checks import check_positive
-from swin_umamba.models.base import SegmentationModel, check_stages
+from swin_umamba.common.encoders import DEFAULT_ENCODER
+from swin_umamba.models.base import SegmentationModel
 from swin_umamba.models.decoders import MambaDecoder
-from swin_umamba.models.encoders import VSSMEncoder
+from swin_umamba.models.encoder_registry import plan_encoder
 from swin_umamba.models.fused import use_backend
 from swin_umamba.models.registry import register_model
 
@@ -18,12 +18,16 @@ from swin_umamba.models.registry import register_model
 class SwinUMambaD(SegmentationModel):
     """Swin-UMamba† as released: 27.50 M parameters at 1 input and 14 output channels.
 
-    dims, depths: width and number of blocks of each encoder stage. decoder_depths: number of
-    blocks of each decoder stage, coarsest first; 2 each by default. patch_size: input pixels per
-    pixel of the finest feature map. d_state: states per channel of the scan. drop_path_rate: drop
-    rate of the encoder's last block and the decoder's first; it falls to 0 towards image and
-    logits. backend: as in `swin_umamba_ops.ss2d`; what
-    stands around the scans is computed by it too where it has such ops.
+    encoder: see `encoder_names()`. decoder_blocks: "vmamba" or "vmamba_v2", those of VMamba's first
+    or second generation; the encoder's by default.
+
+    dims, depths: width and number of blocks of each encoder stage, the encoder's own by default.
+    decoder_depths: number of blocks of each decoder stage, coarsest first; 2 each by default.
+    patch_size: input pixels per pixel of the finest feature map, always 4 with an encoder of the
+    second generation. d_state: states per channel of all scans, the blocks' own by default.
+    drop_path_rate: drop rate of the encoder's last block and the decoder's first; it falls to 0
+    towards image and logits. backend: as in `swin_umamba_ops.ss2d`; what stands around the scans is
+    computed by it too where it has such ops.
     """
 
     def __init__(
@@ -32,45 +36,39 @@ class SwinUMambaD(SegmentationModel):
         out_channels: int,
         *,
         deep_supervision: bool = True,
-        dims: Sequence[int] = (96, 192, 384, 768),
-        depths: Sequence[int] = (2, 2, 9, 2),
+        encoder: str = DEFAULT_ENCODER,
+        decoder_blocks: str | None = None,
+        dims: Sequence[int] | None = None,
+        depths: Sequence[int] | None = None,
         decoder_depths: Sequence[int] | None = None,
         patch_size: int = 4,
-        d_state: int = 16,
+        d_state: int | None = None,
         drop_path_rate: float = 0.2,
         backend: str = "auto",
     ) -> None:
         super().__init__(in_channels, out_channels, deep_supervision)
-        dims, depths = check_stages(dims, depths)
-        check_positive(patch_size=patch_size)
+        plan = plan_encoder(encoder, dims=dims, depths=depths, d_state=d_state, backend=backend)
         if decoder_depths is None:
-            decoder_depths = (2,) * (len(dims) - 1)
-        if len(decoder_depths) != len(dims) - 1 or min(decoder_depths) < 1:
+            decoder_depths = (2,) * (len(plan.dims) - 1)
+        if len(decoder_depths) != len(plan.dims) - 1 or min(decoder_depths) < 1:
             raise ValueError(
-                f"decoder_depths: got {tuple(decoder_depths)}, expected {len(dims) - 1} numbers"
-                " above 0, one less than dims"
+                f"decoder_depths: got {tuple(decoder_depths)}, expected {len(plan.dims) - 1}"
+                " numbers above 0, one less than dims"
             )
-        self.vssm_encoder = VSSMEncoder(
-            in_channels,
-            patch_size=patch_size,
-            dims=dims,
-            depths=depths,
-            d_state=d_state,
-            drop_path_rate=drop_path_rate,
-            backend=backend,
+        self.vssm_encoder = plan.build(
+            in_channels, patch_size=patch_size, drop_path_rate=drop_path_rate
         )
         self.decoder = MambaDecoder(
             out_channels,
             patch_size=patch_size,
-            dims=dims,
+            dims=plan.dims,
             depths=tuple(decoder_depths),
-            d_state=d_state,
+            kind=plan.blocks(decoder_blocks, d_state),
             drop_path_rate=drop_path_rate,
-            backend=backend,
         )
         self.stride = self.vssm_encoder.stride
-        self.scales = (1, *(patch_size * 2**i for i in range(len(dims) - 1)))
-        first = self.vssm_encoder.patch_embed.proj
+        self.scales = (1, *(patch_size * 2**i for i in range(len(plan.dims) - 1)))
+        first = self.vssm_encoder.first_convolution
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _init_he(module, bias=module is not first)

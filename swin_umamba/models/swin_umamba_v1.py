@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from swin_umamba.common.encoders import DEFAULT_ENCODER
 from swin_umamba.models.registry import register_model
 from swin_umamba.models.swin_umamba import SwinUMamba
 
@@ -16,13 +17,20 @@ class SwinUMambaV1(SwinUMamba):
 
     The encoder's last stage holds weights, as in the release, but nothing reads its output. It is
     neither run nor trained: its parameters never require gradients, so that they don't hold up
-    distributed training.
+    distributed training. Its encoder is `vmamba_tiny`, or one of that kind in other sizes.
     """
 
     unused_stages = 1
 
-    def __init__(self, in_channels: int, out_channels: int, **kwargs: Any) -> None:
-        super().__init__(in_channels, out_channels, **kwargs)
+    def __init__(
+        self, in_channels: int, out_channels: int, *, encoder: str = DEFAULT_ENCODER, **kwargs: Any
+    ) -> None:
+        if encoder != DEFAULT_ENCODER:
+            raise ValueError(
+                f"encoder: got {encoder!r}, expected {DEFAULT_ENCODER!r} with swin_umamba_v1: the"
+                " others go with swin_umamba and swin_umamba_d"
+            )
+        super().__init__(in_channels, out_channels, encoder=encoder, **kwargs)
         trained = {name for name, _ in self._encoder_parameters()}
         for name, parameter in self.vssm_encoder.named_parameters():
             parameter.requires_grad_(name in trained)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
-from swin_umamba.models.layers import VSSBlock
+from swin_umamba.models.block_kinds import RESIDUAL_BLOCKS
 from swin_umamba.models.loading import laid_out
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.run import Run
@@ -65,9 +65,7 @@ def build_optimizer(
 
 
 def checkpoint_activations(model: SegmentationModel) -> None:
-    """Have every VSS block keep its input alone and run again in the backward pass."""
+    """Have every residual block keep its input alone and run again in the backward pass."""
     for module in model.modules():
-        if isinstance(module, VSSBlock):
-            module.forward = partial(  # type: ignore[method-assign]
-                checkpoint, module.forward, use_reentrant=False
-            )
+        if isinstance(module, RESIDUAL_BLOCKS):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from swin_umamba.common.encoders import DEFAULT_ENCODER, ENCODERS, VMAMBA, VMAMBA_V2
 from swin_umamba.common.files import file_for_torch, replacing, sha256
 from swin_umamba.weights.architecture import PATCHES, STEM_PATCH, Architecture, shape_of
 from swin_umamba.weights.first_layer import FirstLayer, check_way
@@ -58,10 +58,10 @@ def convert(
 
     source: see `load_pretrained`. out: a safetensors file, whose metadata tell the source's name
     and SHA-256, how it was converted and, of converted files, their own source, and what was left
-    out on request; or, where it ends in .pth or .pt, a checkpoint as
-    the release writes it, for whole models with nothing left out. model: what it must be; found out
-    by default. An encoder is the same for all of ours. in_channels: of the image; those of the
-    source by default. The other arguments are those of `load_pretrained`.
+    out on request; or, where it ends in .pth or .pt, a checkpoint as the original implementation
+    writes it, for whole models of its kind with nothing left out. model: what it must be;
+    auto-detected by default. An encoder is the same for all of ours that take it. in_channels: of
+    the image; those of the source by default. The other arguments are those of `load_pretrained`.
 
     Raises FileNotFoundError, ValueError for a file that is damaged, of another model or incomplete,
     and UserError where `out` cannot be written; no file is then left behind.
@@ -87,7 +87,7 @@ def convert(
             raise ValueError(
                 f"the release's checkpoints are whole, and {', '.join(left_out)} would be left out"
             )
-        _write_release(found, config["name"], Path(out))
+        _write_release(found, config, Path(out))
         return report
     metadata = {
         "source": Path(source).name,
@@ -122,10 +122,15 @@ def save_release_checkpoint(model: SegmentationModel, path: str | os.PathLike[st
     if model.config is None:
         raise ValueError("model: it was not made by create_model, and has no name")
     tensors = {name: t.detach().cpu() for name, t in model.state_dict().items()}
-    _write_release(tensors, model.config["name"], Path(path))
+    _write_release(tensors, model.config, Path(path))
 
 
-def _write_release(tensors: dict[str, Tensor], name: str, path: Path) -> None:
+def _write_release(tensors: dict[str, Tensor], config: dict[str, Any], path: Path) -> None:
+    name, encoder = config["name"], config.get("encoder", DEFAULT_ENCODER)
+    if encoder != DEFAULT_ENCODER or config.get("decoder_blocks", VMAMBA) != VMAMBA:
+        raise ValueError(
+            f"the release has no {name} with VMamba's second generation: write a .safetensors file"
+        )
     if name not in _TRAINERS:
         raise ValueError(f"the release has no {name}; it has {', '.join(_TRAINERS)}")
     content = {
@@ -146,46 +151,56 @@ def _write_release(tensors: dict[str, Tensor], name: str, path: Path) -> None:
 def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None) -> dict[str, Any]:
     """The arguments of `create_model` for a checkpoint, from its names and shapes."""
     tensors = checkpoint.tensors
-    config: dict[str, Any] = asdict(Architecture.of(tensors))
+    architecture = Architecture.of(tensors)
     if not checkpoint.whole:
         if model is not None:
             _require_known(model)
-        # All of ours have one encoder, but for its patches: those of images, or behind a stem.
-        _, channels, height, _ = shape_of(tensors, PATCHES)
-        if height == STEM_PATCH:
-            return {
-                "name": "swin_umamba",
-                "in_channels": in_channels or _seen_by_stem(tensors),
-                "out_channels": 2,
-                "stem_dim": channels,
-                **config,
-            }
-        return {
-            "name": "swin_umamba_d",
-            "in_channels": in_channels or channels,
-            "out_channels": 2,
-            "patch_size": height,
-            **config,
-        }
+        return _encoders_model(architecture, tensors, in_channels)
+    patches = PATCHES[architecture.blocks]
     if "decoder.seg_layers.0.weight" in tensors:
-        name, image, head = (
-            "swin_umamba_d",
-            PATCHES,
-            "decoder.seg_layers.0.weight",
-        )
+        name, image, head = "swin_umamba_d", patches, "decoder.seg_layers.0.weight"
     else:
-        last = f"decoder{len(config['depths']) + 2}.transp_conv.conv.weight"
+        last = f"decoder{len(architecture.depths) + 2}.transp_conv.conv.weight"
         name = "swin_umamba" if last in tensors else "swin_umamba_v1"
-        image, head = "stem.0.weight", "out_layers.0.conv.conv.weight"
-        config["stem_dim"] = shape_of(tensors, image)[0]
+        image = "stem.0.weight" if architecture.blocks == VMAMBA else patches
+        head = "out_layers.0.conv.conv.weight"
     if model not in (None, name):
         raise ValueError(f"it is of {name}, not of {model}")
-    return {
+    config = {
         "name": name,
         "in_channels": in_channels or shape_of(tensors, image)[1],
         "out_channels": shape_of(tensors, head)[0],
-        **config,
+        **architecture.options(),
     }
+    if image == "stem.0.weight":
+        config["stem_dim"] = shape_of(tensors, image)[0]
+    if name == "swin_umamba_d":
+        blocks = VMAMBA_V2 if "decoder.stages.0.blocks.0.norm.weight" in tensors else VMAMBA
+        if blocks != architecture.blocks:
+            config["decoder_blocks"] = blocks
+            # It would be that of the decoder's blocks, too.
+            if config.get("d_state") == ENCODERS[architecture.encoder].d_state:
+                del config["d_state"]
+    return config
+
+
+def _encoders_model(
+    architecture: Architecture, tensors: dict[str, Tensor], in_channels: int | None
+) -> dict[str, Any]:
+    """A model that an encoder alone fits.
+
+    All of ours have one encoder, but for the first generation's patches: those of images, or behind
+    a stem.
+    """
+    _, channels, height, _ = shape_of(tensors, PATCHES[architecture.blocks])
+    if architecture.blocks == VMAMBA and height == STEM_PATCH:
+        name, own = "swin_umamba", {"stem_dim": channels}
+        own["in_channels"] = in_channels or _seen_by_stem(tensors)
+    else:
+        name, own = "swin_umamba_d", {"in_channels": in_channels or channels}
+        if architecture.blocks == VMAMBA:
+            own["patch_size"] = height
+    return {"name": name, "out_channels": 2, **own, **architecture.options()}
 
 
 def _seen_by_stem(tensors: dict[str, Tensor]) -> int:

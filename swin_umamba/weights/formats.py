@@ -9,20 +9,25 @@ from typing import Any
 
 from torch import Tensor
 
+from swin_umamba.common.encoders import VMAMBA, VMAMBA_V2
 from swin_umamba.weights.architecture import ENCODER, STEM
 
-VMAMBA = "VMamba's encoder"
+KINDS = {
+    VMAMBA: "VMamba's encoder",
+    VMAMBA_V2: "VMamba's encoder of the second generation",
+}
 SELF = "Swin-UMamba weights"
 RELEASE = "nnU-Net checkpoint"
 FITS = (
-    "what fits: VMamba's first ImageNet checkpoints, checkpoints of Swin-UMamba's release, and "
-    "files of swin-umamba"
+    "what fits: VMamba's ImageNet checkpoints, first and second generation, checkpoints of"
+    " Swin-UMamba's release, and files of swin-umamba"
 )
 _WRAPPERS = ("network_weights", "model", "model_ema", "state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 6
 
-# VMamba's later names, and the place of its downsampling, in the order they are tried.
+# The later names of VMamba's first generation, and the place of its downsampling, in the order they
+# are tried. The names of the second are ours.
 _RENAMES = (
     (re.compile(r"^patch_embed\.0\."), "patch_embed.proj."),
     (re.compile(r"^patch_embed\.2\."), "patch_embed.norm."),
@@ -31,6 +36,8 @@ _RENAMES = (
     (re.compile(r"^layers\.(\d+)\.downsample\."), r"downsamples.\1."),
 )
 _HEAD = re.compile(r"^(norm|head|classifier)\.")
+_CONV_DOWNSAMPLE = re.compile(r"^layers\.\d+\.downsample\.\d")
+_LINEAR = re.compile(r"^layers\.\d+\.blocks\.\d+\.(op\.(in|out)_proj|mlp\.fc[12])\.weight$")
 _BLOCK = re.compile(r"^layers\.\d+\.blocks\.\d+\.(ln_1|norm|self_attention|op)\.")
 
 
@@ -78,17 +85,21 @@ def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) ->
         # What pretraining leaves holds the stem besides, where the model has one.
         whole = not encoder_only and any(not name.startswith(STEM) for name in rest)
         return Checkpoint(kind, whole, tensors, sources, skipped, shapes)
-    _refuse_others(names.values(), raw)
+    generation = _generation(names, raw)
     tensors, sources, skipped, shapes = {}, {}, {}, {}
     for name, plain in names.items():
         if _HEAD.match(plain):
             skipped[name] = "the classifier has no place in a segmentation model"
             shapes[name] = tuple(raw[name].shape)
             continue
-        for pattern, ours in _RENAMES:
-            plain = pattern.sub(ours, plain)
-        tensors[ENCODER + plain], sources[ENCODER + plain] = raw[name], name
-    return Checkpoint(VMAMBA, False, tensors, sources, skipped, shapes)
+        tensor = raw[name]
+        if generation == VMAMBA:
+            for pattern, ours in _RENAMES:
+                plain = pattern.sub(ours, plain)
+        elif _LINEAR.match(plain) and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+            tensor = tensor.flatten(1)  # VMamba had 1x1 convolutions where it has linear layers now
+        tensors[ENCODER + plain], sources[ENCODER + plain] = tensor, name
+    return Checkpoint(KINDS[generation], False, tensors, sources, skipped, shapes)
 
 
 def _unwrap(content: Any, ema: bool) -> tuple[dict[str, Tensor], str]:
@@ -118,49 +129,54 @@ def _without_prefixes(name: str) -> str:
     return name
 
 
-def _refuse_others(names: Any, raw: Mapping[str, Tensor]) -> None:
-    names = list(names)
-    if not any(_BLOCK.match(name) for name in names):
-        raise ValueError(f"it is of another model, with tensors such as {_listed(names)}; {FITS}")
-    reasons = []
-    if any(".mlp." in name for name in names):
-        reasons.append("its blocks have MLP branches")
-    if any(name.startswith(("patch_embed.5.", "patch_embed.7.")) for name in names):
-        reasons.append("its patch embedding has two convolutions")
-    if any(re.match(r"layers\.\d+\.downsample\.\d", name) for name in names):
-        reasons.append("it downsamples by convolutions")
-    reasons += _shapes_of_later(raw)
-    if reasons:
+def _generation(names: Mapping[str, str], raw: Mapping[str, Tensor]) -> str:
+    """The kind of blocks of VMamba's checkpoint; names: of its tensors, without prefixes, by raw's.
+
+    Raises ValueError for VMamba's models between the two generations, and for other models.
+    """
+    if not any(_BLOCK.match(name) for name in names.values()):
         raise ValueError(
-            f"it is of a later VMamba (v2): {', '.join(reasons)}, which Swin-UMamba's encoder has "
-            f"not; {FITS}"
+            f"it is of another model, with tensors such as {_listed(names.values())}; {FITS}"
         )
+    by_name = {plain: raw[name] for name, plain in names.items()}
+    scans = [name for name in by_name if name.endswith(".conv2d.weight")]
+    signs = {
+        "its blocks have MLP branches": any(".mlp." in name for name in by_name),
+        "its patch embedding has two convolutions": "patch_embed.5.weight" in by_name,
+        "it downsamples by convolutions": any(map(_CONV_DOWNSAMPLE.match, by_name)),
+        "its blocks have no gate": any(_has_no_gate(by_name, name) for name in scans),
+        "its depthwise convolutions have no bias": bool(scans)
+        and not any(name.endswith(".conv2d.bias") for name in by_name),
+    }
+    found = [sign for sign, is_there in signs.items() if is_there]
+    if len(found) == len(signs):
+        return VMAMBA_V2
+    found += _other_widths(by_name, scans)
+    if not found:
+        return VMAMBA
+    lacking = [sign for sign in signs if sign not in found]
+    raise ValueError(
+        f"it is of a VMamba of neither generation: not of the first, as {', '.join(found)}; not of"
+        f" the second, of which one would say: {', '.join(lacking)}; {FITS}"
+    )
 
 
-def _shapes_of_later(raw: Mapping[str, Tensor]) -> list[str]:
-    """What in the shapes of its scanning layers tells VMamba's later models from the first."""
-    reasons: list[str] = []
-    biases = 0
-    for name, tensor in raw.items():
-        plain = _without_prefixes(name)
-        biases += plain.endswith(".conv2d.bias")
-        if tensor.ndim != 2 or not _BLOCK.match(plain):
+def _has_no_gate(tensors: Mapping[str, Tensor], scan: str) -> bool:
+    """scan: name of a depthwise convolution's weight."""
+    before = tensors.get(scan.replace(".conv2d.", ".in_proj."))
+    return before is not None and before.shape[0] == tensors[scan].shape[0]
+
+
+def _other_widths(tensors: Mapping[str, Tensor], scans: list[str]) -> list[str]:
+    """What of the scanning layers is of another width than the first generation's."""
+    for scan in scans:
+        before = tensors.get(scan.replace(".conv2d.", ".in_proj."))
+        if before is None or before.ndim != 2:
             continue
-        rows, columns = tensor.shape
-        beside = raw.get(name.replace(".in_proj.weight", ".conv2d.weight"))
-        if not plain.endswith(".in_proj.weight") or beside is None:
-            continue
-        inner = beside.shape[0]
-        if rows == inner:
-            reasons.append("its blocks have no gate")
+        inner, columns = tensors[scan].shape[0], before.shape[1]
         if inner != 2 * columns:
-            reasons.append(f"it scans {inner} channels where blocks have {columns}, not twice them")
-        if reasons:
-            break
-    return [
-        *reasons,
-        *(["its depthwise convolutions have no bias"] if reasons and not biases else []),
-    ]
+            return [f"it scans {inner} channels where blocks have {columns}, not twice them"]
+    return []
 
 
 def _listed(names: Any) -> str:

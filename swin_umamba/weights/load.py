@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from swin_umamba.weights.architecture import ENCODER, STEM, STEM_PATCH, Architecture
+from swin_umamba.common.encoders import VMAMBA, VMAMBA_V2
+from swin_umamba.weights.architecture import ENCODER, PATCHES, STEM, STEM_PATCH, Architecture
 from swin_umamba.weights.first_layer import FirstLayer, adapted, check_way
 from swin_umamba.weights.formats import Checkpoint, recognise
 from swin_umamba.weights.reader import is_safetensors, read_checkpoint
@@ -32,7 +33,8 @@ _PATCH = f"{ENCODER}patch_embed.proj."
 # Convolutions that see the image: the stem or patch embedding, and the skip block of its own size.
 _FIRST = (
     "stem.0.weight",
-    f"{_PATCH}weight",
+    PATCHES[VMAMBA],
+    PATCHES[VMAMBA_V2],
     "encoder1.layer.conv1.conv.weight",
     "encoder1.layer.conv3.conv.weight",
 )
@@ -54,13 +56,13 @@ def load_pretrained(
 ) -> Report:
     """Load a checkpoint into one of our models: what `swin-umamba convert` writes, or originals.
 
-    Originals are VMamba's first ImageNet checkpoints (the encoder alone), the release's nnU-Net
-    checkpoints and plain state dicts, recognised by their tensors' names and shapes. A whole model
-    must give every tensor, an encoder every one of the encoder's, except: the layers that see the
-    image, where their number of channels differs (first_layer: see `first_layer.WAYS`, or dropped);
-    the heads, where the number of classes differs; and, of an encoder, stem and patch embedding,
-    where only one of file and model has a stem before it. What `convert` was told to leave out may
-    be lacking, too.
+    Originals are VMamba's ImageNet checkpoints (the encoder alone, of the first or the second
+    generation), the release's nnU-Net checkpoints and plain state dicts, recognised by their
+    tensors' names and shapes. A whole model must give every tensor, an encoder every one of the
+    encoder's, except: the layers that see the image, where their number of channels differs
+    (first_layer: see `first_layer.WAYS`, or dropped); the heads, where the number of classes
+    differs; and, of an encoder, stem and patch embedding, where only one of file and model has a
+    stem before it. What `convert` was told to leave out may be lacking, too.
 
     min_coverage: the least share, in tensors, of what has a place in the model that must fit.
     release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias. The
@@ -72,18 +74,63 @@ def load_pretrained(
     Values take the model's dtype and device. Raises FileNotFoundError, or ValueError for a file
     that is damaged, of another model, or covers too little; the model is then as before.
     """
+    places = model.state_dict()
+    report, found = _fitting(
+        places,
+        type(model).__name__,
+        path,
+        first_layer=first_layer,
+        min_coverage=min_coverage,
+        release_patch_norm=release_patch_norm,
+        ema=ema,
+        encoder_only=encoder_only,
+    )
+    model.load_state_dict({**places, **found})
+    return report
+
+
+def load_pretrained_encoder(
+    encoder: nn.Module, path: str | os.PathLike[str], *, first_layer: FirstLayer = "mean"
+) -> Report:
+    """Load the encoder of a checkpoint into one of `create_encoder`: see `load_pretrained`."""
+    places = {ENCODER + name: tensor for name, tensor in encoder.state_dict().items()}
+    report, found = _fitting(
+        places,
+        type(encoder).__name__,
+        path,
+        first_layer=first_layer,
+        min_coverage=1.0,
+        release_patch_norm=False,
+        ema=False,
+        encoder_only=True,
+    )
+    loaded = {**places, **found}
+    encoder.load_state_dict({name.removeprefix(ENCODER): t for name, t in loaded.items()})
+    return report
+
+
+def _fitting(
+    places: dict[str, Any],
+    model: str,
+    path: str | os.PathLike[str],
+    *,
+    first_layer: FirstLayer,
+    min_coverage: float,
+    release_patch_norm: bool,
+    ema: bool,
+    encoder_only: bool,
+) -> tuple[Report, dict[str, Tensor]]:
+    """The account of a file against a model's state dict, and the tensors to load."""
     check_way(first_layer)
     if not 0.0 <= min_coverage <= 1.0:
         raise ValueError(f"min_coverage: got {min_coverage}, expected 0 to 1")
     checkpoint = open_checkpoint(path, ema=ema, encoder_only=encoder_only)
-    places = model.state_dict()
     report, found = match(checkpoint, places, os.fspath(path), first_layer, release_patch_norm)
     problems = problems_of(report, checkpoint, min_coverage)
     if problems:
         problems += _hints(report, checkpoint, places)
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict({**places, **found})
-    return report
+        raise ValueError(f"{path} does not fit {model}: {'; '.join(problems)}")
+    return report, found
 
 
 def new_heads(report: Report) -> list[str]:
@@ -156,6 +203,11 @@ def match(
     release_patch_norm: bool,
 ) -> tuple[Report, dict[str, Tensor]]:
     """The account of a checkpoint against a model's state dict, and the tensors to load."""
+    if release_patch_norm and PATCHES[VMAMBA_V2] in checkpoint.tensors:
+        raise ValueError(
+            "release_patch_norm: the release has no encoder of VMamba's second generation, of"
+            f" which {path} is"
+        )
     report = Report(path, checkpoint.kind)
     found: dict[str, Tensor] = {}
     foreign_patches = _foreign_patches(checkpoint, places)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from model_cases import SECOND, options_of
 from torch import Tensor
 
 from swin_umamba import create_model
-from swin_umamba.models import SegmentationModel
+from swin_umamba.models import SegmentationModel, create_encoder
 
 SMALL: dict[str, Any] = {"dims": (8, 16, 24, 32), "depths": (1, 1, 2, 1), "d_state": 4}
 
 
 def small(name: str, seed: int = 0, **options: Any) -> SegmentationModel:
     torch.manual_seed(seed)
-    return create_model(name, **{"in_channels": 3, "out_channels": 4, **SMALL, **options})
+    return create_model(**{**options_of(name, in_channels=3, out_channels=4, **SMALL), **options})
 
 
 def vmamba(seed: int = 1) -> dict[str, Tensor]:
@@ -30,6 +31,16 @@ def vmamba(seed: int = 1) -> dict[str, Tensor]:
     width = SMALL["dims"][-1]
     head = {"norm.weight": (width,), "norm.bias": (width,), "head.weight": (10, width)}
     return {**tensors, **{name: torch.randn(shape) for name, shape in head.items()}}
+
+
+def vmamba_second(seed: int = 1, encoder: str = SECOND) -> dict[str, Tensor]:
+    """A small classifier's weights of VMamba's second generation, under its names."""
+    torch.manual_seed(seed)
+    sizes = {name: SMALL[name] for name in ("dims", "depths")}
+    tensors = create_encoder(encoder, **sizes).state_dict()
+    width = SMALL["dims"][-1]
+    head = {"norm.weight": (width,), "norm.bias": (width,), "head.weight": (10, width)}
+    return {**tensors, **{f"classifier.{name}": torch.randn(shape) for name, shape in head.items()}}
 
 
 def later_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

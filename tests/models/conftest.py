@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from model_cases import options_of
 
 from swin_umamba import create_model
 from swin_umamba.models import SegmentationModel
@@ -20,7 +21,9 @@ def small() -> Callable[..., SegmentationModel]:
 
     def build(name: str, **kwargs: Any) -> SegmentationModel:
         torch.manual_seed(0)
-        return create_model(name, **{"in_channels": 2, "out_channels": 3, **SMALL, **kwargs})
+        return create_model(
+            **{**options_of(name, in_channels=2, out_channels=3, **SMALL), **kwargs}
+        )
 
     return build
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from model_cases import model_cases
 from torch import Tensor, nn
 
-from swin_umamba import model_names
 from swin_umamba.models import SegmentationModel
 from swin_umamba.models.counters import fvcore_rules, ptflops_rules, thop_rules
 from swin_umamba.models.flops import Flops, count_flops
@@ -25,7 +25,7 @@ def _expected(model: nn.Module, x: Tensor, scan: bool) -> int:
     return work.paper_later if scan else work.macs
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize("scan", [True, False])
 @pytest.mark.parametrize("rules", [thop_rules, ptflops_rules])
 def test_rules_complete_what_counters_know(
@@ -50,7 +50,7 @@ def test_rules_complete_what_counters_know(
     assert sum(getattr(module, total) for module in model.modules()) == expected
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize("scan", [True, False])
 def test_thop(name: str, scan: bool, small: Build, image: Image) -> None:
     thop = pytest.importorskip("thop")
@@ -59,7 +59,7 @@ def test_thop(name: str, scan: bool, small: Build, image: Image) -> None:
     assert found == _expected(small(name).eval(), x, scan)
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize("scan", [True, False])
 def test_fvcore(name: str, scan: bool, small: Build, image: Image) -> None:
     nn_tools = pytest.importorskip("fvcore.nn")

@@ -10,19 +10,19 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from model_cases import model_cases
 
-from swin_umamba import model_names
 from swin_umamba.models import SegmentationModel, hub
 from swin_umamba.models.swin_umamba import SwinUMamba
 from swin_umamba.models.swin_umamba_d import SwinUMambaD
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_round_trip(name, small, image, tmp_path):
     model = small(name).eval()
     model.save_pretrained(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
-    assert json.loads((tmp_path / "config.json").read_text())["name"] == name
+    assert json.loads((tmp_path / "config.json").read_text())["name"] == name.partition("+")[0]
     card = (tmp_path / "README.md").read_text()
     assert "library_name: swin-umamba" in card
     assert "from_pretrained(" in card
@@ -60,7 +60,7 @@ def hub_folder(tmp_path, monkeypatch):
     return root
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize("way", ["push_to_hub", "save_pretrained"])
 def test_what_is_pushed_comes_back(name, way, small, image, hub_folder, tmp_path):
     model = small(name).eval()
@@ -136,7 +136,7 @@ def test_a_backend_stays_on_its_machine(small, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["from_pretrained", "create_model"])
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_new_classes_are_told(name, way, small, tmp_path, recwarn):
     small(name).save_pretrained(tmp_path)
     assert not recwarn

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from model_cases import model_cases
 
-from swin_umamba import model_names
 from swin_umamba_ops import fused
 
 
 @pytest.mark.parametrize(("backend", "expected"), [("pytorch", "pytorch"), ("cpu", "auto")])
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_fused_ops_follow_the_models_backend(name, backend, expected, small, image, monkeypatch):
     """So that a model on "pytorch" needs no Triton, even where there are GPUs."""
     seen = set()

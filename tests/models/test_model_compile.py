@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_cases import model_cases
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 from torch._inductor.graph import GraphLowering
 
-from swin_umamba import model_names
 from swin_umamba.common.compiling import compiled
 from swin_umamba.models.blocks import UpBlock
 from swin_umamba_ops import backends, fused
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_fullgraph_agrees_with_eager(name, small, image):
     model = small(name, dims=(8, 12), depths=(1, 1), drop_path_rate=0.0).train()
     x = image(1, 2, 17, 16)
@@ -69,7 +69,7 @@ def _use_kernels_around_the_scan(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("amp", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "inference"])
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_fullgraph_with_the_ops_of_gpus(name, train, amp, small, image, monkeypatch):
     """Traced as on a GPU, where kernels take the place of PyTorch's operators; nothing is run."""
     _use_kernels_around_the_scan(monkeypatch)

@@ -1,4 +1,7 @@
-"""The models against the release: names, shapes, parameter counts, logits."""
+"""The models against the release: names, shapes, parameter counts, logits.
+
+Those with an encoder of VMamba's second generation against our reference, run once in float64.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_cases import MODELS_OF_SECOND, SECOND, model_cases
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba import create_model, model_names
@@ -25,8 +29,12 @@ CASES = [
 ]
 
 
+OURS = [f"{name}_{SECOND}.npz" for name in MODELS_OF_SECOND]
+
+
 def test_every_model_has_a_golden():
     assert {name for name, _ in CASES} == set(model_names())
+    assert set(model_cases()) == set(model_names()) | {f"{n}+{SECOND}" for n in MODELS_OF_SECOND}
 
 
 @pytest.mark.parametrize("name", RELEASE_NAMES)
@@ -43,6 +51,22 @@ def test_names_shapes_and_order_are_the_releases(name):
 def test_logits_are_the_releases(name, file, golden, rule):
     expected, meta = golden(file)
     model = create_model(name, in_channels=meta["in_chans"], out_channels=meta["out_chans"])
+    _compare(model, expected, meta, rule)
+
+
+@pytest.mark.parametrize("file", OURS)
+def test_logits_with_the_second_generation_are_our_references(file, golden, rule):
+    expected, meta = golden(file)
+    model = create_model(
+        meta["model"],
+        in_channels=meta["in_chans"],
+        out_channels=meta["out_chans"],
+        encoder=meta["encoder"],
+    )
+    _compare(model, expected, meta, rule)
+
+
+def _compare(model, expected, meta, rule):
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     weights = rule.state(shapes, meta["salt"])
     tensors = {key: torch.from_numpy(value) for key, value in weights.items()}

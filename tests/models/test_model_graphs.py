@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_cases import model_cases
 
-from swin_umamba import model_names
 from swin_umamba.common.graphs import GraphedInference, GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 
@@ -19,7 +19,7 @@ def test_an_image_on_the_cpu_is_refused(small, image):
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = small(name, drop_path_rate=0.0).cuda().train()
@@ -53,7 +53,7 @@ def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image, mo
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_a_graphed_inference_is_the_eager_one_and_checks_its_image(name, small, image, monkeypatch):
     # In TensorFloat-32 the last digit of a sum, which changes from run to run, becomes 5e-4.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -68,7 +68,7 @@ def test_a_graphed_inference_is_the_eager_one_and_checks_its_image(name, small, 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_a_model_and_its_graph_work_on_a_gpu_that_is_not_the_current_one(name, small, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = small(name, drop_path_rate=0.0, deep_supervision=False).train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from model_cases import model_cases
 
 from swin_umamba import create_model, model_names
 from swin_umamba.models import SwinUMamba, register_model
@@ -22,7 +23,7 @@ def test_a_name_is_taken_once():
         register_model("swin_umamba")(SwinUMamba)
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

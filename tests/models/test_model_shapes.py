@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from model_cases import model_cases
 
-from swin_umamba import model_names
-
-each_model = pytest.mark.parametrize("name", model_names())
+each_model = pytest.mark.parametrize("name", model_cases())
 
 
 @each_model

@@ -6,16 +6,28 @@ import io
 
 import pytest
 import torch
+from model_cases import build, model_cases, options_of
 from rich.console import Console
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from swin_umamba import create_model, model_names
 from swin_umamba.models.flops import Flops, count_flops
 from swin_umamba.models.summary import summarize
 
-PARAMS = {"swin_umamba": 59_889_368, "swin_umamba_d": 27_497_720, "swin_umamba_v1": 40_425_176}
-GMACS = {"swin_umamba": 63.68, "swin_umamba_d": 12.34, "swin_umamba_v1": 56.61}
+PARAMS = {
+    "swin_umamba": 59_889_368,
+    "swin_umamba_d": 27_497_720,
+    "swin_umamba_v1": 40_425_176,
+    "swin_umamba+vmamba_v2_tiny_s1l8": 67_227_800,
+    "swin_umamba_d+vmamba_v2_tiny_s1l8": 35_691_512,
+}
+GMACS = {
+    "swin_umamba": 63.68,
+    "swin_umamba_d": 12.34,
+    "swin_umamba_v1": 56.61,
+    "swin_umamba+vmamba_v2_tiny_s1l8": 65.83,
+    "swin_umamba_d+vmamba_v2_tiny_s1l8": 15.34,
+}
 # GFLOPs at 1x1x320x320: (model, convention, as published, by the convention's rule)
 PUBLISHED = [
     ("swin_umamba_v1", "flops_paper_first", 58.4, 58.3),
@@ -28,18 +40,18 @@ PUBLISHED = [
 @pytest.fixture(scope="module")
 def summaries():
     return {
-        name: summarize(name, in_channels=1, out_channels=14, size=(320, 320))
-        for name in model_names()
+        name: summarize(**options_of(name, in_channels=1, out_channels=14, size=(320, 320)))
+        for name in model_cases()
     }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_parameters_are_exact(name, summaries):
     assert summaries[name].params == PARAMS[name]
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_multiply_adds_are_exact(name, summaries):
     assert round(summaries[name].work.macs / 1e9, 2) == GMACS[name]
 
@@ -51,7 +63,7 @@ def test_flops_are_the_published(name, convention, published, by_rule, summaries
     assert round(gflops, 1) == by_rule
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_stages_hold_every_parameter_once(name, small):
     model = small(name)
     staged = [p for parts in model.stages().values() for m in parts for p in m.parameters()]
@@ -120,9 +132,9 @@ def test_bad_size(kwargs, message):
         summarize("swin_umamba", in_channels=1, out_channels=2, **kwargs)
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_summary_builds_what_create_model_builds(name):
-    kwargs = {"dims": (8, 16), "depths": (1, 2), "d_state": 2}
-    summary = summarize(name, in_channels=3, out_channels=2, size=(32, 32), **kwargs)
-    model = create_model(name, in_channels=3, out_channels=2, **kwargs)
+    kwargs = {"in_channels": 3, "out_channels": 2, "dims": (8, 16), "depths": (1, 2), "d_state": 2}
+    summary = summarize(**options_of(name, size=(32, 32), **kwargs))
+    model = build(name, **kwargs)
     assert summary.params == sum(p.numel() for p in model.parameters())

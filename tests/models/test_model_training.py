@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from model_cases import build, model_cases
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from swin_umamba import create_model, model_names
 from swin_umamba.models.drop_path import DropPath, linear_rates
 
-each_model = pytest.mark.parametrize("name", model_names())
+each_model = pytest.mark.parametrize("name", model_cases())
 V1_UNUSED = ("vssm_encoder.layers.2.", "vssm_encoder.downsamples.1.")  # of the small model
 
 
@@ -41,7 +41,7 @@ def test_gradients_reach_every_trainable_parameter(name, small, image):
 def test_gradients_do_not_explode_where_an_image_is_zero(name):
     """Padding: where every channel is 0 from norm to norm, each multiplies the gradient by 316."""
     torch.manual_seed(0)
-    model = create_model(
+    model = build(
         name, in_channels=1, out_channels=3, depths=(2, 2, 2, 2), drop_path_rate=0.0
     ).train()
     x = torch.randn(1, 1, 64, 64)
@@ -61,7 +61,7 @@ def test_freezing_spares_the_patch_embedding(name, small, image):
     before = trainable(model)
     encoder = {key for key in before if key.startswith("vssm_encoder.")}
     kept = {key for key in encoder if key.startswith("vssm_encoder.patch_embed.")}
-    assert len(kept) == 4
+    assert len(kept) == (8 if "+" in name else 4)
 
     model.freeze_encoder()
     assert trainable(model) == before - encoder | kept
@@ -114,10 +114,12 @@ def test_linear_rates():
 @each_model
 def test_drop_rates_are_the_releases(name):
     with FakeTensorMode():
-        model = create_model(name, in_channels=1, out_channels=2)
+        model = build(name, in_channels=1, out_channels=2)
     rates = [m.rate for m in model.vssm_encoder.modules() if isinstance(m, DropPath)]
-    assert rates == pytest.approx([0.2 * i / 14 for i in range(15)])
-    if name == "swin_umamba_d":
+    last = sum(len(layer.blocks) for layer in model.vssm_encoder.layers) - 1
+    assert last == (13 if "+" in name else 14)
+    assert rates == pytest.approx([0.2 * i / last for i in range(last + 1)])
+    if hasattr(model, "decoder"):
         rates = [m.rate for m in model.decoder.modules() if isinstance(m, DropPath)]
         assert rates == pytest.approx([0.2 * (5 - i) / 5 for i in range(6)])
 

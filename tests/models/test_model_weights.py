@@ -6,14 +6,15 @@ import json
 
 import pytest
 import torch
+from model_cases import model_cases
 from safetensors.torch import load_file, save_file
 
-from swin_umamba import create_model, model_names
+from swin_umamba import create_model
 from swin_umamba.errors import UserError
 from swin_umamba.weights import load_weights, read_config, save_weights, saved
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_round_trip(name, small, image, tmp_path):
     model = small(name).eval()
     path = tmp_path / "model.safetensors"

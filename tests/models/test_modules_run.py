@@ -10,11 +10,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from model_cases import model_cases
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
-from swin_umamba import model_names
 from swin_umamba.models import SegmentationModel
 from swin_umamba.models.flops import Flops, count_flops
 from swin_umamba.models.fused import Conv3x3, DepthwiseConv2d, LayerNorm
@@ -31,7 +31,7 @@ def _unused(model: SegmentationModel) -> set[nn.Module]:
     if stages is None:
         return lists
     encoder = model.vssm_encoder
-    beyond = [*encoder.layers[stages:], *encoder.downsamples[stages - 1 :]]
+    beyond = [part for i in range(stages, len(encoder.layers)) for part in encoder.parts(i)]
     return lists | {m for part in beyond for m in part.modules()}
 
 
@@ -45,7 +45,7 @@ def x(image: Image) -> Tensor:
     return image(1, 2, 32, 32)
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_every_forward_runs(name: str, small: Build, x: Tensor) -> None:
     model = small(name)
     seen: set[nn.Module] = set()
@@ -56,7 +56,7 @@ def test_every_forward_runs(name: str, small: Build, x: Tensor) -> None:
     assert not missed
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_multiply_adds_of_layers_are_those_that_run(name: str, small: Build, x: Tensor) -> None:
     """torch's own counter sees operators alone, the model's sees layers alone."""
     model = small(name, backend="cpu").eval()
@@ -83,7 +83,7 @@ class _Adapter(nn.Module):
         return out
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_adapters_take_the_place_of_layers(name: str, small: Build, x: Tensor) -> None:
     model = small(name).eval()
     unused = _unused(model)
@@ -100,7 +100,7 @@ def test_adapters_take_the_place_of_layers(name: str, small: Build, x: Tensor) -
         assert adapter.beside.weight.grad.any()
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_pruned_weights_are_used(name: str, small: Build, x: Tensor) -> None:
     model = small(name).eval()
     expected = copy.deepcopy(model)
@@ -111,7 +111,7 @@ def test_pruned_weights_are_used(name: str, small: Build, x: Tensor) -> None:
     torch.testing.assert_close(_logits(model, x), _logits(expected, x))
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_parametrized_weights_are_used(name: str, small: Build, x: Tensor) -> None:
     model = small(name).eval()
     expected = copy.deepcopy(model)
@@ -133,7 +133,7 @@ def test_linear_layers_quantize(small: Build, x: Tensor) -> None:
     assert 0 < (out - exact).norm() < 0.2 * exact.norm()
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_copies_and_pickles_are_the_model(name: str, small: Build, x: Tensor) -> None:
     model = small(name).eval()
     whole = io.BytesIO()
@@ -148,7 +148,7 @@ def test_copies_and_pickles_are_the_model(name: str, small: Build, x: Tensor) ->
         assert other.state_dict().keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize("channels", [1, 3])
 def test_no_images_give_no_logits(name: str, channels: int, small: Build, image: Image) -> None:
     model = small(name, in_channels=channels)

@@ -1,0 +1,50 @@
+"""The published encoders: names and sizes, without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_ENCODER = "vmamba_tiny"
+VMAMBA, VMAMBA_V2 = "vmamba", "vmamba_v2"
+BLOCKS = (VMAMBA, VMAMBA_V2)
+"""The blocks of VMamba's first and second generation."""
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder is built of.
+
+    blocks: one of BLOCKS. dims, depths: width and number of blocks of each stage. d_state: N,
+    states per channel of the scan. expand: scanned channels per channel of the block.
+    """
+
+    blocks: str
+    dims: tuple[int, ...]
+    depths: tuple[int, ...]
+    d_state: int
+    expand: int
+
+
+_TINY = (96, 192, 384, 768)
+_BASE = (128, 256, 512, 1024)
+ENCODERS = {
+    DEFAULT_ENCODER: EncoderSpec(VMAMBA, _TINY, (2, 2, 9, 2), 16, 2),
+    "vmamba_v2_tiny_s1l8": EncoderSpec(VMAMBA_V2, _TINY, (2, 2, 8, 2), 1, 1),
+    "vmamba_v2_tiny_s2l5": EncoderSpec(VMAMBA_V2, _TINY, (2, 2, 5, 2), 1, 2),
+    "vmamba_v2_small_s1l20": EncoderSpec(VMAMBA_V2, _TINY, (2, 2, 20, 2), 1, 1),
+    "vmamba_v2_small_s2l15": EncoderSpec(VMAMBA_V2, _TINY, (2, 2, 15, 2), 1, 2),
+    "vmamba_v2_base_s1l20": EncoderSpec(VMAMBA_V2, _BASE, (2, 2, 20, 2), 1, 1),
+    "vmamba_v2_base_s2l15": EncoderSpec(VMAMBA_V2, _BASE, (2, 2, 15, 2), 1, 2),
+}
+
+
+def encoder_names() -> list[str]:
+    """Names of the encoders that `create_encoder` and `create_model` know."""
+    return list(ENCODERS)
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """What the encoder of that name is built of. Raises ValueError for another, listing them."""
+    if not isinstance(name, str) or name not in ENCODERS:
+        raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]
