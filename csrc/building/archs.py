@@ -4,53 +4,75 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # The first of these that is set names the architectures.
 VARIABLES = ("SWIN_UMAMBA_CUDA_ARCHS", "TORCH_CUDA_ARCH_LIST")
-# With none named and no GPU in sight: machine code of a major version runs on its later minor ones.
-DEFAULT = ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0))
+# The word for machine code for every generation: that of a major version runs on its later minor
+# ones.
+ALL = "all"
+GENERATIONS = ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0))
 OLDEST = (7, 5)
+# With none named and no GPU in sight: PTX of the oldest one that the fast kernels are written for.
+PORTABLE = (8, 0)
+VIRTUAL_NOTE = (
+    "no GPU is visible here, so the CUDA kernels are PTX, which the driver compiles at their first "
+    "use; for machine code, install again with SWIN_UMAMBA_CUDA_ARCHS set to your GPU's compute "
+    f"capability, such as 9.0, or to {ALL}"
+)
 
-_ENTRY = re.compile(r"(\d+)\.(\d)([af]?)(\+PTX)?", re.IGNORECASE)
+_ENTRY = re.compile(r"(\d+)\.(\d)([af]?)(\+PTX|-virtual)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Arch:
-    """One architecture: machine code for it and, with `ptx`, code for later ones too."""
+    """One architecture: machine code for it, PTX for it and later ones, or both."""
 
     major: int
     minor: int
     suffix: str = ""  # "a" or "f": features of that architecture or family alone
     ptx: bool = False
+    machine_code: bool = True
 
     @property
     def number(self) -> str:
         return f"{self.major}{self.minor}{self.suffix}"
 
     def __str__(self) -> str:
-        return f"{self.major}.{self.minor}{self.suffix}" + ("+PTX" if self.ptx else "")
+        return f"{self.major}.{self.minor}{self.suffix}" + self._ending()
+
+    def _ending(self) -> str:
+        if not self.machine_code:
+            return "-virtual"
+        return "+PTX" if self.ptx else ""
 
     def flags(self) -> list[str]:
         """What nvcc is told."""
-        codes = [f"sm_{self.number}"] + ([f"compute_{self.number}"] if self.ptx else [])
+        codes = [f"sm_{self.number}"] if self.machine_code else []
+        codes += [f"compute_{self.number}"] if self.ptx else []
         return [f"-gencode=arch=compute_{self.number},code={code}" for code in codes]
 
 
 def parse(text: str) -> list[Arch]:
     """Read a list such as "8.0;9.0a 12.0+PTX", separated by semicolons, commas or blanks.
 
+    "8.0-virtual" is PTX without machine code; "all" is every generation, and PTX of the newest.
     ValueError names an entry that is not understood or is older than the kernels serve.
     """
     archs: list[Arch] = []
+    if text.strip().lower() == ALL:
+        *older, newest = (Arch(*generation) for generation in GENERATIONS)
+        return [*older, replace(newest, ptx=True)]
     for entry in re.split(r"[;,\s]+", text.strip(" ;,\t\n")):
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise ValueError(
-                f"{entry!r} is no GPU architecture; expected entries such as 8.0, 9.0a or 12.0+PTX"
+                f"{entry!r} is no GPU architecture; expected entries such as 8.0, 9.0a, 12.0+PTX "
+                f"or 8.0-virtual, or {ALL}"
             )
         major, minor, suffix, ptx = match.groups()
-        arch = Arch(int(major), int(minor), suffix.lower(), ptx is not None)
+        virtual = (ptx or "").startswith("-")
+        arch = Arch(int(major), int(minor), suffix.lower(), ptx is not None, not virtual)
         if (arch.major, arch.minor) < OLDEST:
             raise ValueError(f"{entry!r} is too old: the kernels need 7.5 or newer")
         if arch not in archs:
@@ -63,30 +85,37 @@ def select(
     seen: Iterable[tuple[int, int]],
     supported: Iterable[tuple[int, int]],
 ) -> list[Arch]:
-    """The architectures that are named, else those of the GPUs seen, else the default list.
+    """The architectures that are named, else those of the GPUs seen, else PTX alone.
 
-    seen: compute capabilities of the GPUs here; supported: those that nvcc compiles for. Of the
-    GPUs seen, one too new for nvcc is served by PTX of the newest that it knows. ValueError if a
-    named one is unknown to nvcc.
+    seen: compute capabilities of the GPUs here; supported: those that nvcc compiles for. A GPU too
+    new for nvcc is served by PTX of the newest that it knows. ValueError if a named one is unknown
+    to nvcc; of "all", what it does not know is left out.
     """
     known = set(supported)
     for variable in VARIABLES:
-        if not environment.get(variable, "").strip():
+        named = environment.get(variable, "").strip()
+        if not named:
             continue
         try:
-            archs = parse(environment[variable])
+            archs = parse(named)
         except ValueError as error:
             raise ValueError(f"{variable}: {error}") from None
+        if named.lower() == ALL:
+            *older, newest = [arch for arch in archs if (arch.major, arch.minor) in known]
+            return [*older, replace(newest, ptx=True)]
         for arch in archs:
             if (arch.major, arch.minor) not in known:
                 raise ValueError(f"{variable}: this nvcc does not compile for {arch}")
         return archs
-    here = {capability for capability in seen if capability >= OLDEST}
-    exact = sorted(here & known)
-    if here and here == set(exact):
-        return [Arch(*capability) for capability in exact]
-    archs = [Arch(*capability) for capability in sorted({*exact, *DEFAULT} & known)]
-    if not archs:
+    usable = sorted(capability for capability in known if capability >= OLDEST)
+    if not usable:
         raise ValueError("this nvcc compiles for none of the architectures that the kernels serve")
-    newest = archs.pop()
-    return [*archs, Arch(newest.major, newest.minor, ptx=True)]
+    here = {capability for capability in seen if capability >= OLDEST}
+    archs = [Arch(*capability) for capability in sorted(here & known)]
+    if here - known:
+        archs = [arch for arch in archs if (arch.major, arch.minor) != usable[-1]]
+        archs.append(Arch(*usable[-1], ptx=True))
+    if archs:
+        return archs
+    portable = next((capability for capability in usable if capability >= PORTABLE), usable[-1])
+    return [Arch(*portable, ptx=True, machine_code=False)]

@@ -78,6 +78,9 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
             raise Missing(f"{SWITCH}=1 asks for the CUDA kernels, but {reason}") from None
         left_out["cuda"] = str(reason)
 
+    if selected and not any(arch.machine_code for arch in selected):
+        left_out["machine code for GPUs"] = archs.VIRTUAL_NOTE
+
     try:
         openmp = toolchain.openmp_flags(cxx)
     except Missing as reason:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swin_umamba_ops.backends import _extension
+from swin_umamba_ops.backends import _architectures, _extension
 from swin_umamba_ops.backends._cuda_launch import (
     DTYPES,
     address,
@@ -81,8 +81,11 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
         return f"it serves CUDA tensors, not {device.type}"
     if dtype not in DTYPES:
         return f"it serves float32, float16 and bfloat16, not {dtype}"
-    if _capability(device) < compiled().MIN_CAPABILITY:
+    capability = torch.cuda.get_device_capability(device)
+    if 10 * capability[0] + capability[1] < compiled().MIN_CAPABILITY:
         return f"it needs compute capability {compiled().MIN_CAPABILITY / 10} or newer"
+    if _code_for(capability) is None:
+        return _architectures.advice(capability, _built_for())
     if compiled().MAX_STATES < N:
         return f"it serves up to {compiled().MAX_STATES} states, not {N}"
     # The kernels of any strides, which serve what others do not.
@@ -95,9 +98,21 @@ def _sum_rows(plan: Any) -> int:
     return blocks if torch.are_deterministic_algorithms_enabled() else min(blocks, _SUM_ROWS)
 
 
+@functools.cache
+def _built_for() -> tuple[str, ...]:
+    return tuple(_extension.module().build_info()["cuda_archs"])
+
+
+@functools.cache
+def _code_for(capability: tuple[int, int]) -> tuple[int, int] | None:
+    return _architectures.code_for(capability, _built_for())
+
+
 def _capability(device: torch.device) -> int:
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    """Of the code that runs, which is older than the device where only PTX of an older one fits."""
+    code = _code_for(torch.cuda.get_device_capability(device))
+    assert code is not None, "why_unsupported() refuses devices without code"
+    return 10 * code[0] + code[1]
 
 
 # ---- ss2d

@@ -106,6 +106,7 @@ def test_metadata(without_nvcc: Built) -> None:
         "bench",
         "export",
         "all",
+        "docs",
         "dev",
     }
     (points,) = without_nvcc.place.glob("*.dist-info/entry_points.txt")
