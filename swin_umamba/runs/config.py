@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from swin_umamba.common.records import Count, Listed, Positive, Share, record
 from swin_umamba.data import Augmentation
 from swin_umamba.models import baseline_names, model_names
-from swin_umamba.models.registry import model_class
+from swin_umamba.models.registry import is_baseline, model_class
 from swin_umamba.runs.old_configs import from_schema_1
 from swin_umamba.runs.run_config import CONFIG, RunConfig
 
@@ -147,7 +147,11 @@ class TrainConfig(RunConfig):
     lr: Positive = 1e-4
     min_lr: NotNegative = 1e-6  # where the cosine ends
     warmup: Fraction = 0.0  # share of the run in which lr rises to its height
+    encoder_lr: Positive | None = None  # of stem and encoder, in place of lr, which it follows
+    # Factor of the rate from each block of the encoder to the one before it.
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight_decay: NotNegative = 0.05
+    decay_all: bool = True  # weight decay of norms, biases and the scans' own parameters, too
     eps: Positive = 1e-5
     betas: Annotated[tuple[Fraction, Fraction], Listed] = (0.9, 0.999)
     clip_norm: Positive = 12.0  # of the whole gradient
@@ -185,6 +189,9 @@ class TrainConfig(RunConfig):
             self.continue_from is None or self.pretrained is None,
             "None beside pretrained",
         )
+        ours = not is_baseline(self.model)
+        self._require("encoder_lr", ours or self.encoder_lr is None, f"None for {self.model}")
+        self._require("layer_decay", ours or self.layer_decay == 1, f"1 for {self.model}")
         check_model_options(self.model, self.model_options)
         self.augmentation_numbers()
 

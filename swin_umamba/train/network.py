@@ -9,6 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from swin_umamba.errors import UserError
+from swin_umamba.loop.groups import parameter_groups
 from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
 from swin_umamba.models.block_kinds import RESIDUAL_BLOCKS
 from swin_umamba.models.loading import laid_out
@@ -54,8 +55,15 @@ def build_model(
 def build_optimizer(
     model: SegmentationModel, config: TrainConfig, device: torch.device
 ) -> torch.optim.AdamW:
+    """AdamW, with the config's rates and decays for each part of the model."""
     return torch.optim.AdamW(
-        model.parameters(),
+        parameter_groups(
+            model.named_parameters(),
+            weight_decay=config.weight_decay,
+            decay_all=config.decay_all,
+            encoder_scale=(config.encoder_lr or config.lr) / config.lr,
+            layer_decay=config.layer_decay,
+        ),
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
