@@ -23,8 +23,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int, int], N
     def make(major: int, minor: int, kilobytes: int) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (major, minor))
         monkeypatch.setattr(module.cuda, "max_shared_bytes", lambda _: 1024 * kilobytes)
+        # Whatever the module here was built for.
+        monkeypatch.setattr(cuda, "_built_for", lambda: (f"{major}.{minor}",))
 
-    kept = (why_too_large, cuda._sequence_family)
+    kept = (why_too_large, cuda._sequence_family, cuda._code_for)
     for function in kept:
         function.cache_clear()
     yield make
@@ -102,3 +104,17 @@ def test_blocks_of_one_state_leave_few_warps_without_channels(
 ) -> None:
     gpu(9, 0, 227)
     assert cuda._one_state_warps(DEVICE, torch.float16, D, 1) == warps
+
+
+def test_code_of_an_older_gpu_gets_that_gpus_kernels(
+    gpu: Callable[[int, int, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PTX of 7.5 holds no image kernels, whatever runs it; of a GPU without code it is said."""
+    gpu(9, 0, 227)
+    monkeypatch.setattr(cuda, "_built_for", lambda: ("7.5-virtual",))
+    assert cuda._ss2d_family(DEVICE, torch.float16, 192, 16, 6).name == "STRIDED"
+    monkeypatch.setattr(cuda, "_built_for", lambda: ("10.0",))
+    cuda._code_for.cache_clear()
+    reason = cuda.why_unsupported(DEVICE, torch.float16, 16)
+    assert reason is not None
+    assert "SWIN_UMAMBA_CUDA_ARCHS=9.0" in reason
