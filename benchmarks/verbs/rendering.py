@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from benchmarks.measuring import results
-from benchmarks.render import accuracy_report, plot, readme, report
+from benchmarks.ops import sweep
+from benchmarks.render import accuracy_report, plot, readme, report, sweep_plot
 
 _ROOT = Path(__file__).resolve().parents[2]
 
@@ -48,8 +49,11 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def _plot(args: argparse.Namespace) -> int:
-    trained = accuracy_report.load(args.file)
-    if trained is None:
+    trained, swept = accuracy_report.load(args.file), sweep.load(args.file)
+    if swept is not None:
+        paths = [args.to / f"{args.prefix}{args.file.stem}.png"]
+        sweep_plot.plot(*swept, paths[0])
+    elif trained is None:
         paths = plot.plot(results.load(args.file), args.to, args.prefix)
     else:
         paths = [args.to / f"{args.prefix}{args.file.stem}.png"]

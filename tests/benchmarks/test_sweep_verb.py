@@ -28,6 +28,9 @@ def test_every_point_is_measured_and_saved(tmp_path, capsys):
     loaded = sweep.load(path)
     assert loaded is not None
     assert sweep.markdown(*loaded) + "\n" == path.with_suffix(".md").read_text()
+    pytest.importorskip("matplotlib")
+    assert command.main(["plot", str(path), "--to", str(tmp_path)]) == 0
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_sizes_include_odd_ranks_and_few_states():

@@ -1,0 +1,74 @@
+"""Runs every kernel once or more on small inputs, for a tool that watches its memory:
+
+    compute-sanitizer --tool memcheck --error-exitcode 1 python -m benchmarks.ops.every_kernel
+
+Sizes are ragged: no multiple of a tile, of a block's channels or of a vector. `--backend` names
+another one than "cuda"; sequences are taken whole and cut into splits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import torch
+
+import swin_umamba_ops as ops
+from benchmarks.measuring import cases
+from benchmarks.measuring.cases import DTYPES, Case
+
+# The numbers of states that have kernels of their own, and one beyond.
+STATES = (1, 3, 4, 8, 16, 32, 64, 70)
+# Channels, height, width and rank: pieces of every kind, a sequence of one step, and long ones.
+SHAPES = (
+    (24, 5, 7, 3),
+    (40, 13, 9, 6),
+    (200, 9, 11, 13),
+    (8, 1, 1, 1),
+    (24, 40, 33, 25),
+    (36, 6, 6, 48),
+)
+
+
+def all_cases() -> Iterator[Case]:
+    for N in STATES:
+        for D, H, W, R in SHAPES:
+            yield Case(2, D, H, W, N, "every kernel", R)
+
+
+def run_scans(device: torch.device, backend: str) -> int:
+    """Forward and backward of both scans; how many cases."""
+    count = 0
+    for case in all_cases():
+        for dtype in DTYPES.values():
+            x, dy = cases.ss2d_activations(case, dtype, device, 0).values()
+            x = x.contiguous(memory_format=torch.channels_last)
+            parameters = cases.ss2d_parameters(case, device).values()
+            inputs = [t.requires_grad_() for t in (x, *parameters)]
+            y = ops.ss2d(*inputs, backend=backend)
+            torch.autograd.grad(y, inputs, dy)
+            sequence = x.detach().flatten(2).contiguous()
+            maps = torch.ones(case.B, 1, case.N, case.L, dtype=dtype, device=device)
+            A = -torch.rand(case.D, case.N, device=device)
+            operands = [t.requires_grad_() for t in (sequence, sequence.clone(), A, maps, maps + 1)]
+            out = ops.selective_scan(*operands, delta_softplus=True, backend=backend)
+            torch.autograd.grad(out.float().sum(), operands)
+            count += 1
+        print(case.label, file=sys.stderr)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return count
+
+
+def main() -> None:
+    """Run and count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", default="cuda")
+    parser.add_argument("--device", default="cuda")
+    args = parser.parse_args()
+    print(run_scans(torch.device(args.device), args.backend), "cases")
+
+
+if __name__ == "__main__":
+    main()
