@@ -51,8 +51,9 @@ def run_scans(device: torch.device, backend: str) -> int:
             sequence = x.detach().flatten(2).contiguous()
             maps = torch.ones(case.B, 1, case.N, case.L, dtype=dtype, device=device)
             A = -torch.rand(case.D, case.N, device=device)
-            operands = [t.requires_grad_() for t in (sequence, sequence.clone(), A, maps, maps + 1)]
-            out = ops.selective_scan(*operands, delta_softplus=True, backend=backend)
+            u, delta, Bs, Cs = sequence.clone(), sequence, maps, maps + 1
+            operands = [t.requires_grad_() for t in (u, delta, A, Bs, Cs)]
+            out = ops.selective_scan(u, delta, A, Bs, Cs, delta_softplus=True, backend=backend)
             torch.autograd.grad(out.float().sum(), operands)
             count += 1
         print(case.label, file=sys.stderr)

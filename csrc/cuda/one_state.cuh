@@ -14,56 +14,10 @@
 #include <type_traits>
 
 #include "mapping.cuh"
-#include "math.cuh"
-#include "matrix.cuh"
+#include "one_state_math.cuh"
 #include "one_state_sizes.h"
 
 namespace swin_umamba {
-
-__device__ inline float2 operator*(float2 a, float2 b) { return make_float2(a.x * b.x, a.y * b.y); }
-__device__ inline float2 operator*(float a, float2 b) { return make_float2(a * b.x, a * b.y); }
-__device__ inline float2 fma2(float2 a, float2 b, float2 c) {
-  return make_float2(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y));
-}
-__device__ inline float2 fma2(float a, float2 b, float2 c) {
-  return make_float2(fmaf(a, b.x, c.x), fmaf(a, b.y, c.y));
-}
-__device__ inline float2 exp2_fast(float2 v) { return make_float2(exp2_fast(v.x), exp2_fast(v.y)); }
-
-template <class V>
-__device__ inline V from_lane(V value, int lane) {
-  return __shfl_sync(~0u, value, lane);
-}
-__device__ inline float2 from_lane(float2 value, int lane) {
-  return make_float2(from_lane(value.x, lane), from_lane(value.y, lane));
-}
-
-// h -> P * h + S, of a lane's two channels.
-struct Affine {
-  float2 P, S;
-  __device__ float2 operator()(float2 h) const { return fma2(P, h, S); }
-};
-
-// The maps of the four lanes of a channel composed in their order (kReverse: the last lane's first).
-// `all` becomes all four; the result is those before this lane's.
-template <bool kReverse>
-__device__ inline Affine compose_lanes(Affine& all, int lane) {
-  const int turn = kReverse ? 3 - lane % 4 : lane % 4;
-#pragma unroll
-  for (int distance = 1; distance < 4; distance *= 2) {
-    const int from = kReverse ? lane + distance : lane - distance;
-    const Affine other{from_lane(all.P, from), from_lane(all.S, from)};
-    if (turn >= distance) {
-      all.S = all(other.S);
-      all.P = all.P * other.P;
-    }
-  }
-  const int previous = kReverse ? lane + 1 : lane - 1, last = kReverse ? lane & ~3 : lane | 3;
-  Affine before{from_lane(all.P, previous), from_lane(all.S, previous)};
-  if (turn == 0) before = {make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
-  all = {from_lane(all.P, last), from_lane(all.S, last)};
-  return before;
-}
 
 // A block's shared memory: for each of the tiles side by side, kStages of those on the way. Lengths and
 // places are constants in pieces of 16 bytes: those of a row are odd in number, so that the next row lies
@@ -106,6 +60,7 @@ struct OneStateThread {
   int lane, warp, tile_warp, length;            // warp: which of the channels'; tile_warp: of the tiles'
   int channel;  // the first of two: of D, and a valid one in any case
   bool valid;   // whether it is this lane's own
+  bool warp_valid, block_valid;  // whether those of all lanes of the warp and the block are
   uint32_t by_height;
   float4* totals;  // in shared memory, the block's
   char* own;       // and this tile_warp's
@@ -120,7 +75,12 @@ struct OneStateThread {
   // Of this image and direction: rows of proj and of its gradient, y or dx of this lane's channels, and states
   // entering tiles. Made once: each costs several instructions.
   const char* proj_from;
-  float *proj_to, *image_to, *states;
+  // dx of float16 is added up in float16, by pairs: half the traffic, no clearing and no cast of sums in
+  // float32, for an error of 4.3e-4 in place of 2.8e-4. (bfloat16 has half the digits, and float32 sums.)
+  static constexpr bool kHalfOut = kWalk == Walk::kBackward && std::is_same_v<T, __half>;
+  using Out = std::conditional_t<kHalfOut, __half, float>;
+  float *proj_to, *states;
+  Out* image_to;
 
   // The blockIdx.x-th of B * directions * blocks * splits: `splits` of those that p has, from first_split on.
   __device__ OneStateThread(const OneStateParams& p, int splits, int first_split, float4* shared) : p(p) {
@@ -140,6 +100,8 @@ struct OneStateThread {
     tile_warp = thread / 32 / p.one_state;
     const int c = block_channel() + warp * kOneStateChannels + 2 * (lane / 4);
     valid = c < p.D;
+    warp_valid = block_channel() + (warp + 1) * kOneStateChannels <= p.D;
+    block_valid = block_channel() + p.one_state * kOneStateChannels <= p.D;
     channel = min(c, p.D - 2);
     by_height = 0xffffffffu / static_cast<uint32_t>(p.H);
     totals = shared;
@@ -154,7 +116,7 @@ struct OneStateThread {
       proj_from = kept(reinterpret_cast<const char*>(rows(static_cast<const T*>(p.proj))));
       proj_to = kept(rows(p.dproj));
     }
-    image_to = kept(static_cast<float*>(kWalk == Walk::kForward ? p.out : p.dx) +
+    image_to = kept(static_cast<Out*>(kWalk == Walk::kForward ? p.out : p.dx) +
                     static_cast<int64_t>(b) * length * p.D + channel);
     states = p.states + (static_cast<int64_t>(b) * p.K + k) * ceil_div(length, kTile) * p.D + channel;
   }
@@ -195,6 +157,17 @@ struct OneStateThread {
     const float2 A = parameter(p.A);
     return p.a_is_log ? -kLog2e * exp2_fast(kLog2e * A) : kLog2e * A;
   }
+  // Ds of all directions, which add the same multiple of x to y: the first does it for all.
+  __device__ bool adds_skip() const { return k == 0; }
+  __device__ float2 skip() const {
+    float2 sum = make_float2(0.0f, 0.0f);
+    for (int i = 0; adds_skip() && i < p.K; ++i) {
+      const float2 D = *reinterpret_cast<const float2*>(p.Ds + i * p.D + channel);
+      sum.x += D.x;
+      sum.y += D.y;
+    }
+    return sum;
+  }
   __device__ int64_t split_row(int split) const {
     return ((static_cast<int64_t>(b) * p.K + k) * p.splits + split) * p.D + channel;
   }
@@ -223,6 +196,8 @@ struct OneStateThread {
   // Slots and steps: see above.
   static __device__ int step_of(int slot) { return slot % 8 / 2 * 8 + slot / 8 * 2 + slot % 2; }
   static __device__ constexpr int slot(int i) { return i / 2 * 8 + i % 2; }  // of a lane's i-th step, from `slots` on
+  // Whether all of a tile's steps and all of the warp's channels exist: then nothing need be asked of each.
+  __device__ bool is_whole(int count) const { return warp_valid && count == kTile; }
   // How many of this lane's steps exist.
   __device__ int own_steps(int count) const { return valid ? count - 8 * (lane % 4) : 0; }
 
@@ -265,12 +240,12 @@ struct OneStateThread {
     return reinterpret_cast<float2*>(rank_sums(warp) + kTile * Layout::kRankRow);
   }
 
-  template <int kPieces, int kRow>
+  template <bool kWhole, int kPieces, int kRow>
   __device__ void copy_rows(char* to, const Copies& own, uint32_t row_bytes, int at, int count) const {
 #pragma unroll
     for (int i = 0; i < kPieces; ++i) {
       constexpr int kSlots = kTile / kPieces;
-      copy_async_if<16>(own.step + i * (kSlots / 4) < count, to + own.to + 16 * i * kSlots * kRow,
+      copy_async_if<16>(kWhole || own.step + i * (kSlots / 4) < count, to + own.to + 16 * i * kSlots * kRow,
                         row_at(own.from, from_lane(at, own.slot + i * kSlots), row_bytes));
     }
   }
@@ -278,20 +253,30 @@ struct OneStateThread {
   // Starts the copies of a tile.
   __device__ void load(int tile, int turn) const {
     const int count = steps(tile);
-    if (count <= 0) return;
+    if (block_valid && count == kTile) {
+      copy<true>(tile, turn, count);
+    } else if (count > 0) {
+      copy<false>(tile, turn, count);
+    }
+  }
+  template <bool kWhole>
+  __device__ void copy(int tile, int turn, int count) const {
     const int at = place(tile);
     if (warp == 0) places(turn)[lane] = at;
     char* to = stage(turn);
-    if constexpr (Layout::kX) copy_rows<Layout::kPieces, Layout::kXRow>(to, x_copies, p.D * sizeof(T), at, count);
+    if constexpr (Layout::kX) {
+      copy_rows<kWhole, Layout::kPieces, Layout::kXRow>(to, x_copies, p.D * sizeof(T), at, count);
+    }
     if constexpr (Layout::kDy) {
-      copy_rows<Layout::kFloats, Layout::kFloatRow>(to + 16 * Layout::kGradient, float_copies, p.D * sizeof(float), at,
-                                                    count);
+      copy_rows<kWhole, Layout::kFloats, Layout::kFloatRow>(to + 16 * Layout::kGradient, float_copies,
+                                                            p.D * sizeof(float), at, count);
     }
     if constexpr (kGiven) {
       Copies delta = float_copies;
       delta.from = reinterpret_cast<const char*>(static_cast<const float*>(p.delta) + k * p.delta_k) +
                    (delta.from - static_cast<const char*>(Layout::kDy ? p.dout : p.delta));
-      copy_rows<Layout::kFloats, Layout::kFloatRow>(to + 16 * Layout::kDelta, delta, p.D * sizeof(float), at, count);
+      copy_rows<kWhole, Layout::kFloats, Layout::kFloatRow>(to + 16 * Layout::kDelta, delta, p.D * sizeof(float), at,
+                                                            count);
       if (warp == 0) {
         const int64_t map = b * p.bc_b + k * p.bc_k + at * p.bc_l;
         reinterpret_cast<float2*>(to + 16 * Layout::kProj)[lane] =
@@ -301,7 +286,7 @@ struct OneStateThread {
       const int bytes = width() * sizeof(T);
       const char* row = row_at(proj_from, at, p.K * bytes);
       char* shared = to + 16 * (Layout::kProj + lane * Layout::kProjRow);
-      const bool exists = step_of(lane) < count;
+      const bool exists = kWhole || step_of(lane) < count;
       if (bytes % 16 == 0) {
 #pragma unroll 1
         for (int i = 16 * warp; i < bytes; i += 16 * p.one_state) copy_async_if<16>(exists, shared + i, row + i);
@@ -333,13 +318,11 @@ struct OneStateThread {
     __device__ float2 dy(int i) const { return dy_at[slot(i) * Layout::kFloatRow * 2]; }
     __device__ float2 delta(int i) const { return delta_at[slot(i) * Layout::kFloatRow * 2]; }
     // Bs and Cs.
-    __device__ float2 maps(int i) const {
-      if constexpr (kGiven) {
-        return reinterpret_cast<const float2*>(maps_at)[slot(i)];
-      } else {
-        return to_float2(*reinterpret_cast<const T2*>(maps_at + slot(i) * Layout::kProjRow * 16));
-      }
+    using Maps = std::conditional_t<kGiven, float2, T2>;
+    __device__ Maps packed_maps(int i) const {
+      return *reinterpret_cast<const Maps*>(maps_at + slot(i) * (kGiven ? sizeof(Maps) : Layout::kProjRow * 16));
     }
+    __device__ float2 maps(int i) const { return to_float2(packed_maps(i)); }
     // The r-th block of ranks as factors: rows are steps, columns ranks.
     template <bool kTransposed>
     __device__ void ranks(int r, uint32_t (&columns)[4]) const {
@@ -384,18 +367,17 @@ struct OneStateThread {
     } else {
       float sums[4][4];
 #pragma unroll
-      for (int m = 0; m < 4; ++m) {
-        sums[m][0] = sums[m][1] = bias.x;
-        sums[m][2] = sums[m][3] = bias.y;
-      }
-#pragma unroll
       for (int r = 0; r < kRanks; ++r) {
         uint32_t columns[4];
         tile.template ranks<false>(r, columns);
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
           const uint32_t column[1] = {columns[m]};
-          multiply_add<T>(sums[m], weights[r], column);
+          if (r == 0) {
+            multiply<T>(sums[m], weights[r], column, bias);
+          } else {
+            multiply_add<T>(sums[m], weights[r], column);
+          }
         }
       }
 #pragma unroll
@@ -405,9 +387,10 @@ struct OneStateThread {
       }
     }
   }
-  static __device__ float2 steps_of(float2 delta) {
+  // softplus, given delta times log2(e) too.
+  static __device__ float2 steps_of(float2 delta, float2 scaled) {
     return kGiven ? make_float2(softplus(delta.x), softplus(delta.y))
-                  : make_float2(softplus_coarse(delta.x), softplus_coarse(delta.y));
+                  : make_float2(softplus_16bit(delta.x, scaled.x), softplus_16bit(delta.y, scaled.y));
   }
 
   // The maps of the block's tiles composed in their order. `carry` goes in as what was composed before,
@@ -425,7 +408,7 @@ struct OneStateThread {
     float4* all = totals + turn % 2 * tiles * row + 8 * warp + lane / 4;
     if (lane % 4 == 0) all[tile_warp * row] = make_float4(map.P.x, map.P.y, map.S.x, map.S.y);
     __syncthreads();
-#pragma unroll 1
+#pragma unroll 4
     for (int i = 0; i < tiles; ++i) {
       const int w = kReverse ? tiles - 1 - i : i;
       const float4 v = all[w * row];
@@ -434,6 +417,21 @@ struct OneStateThread {
       carry = {other.P * carry.P, other(carry.S)};
     }
     return entering;
+  }
+
+  // What enters this lane, by the maps of all lanes' steps. carry.S goes in as what enters the block's tiles
+  // and comes out as what leaves them; `at_tile` is what enters this thread's.
+  template <bool kReverse>
+  __device__ float2 hand_over(Affine map, Affine& carry, float2& at_tile, int turn) const {
+    if (p.one_state_tiles == 1) {
+      at_tile = carry.S;
+      const float2 entering = chain_lanes<kReverse>(map, at_tile, lane);
+      carry.S = from_lane(map(entering), kReverse ? lane & ~3 : lane | 3);
+      return entering;
+    }
+    const Affine before = compose_lanes<kReverse>(map, lane);
+    at_tile = compose_tiles<kReverse>(map, carry, turn);
+    return before(at_tile);
   }
 };
 

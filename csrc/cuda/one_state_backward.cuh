@@ -32,19 +32,17 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_carry(const One
     if (first > t.first_tile) t.load(tile - tiles, turn + 1);
     commit_copies();
 
-    float2 dt[kOneStateSteps], sum = make_float2(0.0f, 0.0f);
-    Affine all{sum, sum};
+    float2 dt[kOneStateSteps];
+    Affine all{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
     const auto v = t.tile(turn);
     t.delta(v, weights, bias, dt);
 #pragma unroll
     for (int i = kOneStateSteps - 1; i >= 0; --i) {
-      dt[i] = Thread::steps_of(dt[i]);
-      sum.x += dt[i].x;
-      sum.y += dt[i].y;
-      all.S = exp2_fast(dt[i] * A) * fma2(v.maps(i).y, v.dy(i), all.S);
+      const float2 a = exp2_fast(Thread::steps_of(dt[i], kLog2e * dt[i]) * A);
+      all.P = all.P * a;
+      all.S = a * fma2(v.maps(i).y, v.dy(i), all.S);
     }
-    if (count <= 0) sum = all.S = make_float2(0.0f, 0.0f);
-    all.P = exp2_fast(sum * A);
+    if (count <= 0) all = {make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
     compose_lanes<true>(all, t.lane);
     t.template compose_tiles<true>(all, carry, turn);
   }
@@ -98,8 +96,8 @@ struct OneStateSums {
       const float value = kSumScale * shared[i];
       if (what == 0) {
         add_to(p.dA + at, value);
-      } else if (what == 1) {
-        add_to(p.dDs + at, value);
+      } else if (what == 1) {  // the same of all directions
+        for (int k = 0; t.adds_skip() && k < p.K; ++k) add_to(p.dDs + at + k * p.D, value);
       } else if (what == 2) {
         add_to(p.dbias + at, value);
       } else if (what - 3 < p.R) {
@@ -136,12 +134,12 @@ __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
 }
 
 template <class T, int RB>
-__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const OneStateParams p) {
+__global__ void __launch_bounds__(32 * one_state_backward_warps(RB)) one_state_backward(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kBackward>;
   using T2 = typename Thread::T2;
   const Thread t(p, p.splits, 0, shared);
-  const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.parameter(p.Ds);
+  const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.skip();
   const float2 slope = kLn2 * A;  // A itself
   uint32_t weights[Thread::kRanks][2];
   if constexpr (!Thread::kGiven) {
@@ -170,23 +168,20 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const 
     }
 
     // The states once more, and what the steps do to the gradient of one.
-    float2 raw[kOneStateSteps], dt[kOneStateSteps], a[kOneStateSteps], h[kOneStateSteps];
-    float2 sum = make_float2(0.0f, 0.0f);
-    Affine states{sum, sum}, all{sum, sum};
+    float2 scaled[kOneStateSteps], dt[kOneStateSteps], a[kOneStateSteps], h[kOneStateSteps];
+    Affine map{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)}, all = map;
     const auto v = t.tile(turn);
-    t.delta(v, weights, bias, raw);
+    t.delta(v, weights, bias, dt);
 #pragma unroll
     for (int i = 0; i < kOneStateSteps; ++i) {
-      dt[i] = Thread::steps_of(raw[i]);
-      sum.x += dt[i].x;
-      sum.y += dt[i].y;
+      scaled[i] = kLog2e * dt[i];
+      dt[i] = Thread::steps_of(dt[i], scaled[i]);
       a[i] = exp2_fast(dt[i] * A);
       h[i] = v.maps(i).x * (dt[i] * to_float2(v.x(i)));
-      states.S = fma2(a[i], states.S, h[i]);
+      map.P = map.P * a[i];
+      map.S = fma2(a[i], map.S, h[i]);
     }
-    if (count <= 0) sum = make_float2(0.0f, 0.0f);
-    states.P = all.P = exp2_fast(sum * A);
-    const float2 start = compose_lanes<false>(states, t.lane)(entering);
+    const float2 start = chain_lanes<false>(map, entering, t.lane);
     float2 state = start;
 #pragma unroll
     for (int i = 0; i < kOneStateSteps; ++i) {
@@ -197,38 +192,52 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const 
     for (int i = kOneStateSteps - 1; i >= 0; --i) {
       all.S = a[i] * fma2(v.maps(i).y, v.dy(i), all.S);
     }
-    if (count <= 0) all.S = make_float2(0.0f, 0.0f);
-    const Affine after = compose_lanes<true>(all, t.lane);
+    all.P = map.P;
+    if (count <= 0) all = {make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
     if (p.one_state_tiles == 1) __syncthreads();  // the last tile's sums have been read
-    float2 carried = after(t.template compose_tiles<true>(all, carry, turn));
-    if (!t.valid) carried = make_float2(0.0f, 0.0f);  // of another lane's channels
+    float2 at_tile, carried = t.template hand_over<true>(all, carry, at_tile, turn);
     if (count <= 0) continue;
 
     float map_sums[2 * kOneStateSteps];  // by step the gradients of its Bs and Cs
     const int steps = t.own_steps(count);
-    int2 at{};
+    const auto walk = [&](auto whole, auto skip) {
+      if (!whole.value && !t.valid) carried = make_float2(0.0f, 0.0f);  // of another lane's channels
+      int2 at{};
 #pragma unroll
-    for (int i = kOneStateSteps - 1; i >= 0; --i) {
-      const float2 maps = v.maps(i), x = to_float2(v.x(i)), dy = v.dy(i);
-      const float2 g = fma2(maps.y, dy, carried), gB = maps.x * g, dtx = dt[i] * x;
-      carried = a[i] * g;
-      const float2 q = carried * (i > 0 ? h[i - 1] : start);
-      map_sums[2 * i] = fmaf(g.x, dtx.x, g.y * dtx.y);
-      map_sums[2 * i + 1] = fmaf(h[i].x, dy.x, h[i].y * dy.y);
-      sums.A = fma2(dt[i], q, sums.A);
-      sums.D = fma2(dy, x, sums.D);
-      const float2 dx = fma2(D, dy, gB * dt[i]);
-      if (i % 2 == 1) at = v.places(i / 2);
-      const int place = i % 2 == 1 ? at.y : at.x;
-      add_to(Thread::row_at(t.image_to, place, p.D * sizeof(float)), dx, i < steps);
-      const float2 ddt = fma2(slope, q, gB * x);
-      dt[i] = make_float2(ddt.x * logistic(raw[i].x), ddt.y * logistic(raw[i].y));
-      sums.bias.x += dt[i].x;
-      sums.bias.y += dt[i].y;
-      if constexpr (Thread::kGiven) {
-        float* to = static_cast<float*>(p.ddelta) + t.b * p.delta_b + t.k * p.delta_k + t.channel;
-        if (i < steps) *reinterpret_cast<float2*>(Thread::row_at(to, place, p.delta_l * sizeof(float))) = dt[i];
+      for (int i = kOneStateSteps - 1; i >= 0; --i) {
+        const float2 maps = v.maps(i), x = to_float2(v.x(i)), dy = v.dy(i);
+        const float2 g = fma2(maps.y, dy, carried), gB = maps.x * g, dtx = dt[i] * x;
+        carried = a[i] * g;
+        const float2 q = carried * (i > 0 ? h[i - 1] : start);
+        map_sums[2 * i] = fmaf(g.x, dtx.x, g.y * dtx.y);
+        map_sums[2 * i + 1] = fmaf(h[i].x, dy.x, h[i].y * dy.y);
+        sums.A = fma2(dt[i], q, sums.A);
+        float2 dx = gB * dt[i];
+        if constexpr (skip.value) {
+          sums.D = fma2(dy, x, sums.D);
+          dx = fma2(D, dy, dx);
+        }
+        if (i % 2 == 1) at = v.places(i / 2);
+        const int place = i % 2 == 1 ? at.y : at.x;
+        add_to(Thread::row_at(t.image_to, place, p.D * sizeof(typename Thread::Out)), dx, whole.value || i < steps);
+        const float2 ddt = fma2(slope, q, gB * x);
+        dt[i] = make_float2(ddt.x * logistic_of_scaled(scaled[i].x), ddt.y * logistic_of_scaled(scaled[i].y));
+        sums.bias.x += dt[i].x;
+        sums.bias.y += dt[i].y;
+        if constexpr (Thread::kGiven) {
+          float* to = static_cast<float*>(p.ddelta) + t.b * p.delta_b + t.k * p.delta_k + t.channel;
+          if (whole.value || i < steps) {
+            *reinterpret_cast<float2*>(Thread::row_at(to, place, p.delta_l * sizeof(float))) = dt[i];
+          }
+        }
       }
+    };
+    if (!t.is_whole(count)) {
+      walk(std::false_type{}, std::true_type{});
+    } else if (t.adds_skip()) {
+      walk(std::true_type{}, std::true_type{});
+    } else {
+      walk(std::true_type{}, std::false_type{});
     }
 
     using MapSum = LaneSum<2 * kOneStateSteps, 8, 4>;
@@ -268,11 +277,15 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_backward(const 
         const uint32_t factors[2][1] = {{transposed(weights[r][0])}, {transposed(weights[r][1])}};
 #pragma unroll
         for (int m = 0; m < 4; m += 2) {
-          float products[4] = {};  // steps of columns of m and m + 1, by ranks
+          float products[4];  // steps of columns of m and m + 1, by ranks
 #pragma unroll
           for (int c = 0; c < 2; ++c) {
             const uint32_t steps[2] = {turned[c][m], turned[c][m + 1]};
-            multiply_add<T>(products, steps, factors[c]);
+            if (c == 0) {
+              multiply<T>(products, steps, factors[c], make_float2(0.0f, 0.0f));
+            } else {
+              multiply_add<T>(products, steps, factors[c]);
+            }
           }
 #pragma unroll
           for (int e = 0; e < 2; ++e) {

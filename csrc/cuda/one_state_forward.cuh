@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_forward(const O
   using Thread = OneStateThread<T, RB, Walk::kForward>;
   using T2 = typename Thread::T2;
   const Thread t(p, kOutputs ? p.splits : p.splits - 1, 0, shared);
-  const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.parameter(p.Ds);
+  const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.skip();
   uint32_t weights[Thread::kRanks][2];
   if constexpr (!Thread::kGiven) {
 #pragma unroll
@@ -38,42 +38,52 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_forward(const O
     t.load(tile + (Thread::kStages - 1) * tiles, turn + Thread::kStages - 1);
     commit_copies();
 
-    float2 a[kOneStateSteps], added[kOneStateSteps], sum = make_float2(0.0f, 0.0f);
+    float2 a[kOneStateSteps], added[kOneStateSteps];
     T2 x[kOneStateSteps];
-    Affine all{sum, sum};
+    typename Thread::Tile::Maps maps[kOneStateSteps];
+    Affine map{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
     const auto v = t.tile(turn);
     t.delta(v, weights, bias, a);
 #pragma unroll
     for (int i = 0; i < kOneStateSteps; ++i) {
       x[i] = v.x(i);
-      const float2 dt = Thread::steps_of(a[i]);
-      sum.x += dt.x;
-      sum.y += dt.y;
+      maps[i] = v.packed_maps(i);
+      const float2 dt = Thread::steps_of(a[i], kLog2e * a[i]);
       a[i] = exp2_fast(dt * A);
-      added[i] = v.maps(i).x * (dt * to_float2(x[i]));
-      all.S = fma2(a[i], all.S, added[i]);
+      added[i] = to_float2(maps[i]).x * (dt * to_float2(x[i]));
+      map.P = map.P * a[i];
+      map.S = fma2(a[i], map.S, added[i]);
     }
-    if (!kOutputs && count <= 0) {
-      sum = all.S = make_float2(0.0f, 0.0f);
-    }
-    all.P = exp2_fast(sum * A);
-    const Affine before = compose_lanes<false>(all, t.lane);
-    const float2 entering = t.template compose_tiles<false>(all, carry, turn);
-    if constexpr (kOutputs) {
+    if constexpr (!kOutputs) {
+      if (count <= 0) map = {make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
+      compose_lanes<false>(map, t.lane);
+      t.template compose_tiles<false>(map, carry, turn);
+    } else {
+      float2 at_tile;
+      float2 h = t.template hand_over<false>(map, carry, at_tile, turn);
       if (p.states && t.lane % 4 == 0 && t.valid && count > 0) {
-        *reinterpret_cast<float2*>(t.state(tile)) = entering;
+        *reinterpret_cast<float2*>(t.state(tile)) = at_tile;
       }
-      float2 h = before(entering);
       const int steps = t.own_steps(count);
+      const auto write = [&](auto whole, auto skip) {
 #pragma unroll
-      for (int i = 0; i < kOneStateSteps; i += 2) {
-        const int2 at = v.places(i / 2);
+        for (int i = 0; i < kOneStateSteps; i += 2) {
+          const int2 at = v.places(i / 2);
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          h = fma2(a[i + e], h, added[i + e]);
-          const float2 y = fma2(D, to_float2(x[i + e]), v.maps(i + e).y * h);
-          add_to(Thread::row_at(t.image_to, e ? at.y : at.x, p.D * sizeof(float)), y, i + e < steps);
+          for (int e = 0; e < 2; ++e) {
+            h = fma2(a[i + e], h, added[i + e]);
+            float2 y = to_float2(maps[i + e]).y * h;
+            if constexpr (skip.value) y = fma2(D, to_float2(x[i + e]), y);
+            add_to(Thread::row_at(t.image_to, e ? at.y : at.x, p.D * sizeof(float)), y, whole.value || i + e < steps);
+          }
         }
+      };
+      if (!t.is_whole(count)) {
+        write(std::false_type{}, std::true_type{});
+      } else if (t.adds_skip()) {
+        write(std::true_type{}, std::true_type{});
+      } else {
+        write(std::true_type{}, std::false_type{});
       }
     }
   }

@@ -9,6 +9,7 @@ with one state a channel have kernels of either kind that keep all they scan in 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -49,6 +50,7 @@ __all__ = [
     "why_unusable",
 ]
 _SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
+_PIECES = 2**5 * 3 * 5  # at most, into which positions are cut for products that sum over them
 _16_BIT = (torch.float16, torch.bfloat16)
 
 
@@ -145,10 +147,16 @@ def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int)
     """Those of the image kernels, which are several times as fast as those of any strides."""
     states = [n for n in compiled().IMAGE_STATES if n >= N]
     if dtype in _16_BIT and states:
-        sizes = states[0], R + R % 2
+        sizes = states[0], _padded_rank(R) if states[0] == 1 else R + R % 2
         if _makes_dt(_ss2d_family(device, dtype, D, *sizes)):
             return sizes
     return N, R
+
+
+def _padded_rank(R: int) -> int:
+    """Even, for one state a channel; where odd, rows of proj in whole pieces of 16 bytes."""
+    wide = R + -(R + 2) % 8
+    return wide if R % 2 == 1 and -(-wide // 8) == -(-R // 8) else R + R % 2
 
 
 @functools.lru_cache(maxsize=4096)
@@ -183,6 +191,23 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     """a @ b in float32, which autocast would cast to 16 bits: the kernels read float32."""
     with torch.autocast("cuda", enabled=False):
         return a.float() @ b.float()
+
+
+@functools.cache
+def _pieces(positions: int, least: int) -> int:
+    """Into how many equal pieces of at least so many positions they are cut."""
+    common = math.gcd(positions, _PIECES)
+    wanted = [n for n in range(1, common + 1) if common % n == 0 and positions // n >= least]
+    return max(wanted, default=1)
+
+
+def _weight_gradient(ddelta: Tensor, proj: Tensor, R: int) -> Tensor:
+    """(4, D, R) from ddelta (4, B * H * W, D): in pieces, as BLAS would give all positions to the
+    few multiprocessors that R columns fill."""
+    K, positions, D = ddelta.shape
+    pieces = _pieces(positions, max(256, 8 * R))
+    rows = proj.view(pieces, -1, K, proj.shape[-1])[..., :R].permute(2, 0, 1, 3)
+    return _product(ddelta.view(K, pieces, -1, D).transpose(2, 3), rows).sum(1)
 
 
 def _projected(
@@ -229,13 +254,17 @@ def ss2d_backward(
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
-    dx, dproj = torch.empty_like(x), torch.empty_like(proj)
+    # The kernels of one state add float16 up as it is; all others sum in float32.
+    apart = isinstance(plan, compiled().OneStateParams) and x.dtype == torch.float16
+    dx = torch.zeros_like(x) if apart else torch.empty_like(x)
+    dproj = torch.empty_like(proj)
     small = [torch.empty_like(t) for t in (A_logs, Ds, dt_projs_bias)]
     if image:
         small.append(torch.empty_like(dt_projs_weight))
     rows = _sum_rows(plan)
-    reduction = GradientReduction((dx, dproj), tuple(small), rows)
-    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = reduction.addresses
+    reduction = GradientReduction((dproj,) if apart else (dx, dproj), tuple(small), rows)
+    own = [dx.data_ptr()] if apart else []
+    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = own + reduction.addresses
     if image:
         ddelta = None
         outputs = {"dproj": at_dproj, "ddt_weight": at_dweight[0]}
@@ -258,7 +287,7 @@ def ss2d_backward(
         if not wanted.dt_projs_weight:
             dA, dDs, dbias = small
             return dx, dproj, None, dbias, dA, dDs
-        dweight = _product(ddelta.transpose(1, 2), _low_rank(proj, R))
+        dweight = _weight_gradient(ddelta, proj, R)
         small.append(dweight.to(dt_projs_weight.dtype))
     dA, dDs, dbias, dweight = small
     return dx, dproj, dweight, dbias, dA, dDs
