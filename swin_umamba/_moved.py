@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -69,7 +68,7 @@ MOVED = {
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-class _MovedFinder(MetaPathFinder, Loader):
+class _MovedFinder:  # of no class of importlib.abc, whose import takes longer than all here
     def __init__(self) -> None:
         self._specs: dict[str, ModuleSpec | None] = {}
 
@@ -78,7 +77,7 @@ class _MovedFinder(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         if _below_package(name) not in MOVED:
             return None
-        return importlib.util.spec_from_loader(name, self)
+        return importlib.util.spec_from_loader(name, self)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(f"{_PACKAGE}.{MOVED[_below_package(spec.name)]}")

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from typing import Any
 
 import typer
 
 from swin_umamba.cli.cache import cache
-from swin_umamba.cli.console import problem, show_warnings_in_one_line
+from swin_umamba.cli.console import problem
 from swin_umamba.cli.convert import convert
 from swin_umamba.cli.demo import demo
 from swin_umamba.cli.doctor import doctor
 from swin_umamba.cli.evaluate import evaluate
 from swin_umamba.cli.export import export
+from swin_umamba.cli.interrupts import exit_status_kept
 from swin_umamba.cli.nnunet_path import nnunet_path
 from swin_umamba.cli.predict import predict
 from swin_umamba.cli.prepare import prepare
 from swin_umamba.cli.pretrain import pretrain
+from swin_umamba.cli.remarks import show_remarks_in_one_line
 from swin_umamba.cli.report import report
 from swin_umamba.cli.summary import summary
 from swin_umamba.cli.train import Train, train
+from swin_umamba.common.files import reason_of
 
 TRACEBACK = "SWIN_UMAMBA_TRACEBACK"  # a variable: show tracebacks of unexpected errors
 
@@ -39,17 +41,23 @@ class Application(typer.Typer):
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="backslashreplace")
         try:
-            return super().__call__(*args, **options)
-        except KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
+            with exit_status_kept():
+                return super().__call__(*args, **options)
         except Exception as error:  # the boundary: users get a line
             if os.environ.get(TRACEBACK):
                 raise
-            problem(
-                f"unexpected {type(error).__name__}: {error}. This is a fault in swin-umamba:"
-                f" please report it with the traceback that {TRACEBACK}=1 shows"
-            )
+            problem(_in_words(error))
             sys.exit(1)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        # Commands meet what comes of files: this is what they print.
+        return f"{error.filename or 'the output'}: {reason_of(error)}"
+    return (
+        f"unexpected {type(error).__name__}: {error}. This is a fault in swin-umamba: please report"
+        f" it with the traceback that {TRACEBACK}=1 shows"
+    )
 
 
 app = Application(
@@ -63,7 +71,7 @@ app = Application(
 
 @app.callback()
 def _main() -> None:
-    show_warnings_in_one_line()
+    show_remarks_in_one_line()
 
 
 app.command()(cache)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn
 from rich.text import Text
 
+from swin_umamba.common.files import reason_of
+from swin_umamba.common.memory import is_out_of_gpu_memory, is_out_of_memory
 from swin_umamba.errors import CombinedUserError, UserError
 
 # What the extra `train` brings, by the names that are imported.
@@ -101,42 +101,21 @@ def errors_in_one_line() -> Iterator[None]:
         if (error.name or "").split(".")[0] not in TRAIN_PACKAGES:
             raise
         message = f"this needs {error.name}: pip install 'swin-umamba[train]'"
-    except MemoryError as error:
-        message = f"out of memory: {error}" if str(error) else "out of memory"
     except BrokenPipeError:
         raise
     except OSError as error:
         if error.errno is None:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        message = f"{place}{error.strerror}"
-    except RuntimeError as error:
-        if not _is_gpu_memory(error):
+        message = f"{place}{reason_of(error)}"
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         reason = str(error).split("\n")[0]
-        message = f"{reason} Smaller batches, patches or --amp need less"
+        message = f"out of memory: {reason}" if reason else "out of memory"
+        if is_out_of_gpu_memory(error):
+            message = f"{reason} Smaller batches, patches or --amp need less"
     else:
         return
     problem(message)
     raise typer.Exit(1)
-
-
-def _is_gpu_memory(error: RuntimeError) -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
-
-
-def show_warnings_in_one_line() -> None:
-    """Print warnings as one line on stderr, without the source line that raised them."""
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        problem(str(message), word="warning", style="yellow")
-
-    warnings.showwarning = show

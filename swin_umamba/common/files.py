@@ -137,6 +137,14 @@ def reason_of(error: OSError) -> str:
     return (error.strerror or str(error)) + ("" if plain is None else f" ({plain})")
 
 
+def resolved(path: Path) -> Path:
+    """The absolute path without symbolic links; of a circle of links, as far as it leads.
+
+    Path.resolve raises RuntimeError there, and lets nobody open the file and be given the reason.
+    """
+    return Path(os.path.realpath(path))
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """A file's SHA-256, in hexadecimal."""
     digest = hashlib.sha256()

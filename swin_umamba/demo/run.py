@@ -151,13 +151,17 @@ def run_demo(
     """Train on three quadrants, predict the fourth, and draw what came of it into `folder`.
 
     folder: missing or empty. Ends after so many iterations or minutes, whichever comes first.
-    Raises UserError, before any work is done, for what `require_possible` refuses.
+    Raises UserError, before any work is done, for what `require_possible` refuses, and for values
+    of the others that a config refuses.
     """
     require_possible(folder, backend=backend, device=device)
     *train_cases, held_out = quadrants(pair)
-    config = demo_config(
-        pair, iterations=iterations, minutes=minutes, seed=seed, backend=backend, device=device
-    )
+    try:
+        config = demo_config(
+            pair, iterations=iterations, minutes=minutes, seed=seed, backend=backend, device=device
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from error
     with _at_most_threads(threads):
         result = train(config, train_cases, [held_out], folder, on_progress=on_progress)
         predictor = Predictor(result.model, patch_size=config.patch_size, overlap=config.overlap)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from swin_umamba.common.files import resolved
 from swin_umamba.data import CaseFiles, Dataset, open_dataset
 from swin_umamba.data.datasets.bare import class_values, label_names
 from swin_umamba.data.datasets.grouping import files_by_stem
@@ -30,7 +31,7 @@ def open_truth(path: str | Path, dataset: Dataset | None = None) -> Dataset:
         return dataclasses.replace(dataset, folder=folder, cases=cases)
     values = class_values(list(masks.values()), folder)
     return Dataset(
-        name=folder.resolve().name,
+        name=resolved(folder).name,
         folder=folder,
         channel_names=(),
         labels=label_names(values),

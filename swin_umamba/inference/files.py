@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from swin_umamba.common.files import resolved
 from swin_umamba.common.locks import locked
+from swin_umamba.common.memory import is_out_of_memory
 from swin_umamba.common.partial import sweep
 from swin_umamba.data import CaseFiles, group_images
 from swin_umamba.data.io.listing import stem_of
@@ -82,7 +82,7 @@ def predict_files(
         onnx=onnx,
         postprocessing=postprocessing,
     )
-    if inputs.is_dir() and inputs.resolve() == output.resolve():
+    if inputs.is_dir() and resolved(inputs) == resolved(output):
         raise UserError(
             f"{output} is the folder of the images, where masks would be read as images the next"
             " time: name another folder for the masks"
@@ -222,7 +222,9 @@ class _Job:
         except UserError as error:
             self.failed[case.name] = str(error)
             return False
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             self.failed[case.name] = f"{case.images[0]} needs more memory than there is"
             return False
         # What cannot be written ends the job: a full disk is full for the others too.
@@ -248,8 +250,8 @@ def _noted(record: Manifest | None, files: set[Path], images: Images) -> Iterato
 
 def _require_apart(cases: Sequence[CaseFiles], targets: Sequence[Targets]) -> None:
     """Refuse to write over what is to be read."""
-    images = {path.resolve() for case in cases for path in case.images}
+    images = {resolved(path) for case in cases for path in case.images}
     for target in targets:
         for path in target.paths():
-            if path.resolve() in images:
+            if resolved(path) in images:
                 raise UserError(f"{path} is one of the images: name another folder for the masks")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from swin_umamba.common.files import cache_dir, replacing, write_text
+from swin_umamba.common.files import cache_dir, replacing, resolved, write_text
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.locks import locked
 from swin_umamba.data.datasets import bare, nnunet
@@ -69,7 +69,7 @@ def _decoded(
     if channels not in (1, 3):
         raise UserError(f"in_channels: got {channels}, expected 1 or 3 for files of images")
     side, digest = config.stored_side, listing.digest()
-    name = listing.source.resolve().name
+    name = resolved(listing.source).name
     folder = cache_dir() / FOLDER / f"{name}-{side}x{side}x{channels}-{digest[:16]}"
     with locked(folder, "pretraining that reads its images", wait=-1):
         if not (folder / _FACTS).is_file():

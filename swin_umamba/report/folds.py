@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from swin_umamba.common.files import resolved
 from swin_umamba.common.jsons import load_object
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.scores import METRICS
@@ -37,7 +38,7 @@ class _Table(TypedDict):
 
 def folds_page(folder: Path, pages: Mapping[str, str]) -> str:
     """pages: where each fold's page is, from `folder`, by the fold's name."""
-    title = folder.resolve().name
+    title = resolved(folder).name
     links = "".join(
         f'<li><a href="{escape(quote(where))}">{escape(name)}</a></li>'
         for name, where in pages.items()

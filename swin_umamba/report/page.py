@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from swin_umamba.common.files import resolved
 from swin_umamba.data.io.formats import NIFTI_ENDINGS
 from swin_umamba.drawing.overlays import class_colour
 from swin_umamba.drawing.plots import ON_DARK, ON_LIGHT, Theme, curves_png
@@ -35,7 +36,7 @@ class Cases:
 
 def page(run: Run, cases: Cases | None) -> str:
     """One HTML document, with every picture in it."""
-    title = f"{run.folder.resolve().name}: Swin-UMamba training report"
+    title = f"{resolved(run.folder).name}: Swin-UMamba training report"
     if cases is None:
         scored = (
             "<h2>Scores</h2><p class=card>This run was not trained from a dataset, or has no"
@@ -62,7 +63,7 @@ def _header(run: Run) -> str:
     on = "" if run.plan is None else f" on {run.plan.dataset}"
     when = run.environment.get("date", "") if run.trained_there else ""
     return (
-        f"<h1>{escape(run.folder.resolve().name)}</h1>"
+        f"<h1>{escape(resolved(run.folder).name)}</h1>"
         f"<p class=faint>{escape(run.config.model)}{escape(on)}"
         f"{escape(', started ' + when if when else '')}</p>\n"
     )

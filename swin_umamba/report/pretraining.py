@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_umamba.common.environment import read_environment
+from swin_umamba.common.files import resolved
 from swin_umamba.common.jsons import load_object
 from swin_umamba.drawing.plots import pretraining_curves_png
 from swin_umamba.errors import UserError
@@ -26,7 +27,7 @@ def pretraining_page(folder: Path) -> str:
         raise UserError(f"{folder / LOG} is empty: the run has not made an iteration yet")
     images = load_object(folder / IMAGES, "the images of a pretraining")
     environment = read_environment(folder / ENVIRONMENT)
-    name = folder.resolve().name
+    name = resolved(folder).name
     what = "classes of images" if config.task == CLASSES else "masked pixels"
     body = (
         f"<h1>{escape(name)}</h1><p class=faint>{escape(config.model)}, pretrained on {what} of"

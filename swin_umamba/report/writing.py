@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from swin_umamba.common.files import write_text
+from swin_umamba.common.files import resolved, write_text
 from swin_umamba.data import open_dataset
 from swin_umamba.errors import UserError
 from swin_umamba.pretrain.config import CONFIG as PRETRAINING
@@ -76,10 +76,9 @@ def _written(content: str, folder: Path, output: str | Path | None) -> Path:
 
 
 def _write_folds(folder: Path, folds: Sequence[Path], output: Path | None) -> Path:
-    start = (folder / PAGE if output is None else output).resolve().parent
+    start = resolved(folder / PAGE if output is None else output).parent
     pages = {
-        fold.name: Path(os.path.relpath((fold / PAGE).resolve(), start)).as_posix()
-        for fold in folds
+        fold.name: Path(os.path.relpath(resolved(fold / PAGE), start)).as_posix() for fold in folds
     }
     return _written(folds_page(folder, pages), folder, output)
 

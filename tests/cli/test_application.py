@@ -65,17 +65,34 @@ def test_an_unexpected_error_is_one_line(tmp_path: Path) -> None:
     assert "Traceback" in shown.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_output_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
+    place = {**os.environ, "SWIN_UMAMBA_CACHE": str(tmp_path)}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "cache"], stdout=full, stderr=subprocess.PIPE, text=True, env=place
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device (the disk is full)\n"
+
+
 @pytest.mark.parametrize(
-    ("module", "words"),
-    [("typer", ("--help",)), ("torch", ("summary",))],
-    ids=["while the commands are imported", "within a command"],
+    ("module", "words", "then"),
+    [
+        ("typer", ("--help",), "raise"),
+        ("torch", ("summary",), "raise"),
+        ("torch", ("summary",), "raise ImportError('twice')"),
+        ("typer", ("--help",), "sys.exit(1)"),
+    ],
+    ids=["while the commands are imported", "within a command", "turned to another", "swallowed"],
 )
 def test_ctrl_c_during_imports_ends_without_a_traceback(
-    tmp_path: Path, module: str, words: tuple[str, ...]
+    tmp_path: Path, module: str, words: tuple[str, ...], then: str
 ) -> None:
     """A module in front of the real one says that it is being imported, and takes its time."""
     (tmp_path / f"{module}.py").write_text(
-        "import sys, time\nprint('importing', flush=True)\ntime.sleep(60)\n"
+        "import sys, time\nprint('importing', flush=True)\n"
+        f"try: time.sleep(60)\nexcept KeyboardInterrupt: {then}\n"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     process = subprocess.Popen(
@@ -93,4 +110,5 @@ def test_ctrl_c_during_imports_ends_without_a_traceback(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in errors
+    assert "fault in swin-umamba" not in errors
     assert time.monotonic() - began < 30

@@ -50,6 +50,19 @@ def test_images_are_not_written_over(trained: Trained, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in images.iterdir()} == before
 
 
+def test_links_in_a_circle_are_told(trained: Trained, tmp_path: Path) -> None:
+    dataset, run = trained
+    (tmp_path / "loop").symlink_to("loop")
+    for inputs, output in (
+        (dataset / "images", tmp_path / "loop"),
+        (tmp_path / "loop", tmp_path / "out"),
+    ):
+        result = invoke("predict", run, inputs, output)
+        assert result.exit_code == 1
+        assert "fault in swin-umamba" not in _words(result.output)
+        assert "loop" in _words(result.output)
+
+
 def test_a_broken_image_does_not_end_the_job_wherever_the_masks_go(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

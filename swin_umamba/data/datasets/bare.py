@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from swin_umamba.common.files import resolved
 from swin_umamba.common.names import check_case_names
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.grouping import files_by_stem, group_images
@@ -45,7 +46,7 @@ def open_bare(folder: Path) -> Dataset:
     first = cases[0].mask
     assert first is not None  # every case was given one above
     return Dataset(
-        name=folder.resolve().name,
+        name=resolved(folder).name,
         folder=folder,
         channel_names=_channel_names(channels),
         labels=label_names(values),

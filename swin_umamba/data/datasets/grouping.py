@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from swin_umamba.common.files import resolved
 from swin_umamba.data.datasets.dataset import CaseFiles
 from swin_umamba.data.io.dicom import is_volume
 from swin_umamba.data.io.listing import files_by_stem as files_by_stem
@@ -29,7 +30,7 @@ def group_images(
     if series and folder.is_dir() and is_volume(folder):
         if files > 1:
             raise UserError(f"{folder} is one image, but each here has {files}: name their folder")
-        return [CaseFiles(folder.resolve().name, (folder,))]
+        return [CaseFiles(resolved(folder).name, (folder,))]
     found: dict[str, list[Path]] = {}
     for stem, path in files_by_stem(folder, ending).items():
         match = _CHANNEL.search(stem)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from swin_umamba.common.files import resolved
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.names import check_case_names
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
@@ -40,7 +41,7 @@ def open_nnunet(folder: Path) -> Dataset:
             )
     problems.raise_any()
     return Dataset(
-        name=folder.resolve().name,
+        name=resolved(folder).name,
         folder=folder,
         channel_names=channel_names,
         labels=labels.labels,

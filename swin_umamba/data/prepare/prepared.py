@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swin_umamba.common.files import resolved
 from swin_umamba.common.locks import InUseError, locked
 from swin_umamba.common.partial import sweep
 from swin_umamba.data.datasets.dataset import Dataset
@@ -147,7 +148,7 @@ def cached_cases(
 
 def remove_prepared(path: str | Path) -> None:
     """Remove what is kept of a dataset, and the choices of its last `prepare`."""
-    folder = preprocessed_folder(Path(path).resolve().name)
+    folder = preprocessed_folder(resolved(Path(path)).name)
     if folder.is_dir():
         with preparing(folder):
             for file in folder.iterdir():

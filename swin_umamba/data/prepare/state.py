@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from swin_umamba.common.files import resolved
 from swin_umamba.common.records import Count, Listed, Record, nested, record
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset
 from swin_umamba.data.datasets.splits import FOLDS
@@ -85,7 +86,7 @@ class State(Record):
 
 def state_path(folder: Path, dataset: Path) -> Path:
     """The file in a dataset's part of the cache: datasets of one name have one each."""
-    place = hashlib.blake2b(str(dataset.resolve()).encode(), digest_size=6).hexdigest()
+    place = hashlib.blake2b(str(resolved(dataset)).encode(), digest_size=6).hexdigest()
     return folder / f"prepared-{place}.json"
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 
+from swin_umamba.common.files import resolved
 from swin_umamba.data.datasets.dataset import Dataset
 from swin_umamba.data.datasets.splits import Split
 from swin_umamba.data.prepare.batch_size import gpu_memory, propose_batch_size
@@ -128,7 +129,7 @@ class Work:
 
     def state(self, choices: Choices) -> State:
         return State(
-            dataset=str(self.dataset.folder.resolve()),
+            dataset=str(resolved(self.dataset.folder)),
             signature=self.signature,
             choices=choices,
             plans=self._plans,
