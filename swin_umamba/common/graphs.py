@@ -165,6 +165,20 @@ def _captured(
         graph = torch.cuda.CUDAGraph()
         # On this stream: the one that torch takes otherwise is of the GPU that captured first. What
         # other threads do meanwhile (those that pin a loader's batches) is no part of the graph.
-        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
-            result = run()
+        try:
+            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                result = run()
+        except RuntimeError:
+            _renew_generator()
+            raise
     return graph, result
+
+
+def _renew_generator() -> None:
+    """Have random numbers work again on the current device, from a new seed.
+
+    A capture that fails leaves the generator as if it went on, and every later draw an error.
+    """
+    device = torch.device("cuda", torch.cuda.current_device())
+    fresh = torch.Generator(device).graphsafe_get_state()
+    torch.cuda.default_generators[device.index].graphsafe_set_state(fresh)
