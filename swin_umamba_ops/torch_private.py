@@ -24,6 +24,17 @@ def constant_result(function: _Function) -> _Function:
     return function
 
 
+def transforms_active() -> bool:
+    """Whether a transform of torch.func is active, or a level of forward-mode derivatives.
+
+    A Function that nobody differentiates is only in the way, and takes as long as a small kernel;
+    but these see it where no tensor requires a gradient.
+    """
+    return (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 # Absent where torch was built without CUDA.
 _raw_stream: Callable[[int], int] | None = getattr(torch._C, "_cuda_getCurrentRawStream", None)
 

@@ -5,8 +5,31 @@ On shapes and dtypes alone, so that nothing waits for a device. (_define.py comp
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+
+_MAX_REMEMBERED = 4096
+
+
+def remembered(check: Callable[..., None]) -> Callable[..., None]:
+    """A check of tensors' shapes and dtypes, and of numbers, that looks at what passed only once:
+    in a small model's step the checks would take as long as the kernels."""
+    passed: set[tuple[Any, ...]] = set()
+
+    @functools.wraps(check)
+    def run(*values: Any) -> None:
+        key = tuple([(t.shape, t.dtype) if isinstance(t, Tensor) else t for t in values])
+        if key not in passed:
+            check(*values)
+            if len(passed) >= _MAX_REMEMBERED:
+                passed.clear()
+            passed.add(key)
+
+    return run
 
 
 def has_shape(name: str, t: Tensor, *expected: int | str) -> None:

@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
+from swin_umamba_ops.backends._memory import addressable, is_addressable
+from swin_umamba_ops.torch_private import transforms_active
+
 NAMESPACE = "swin_umamba"
 LIB = torch.library.Library(NAMESPACE, "DEF")
 # Compiled graphs hand over the strides they were traced with: contiguous ones.
@@ -43,12 +46,15 @@ def define(
     fake: Callable[..., Any],
     flops: Callable[..., int] | None = None,
     inputs: Any = None,
+    any_layout: tuple[str, ...] = (),
 ) -> Any:
     """Define an op of one schema, for all devices; its only overload.
 
     fake: makes results of the right shapes, dtypes and strides. flops: from the arguments' shapes.
     inputs: a record of swin_umamba_ops.inputs, which kernel and fake get as one argument; its
     fields are the schema's `{inputs}`.
+    any_layout: arguments that the kernel takes as they lie; all others it gets contiguous, aligned
+    and with their values in memory (see backends/_memory.py), copied if need be.
     The first argument is a tensor, and all others must be where it is, for fakes too: a tensor
     without memory among others would otherwise make a result of nothing.
     """
@@ -60,25 +66,40 @@ def define(
         schema = schema.replace("{inputs}", ", ".join(fields))
     name = schema.split("(")[0]
     qualified = f"{NAMESPACE}::{name}"
-    names = re.findall(r"[(,] *[\w?\[\]]+ (\w+)", schema)
+    arguments = re.findall(r"[(,] *([\w?\[\]]+) (\w+)", schema.split("->")[0])
+    tensors = [
+        (i, name, name in any_layout)
+        for i, (kind, name) in enumerate(arguments)
+        if kind.startswith("Tensor")
+    ]
 
-    def call(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        device = args[0].device
-        for i, t in enumerate(args):
-            if isinstance(t, Tensor) and t.device != device:
-                raise ValueError(f"{names[i]} is on {t.device}, expected {device} like {names[0]}")
+    def grouped(args: Sequence[Any]) -> Sequence[Any]:
         if inputs is None:
-            return function(*args)
-        return function(*args[:first], inputs(*args[first:end]), *args[end:])
+            return args
+        return (*args[:first], inputs(*args[first:end]), *args[end:])
 
     def run(*args: Any) -> Any:
-        if not torch.is_grad_enabled():  # as in every autograd.Function
-            return call(kernel, args)
-        with torch.no_grad():
-            return call(kernel, args)
+        device, copied = args[0].device, None
+        for i, name, lies_anyhow in tensors:
+            t = args[i]
+            if t is None:
+                continue
+            if t.device != device:
+                raise ValueError(f"{name} is on {t.device}, expected {device}")
+            if t.requires_grad and torch.is_grad_enabled():
+                with torch.no_grad():  # as in every autograd.Function
+                    return run(*args)
+            if not (lies_anyhow or is_addressable(t)):
+                copied = copied or list(args)
+                copied[i] = addressable(t)
+        return kernel(*grouped(copied or args))
 
     def checked_fake(*args: Any) -> Any:
-        return call(fake, args)
+        device = args[0].device
+        for i, name, _ in tensors:
+            if args[i] is not None and args[i].device != device:
+                raise ValueError(f"{name} is on {args[i].device}, expected {device}")
+        return fake(*grouped(args))
 
     LIB.define(schema, tags=_TAGS)
     LIB.impl(name, run, "CompositeExplicitAutograd")
@@ -143,10 +164,13 @@ def takes(count: int) -> Callable[[_Function], _Function]:
     return mark
 
 
-def apply(function: Any, *inputs: Any) -> Any:
-    """function.apply(*inputs). A program that torch.jit traces has no gradients, and the op where
-    it would have a call of Python."""
-    return function.forward(*inputs) if is_tracing() else function.apply(*inputs)
+def apply(function: Any, save: bool, *inputs: Any) -> Any:
+    """function.apply(*inputs); its forward alone where neither autograd (save) nor a transform nor
+    a forward-mode derivative would see the difference, and in a program that torch.jit traces,
+    which has no gradients, and the op where it would have a call of Python."""
+    if is_tracing() or not (save or torch.compiler.is_compiling() or transforms_active()):
+        return function.forward(*inputs)
+    return function.apply(*inputs)
 
 
 class _FirstDerivative(torch.autograd.Function):

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import addressable
 from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
@@ -23,6 +22,7 @@ from swin_umamba_ops.ops._define import (
     only_wanted,
     spread,
     takes,
+    wants_grad,
 )
 
 _ALL = (True, True)
@@ -61,7 +61,7 @@ def _forward(x: Tensor, weight: Tensor, backend: str = "triton") -> Tensor:
     kernels = _kernels("conv3x3", backend, x, weight)
     if x.numel() == 0:
         return _output(x, weight)
-    y: Tensor = kernels.forward(addressable(x), weight)
+    y: Tensor = kernels.forward(x, weight)
     return y
 
 
@@ -79,7 +79,7 @@ def _backward(
     kernels, chosen = _backward_kernels("conv3x3", backend, dy, x, weight), tuple(wanted or _ALL)
     if x.numel() == 0:
         return only_wanted((x, weight), (torch.zeros_like(x), torch.zeros_like(weight)), chosen)
-    gradients = kernels.backward(addressable(dy), addressable(x), weight, wanted=chosen)
+    gradients = kernels.backward(dy, x, weight, wanted=chosen)
     return only_wanted((x, weight), gradients, chosen)
 
 
@@ -94,13 +94,17 @@ def _backward_fake(
 
 
 conv3x3_op = define(
-    'conv3x3(Tensor x, Tensor weight, str backend="triton") -> Tensor', _forward, _forward_fake
+    'conv3x3(Tensor x, Tensor weight, str backend="triton") -> Tensor',
+    _forward,
+    _forward_fake,
+    any_layout=("weight",),
 )
 conv3x3_backward_op = define(
     'conv3x3_backward(Tensor dy, Tensor x, Tensor weight, str backend="triton", '
     "bool[]? wanted=None) -> (Tensor, Tensor)",
     _backward,
     _backward_fake,
+    any_layout=("weight",),
 )
 
 
@@ -141,7 +145,7 @@ def conv3x3(x: Tensor, weight: Tensor, backend: Backend) -> Tensor:
         y = formula(x, weight)
         return y
     x = x.permute(0, 2, 3, 1).contiguous()
-    y = apply(_Conv3x3, x, weight, backend.name)
+    y = apply(_Conv3x3, wants_grad(x, weight), x, weight, backend.name)
     return y.permute(0, 3, 1, 2)
 
 
@@ -154,7 +158,7 @@ def _norm_act_forward(
     kernels = _kernels("norm_act_conv3x3", backend, x, weight)
     if x.numel() == 0:
         return _output(x, weight), _statistics(x)
-    result: tuple[Tensor, Tensor] = kernels.norm_act_forward(addressable(x), weight, eps, slope)
+    result: tuple[Tensor, Tensor] = kernels.norm_act_forward(x, weight, eps, slope)
     return result
 
 
@@ -179,9 +183,7 @@ def _norm_act_backward(
     chosen = tuple(wanted or _ALL)
     if x.numel() == 0:
         return only_wanted((x, weight), (torch.zeros_like(x), torch.zeros_like(weight)), chosen)
-    gradients = kernels.norm_act_backward(
-        addressable(dy), addressable(x), weight, addressable(stats), slope, wanted=chosen
-    )
+    gradients = kernels.norm_act_backward(dy, x, weight, stats, slope, wanted=chosen)
     return only_wanted((x, weight), gradients, chosen)
 
 
@@ -202,12 +204,14 @@ norm_act_conv3x3_op = define(
     'str backend="triton") -> (Tensor, Tensor)',
     _norm_act_forward,
     _norm_act_fake,
+    any_layout=("weight",),
 )
 norm_act_conv3x3_backward_op = define(
     "norm_act_conv3x3_backward(Tensor dy, Tensor x, Tensor weight, Tensor stats, float slope, "
     'str backend="triton", bool[]? wanted=None) -> (Tensor, Tensor)',
     _norm_act_backward,
     _norm_act_backward_fake,
+    any_layout=("weight",),
 )
 
 
@@ -256,5 +260,5 @@ def norm_act_conv3x3(
         y = formula(x, weight, eps, slope)
         return y
     x = x.permute(0, 2, 3, 1).contiguous()
-    y = apply(_NormActConv3x3, x, weight, eps, slope, backend.name)[0]
+    y = apply(_NormActConv3x3, wants_grad(x, weight), x, weight, eps, slope, backend.name)[0]
     return y.permute(0, 3, 1, 2)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import all_addressable
 from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
@@ -22,6 +21,7 @@ from swin_umamba_ops.ops._define import (
     only_wanted,
     spread,
     takes,
+    wants_grad,
 )
 
 _ALL = (True,) * 3
@@ -42,7 +42,7 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, backend: str = "tri
     kernels = _kernels(backend, x, weight, bias)
     if x.numel() == 0:
         return torch.empty_like(x)
-    y: Tensor = kernels.forward(*all_addressable((x, weight, bias)))
+    y: Tensor = kernels.forward(x, weight, bias)
     return y
 
 
@@ -67,7 +67,7 @@ def _backward(
     if x.numel() == 0:
         gradients = [None if t is None else torch.zeros_like(t) for t in inputs]
     else:
-        gradients = kernels.backward(*all_addressable((dy, *inputs)), wanted=chosen)
+        gradients = kernels.backward(dy, *inputs, wanted=chosen)
     return only_wanted(inputs, gradients, chosen)
 
 
@@ -132,5 +132,8 @@ def depthwise_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, backend:
     if (formula := backend.formulas.get("depthwise_conv_silu")) is not None:
         y = formula(x, weight, bias)
         return y
-    y = apply(_DepthwiseConvSilu, x.contiguous(), weight.contiguous(), bias, backend.name)
+    y = apply(
+        _DepthwiseConvSilu, wants_grad(x, weight, bias), x.contiguous(), weight.contiguous(), bias,
+        backend.name,
+    )  # fmt: skip
     return y

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import addressable, all_addressable
+from swin_umamba_ops.backends._memory import addressable
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL
 from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import (
@@ -25,6 +25,7 @@ from swin_umamba_ops.ops._define import (
     only_wanted,
     spread,
     takes,
+    wants_grad,
 )
 
 _ALL = (True,) * 4
@@ -66,7 +67,7 @@ def _forward(
     kernels = _kernels(backend, inputs, kind)
     if x.numel() == 0:
         return torch.empty_like(x), _statistics(x, kind)
-    result: tuple[Tensor, Tensor] = kernels.forward(*all_addressable(inputs), kind, eps, slope)
+    result: tuple[Tensor, Tensor] = kernels.forward(*inputs, kind, eps, slope)
     return result
 
 
@@ -106,9 +107,7 @@ def _backward(
     else:
         # A part of a larger map's channels is read as it lies: its values lie apart.
         rows = dy if dy.stride(3) == 1 and not dy.is_neg() else addressable(dy)
-        gradients = kernels.backward(
-            rows, *all_addressable(inputs), addressable(stats), kind, slope, wanted=chosen
-        )
+        gradients = kernels.backward(rows, *inputs, stats, kind, slope, wanted=chosen)
     return only_wanted(inputs, gradients, chosen)
 
 
@@ -139,6 +138,7 @@ instance_norm_act_backward_op = define(
     "bool[]? wanted=None) -> (Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
+    any_layout=("dy",),
 )
 
 
@@ -205,6 +205,7 @@ def instance_norm_act(
         return y
     y = apply(
         _InstanceNormAct,
+        wants_grad(x, weight, bias, residual),
         x.permute(0, 2, 3, 1).contiguous(),
         weight,
         bias,

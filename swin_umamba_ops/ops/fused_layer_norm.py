@@ -12,7 +12,6 @@ from torch import Tensor
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import all_addressable
 from swin_umamba_ops.ops._check import has_shape
 from swin_umamba_ops.ops._define import (
     apply,
@@ -22,6 +21,7 @@ from swin_umamba_ops.ops._define import (
     only_wanted,
     spread,
     takes,
+    wants_grad,
 )
 
 _ALL = (True,) * 4
@@ -49,7 +49,7 @@ def _forward(
     kernels = _kernels(backend, x, gate, weight, bias)
     if x.numel() == 0:
         return torch.empty_like(x, dtype=out_dtype)
-    y: Tensor = kernels.forward(*all_addressable((x, gate, weight, bias)), eps, out_dtype)
+    y: Tensor = kernels.forward(x, gate, weight, bias, eps, out_dtype)
     return y
 
 
@@ -81,8 +81,7 @@ def _backward(
     if x.numel() == 0:
         gradients = [None if t is None else torch.zeros_like(t) for t in inputs]
     else:
-        given = all_addressable((dy, *inputs))
-        gradients = kernels.backward(*given, eps, wanted=chosen)
+        gradients = kernels.backward(dy, *inputs, eps, wanted=chosen)
     return only_wanted(inputs, gradients, chosen)
 
 
@@ -167,5 +166,8 @@ def layer_norm(
         y = formula(x, gate, weight, bias, eps, out_dtype)
         return y
     gate = None if gate is None else gate.contiguous()
-    y = apply(_LayerNorm, x.contiguous(), gate, weight, bias, eps, out_dtype, backend.name)
+    y = apply(
+        _LayerNorm, wants_grad(x, gate, weight, bias), x.contiguous(), gate, weight, bias, eps,
+        out_dtype, backend.name,
+    )  # fmt: skip
     return y

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import addressable
 from swin_umamba_ops.ops._check import has_shape, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
@@ -24,6 +23,7 @@ from swin_umamba_ops.ops._define import (
     only_wanted,
     spread,
     takes,
+    wants_grad,
 )
 
 _ALL = (True,) * 5
@@ -57,7 +57,7 @@ def _forward(
     kernels = _kernels(backend, x, weight1, bias1, weight2, bias2)
     if x.numel() == 0:
         return _output(x, weight2)
-    y: Tensor = kernels.forward(addressable(x), weight1, bias1, weight2, bias2)
+    y: Tensor = kernels.forward(x, weight1, bias1, weight2, bias2)
     return y
 
 
@@ -89,8 +89,7 @@ def _backward(
     if x.numel() == 0:
         gradients = tuple(torch.zeros_like(t) for t in inputs)
     else:
-        given = addressable(dy), addressable(x), *inputs[1:]
-        gradients = kernels.backward(*given, wanted=chosen)
+        gradients = kernels.backward(dy, *inputs, wanted=chosen)
     return only_wanted(inputs, gradients, chosen)
 
 
@@ -174,5 +173,8 @@ def mlp_gelu(
     if (formula := backend.formulas.get("mlp_gelu")) is not None:
         y = formula(x, weight1, bias1, weight2, bias2)
         return y
-    y = apply(_MlpGelu, x.contiguous(), weight1, bias1, weight2, bias2, backend.name)
+    y = apply(
+        _MlpGelu, wants_grad(x, weight1, bias1, weight2, bias2), x.contiguous(), weight1, bias1,
+        weight2, bias2, backend.name,
+    )  # fmt: skip
     return y

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from swin_umamba_ops import backends, flops
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import addressable, all_addressable
 from swin_umamba_ops.inputs import ALL_SCAN, ScanInputs, ScanWanted
 from swin_umamba_ops.numerics import state_dtype
-from swin_umamba_ops.ops._check import has_shape, is_shape, same_dtype
+from swin_umamba_ops.ops._check import has_shape, is_shape, remembered, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
     define,
@@ -34,10 +33,17 @@ from swin_umamba_ops.ops._define import (
 )
 
 
-def _kernels(backend: str, inputs: ScanInputs) -> Any:
-    """The backend's kernels for these inputs. ValueError or TypeError for those that do not fit
-    together, RuntimeError for a backend that does not take them."""
-    u, delta, A, Bs, Cs, Ds, delta_bias = inputs.tensors
+@remembered
+def _check(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    Bs: Tensor,
+    Cs: Tensor,
+    Ds: Tensor | None,
+    delta_bias: Tensor | None,
+) -> None:
+    """ValueError or TypeError unless ScanInputs fit together."""
     has_shape("u", u, "B", "D", "L")
     batch, channels, length = u.shape
     is_shape("delta", delta, u.shape)
@@ -51,7 +57,25 @@ def _kernels(backend: str, inputs: ScanInputs) -> Any:
             is_shape(name, t, (channels,))
     same_dtype(u.dtype, ("delta", "Bs", "Cs"), (delta, Bs, Cs))
     same_dtype(state_dtype(u.dtype), ("A", "Ds", "delta_bias"), (A, Ds, delta_bias))
-    return backends.kernels("selective_scan", backend, u.device, u.dtype, A.shape[1])
+
+
+@remembered
+def _check_backward(
+    dout: Tensor, dlast: Tensor | None, u: Tensor, A: Tensor, states: Tensor, chunk: int
+) -> None:
+    batch, channels, length = u.shape
+    is_shape("dout", dout, u.shape)
+    if dlast is not None:
+        has_shape("dlast", dlast, batch, channels, A.shape[1])
+    has_shape("states", states, batch, -(-length // chunk), *A.shape)
+    same_dtype(A.dtype, ("states", "dlast"), (states, dlast))
+
+
+def _kernels(backend: str, inputs: ScanInputs) -> Any:
+    """The backend's kernels for these inputs; RuntimeError if it does not take them."""
+    _check(*inputs.tensors)
+    u = inputs.u
+    return backends.kernels("selective_scan", backend, u.device, u.dtype, inputs.A.shape[1])
 
 
 def _outputs(
@@ -78,9 +102,7 @@ def _forward(
     kernels = _kernels(backend, inputs)
     if inputs.u.shape[0] == 0:
         return _outputs(inputs, backend, out_dtype, save)
-    result: tuple[Tensor, Tensor, Tensor] = kernels.selective_scan_forward(
-        all_addressable(inputs), out_dtype, save
-    )
+    result: tuple[Tensor, Tensor, Tensor] = kernels.selective_scan_forward(inputs, out_dtype, save)
     return result
 
 
@@ -93,21 +115,12 @@ def _backward(
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
     kernels = _kernels(backend, inputs)
-    batch, channels, length = inputs.u.shape
-    A = inputs.A
-    is_shape("dout", dout, inputs.u.shape)
-    if dlast is not None:
-        has_shape("dlast", dlast, batch, channels, A.shape[1])
-    has_shape("states", states, batch, -(-length // kernels.chunk_length), *A.shape)
-    same_dtype(A.dtype, ("states", "dlast"), (states, dlast))
+    _check_backward(dout, dlast, inputs.u, inputs.A, states, kernels.chunk_length)
     chosen = ALL_SCAN if wanted is None else ScanWanted(*wanted)
-    if batch == 0:
+    if inputs.u.shape[0] == 0:
         gradients = [None if t is None else torch.zeros_like(t) for t in inputs.tensors]
     else:
-        gradients = kernels.selective_scan_backward(
-            addressable(dout), addressable(dlast), all_addressable(inputs), addressable(states),
-            chosen,
-        )  # fmt: skip
+        gradients = kernels.selective_scan_backward(dout, dlast, inputs, states, chosen)
     return only_wanted(inputs.tensors, gradients, chosen)
 
 
@@ -198,6 +211,6 @@ def selective_scan(
     """
     tensors = [None if t is None else t.contiguous() for t in inputs.tensors]
     out, last, _ = apply(
-        _SelectiveScan, *tensors, inputs.delta_softplus, backend.name, out_dtype, save
+        _SelectiveScan, save, *tensors, inputs.delta_softplus, backend.name, out_dtype, save
     )
     return out, last

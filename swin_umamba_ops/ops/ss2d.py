@@ -22,10 +22,9 @@ from torch.nn import functional as F
 from swin_umamba_ops import backends, flops
 from swin_umamba_ops.autocast import autocast_off
 from swin_umamba_ops.backends import Backend
-from swin_umamba_ops.backends._memory import addressable, all_addressable
 from swin_umamba_ops.inputs import ALL_SS2D, SS2DArguments, SS2DInputs, SS2DWanted
 from swin_umamba_ops.numerics import as_dtype, state_dtype
-from swin_umamba_ops.ops._check import has_shape, is_shape, same_dtype
+from swin_umamba_ops.ops._check import has_shape, is_shape, remembered, same_dtype
 from swin_umamba_ops.ops._define import (
     apply,
     define,
@@ -39,10 +38,16 @@ from swin_umamba_ops.ops._define import (
 from swin_umamba_ops.scan_order import DIRECTIONS
 
 
-def _kernels(backend: str, inputs: SS2DInputs) -> Any:
-    """The backend's kernels for these inputs. ValueError or TypeError for those that do not fit
-    together, RuntimeError for a backend that does not take them."""
-    x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
+@remembered
+def _check(
+    x: Tensor,
+    proj: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> None:
+    """ValueError or TypeError unless SS2DInputs fit together."""
     has_shape("x", x, "B", "H", "W", "D")
     has_shape("dt_projs_weight", dt_projs_weight, DIRECTIONS, x.shape[3], "R")
     has_shape("A_logs", A_logs, DIRECTIONS * x.shape[3], "N")
@@ -53,7 +58,22 @@ def _kernels(backend: str, inputs: SS2DInputs) -> Any:
     same_dtype(x.dtype, ("proj", "dt_projs_weight"), (proj, dt_projs_weight))
     parameters = (dt_projs_bias, A_logs, Ds)
     same_dtype(state_dtype(x.dtype), ("dt_projs_bias", "A_logs", "Ds"), parameters)
-    return backends.kernels("ss2d", backend, x.device, x.dtype, N)
+
+
+@remembered
+def _check_backward(dy: Tensor, x: Tensor, A_logs: Tensor, states: Tensor, chunk: int) -> None:
+    batch, height, width, channels = x.shape
+    is_shape("dy", dy, x.shape)
+    chunks = -(-height * width // chunk)
+    is_shape("states", states, (batch, DIRECTIONS, chunks, channels, A_logs.shape[1]))
+    same_dtype(state_dtype(x.dtype), ("states",), (states,))
+
+
+def _kernels(backend: str, inputs: SS2DInputs) -> Any:
+    """The backend's kernels for these inputs; RuntimeError if it does not take them."""
+    _check(*inputs)
+    x = inputs.x
+    return backends.kernels("ss2d", backend, x.device, x.dtype, inputs.A_logs.shape[1])
 
 
 def _outputs(
@@ -78,7 +98,7 @@ def _forward(
     kernels = _kernels(backend, inputs)
     if inputs.x.shape[0] == 0:
         return _outputs(inputs, backend, out_dtype, save)
-    result: tuple[Tensor, Tensor] = kernels.ss2d_forward(all_addressable(inputs), out_dtype, save)
+    result: tuple[Tensor, Tensor] = kernels.ss2d_forward(inputs, out_dtype, save)
     return result
 
 
@@ -90,18 +110,12 @@ def _backward(
     wanted: list[bool] | None = None,
 ) -> tuple[Tensor, ...]:
     kernels = _kernels(backend, inputs)
-    x = inputs.x
-    is_shape("dy", dy, x.shape)
-    chunks = -(-x.shape[1] * x.shape[2] // kernels.chunk_length)
-    is_shape("states", states, (x.shape[0], DIRECTIONS, chunks, x.shape[3], inputs.A_logs.shape[1]))
-    same_dtype(state_dtype(x.dtype), ("states",), (states,))
+    _check_backward(dy, inputs.x, inputs.A_logs, states, kernels.chunk_length)
     chosen = ALL_SS2D if wanted is None else SS2DWanted(*wanted)
-    if x.shape[0] == 0:
+    if inputs.x.shape[0] == 0:
         gradients = tuple(torch.zeros_like(t) for t in inputs)
     else:
-        gradients = kernels.ss2d_backward(
-            addressable(dy), all_addressable(inputs), addressable(states), chosen
-        )
+        gradients = kernels.ss2d_backward(dy, inputs, states, chosen)
     return only_wanted(inputs, gradients, chosen)
 
 
@@ -231,5 +245,5 @@ def ss2d(arguments: SS2DArguments, backend: Backend, out_dtype: torch.dtype, sav
     x, x_proj_weight, *parameters = arguments
     parameters = [t.contiguous() for t in parameters]
     inputs = (x, x_proj_weight, *parameters)
-    y: Tensor = apply(_SS2D, *inputs, backend.name, out_dtype, save)[0]
+    y: Tensor = apply(_SS2D, save, *inputs, backend.name, out_dtype, save)[0]
     return y

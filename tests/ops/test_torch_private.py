@@ -38,7 +38,8 @@ def test_they_are_all_in_one_file() -> None:
         if path.name != "torch_private.py":
             assert not _private_names(path), path
     assert _private_names(SOURCES / "torch_private.py") == {
-        "torch._C", "torch._higher_order_ops.scan.scan",
+        "torch._C", "torch._C._are_functorch_transforms_active",
+        "torch._higher_order_ops.scan.scan", "torch.autograd.forward_ad._current_level",
     }  # fmt: skip
 
 
@@ -54,6 +55,23 @@ def test_the_compiler_still_looks_for_the_mark_of_constants() -> None:
     torch_private.constant_result(ours)
     torch.compiler.assume_constant_result(theirs)
     assert vars(ours) == vars(theirs)
+
+
+def test_transforms_are_seen() -> None:
+    """Without a public name: torch.func offers none, nor does torch.autograd.forward_ad."""
+    assert not torch_private.transforms_active()
+    seen = []
+
+    def look(t: torch.Tensor) -> torch.Tensor:
+        seen.append(torch_private.transforms_active())
+        return t.sum()
+
+    torch.func.grad(look)(torch.ones(2))
+    torch.func.vmap(look)(torch.ones(2, 2))
+    with torch.autograd.forward_ad.dual_level():
+        look(torch.ones(2))
+    assert seen == [True] * 3
+    assert not torch_private.transforms_active()
 
 
 def test_the_scan_operator_has_no_public_name_yet() -> None:

@@ -89,6 +89,24 @@ def test_forward_mode_is_refused(case: Case, mode: str) -> None:
         call()
 
 
+def test_a_tensor_that_left_its_transform(case: Case) -> None:
+    """It stands for what it was made of, gradients too."""
+    run, reference, tensors = case
+    x = tensors[0].clone().requires_grad_()
+    left: list[Tensor] = []
+
+    def keep(t: Tensor) -> Tensor:
+        left.append(t)
+        return t.sum()
+
+    torch.func.grad(keep)(x)
+    found, expected = (
+        torch.autograd.grad(function(*first, *tensors[1:]).square().sum(), x)
+        for function, first in ((run, left), (reference, [x]))
+    )
+    torch.testing.assert_close(found, expected)
+
+
 def test_vmap(case: Case) -> None:
     """Over each input alone, and over all."""
     run, _, tensors = case
