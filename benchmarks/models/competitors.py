@@ -1,5 +1,8 @@
 """Whole models as competitors: ours, eager, as CUDA graphs and compiled, and the release's own.
 
+A model with another encoder than its default is named MODEL+ENCODER. nnU-Net's networks run in the
+same three forms, on their own.
+
 All of one model hold the same weights. A training step is forward, loss and backward, with deep
 supervision; inference is the finest logits alone.
 """
@@ -7,8 +10,8 @@ supervision; inference is the finest logits alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,14 +20,19 @@ from torch import Tensor, nn
 import swin_umamba
 from benchmarks.ops import peers
 from swin_umamba.common.compiling import compiled
+from swin_umamba.common.encoders import DEFAULT_ENCODER, ENCODERS
 from swin_umamba.common.graphs import GraphedInference, GraphedStep
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 
 NAMES = ("swin_umamba", "swin_umamba_d", "swin_umamba_v1")
+BASELINES = ("dynunet", "resenc_m")
+"""nnU-Net's 2-D network and its ResEnc-M, planned for patches of 320 x 320."""
 IN_CHANNELS, OUT_CHANNELS = 1, 14
 LOSS_SCALE = 2.0**10
 """Keeps the gradients of float16 from vanishing, the same for everyone."""
-_TINY = {"dims": (8, 12, 16), "depths": (1, 1, 1), "d_state": 4}
+_TINY = {"dims": (8, 12, 16), "depths": (1, 1, 1)}
+_TINY_BASELINE = {"widths": (8, 16), "patch_size": (32, 32)}
+_FORMS_OF_BASELINES = {"ours": "eager", "ours, graph": "graph", "ours, compiled": "compiled"}
 
 Call = Callable[[], object]
 Make = Callable[[nn.Module, Tensor, Tensor, "torch.dtype | None"], Call]
@@ -49,6 +57,34 @@ class ModelCompetitor:
 
     def why_missing(self, model: str) -> str | None:
         return self.missing.get(model, self.missing.get(""))
+
+
+def with_encoders(models: Sequence[str], encoders: Sequence[str]) -> list[str]:
+    """Every model with every encoder that it takes. ValueError for a model that takes none."""
+    found = []
+    for model in models:
+        taken = [DEFAULT_ENCODER] if model == "swin_umamba_v1" else list(encoders)
+        if model in BASELINES:
+            found.append(model)
+        found += [
+            model if encoder == DEFAULT_ENCODER else f"{model}+{encoder}"
+            for encoder in taken
+            if model in NAMES and encoder in encoders
+        ]
+    if not found:
+        raise ValueError(f"none of {', '.join(models)} takes an encoder of {', '.join(encoders)}")
+    return found
+
+
+def forms_of(model: str, entered: Sequence[ModelCompetitor]) -> list[ModelCompetitor]:
+    """Who runs a model; one that is not ours runs in our forms, under names of its own."""
+    if model not in BASELINES:
+        return list(entered)
+    return [
+        replace(form, name=_FORMS_OF_BASELINES[form.name], ours=False)
+        for form in entered
+        if form.ours
+    ]
 
 
 def autocast(image: Tensor, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:
@@ -79,14 +115,24 @@ def weights(model: str, tiny: bool) -> dict[str, Tensor]:
 
 def tiny_options(model: str) -> dict[str, Any]:
     """Arguments of `create_model` for a model of a few thousand weights."""
-    return {**_TINY, "patch_size": 2} if model == "swin_umamba_d" else dict(_TINY)
+    if model in BASELINES:
+        return dict(_TINY_BASELINE)
+    if "+" in model:  # an encoder whose states and patches are what they are
+        return dict(_TINY)
+    own = {"patch_size": 2} if model == "swin_umamba_d" else {}
+    return {**_TINY, "d_state": 4, **own}
 
 
 def _ours(model: str, tiny: bool, **options: Any) -> nn.Module:
     if tiny:
         options |= tiny_options(model)
+    name, _, encoder = model.partition("+")
+    if encoder:
+        options["encoder"] = encoder
+    if model in BASELINES:
+        options.pop("backend", None)  # they have no scans
     return swin_umamba.create_model(
-        model, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **options
+        name, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **options
     )
 
 
@@ -192,7 +238,14 @@ def competitors(device: torch.device) -> list[ModelCompetitor]:
         ModelCompetitor(name, True, build_ours, training, inference, missing)
         for name, training, inference, missing in forms
     ]
-    absent = {"swin_umamba_v1": "the release's code no longer has the first version"}
+    absent = {
+        "swin_umamba_v1": "the release's code no longer has the first version",
+        **{
+            f"{model}+{encoder}": "the release has no such encoder"
+            for model in NAMES
+            for encoder in ENCODERS
+        },
+    }
     reason = peers.why_no_release(device)
     if reason is not None:
         absent[""] = reason

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from benchmarks.measuring import environment, timing
 from benchmarks.measuring.cases import DTYPES, ModelCase
 from benchmarks.measuring.results import FAILED, NOT_RUN, OK, WRONG, Results, Row
-from benchmarks.models.competitors import Call, ModelCompetitor, supervise, weights
+from benchmarks.models.competitors import (
+    Call,
+    ModelCompetitor,
+    forms_of,
+    supervise,
+    weights,
+)
 from benchmarks.models.gate import SIZE, TINY_SIZE, ModelGate, batch
 from benchmarks.ops.run import error_line
 
@@ -80,7 +86,7 @@ class _Runner:
     def _model(self, model: str, dtype: str) -> None:
         state = weights(model, self.settings.tiny)
         entered = []
-        for competitor in self.competitors:
+        for competitor in forms_of(model, self.competitors):
             missing = competitor.why_missing(model)
             if missing is None:
                 entered.append(competitor)

@@ -11,15 +11,30 @@ TITLES = {
     "swin_umamba": "Swin-UMamba",
     "swin_umamba_d": "Swin-UMamba†",
     "swin_umamba_v1": "Swin-UMamba, first version",
+    "dynunet": "nnU-Net's network",
+    "resenc_m": "nnU-Net's ResEnc-M",
 }
+NNUNET = "dynunet"
+BASELINES = (NNUNET, "resenc_m")
 _WHAT = {
     "training": "training step: forward, loss, backward",
     "inference": "inference: the finest logits",
 }
 
 
+def is_network(op: str) -> bool:
+    """Whether a row's op is a whole model, with or without the name of its encoder."""
+    return op.partition("+")[0] in TITLES
+
+
+def network(op: str) -> str:
+    """A row's op for people; what is no network stays as it is."""
+    name, _, encoder = op.partition("+")
+    return TITLES.get(name, op) + (f" with {encoder}" if encoder else "")
+
+
 def title(row: Row) -> str:
-    return f"{TITLES[row.op]}, {_WHAT[row.mode]}; {row.dtype}"
+    return f"{network(row.op)}, {_WHAT[row.mode]}; {row.dtype}"
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -56,3 +71,41 @@ def _ratio(mine: Sequence[Row], peer: Row | None) -> str:
     if sizes and peer.extra_bytes:
         text += f", {min(sizes) / peer.extra_bytes:.2f} of the memory"
     return text
+
+
+def side_by_side(rows: Sequence[Row]) -> list[str]:
+    """Where nnU-Net's network is among them: all networks in one table for each mode and dtype.
+
+    Of each network its fastest form, and the memory of the eager one.
+    """
+    if not any(row.op == NNUNET for row in rows):
+        return []
+    rows = [row for row in rows if row.ours or row.op in BASELINES]
+    parts = ["### Beside nnU-Net's network"]
+    for mode, dtype in dict.fromkeys((row.mode, row.dtype) for row in rows):
+        chosen = [row for row in rows if (row.mode, row.dtype, row.status) == (mode, dtype, OK)]
+        cases = list(dict.fromkeys(row.case for row in chosen))
+        lines = []
+        for op in dict.fromkeys(row.op for row in chosen):
+            found = [[row for row in chosen if (row.op, row.case) == (op, case)] for case in cases]
+            base = [
+                [row for row in chosen if (row.op, row.case) == (NNUNET, case)] for case in cases
+            ]
+            lines.append([network(op), *map(_beside, found, base)])
+        heads = [case.label for case in cases]
+        parts += [f"{_WHAT[mode]}; {dtype}", table(["network", *heads], lines)]
+    parts.append("Median ms of the fastest form (times nnU-Net's) / peak memory of the eager form.")
+    return parts
+
+
+def _beside(rows: Sequence[Row], base: Sequence[Row]) -> str:
+    if not rows:
+        return "-"
+    fastest = min(_medians(rows))
+    ratio = f" ({fastest / min(_medians(base)):.2f}x)" if base else ""
+    sizes = [row.extra_bytes for row in rows if row.extra_bytes is not None]
+    return f"{milliseconds(fastest)}{ratio}" + (f" / {min(sizes) / 1e6:.0f} MB" if sizes else "")
+
+
+def _medians(rows: Sequence[Row]) -> list[float]:
+    return [row.times.median for row in rows if row.times is not None]

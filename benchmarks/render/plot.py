@@ -126,7 +126,7 @@ def plot(results: Results, folder: Path, prefix: str = "") -> list[Path]:
     for op, mode, group in pairs:
         for dtype, rows in _timed(results, op, mode, group).items():
             figure, axes = pyplot.subplots(figsize=(max(5, 1.2 * len({r.case for r in rows})), 3.6))
-            what = model_report.TITLES.get(op, op)
+            what = model_report.network(op)
             title = f"{what}, {mode.replace('_', ' + ')}, {dtype}, {device}"
             _DRAWN.get(group, _bars)(axes, rows, title)
             figure.tight_layout()

@@ -137,7 +137,7 @@ def markdown(results: Results) -> str:
     sections: dict[tuple[str, str, str], list[Row]] = {}
     whole: dict[tuple[str, str, str], list[Row]] = {}
     for row in results.rows:
-        if row.op in model_report.TITLES:
+        if model_report.is_network(row.op):
             whole.setdefault((row.op, row.mode, row.dtype), []).append(row)
             continue
         sections.setdefault((row.op, row.case.group, row.dtype), []).append(row)
@@ -152,6 +152,7 @@ def markdown(results: Results) -> str:
         parts += [f"### {model_report.title(rows[0])}", model_report.markdown(rows)]
     if whole:
         parts.append("Median ms / peak memory beyond weights and inputs (not counted for graphs).")
+        parts += model_report.side_by_side([row for rows in whole.values() for row in rows])
     if scale.SCALING in results.settings:
         parts += ["### Training on several", scale.markdown(results)]
     untimed = [row for row in results.rows if row.status != OK]

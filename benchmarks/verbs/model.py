@@ -41,7 +41,7 @@ def _settings(args: argparse.Namespace) -> model_run.Settings:
     device = chosen_device(args)
     return model_run.Settings(
         device=device,
-        models=args.models,
+        models=models.with_encoders(args.models, args.encoder),
         cases=model_cases(args),
         modes=args.modes,
         dtypes=model_dtypes(args, device),

@@ -10,6 +10,7 @@ import torch
 from benchmarks.measuring import cases, results
 from benchmarks.models import competitors as models
 from benchmarks.render import report
+from swin_umamba.common.encoders import DEFAULT_ENCODER, encoder_names
 
 
 def add_measuring(parser: argparse.ArgumentParser, cell_seconds: float, rounds: int = 3) -> None:
@@ -50,7 +51,22 @@ def _earlier(path: str) -> results.Results:
 
 def add_model_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="default: cuda if there is one, else cpu")
-    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=models.NAMES)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=(*models.NAMES, *models.BASELINES),
+        default=models.NAMES,
+        help=f"default {' '.join(models.NAMES)}; {' and '.join(models.BASELINES)} are nnU-Net's",
+    )
+    parser.add_argument(
+        "--encoder",
+        nargs="+",
+        choices=encoder_names(),
+        default=[DEFAULT_ENCODER],
+        metavar="NAME",
+        help=f"of {', '.join(encoder_names())}; every model with every one that it takes; default"
+        f" {DEFAULT_ENCODER}",
+    )
     parser.add_argument("--shapes", nargs="+", metavar="BxHxW", help="instead of the table's")
     parser.add_argument(
         "--dtypes",

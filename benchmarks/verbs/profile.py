@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks.models import competitors as models
 from benchmarks.models import profiling
 from benchmarks.models import run as model_run
 from benchmarks.verbs.options import (
@@ -27,8 +28,8 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     device = chosen_device(args)
-    for model in args.models:
-        for competitor in entered_models(args, device):
+    for model in models.with_encoders(args.models, args.encoder):
+        for competitor in models.forms_of(model, entered_models(args, device)):
             missing = competitor.why_missing(model)
             if missing is not None:
                 print(f"{competitor.name}, {model}: missing: {missing}\n")

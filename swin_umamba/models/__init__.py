@@ -1,7 +1,7 @@
 """The models. Importing this package registers them."""
 
 from swin_umamba.common.encoders import encoder_names
-from swin_umamba.models import baselines
+from swin_umamba.models import baselines, resenc
 from swin_umamba.models.base import SegmentationModel
 from swin_umamba.models.encoder_registry import create_encoder
 from swin_umamba.models.encoders import Encoder
@@ -29,5 +29,6 @@ __all__ = [
     "encoder_names",
     "model_names",
     "register_model",
+    "resenc",
     "takes_patch_size",
 ]

@@ -11,7 +11,7 @@ from benchmarks import __main__ as command
 from benchmarks.measuring import cases, results
 from benchmarks.measuring.results import FAILED, OK, WRONG
 from benchmarks.models import competitors as models
-from benchmarks.render import report
+from benchmarks.render import plot, report
 
 CPU = torch.device("cpu")
 TINY = ["model", "--tiny", "--device", "cpu", "--models", "swin_umamba_d"]
@@ -57,6 +57,44 @@ def test_a_slower_run_fails_against_an_earlier_one(measured, tmp_path):
     arguments = ["--competitors", "ours", "--modes", "inference", "--shapes", "1x40x24"]
     against = ["--against", str(tmp_path / "faster.json")]
     assert command.main([*TINY, *arguments, *against]) == 1
+
+
+@pytest.fixture(scope="module")
+def beside_nnunet(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "beside.json"
+    models_of_one_size = ["swin_umamba_d", "swin_umamba_v1", "dynunet", "resenc_m"]
+    arguments = ["model", "--tiny", "--device", "cpu", "--models", *models_of_one_size]
+    arguments += ["--encoder", "vmamba_v2_tiny_s1l8", "vmamba_tiny", "--shapes", "1x32x32"]
+    arguments += ["--competitors", "ours", "release", "--rounds", "1", "--out", str(path)]
+    assert command.main(arguments) == 0
+    return results.load(path)
+
+
+def test_networks_are_measured_with_every_encoder_beside_nnunets(beside_nnunet):
+    found = {(row.op, row.competitor, row.ours) for row in beside_nnunet.rows}
+    assert found == {
+        ("swin_umamba_d+vmamba_v2_tiny_s1l8", "ours", True),
+        ("swin_umamba_d", "ours", True),
+        ("swin_umamba_v1", "ours", True),
+        ("dynunet", "eager", False),
+        ("resenc_m", "eager", False),
+    }
+    assert all(row.status == OK for row in beside_nnunet.rows)
+
+
+def test_the_report_puts_them_side_by_side(beside_nnunet, tmp_path):
+    text = report.markdown(beside_nnunet)
+    beside = text[text.index("### Beside nnU-Net's network") :]
+    assert "| Swin-UMamba† with vmamba_v2_tiny_s1l8 |" in beside
+    assert "| nnU-Net's ResEnc-M |" in beside
+    assert beside.count("(1.00x)") == 2  # training and inference of nnU-Net's own
+    assert plot.plot(beside_nnunet, tmp_path)
+
+
+def test_an_encoder_that_no_model_takes_is_refused(capsys):
+    arguments = ["model", "--tiny", "--device", "cpu", "--models", "swin_umamba_v1"]
+    assert command.main([*arguments, "--encoder", "vmamba_v2_tiny_s1l8"]) == 2
+    assert "takes an encoder of vmamba_v2_tiny_s1l8" in capsys.readouterr().err
 
 
 def _competitor(build):

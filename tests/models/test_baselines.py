@@ -19,6 +19,7 @@ from swin_umamba.weights import load_weights, read_config, save_weights
 
 SMALL: dict[str, dict[str, Any]] = {
     "dynunet": {"patch_size": (32, 48), "widths": (4, 16)},
+    "resenc_m": {"patch_size": (32, 48), "widths": (4, 16)},
     "segresnet": {"init_filters": 8},
     "swin_unetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
     "unetr": {"patch_size": (32, 48), "feature_size": 4, "hidden_size": 12, "mlp_dim": 8},

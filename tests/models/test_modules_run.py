@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
+import swin_umamba_ops as ops
 from swin_umamba.models import SegmentationModel
 from swin_umamba.models.flops import Flops, count_flops
-from swin_umamba.models.fused import Conv3x3, DepthwiseConv2d, LayerNorm
+from swin_umamba.models.fused import Conv3x3, DepthwiseConv2d, LayerNorm, Mlp
 
 Build = Callable[..., SegmentationModel]
 Image = Callable[..., Tensor]
@@ -172,3 +173,26 @@ def test_alone_a_layer_is_pytorchs(image: Image) -> None:
         conv(maps, norm_slope=0.1), conv(F.leaky_relu(F.instance_norm(maps), 0.1))
     )
     torch.testing.assert_close(norm(maps, maps), norm(maps) * F.silu(maps))
+
+
+def test_an_mlp_is_one_op_until_somebody_looks_into_it(
+    image: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    fused = ops.mlp_gelu
+    monkeypatch.setattr(ops, "mlp_gelu", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    torch.manual_seed(0)
+    mlp, x = Mlp(6, 10), image(2, 5, 6)
+    expected = F.linear(F.gelu(mlp.fc1(x)), mlp.fc2.weight, mlp.fc2.bias)
+    torch.testing.assert_close(mlp(x), expected)
+    assert len(calls) == 1
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        seen: list[nn.Module] = []
+        handle = getattr(mlp.fc2, register)(lambda module, *_, seen=seen: seen.append(module))
+        torch.testing.assert_close(mlp(x), expected)
+        assert seen == [mlp.fc2]
+        handle.remove()
+    assert len(calls) == 1
+    mlp.fc1 = _Adapter(mlp.fc1)
+    torch.testing.assert_close(mlp(x), expected)
+    assert len(calls) == 1
