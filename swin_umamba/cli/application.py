@@ -5,14 +5,17 @@ Exit status: 0 when done, 1 for an error, 2 for wrong usage, 130 and 143 after S
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from swin_umamba.cli.cache import cache
+from swin_umamba.cli.commands import Command, Group
 from swin_umamba.cli.console import problem
 from swin_umamba.cli.convert import convert
 from swin_umamba.cli.demo import demo
@@ -33,13 +36,27 @@ from swin_umamba.common.files import reason_of
 TRACEBACK = "SWIN_UMAMBA_TRACEBACK"  # a variable: show tracebacks of unexpected errors
 
 
+_PLAIN = "swin-umamba-plain"  # how terminals without UTF-8 show what they lack
+_PLAIN_SIGNS = {"\u2020": "+", "\u2026": "...", "\u2013": "-", "\u00d7": "x", "\u2022": "*"}
+
+
+def _in_plain_signs(error: UnicodeError) -> tuple[str | bytes, int]:
+    """An error handler of codecs: signs of the help and of tables by their like, others escaped."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start] in _PLAIN_SIGNS:
+        return _PLAIN_SIGNS[error.object[error.start]], error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(_PLAIN, _in_plain_signs)
+
+
 class Application(typer.Typer):
     """A Typer that ends without a traceback, on terminals of any encoding."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-                stream.reconfigure(errors="backslashreplace")
+                stream.reconfigure(errors=_PLAIN)
         try:
             with exit_status_kept():
                 return super().__call__(*args, **options)
@@ -63,27 +80,39 @@ def _in_words(error: Exception) -> str:
 app = Application(
     name="swin-umamba",
     help="Swin-UMamba: medical image segmentation with selective scans.",
+    epilog="Exit codes: 0 done, 1 error, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM.",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from swin_umamba import __version__
+
+        typer.echo(f"swin-umamba {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _main() -> None:
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
     show_remarks_in_one_line()
 
 
-app.command()(cache)
-app.command()(convert)
-app.command()(demo)
-app.command()(doctor)
-app.command()(evaluate)
-app.command()(export)
-app.command()(nnunet_path)
-app.command()(predict)
-app.command()(prepare)
-app.command()(pretrain)
-app.command()(report)
-app.command()(summary)
-app.command(cls=Train)(train)
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Getting started": (demo, doctor),
+    "From images to results": (prepare, train, predict, evaluate, report, export),
+    "More": (pretrain, convert, summary, cache, nnunet_path),
+}
+for _title, _functions in _COMMANDS.items():
+    for _function in _functions:
+        _class = Train if _function is train else Command
+        app.command(cls=_class, rich_help_panel=_title)(_function)

@@ -15,17 +15,15 @@ def cache(
         list[str] | None,
         typer.Option(
             metavar="DATASET",
-            help="Remove what is kept of a preprocessed dataset; may be repeated.",
+            help="Remove a preprocessed dataset; may be repeated.",
         ),
     ] = None,
-    clear_all: Annotated[
-        bool, typer.Option("--clear-all", help="Remove all that is in the cache.")
-    ] = False,
+    clear_all: Annotated[bool, typer.Option("--clear-all", help="Remove everything.")] = False,
 ) -> None:
-    """List what the cache keeps, or remove it.
+    """List or clear preprocessed datasets and downloads.
 
-    Preprocessed datasets, which training reads, and downloads. It lies in SWIN_UMAMBA_CACHE, or
-    where the platform keeps caches; all of it is made or fetched again when it is needed.
+    The cache is in SWIN_UMAMBA_CACHE or the platform's cache folder. Whatever is removed is created
+    or downloaded again when needed.
     """
     with errors_in_one_line():
         from swin_umamba.common.files import cache_dir

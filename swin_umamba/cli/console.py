@@ -75,6 +75,11 @@ def progress(*columns: ProgressColumn, console: Console = err, transient: bool =
     return Progress(*columns, console=console, transient=transient)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 mask", "2 masks"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def problem(message: str, *, word: str = "error", style: str = "bold red") -> None:
     """Print `word: message` on stderr, in one line."""
     line = " ".join(message.split("\n"))

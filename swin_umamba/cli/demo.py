@@ -8,35 +8,42 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from swin_umamba.cli.console import err, errors_in_one_line, out
+from swin_umamba.cli.commands import DEVICES
+from swin_umamba.cli.console import counted, err, errors_in_one_line, out
 from swin_umamba.cli.training_bar import TrainingBar, clock
 
 
 def demo(
     image: Annotated[
-        Path | None, typer.Option(help="Your own image (TIFF, PNG, JPEG); needs --mask.")
+        Path | None, typer.Option(help="Your own image (TIFF, PNG or JPEG), with --mask.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Its mask: 0 is background, all else foreground.")
+        Path | None, typer.Option(help="Its mask; 0 is background, anything else foreground.")
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Folder for the run, missing or empty.", show_default="swin-umamba-demo"
+            "--out",
+            help="Folder for the results; missing or empty.",
+            show_default="swin-umamba-demo",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same result on a CPU.", min=0)] = 0,
-    iterations: Annotated[int, typer.Option(help="Training iterations at most.", min=1)] = 300,
-    minutes: Annotated[float, typer.Option(help="Minutes of training at most.", min=0.05)] = 4.0,
+    seed: Annotated[
+        int, typer.Option(help="On a CPU, the same seed gives the same result.", min=0)
+    ] = 0,
+    iterations: Annotated[
+        int, typer.Option(help="Maximum number of training iterations.", min=1)
+    ] = 300,
+    minutes: Annotated[float, typer.Option(help="Maximum minutes of training.", min=0.05)] = 4.0,
     backend: Annotated[
-        str, typer.Option(help="Backend of the scan; swin-umamba doctor lists them.")
+        str, typer.Option(help="Backend of the scan; see swin-umamba doctor.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads at most.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",
+    threads: Annotated[int, typer.Option(help="Maximum number of CPU threads.", min=1)] = 1,
 ) -> None:
-    """Train a small Swin-UMamba† on three quadrants of an image and segment the fourth.
+    """Train a small Swin-UMamba† on three quadrants of an image, and segment the fourth.
 
-    Without --image and --mask, on a real microscopy image of nuclei that pip downloads once.
+    By default on a microscopy image of nuclei, which is downloaded once.
     """
     with errors_in_one_line():
         with err.status("Getting ready"):
@@ -67,7 +74,8 @@ def demo(
     )
     out.print(score)
     out.print(
-        f"Trained for {len(trained.records)} iterations in {clock(trained.seconds)} on"
+        f"Trained for {counted(len(trained.records), 'iteration')} in {clock(trained.seconds)} on"
         f" {result.trained_on}"
     )
     out.print(f"Picture: {result.picture}", soft_wrap=True)
+    out.print("Next, with your own images: swin-umamba train DATASET RUN")

@@ -12,7 +12,7 @@ from swin_umamba.cli.console import TRAIN_PACKAGES, out, visible
 
 
 def doctor() -> None:
-    """Show versions, devices, and each backend and optional package: usable, or why not."""
+    """Show versions, devices, and which backends and optional packages work, or why not."""
     from swin_umamba_ops import __main__ as environment
     from swin_umamba_ops import available_backends
 

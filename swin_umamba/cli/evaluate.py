@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import errors_in_one_line, out, progress
+from swin_umamba.cli.console import counted, errors_in_one_line, out, progress
 from swin_umamba.common.files import write_text
 from swin_umamba.errors import UserError
 
@@ -23,44 +23,52 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
     truth: Annotated[Path, typer.Argument(help="The dataset, or a folder of true masks.")],
     dataset: Annotated[
-        Path | None, typer.Option(help="Whose classes the masks of such a folder have.")
+        Path | None,
+        typer.Option(help="With a folder of masks: the dataset that defines the classes."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Only the cases that this training run was not trained on.")
+        Path | None, typer.Option(help="Score only cases that this run was not trained on.")
     ] = None,
     find_postprocessing: Annotated[
         bool,
         typer.Option(
             "--find-postprocessing",
-            help="Write into RUN which classes score better by their largest component alone;"
-            " `predict` then keeps only that. For masks of RUN without postprocessing.",
+            help="Record in RUN which classes score better when reduced to their largest component;"
+            " predict then applies it. Needs masks predicted with --no-postprocessing.",
         ),
     ] = False,
     against: Annotated[
-        Path | None, typer.Option(help="A second folder of predictions, compared case by case.")
+        Path | None, typer.Option(help="Second folder of predictions, to compare case by case.")
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Of NSD, in the unit of the spacing.")] = 2.0,
+    tolerance: Annotated[
+        float, typer.Option(help="Tolerance of NSD, in the unit of the spacing.")
+    ] = 2.0,
     release_nsd: Annotated[
         bool,
-        typer.Option("--release-nsd", help="NSD as the release measures it, too; it is higher."),
+        typer.Option(
+            "--release-nsd",
+            help="Also NSD as the original implementation measures it, which is higher.",
+        ),
     ] = False,
     instances: Annotated[
-        Path | None, typer.Option(help="Folder of maps of instances, where the dataset has none.")
+        Path | None, typer.Option(help="Folder of instance maps, if the dataset has none.")
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Score the cases that have predictions.")
+        bool, typer.Option("--allow-missing", help="Skip cases without a prediction.")
     ] = False,
     allow_extra: Annotated[
-        bool, typer.Option("--allow-extra", help="Pass over predictions of no case.")
+        bool, typer.Option("--allow-extra", help="Skip predictions that belong to no case.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
-    csv: Annotated[Path | None, typer.Option(help="File for all scores, a row each.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for all scores.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap intervals.", min=0)] = 0,
+    csv: Annotated[Path | None, typer.Option(help="Write all scores to a CSV file.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all scores to a JSON file.")
+    ] = None,
 ) -> None:
-    """Score masks by DSC, NSD and, where there are maps of instances, F1 of objects.
+    """Score predicted masks: DSC, NSD and, with instance maps, F1 of objects.
 
-    Scores are means over the cases that hold the class, in truth or prediction; the others are
-    counted beside them. Below several classes stands the mean of their means.
+    A class's score is the mean over the cases that contain it, in truth or prediction; other cases
+    are counted separately. With several classes, the last row is the mean over classes.
     """
     with errors_in_one_line():
         from swin_umamba.data import open_dataset
@@ -137,7 +145,7 @@ def _find_postprocessing(run: Path, predictions: Path, truth: Dataset, names: li
 def _table(scores: Scores) -> Table:
     from swin_umamba.evaluate import METRICS
 
-    table = Table(title=f"{len(scores.cases)} cases")
+    table = Table(title=counted(len(scores.cases), "case"))
     for column in ("metric", "class", "mean", "cases", "empty in both"):
         table.add_column(column, justify="left" if column in ("metric", "class") else "right")
     for metric in scores.metrics():
@@ -166,5 +174,5 @@ def _differences(differences: list[Difference], first: Path, second: Path) -> Ta
             f"{d.low:+.4f} to {d.high:+.4f}",
             str(d.cases),
         )
-    table.caption = "* the interval leaves out 0"
+    table.caption = "* the interval excludes 0"
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -23,25 +24,37 @@ class Format(str, Enum):
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="Folder of a run, or weights (.safetensors).")],
+    source: Annotated[Path, typer.Argument(help="Run folder, or weights (.safetensors).")],
     output: Annotated[Path, typer.Argument(help="File to write: .onnx or .pt2.")],
     kind: Annotated[
         Format | None,
-        typer.Option("--format", help="By default that of the file's ending; aoti is .pt2 too."),
+        typer.Option(
+            "--format",
+            help="aoti is compiled ahead of time, as .pt2.",
+            show_default="from the file name",
+        ),
     ] = None,
-    last: Annotated[bool, typer.Option(help="A run's last weights, not its best.")] = False,
+    last: Annotated[
+        bool,
+        typer.Option(
+            "--last/--no-last",
+            help="Use the run's last weights instead of its best.",
+            show_default=False,
+        ),
+    ] = False,
     backend: Annotated[
         str | None,
         typer.Option(
-            help="Of the scan in .pt2 files. 'export', the default there, needs PyTorch alone; aoti"
-            " takes the fastest."
+            help="Backend of the scan in .pt2 files; export needs nothing but PyTorch.",
+            show_default="export; with aoti the fastest",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where .pt2 files will run: cpu, cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where a .pt2 file will run: cpu or cuda.")] = "cpu",
 ) -> None:
     """Write a trained model for another runtime, with its preprocessing and labels.
 
-    The file is run first, and not written if it differs from the model by more than 1e-4.
+    The file is verified first, and not written if its output differs from the model's by more than
+    1e-4.
     """
     with errors_in_one_line():
         kind = kind or _by_ending(output)
@@ -57,6 +70,9 @@ def export(
         f"{output}: {size:.1f} MB, logits within {error:.1g} of the model's",
         soft_wrap=True,
     )
+    if kind is Format.onnx:
+        name = shlex.quote(str(output))
+        out.print(f"Next: swin-umamba predict {name} IMAGES OUTPUT", soft_wrap=True)
 
 
 def _require_usable(backend: str | None, device: str) -> None:

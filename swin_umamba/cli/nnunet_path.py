@@ -13,10 +13,10 @@ VARIABLE = "nnUNet_extTrainer"
 
 
 def nnunet_path() -> None:
-    """Print the shell command after which nnU-Net finds the Swin-UMamba trainers.
+    """Print the shell command that lets nnU-Net find the Swin-UMamba trainers.
 
-    Folders that nnUNet_extTrainer names already are kept. In a shell or its start file:
-    eval "$(swin-umamba nnunet-path)"
+    Run it in a shell, or add it to the shell's start file: eval "$(swin-umamba nnunet-path)"
+    Folders already in nnUNet_extTrainer are kept.
     """
     own = str(TRAINER_FOLDER)
     others = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path.strip()]

@@ -7,66 +7,81 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import errors_in_one_line, out, problem, progress
+from swin_umamba.cli.commands import DEVICES
+from swin_umamba.cli.console import counted, errors_in_one_line, out, problem, progress
+
+OUTPUT_TOO = "More output"  # the title of a group of options
 
 
 def predict(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...",
-            help="Folder of a training run, or an exported .onnx file. With several, such as the"
-            " folds of a cross-validation, their probabilities are averaged.",
+            metavar="RUN",
+            help="Run folder, cross-validation folder, or exported .onnx file. The probabilities of"
+            " several are averaged.",
         ),
     ],
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of them.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     output: Annotated[Path, typer.Argument(help="Folder for the masks.")],
-    last: Annotated[bool, typer.Option("--last", help="The last weights, not the best.")] = False,
+    last: Annotated[
+        bool, typer.Option("--last", help="Use the last weights instead of the best.")
+    ] = False,
     save_probabilities: Annotated[
         bool,
         typer.Option(
-            "--save-probabilities", help="Of all classes, in .npz files beside the masks."
+            "--save-probabilities",
+            help="Also write the probabilities of all classes, as .npz files beside the masks.",
+            rich_help_panel=OUTPUT_TOO,
         ),
     ] = False,
     instances: Annotated[
         bool,
         typer.Option(
             "--instances",
-            help="Maps of the 8-connected objects of class 1, numbered from 1, in OUTPUT/instances:"
-            " the image's format, 8 bits, 16, or in TIFF and NIfTI 32 as the numbers need.",
+            help="Also number the 8-connected objects of class 1, in OUTPUT/instances, with 8, 16"
+            " or (TIFF, NIfTI) 32 bits as needed.",
+            rich_help_panel=OUTPUT_TOO,
         ),
     ] = False,
     overlays: Annotated[
         bool,
-        typer.Option("--overlays", help="The classes drawn over images: PNGs in OUTPUT/overlays."),
+        typer.Option(
+            "--overlays",
+            help="Also draw the classes over the images: PNG files in OUTPUT/overlays.",
+            rich_help_panel=OUTPUT_TOO,
+        ),
     ] = False,
     mirror: Annotated[
         bool,
         typer.Option(
             "--mirror",
-            help="Average over each window's three mirror images, too: four times the work.",
+            help="Average over mirrored images: more accurate, four times the work.",
         ),
     ] = False,
-    amp: Annotated[str, typer.Option(help="off (float32); on a GPU bf16, fp16, auto.")] = "off",
+    amp: Annotated[
+        str, typer.Option(help="off (float32); 16-bit on a GPU: auto, bf16, fp16.")
+    ] = "off",
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="RUN is an exported file, whatever its name ends in.")
+        bool, typer.Option("--onnx", help="RUN is an ONNX file, whatever its name.")
     ] = False,
     postprocessing: Annotated[
         bool,
         typer.Option(
-            help="Keep only the largest component of the classes for which the run found that this"
-            " helps (its postprocessing.json)."
+            help="Apply the run's postprocessing.json, if there is one: keep only the largest"
+            " component of some classes.",
+            show_default="apply",
         ),
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",
 ) -> None:
-    """Segment images: masks in the images' own format, geometry and labels.
+    """Segment images; masks have the images' own format, geometry and label values.
 
-    Existing files are kept, and only missing ones are written, or those whose images have changed:
-    an interrupted job continues when it is started again. OUTPUT/predictions.jsonl lists what made
-    each file; existing files of another model or other options are an error. Images that cannot be
-    segmented are listed at the end, and the exit status is then 1.
+    Masks that exist already are skipped unless their image has changed, so an interrupted job
+    continues when started again. OUTPUT/predictions.jsonl records what made each file; files of
+    another model or other options are an error without --overwrite. Images that fail are listed at
+    the end, and the exit code is then 1.
     """
     with errors_in_one_line():
         from swin_umamba.inference.files import Extras, predict_files
@@ -89,11 +104,13 @@ def predict(
             )
     existing = f", {len(outcome.skipped)} already existed" if outcome.skipped else ""
     redone = f", {len(outcome.redone)} of them again as images changed" if outcome.redone else ""
-    count = len(outcome.done)
-    out.print(
-        f"{count} mask{'' if count == 1 else 's'} in {output}{redone}{existing}",
-        soft_wrap=True,
-    )
+    out.print(f"{counted(len(outcome.done), 'mask')} in {output}{redone}{existing}", soft_wrap=True)
+    if outcome.done and not overlays:
+        out.print(
+            "Mask values are class numbers, so viewers show them nearly black; --overlays writes"
+            " pictures to look at",
+            soft_wrap=True,
+        )
     for name, reason in outcome.failed.items():
         problem(reason, word=name)
     if outcome.failed:

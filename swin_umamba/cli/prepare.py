@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import errors_in_one_line, out, problem
+from swin_umamba.cli.console import counted, errors_in_one_line, out, problem
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from swin_umamba.data.prepare.prepared import PreparedDataset
 
 PREVIEW = "preview.png"
+FOLDS, PLAN = "Folds", "Plan"  # titles of groups of options
 
 
 def prepare(
@@ -25,44 +27,71 @@ def prepare(
     groups: Annotated[
         Path | None,
         typer.Option(
-            help="Cases that must stay in one fold, as of one patient: a CSV of name,group, or a"
-            " JSON of names to groups."
+            help="Keep cases of one group, such as a patient, in one fold: a CSV file with columns"
+            " name,group, or a JSON object of names to groups.",
+            rich_help_panel=FOLDS,
         ),
     ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
             metavar="REGEX",
-            help="The same by a rule: what this finds at the beginning of a name, or its first"
-            " parenthesis; '(.*)_' takes all up to the last underscore.",
+            help="Groups from case names: what this matches at the start of a name, or its first"
+            " group; '(.*)_' is everything up to the last underscore.",
+            rich_help_panel=FOLDS,
         ),
     ] = None,
-    splits: Annotated[Path | None, typer.Option(help="Splits in nnU-Net's form.")] = None,
-    folds: Annotated[int | None, typer.Option(help="5 by default.")] = None,
-    patch_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Height and width; by the images otherwise.")
+    splits: Annotated[
+        Path | None,
+        typer.Option(help="Splits file, as nnU-Net's splits_final.json.", rich_help_panel=FOLDS),
     ] = None,
-    axis: Annotated[int | None, typer.Option(help="Of volumes: 0, 1, 2 slices along z, y, x.")] = (
-        None
-    ),
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Number of folds.", show_default="5", rich_help_panel=FOLDS),
+    ] = None,
+    patch_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="HEIGHT WIDTH",
+            help="Size of training patches.",
+            show_default="from the images",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Volumes: slice along z (0), y (1) or x (2).",
+            show_default="from the images",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
     gpu_memory: Annotated[
         float | None,
-        typer.Option(help="GB to propose a batch size for; this machine's GPU by default."),
+        typer.Option(
+            help="Plan the batch size for a GPU with this many GB.",
+            show_default="this machine's GPU",
+            rich_help_panel=PLAN,
+        ),
     ] = None,
     preview: Annotated[
-        Path | None, typer.Option(help=f"Where to draw some cases; {PREVIEW} beside the cache.")
+        Path | None,
+        typer.Option(
+            help="Picture of some cases as the network sees them.",
+            show_default=f"{PREVIEW} in the cache",
+        ),
     ] = None,
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove what is kept of the dataset before.")
+        bool, typer.Option("--clean", help="Discard the cached data and choices, and start over.")
     ] = False,
-    threads: Annotated[int, typer.Option(help="Cases at a time.")] = THREADS,
+    threads: Annotated[int, typer.Option(help="Cases to process at a time.")] = THREADS,
 ) -> None:
-    """Check a dataset, decide how it is treated, and preprocess it.
+    """Check a dataset, plan its preprocessing, and preprocess it.
 
-    Every case is read, and all that is wrong with any is listed at the end. Training does the same
-    first if it has not been done; done here, mistakes show before a GPU waits. What is chosen here
-    holds for later trainings of the dataset. The cache is under SWIN_UMAMBA_CACHE, or where the
-    platform keeps caches; swin-umamba cache lists it and removes it.
+    Reads every case and lists all problems at once. Training does the same first if needed; run it
+    separately to find mistakes before a GPU is waiting. Choices made here apply to later trainings
+    on the dataset. The cache is in SWIN_UMAMBA_CACHE or the platform's cache folder; see
+    swin-umamba cache.
     """
     given: dict[str, Any] = {
         "splits": _absolute(splits),
@@ -94,6 +123,7 @@ def prepare(
     for warning in found.warnings:
         problem(warning, word="warning", style="yellow")
     _say(found, path)
+    out.print(f"Next: swin-umamba train {shlex.quote(str(dataset))} RUN", soft_wrap=True)
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -107,7 +137,7 @@ def _say(found: PreparedDataset, preview: Path) -> None:
     facts = Table(show_header=False, box=None, pad_edge=False)
     volumes = found.cases.volumes
     slices = f", {len(found.cases)} slices" if len(found.cases) > len(volumes) else ""
-    facts.add_row("Cases", f"{len(volumes)}{slices}")
+    facts.add_row("Cases", f"{len(volumes):,}{slices}")
     facts.add_row("Folds", _folds(found))
     facts.add_row("Channels", ", ".join(_channels(plan)))
     for name, share in _classes(found):
@@ -147,7 +177,7 @@ def _classes(found: PreparedDataset) -> list[tuple[str, str]]:
         (
             name,
             f"{sum(row[label + 1] for row in counts) / known:.2%} of the pixels, in"
-            f" {sum(row[label + 1] > 0 for row in counts)} cases",
+            f" {counted(sum(row[label + 1] > 0 for row in counts), 'case')}",
         )
         for name, label in found.plan.labels.items()
     ]

@@ -7,28 +7,30 @@ from typing import Annotated
 
 import typer
 
+from swin_umamba.cli.commands import DEVICES
 from swin_umamba.cli.console import errors_in_one_line, out, progress
 
 
 def report(
-    run: Annotated[
-        Path, typer.Argument(help="Folder of a training run, or of a run for each fold.")
-    ],
+    run: Annotated[Path, typer.Argument(help="Run folder, or folder of a cross-validation.")],
     output: Annotated[
-        Path | None, typer.Option("--out", help="The page; report.html in the run's folder.")
+        Path | None,
+        typer.Option("--out", help="Page to write.", show_default="report.html in the run folder"),
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Where the run's dataset lies now, if it moved.")
+        Path | None, typer.Option(help="The dataset, if it was moved since training.")
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Masks of the validation cases; the best weights predict them if left."),
+        typer.Option(
+            help="Masks of the validation cases.", show_default="predicted with the best weights"
+        ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",
 ) -> None:
-    """Write one HTML page: curves, scores, best and worst cases, configuration and environment.
+    """Write one HTML page: curves, scores, best and worst cases, settings and environment.
 
-    The page holds all its pictures and needs no other file and no network.
+    The page contains all pictures; it needs no other file and no network.
     """
     with errors_in_one_line():
         from swin_umamba.report import write_report

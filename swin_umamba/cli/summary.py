@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import errors_in_one_line, out
+from swin_umamba.cli.commands import BASELINES, ENCODERS, MODELS
+from swin_umamba.cli.console import err, errors_in_one_line, out
 from swin_umamba.errors import UserError
 
 MAX_SIDE, MAX_COUNT = 65536, 4096
@@ -16,23 +17,23 @@ MAX_SIDE, MAX_COUNT = 65536, 4096
 def summary(
     model: Annotated[
         str,
-        typer.Argument(
-            help="swin_umamba, swin_umamba_d (†), swin_umamba_v1, or a baseline: dynunet, ..."
-        ),
+        typer.Argument(help=f"{MODELS}; for comparison {BASELINES}."),
     ] = "swin_umamba",
     size: Annotated[
         tuple[int, int],
-        typer.Option(help="Height and width of the image.", min=1, max=MAX_SIDE),
+        typer.Option(metavar="HEIGHT WIDTH", help="Image size.", min=1, max=MAX_SIDE),
     ] = (320, 320),
-    in_channels: Annotated[
-        int, typer.Option(help="Channels of the image.", min=1, max=MAX_COUNT)
-    ] = 1,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help=f"Encoder of our models: {ENCODERS}.", show_default="vmamba_tiny"),
+    ] = None,
+    in_channels: Annotated[int, typer.Option(help="Image channels.", min=1, max=MAX_COUNT)] = 1,
     out_channels: Annotated[
-        int, typer.Option(help="Classes, the background included.", min=1, max=MAX_COUNT)
+        int, typer.Option(help="Classes, including background.", min=1, max=MAX_COUNT)
     ] = 14,
-    batch: Annotated[int, typer.Option(help="Images at a time.", min=1, max=MAX_COUNT)] = 1,
+    batch: Annotated[int, typer.Option(help="Images per batch.", min=1, max=MAX_COUNT)] = 1,
 ) -> None:
-    """Show a model's parameters and FLOPs by stage."""
+    """Show parameters and FLOPs of a model by stage."""
     from swin_umamba.models import baseline_names, model_names
     from swin_umamba.models.summary import summarize
 
@@ -40,7 +41,14 @@ def summary(
         names = (*model_names(), *baseline_names())
         if model not in names:
             raise UserError(f"no model {model!r}; there are {', '.join(names)}")
-        found = summarize(
-            model, in_channels=in_channels, out_channels=out_channels, size=size, batch=batch
-        )
+        options = {} if encoder is None else {"encoder": encoder}
+        with err.status("Counting"):
+            found = summarize(
+                model,
+                in_channels=in_channels,
+                out_channels=out_channels,
+                size=size,
+                batch=batch,
+                **options,
+            )
     found.render(out)

@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from swin_umamba.cli.commands import (
+    BASELINES,
+    DATA,
+    DEVICES,
+    ENCODERS,
+    MODEL,
+    MODELS,
+    RUNNING,
+    TRAINING,
+    Command,
+)
 from swin_umamba.cli.console import errors_in_one_line
 from swin_umamba.errors import UserError
 
@@ -16,7 +26,7 @@ FOLDS = "--folds"
 _FOLD_WORD = re.compile(r"\d+(,\d+)*,?")
 
 
-class Train(TyperCommand):
+class Train(Command):
     """A command whose option --folds takes all numbers that follow it: --folds 0 1 2 3 4."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -43,81 +53,183 @@ def _joined(args: list[str]) -> list[str]:
 
 def train(
     dataset: Annotated[
-        Path, typer.Argument(help="nnU-Net v2 raw dataset, or a folder with images/ and masks/.")
+        Path,
+        typer.Argument(help="nnU-Net v2 raw dataset, or a folder with images/ and masks/."),
     ],
-    run: Annotated[Path, typer.Argument(help="Folder for the run: missing or empty.")],
-    preset: Annotated[
+    run: Annotated[Path, typer.Argument(help="Folder to write the run to; missing or empty.")],
+    fold: Annotated[
         str | None,
-        typer.Option(help="A published training: abdomen_mri, endoscopy or microscopy."),
+        typer.Option(
+            metavar="N|all",
+            help="Fold to hold out for validation, 0 to 4; all trains and validates on every case.",
+            show_default="0",
+            rich_help_panel=DATA,
+        ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="See swin-umamba summary; swin_umamba_d by default.")
-    ] = None,
-    fold: Annotated[str | None, typer.Option(help="0 to 4, or all; 0 by default.")] = None,
     folds: Annotated[
         list[str] | None,
         typer.Option(
             FOLDS,
             metavar="0 1 2 ...",
-            help="Several folds, a run for each in RUN/fold_0, RUN/fold_1, ...; then the table of"
-            " the cross-validation.",
+            help="Cross-validation: one run per fold, in RUN/fold_0, RUN/fold_1, ..., then a table"
+            " of scores.",
+            rich_help_panel=DATA,
         ),
     ] = None,
-    splits: Annotated[Path | None, typer.Option(help="Splits in nnU-Net's form.")] = None,
+    splits: Annotated[
+        Path | None,
+        typer.Option(help="Splits file, as nnU-Net's splits_final.json.", rich_help_panel=DATA),
+    ] = None,
+    patch_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="HEIGHT WIDTH",
+            help="Size of training patches.",
+            show_default="from the images",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Volumes: slice along z (0), y (1) or x (2).",
+            show_default="from the images",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"{MODELS}; for comparison {BASELINES}.",
+            show_default="swin_umamba_d",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Encoder of our models: {ENCODERS}.",
+            show_default="vmamba_tiny",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights to start from: an ImageNet encoder or a whole model.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    continue_from: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Start from the model and best weights of another run; classes may differ.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of the paper: abdomen_mri, endoscopy or microscopy.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="JSON or YAML file of settings, as config.json of a run."),
+        typer.Option(
+            help="JSON or YAML file of settings, such as another run's config.json.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="NAME=VALUE", help="One field of the config, such as ema=0.999."
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting, such as ema=0.999; may be repeated.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
-    pretrained: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
-    continue_from: Annotated[
-        Path | None,
-        typer.Option(help="A run whose model and best weights to start from; classes may differ."),
+    iterations: Annotated[
+        int | None, typer.Option(show_default="25,000", rich_help_panel=TRAINING)
     ] = None,
-    iterations: Annotated[int | None, typer.Option(help="25,000 by default.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="End after this long.")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Stop after this time.", rich_help_panel=TRAINING),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Of all processes together; by the GPU's memory and the dataset, 2 on a CPU."
+            help="Of all processes together.",
+            show_default="from the GPU's memory and the images; 2 on a CPU",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
-    patch_size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Height and width; by the images otherwise.")
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate.", show_default="1e-4", rich_help_panel=TRAINING),
     ] = None,
-    axis: Annotated[int | None, typer.Option(help="Of volumes: 0, 1, 2 slices along z, y, x.")] = (
-        None
-    ),
-    lr: Annotated[float | None, typer.Option(help="1e-4 by default.")] = None,
-    warmup: Annotated[float | None, typer.Option(help="Share of the run; 0 by default.")] = None,
-    validate_every: Annotated[int | None, typer.Option(help="Iterations.")] = None,
+    warmup: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the run over which the learning rate rises.",
+            show_default="0",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    validate_every: Annotated[
+        int | None,
+        typer.Option(
+            help="Iterations between validations.", show_default="250", rich_help_panel=TRAINING
+        ),
+    ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="End after so many validations without a better one.")
+        int | None,
+        typer.Option(
+            help="Stop after this many validations without improvement.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that cut patches.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
+    seed: Annotated[int | None, typer.Option(show_default="0", rich_help_panel=TRAINING)] = None,
+    device: Annotated[
+        str | None, typer.Option(help=DEVICES + ".", show_default="auto", rich_help_panel=RUNNING)
+    ] = None,
+    amp: Annotated[
+        str | None,
+        typer.Option(
+            help="Mixed precision: auto, bf16, fp16 or off.",
+            show_default="auto",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that load batches.", show_default="auto", rich_help_panel=RUNNING
+        ),
+    ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume", help="Go on with the run in the folder, if there is one."),
+        typer.Option(
+            "--resume",
+            help="Continue the run in the folder from its last checkpoint, or start it if there is"
+            " none.",
+            rich_help_panel=RUNNING,
+        ),
     ] = False,
 ) -> None:
     """Train a model on your images.
 
-    Ctrl-C ends a run after the iteration, with a checkpoint; --resume goes on from there, as it
-    does after a crash. Settings are those of the original implementation but for the batch size,
-    which is planned, and deep supervision, which every model has; each is an option here or a field
-    of --config and --set. Several GPUs: accelerate launch -m swin_umamba.cli train ...
+    Ctrl-C stops after the current iteration and saves a checkpoint; --resume continues from there,
+    also after a crash. Defaults are those of the original implementation, except for batch size
+    (planned) and deep supervision (on for every model). Several GPUs: torchrun --nproc-per-node 2
+    -m swin_umamba.cli train ...
     """
     options: dict[str, Any] = {
         "preset": preset,
         "model": model,
+        "model_options.encoder": encoder,
         "fold": fold,
         "pretrained": str(pretrained) if pretrained else None,
         "continue_from": str(continue_from) if continue_from else None,
@@ -144,7 +256,7 @@ def train(
         if folds is None:
             train_run(job, run)
         elif fold is not None:
-            raise UserError("--fold is for one run, --folds for one of each: give one of the two")
+            raise UserError("--fold trains one run, --folds one per fold: give one of the two")
         else:
             train_folds(job, run, _numbers(folds))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swin_umamba.cli.console import out, problem, progress
+from swin_umamba.cli.console import counted, out, problem, progress
 from swin_umamba.cli.cross_validation_table import table
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock
@@ -55,6 +55,8 @@ def train_run(job: Job, folder: Path) -> None:
     if result.stopped:
         _say_how_to_go_on(job, folder)
     out.print(f"Run: {folder}", soft_wrap=True)
+    if not result.stopped:
+        _say_what_is_next(folder)
     _leave_as_asked(result)
 
 
@@ -176,7 +178,7 @@ def _say_what(prepared: Prepared) -> None:
     config = prepared.config
     height, width = config.patch_size
     out.print(
-        f"{config.model}: {len(prepared.train_cases.volumes)} cases to train on,"
+        f"{config.model}: {counted(len(prepared.train_cases.volumes), 'case')} to train on,"
         f" {len(prepared.val_cases.volumes)} to validate, patches {height}x{width}, batches of"
         f" {config.batch_size}, {config.num_classes} classes"
     )
@@ -206,15 +208,15 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
     steps = sum(record["step"] for record in result.records)
     waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
     out.print(
-        f"{best} after {len(result.records)} iterations, {clock(result.seconds)};"
-        f" {waited:.1%} of the steps' time went by waiting for data"
+        f"{best} after {counted(len(result.records), 'iteration')}, {clock(result.seconds)};"
+        f" {waited:.1%} of the time was spent waiting for data"
     )
     graphs = [record["cuda_graph"] for record in result.records if "cuda_graph" in record]
     if graphs and config.device != "cpu":
         out.print(f"cuda_graph {graphs[-1]}")
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
-        out.print(f"{skipped} steps were skipped: log.jsonl says why")
+        out.print(f"Skipped {counted(skipped, 'step')}: log.jsonl says why")
 
 
 def _origin(config: TrainConfig, report: Report) -> str:
@@ -225,7 +227,13 @@ def _origin(config: TrainConfig, report: Report) -> str:
 
 def _say_how_to_go_on(job: Job, folder: Path, *options: str) -> None:
     words = ["swin-umamba", "train", str(job.dataset), str(folder), *options, "--resume"]
-    out.print(f"Stopped as asked. Go on: {shlex.join(words)}", soft_wrap=True)
+    out.print(f"Stopped. To continue: {shlex.join(words)}", soft_wrap=True)
+
+
+def _say_what_is_next(folder: Path) -> None:
+    run = shlex.quote(str(folder))
+    for words in (f"predict {run} IMAGES OUTPUT --overlays", f"report {run}"):
+        out.print(f"Next: swin-umamba {words}", soft_wrap=True)
 
 
 def _leave_as_asked(result: TrainResult) -> None:

@@ -132,7 +132,7 @@ def test_evaluate_writes_what_it_finds_into_the_run_once(
     words = [files["a"].parent, root, "--run", run, "--allow-extra", "--find-postprocessing"]
     result = CliRunner().invoke(app, ["evaluate", *map(str, words)])
     assert result.exit_code == 0, result.output
-    assert "1 cases" in result.output
+    assert "1 case" in result.output
     assert "mean of the classes" in result.output
     assert "Largest component alone: one" in result.output
     found = json.loads((run / "postprocessing.json").read_text())

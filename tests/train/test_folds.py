@@ -93,7 +93,7 @@ def test_what_cannot_be_is_told_before_anything_is_trained(dataset: Path, tmp_pa
         (("--folds", "0", "7"), "fold: got '7'"),
         (("--folds", "1", "1"), "expected each once"),
         (("--folds", "x"), "--folds: got 'x', expected numbers"),
-        (("--folds", "0", "--fold", "1"), "--fold is for one run"),
+        (("--folds", "0", "--fold", "1"), "--fold trains one run"),
         (("--folds", "0", "--model", "unet"), "model: got 'unet'"),
     ):
         result = _run("train", dataset, runs, *SHORT, *words)

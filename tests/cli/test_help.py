@@ -1,0 +1,92 @@
+"""The help that every command shows: flags as flags, names and defaults that are right."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import swin_umamba
+from swin_umamba.cli import app, commands
+from swin_umamba.models import baseline_names, encoder_names, model_names
+from swin_umamba.runs.config import TrainConfig
+
+GROUP = typer.main.get_command(app)
+assert isinstance(GROUP, typer.core.TyperGroup)
+# Defaults in words, for what is decided later.
+WORDS = re.compile(r"from the (images|GPU's memory and the images; 2 on a CPU)|auto")
+
+
+def _help(*words: str) -> str:
+    result = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "100", "TERM": "dumb"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("name", ["", *GROUP.commands])
+def test_flags_have_no_type_and_every_option_says_something(name: str) -> None:
+    words = [name] if name else []
+    shown = _help(*words)
+    assert "<bool>" not in shown
+    assert "--help" in shown
+    command = GROUP.commands[name] if name else GROUP
+    for option in command.params:
+        assert getattr(option, "help", None) or option.show_default, option.name
+
+
+def test_the_program_lists_its_commands_completion_and_exit_codes() -> None:
+    shown = _help()
+    for word in ("--version", "--install-completion", "130 Ctrl-C", *GROUP.commands):
+        assert word in shown
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"swin-umamba {swin_umamba.__version__}\n")
+
+
+def test_completion_is_offered_for_a_shell() -> None:
+    result = CliRunner().invoke(
+        app, [], prog_name="swin-umamba", env={"_SWIN_UMAMBA_COMPLETE": "source_bash"}
+    )
+    assert result.exit_code == 0
+    assert "complete" in result.output
+
+
+def test_the_names_that_are_listed_are_those_that_can_be_created() -> None:
+    def words(text: str) -> list[str]:
+        return re.findall(r"[a-z]\w+", re.sub(r"\([^)]*\)", "", text))
+
+    assert words(commands.MODELS) == list(model_names())
+    assert words(commands.BASELINES) == list(baseline_names())
+    assert words(commands.ENCODERS) == list(encoder_names())
+
+
+def test_defaults_are_those_of_the_config() -> None:
+    config = TrainConfig()
+    checked = 0
+    for option in GROUP.commands["train"].params:
+        said = option.show_default
+        if isinstance(said, str) and hasattr(config, option.name or ""):
+            value = getattr(config, option.name or "")
+            checked += 1
+            if WORDS.fullmatch(said) and value != said:
+                continue
+            number = said.replace(",", "")
+            assert str(value) == number or float(number) == value, option.name
+    assert checked > 7
+
+
+def test_signs_that_a_terminal_lacks_have_a_like() -> None:
+    from swin_umamba.cli.application import _PLAIN
+
+    assert "Swin-UMamba\u2020 \u2026 \u00e9".encode("ascii", _PLAIN) == rb"Swin-UMamba+ ... \xe9"
+
+
+def test_docstrings_of_commands_are_short_enough_to_read() -> None:
+    for name, command in GROUP.commands.items():
+        lines = inspect.cleandoc(command.help or "").splitlines()
+        assert 1 <= len(lines) <= 9, name
