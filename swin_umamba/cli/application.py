@@ -89,7 +89,7 @@ app = Application(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from swin_umamba import __version__
+        from swin_umamba_ops import __version__
 
         typer.echo(f"swin-umamba {__version__}")
         raise typer.Exit

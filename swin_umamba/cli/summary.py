@@ -34,13 +34,19 @@ def summary(
     batch: Annotated[int, typer.Option(help="Images per batch.", min=1, max=MAX_COUNT)] = 1,
 ) -> None:
     """Show parameters and FLOPs of a model by stage."""
-    from swin_umamba.models import baseline_names, model_names
+    from swin_umamba.models import baseline_names, encoder_names, model_names
     from swin_umamba.models.summary import summarize
 
     with errors_in_one_line():
         names = (*model_names(), *baseline_names())
         if model not in names:
             raise UserError(f"no model {model!r}; there are {', '.join(names)}")
+        if encoder is not None and model not in model_names():
+            raise UserError(f"--encoder: {model} has an encoder of its own; leave the option out")
+        if encoder is not None and encoder not in encoder_names():
+            raise UserError(
+                f"--encoder: got {encoder!r}, expected one of {', '.join(encoder_names())}"
+            )
         options = {} if encoder is None else {"encoder": encoder}
         with err.status("Counting"):
             found = summarize(

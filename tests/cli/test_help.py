@@ -90,3 +90,13 @@ def test_docstrings_of_commands_are_short_enough_to_read() -> None:
     for name, command in GROUP.commands.items():
         lines = inspect.cleandoc(command.help or "").splitlines()
         assert 1 <= len(lines) <= 9, name
+
+
+def test_an_encoder_that_does_not_fit_is_an_error_of_one_line() -> None:
+    for words, said in (
+        (["dynunet", "--encoder", "vmamba_tiny"], "--encoder: dynunet has an encoder of its own"),
+        (["swin_umamba", "--encoder", "resnet"], "--encoder: got 'resnet', expected one of vmamba"),
+    ):
+        result = CliRunner().invoke(app, ["summary", *words])
+        assert result.exit_code == 1
+        assert said in result.stderr
