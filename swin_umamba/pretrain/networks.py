@@ -89,7 +89,4 @@ class MaskedImageModel(nn.Module):
 
 def _width(front: Front) -> int:
     """Channels of the coarsest map."""
-    with torch.no_grad():
-        image = torch.zeros(1, front.in_channels, front.stride, front.stride)
-        width: int = front(image)[-1].shape[1]
-    return width
+    return front.vssm_encoder.channels[-1]

@@ -14,13 +14,25 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from swin_umamba import create_model
-from swin_umamba.models import SegmentationModel
+from swin_umamba.models import SegmentationModel, create_encoder
 from swin_umamba.nnunet.recipe import Recipe, pretrained_file
 from swin_umamba.train import train
 from swin_umamba.weights import convert, load_pretrained
 
-OPTIONS: dict[str, dict[str, Any]] = {"swin_umamba": NO_DECODER, "swin_umamba_d": TINY}
-FIRST = {"swin_umamba": "stem.0.weight", "swin_umamba_d": "vssm_encoder.patch_embed.proj.weight"}
+V2: dict[str, Any] = {"encoder": "vmamba_v2_tiny_s1l8", "dims": (4, 8), "depths": (1, 1)}
+# By the model's name, what stands before the + of a case.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "swin_umamba": NO_DECODER,
+    "swin_umamba_d": TINY,
+    "swin_umamba+v2": V2,
+    "swin_umamba_d+v2": {**V2, "decoder_depths": (1,)},
+}
+FIRST = {
+    "swin_umamba": "stem.0.weight",
+    "swin_umamba_d": "vssm_encoder.patch_embed.proj.weight",
+    "swin_umamba+v2": "vssm_encoder.patch_embed.0.weight",
+    "swin_umamba_d+v2": "vssm_encoder.patch_embed.0.weight",
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +41,19 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pretrained")
     found = {}
     for name, options in OPTIONS.items():
-        config = tiny_pretraining(model=name, model_options=options, iterations=2)
+        config = tiny_pretraining(model=_of(name), model_options=options, iterations=2)
         go_pretrain(folder / name, config)
         found[name] = folder / name / "encoder.safetensors"
     return found
 
 
+def _of(case: str) -> str:
+    return case.split("+")[0]
+
+
 def _model(name: str, path: Path | None = None, in_channels: int = 3) -> SegmentationModel:
     return create_model(
-        name, in_channels=in_channels, out_channels=2, pretrained=path, **OPTIONS[name]
+        _of(name), in_channels=in_channels, out_channels=2, pretrained=path, **OPTIONS[name]
     )
 
 
@@ -51,6 +67,16 @@ def test_models_take_every_tensor(encoders: dict[str, Path], name: str) -> None:
     assert all(torch.equal(own[n], t) for n, t in stored.items())
 
 
+@pytest.mark.parametrize("name", ["swin_umamba_d", "swin_umamba+v2", "swin_umamba_d+v2"])
+def test_encoders_alone_take_it(encoders: dict[str, Path], name: str) -> None:
+    options = {n: v for n, v in OPTIONS[name].items() if n != "decoder_depths"}
+    encoder = create_encoder(options.pop("encoder", "vmamba_tiny"), 3, encoders[name], **options)
+    report = encoder.pretrained_report
+    assert report is not None
+    assert report.coverage == 1.0
+    assert not report.of("missing", "skipped")
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_first_layer_is_adapted_to_grey_images(encoders: dict[str, Path], name: str) -> None:
     model = _model(name, encoders[name], in_channels=1)
@@ -62,7 +88,9 @@ def test_the_first_layer_is_adapted_to_grey_images(encoders: dict[str, Path], na
     torch.testing.assert_close(model.state_dict()[FIRST[name]], total)
 
 
-@pytest.mark.parametrize(("source", "target"), [OPTIONS, list(OPTIONS)[::-1]])
+@pytest.mark.parametrize(
+    ("source", "target"), [("swin_umamba", "swin_umamba_d"), ("swin_umamba_d", "swin_umamba")]
+)
 def test_encoders_move_to_the_other_model_but_for_their_patches(
     encoders: dict[str, Path], source: str, target: str
 ) -> None:
@@ -131,15 +159,15 @@ def test_nnunet_trainers_load_it(
     report = load_pretrained(network, path)
     assert report.coverage == 1.0
     assert not report.of("missing", "skipped")
-    published = Recipe(name, pretrained=True).build((64, 64), 3, 2, True)
-    with pytest.raises(ValueError, match="its encoder is of dims"):
+    published = Recipe(_of(name), pretrained=True).build((64, 64), 3, 2, True)
+    with pytest.raises(ValueError, match="its encoder is of"):
         load_pretrained(published, path)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_training_starts_from_it(encoders: dict[str, Path], tmp_path: Path, name: str) -> None:
     config = tiny_config(
-        model=name,
+        model=_of(name),
         model_options=OPTIONS[name],
         pretrained=str(encoders[name]),
         freeze_iterations=4,
