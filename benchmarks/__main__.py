@@ -6,9 +6,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.verbs import accuracy, cpu, model, ops, profile, rendering, scale, sweep
+from benchmarks.verbs import (
+    accuracy,
+    cpu,
+    model,
+    ops,
+    pretraining,
+    profile,
+    rendering,
+    scale,
+    sweep,
+)
 
-VERBS = (ops, model, cpu, scale, accuracy, sweep, profile, rendering)
+VERBS = (ops, model, cpu, scale, accuracy, pretraining, sweep, profile, rendering)
 
 
 def _parser() -> argparse.ArgumentParser:

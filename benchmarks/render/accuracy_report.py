@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.measuring.tables import table, unique
 
 _RESAMPLES = 10_000
+BASELINE = "dynunet"
 _METRICS = {
     "dsc": "DSC",
     "dsc_merged": "DSC, all classes merged",
@@ -143,23 +144,42 @@ def markdown(facts: dict[str, Any]) -> str:
             rows.append([model, _options(runs[0]), steps, *(_shown(runs, m) for m in metrics)])
         lines += ["", f"### {dataset}", ""]
         lines.append(table(["model", "options", "steps", *(_METRICS[m] for m in metrics)], rows))
-        baseline = {r["seed"]: r for r in scored_runs(facts, dataset, "dynunet")}
-        rows = []
-        for model in unique(r["model"] for r in scored if r["model"] != "dynunet"):
-            ours = {r["seed"]: r for r in scored_runs(facts, dataset, model)}
-            common = sorted(ours.keys() & baseline.keys())
-            # What one seed tells, then what all tell that both models have.
-            for number in sorted({min(1, len(common)), len(common)} - {0}):
-                seeds = common[:number]
-                first, second = ([runs[seed] for seed in seeds] for runs in (ours, baseline))
-                remarks = ", ".join(map(str, seeds))
-                rows.append([model, remarks, *(difference(first, second, m) for m in metrics)])
-        if rows:
-            lines += ["", "Against `dynunet`, case by case, the mean of the seeds:", ""]
-            lines.append(table(["model", "seeds", *(_METRICS[m] for m in metrics)], rows))
+        for baseline, models in _compared(facts, dataset).items():
+            rows = _differences(facts, dataset, baseline, models, metrics)
+            if rows:
+                lines += ["", f"Against `{baseline}`, case by case, the mean of the seeds:", ""]
+                lines.append(table(["model", "seeds", *(_METRICS[m] for m in metrics)], rows))
     if "note" in facts:
         lines += ["", facts["note"]]
     return "\n".join(lines) + "\n"
+
+
+def _compared(facts: dict[str, Any], dataset: str) -> dict[str, list[str]]:
+    """Models by the one that they are compared with: all with nnU-Net's, unless pairs are named."""
+    scored = unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset and "scores" in r)
+    pairs = facts["settings"].get("pairs") or [[m, BASELINE] for m in scored if m != BASELINE]
+    found: dict[str, list[str]] = {}
+    for model, baseline in pairs:
+        if model in scored:
+            found.setdefault(baseline, []).append(model)
+    return found
+
+
+def _differences(
+    facts: dict[str, Any], dataset: str, baseline: str, models: Sequence[str], metrics: list[str]
+) -> list[list[str]]:
+    theirs = {r["seed"]: r for r in scored_runs(facts, dataset, baseline)}
+    rows = []
+    for model in models:
+        ours = {r["seed"]: r for r in scored_runs(facts, dataset, model)}
+        common = sorted(ours.keys() & theirs.keys())
+        # What one seed tells, then what all tell that both models have.
+        for number in sorted({min(1, len(common)), len(common)} - {0}):
+            seeds = common[:number]
+            first, second = ([runs[seed] for seed in seeds] for runs in (ours, theirs))
+            remarks = ", ".join(map(str, seeds))
+            rows.append([model, remarks, *(difference(first, second, m) for m in metrics)])
+    return rows
 
 
 def plot(facts: dict[str, Any], path: Path) -> None:

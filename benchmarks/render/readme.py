@@ -13,7 +13,7 @@ from benchmarks.measuring import results
 from benchmarks.measuring.results import Results, Row
 from benchmarks.measuring.tables import milliseconds, table
 from benchmarks.ops import sweep
-from benchmarks.render import accuracy_report, model_report, plot, report
+from benchmarks.render import accuracy_report, model_report, plot, pretraining_report, report
 
 _FOLDER = Path("benchmarks/results")
 # Picture -> the results that it shows, and which of their plots it is.
@@ -205,6 +205,8 @@ def markdown_of(path: Path) -> str:
     """The Markdown report of any results file."""
     trained = accuracy_report.load(path)
     if trained is not None:
+        if "pretraining" in trained:
+            return pretraining_report.markdown(trained)
         return accuracy_report.markdown(trained)
     swept = sweep.load(path)
     return report.markdown(results.load(path)) if swept is None else sweep.markdown(*swept)

@@ -36,7 +36,8 @@ from benchmarks.measuring import environment
 
 SCHEMA = 1
 MODELS = ("swin_umamba", "swin_umamba_d", "dynunet")
-DONE, ENCODER = "scores.json", "encoder.safetensors"
+DONE, HALF, ENCODER = "scores.json", "half_windows.json", "encoder.safetensors"
+HALF_WINDOWS = "--half-windows"  # of the worker
 _ROOT = Path(__file__).resolve().parents[2]
 _STARTUP = 300  # seconds that a training may take beyond its minutes
 _SAME = ("device", "torch", "commit")  # of the environments of runs in one file
@@ -77,7 +78,10 @@ class Settings:
 
     at_once: trainings on a device, or with `together` such groups of them. start_until: seconds
     after which no training starts. options: of `swin-umamba train`, for all; options_of: further
-    ones, by name of a dataset, of a model, or of both as DATASET:MODEL.
+    ones, by name of a dataset, of a model, or of both as DATASET:MODEL. The name of a model may be
+    any where its options have a --model. pairs: models of which the second is compared with, case
+    by case; each with nnU-Net's network by default. half_windows: score a second time with windows
+    of half the side.
     """
 
     datasets: Sequence[Path]
@@ -92,6 +96,8 @@ class Settings:
     start_until: float = math.inf
     options: Sequence[str] = ()
     options_of: dict[str, Sequence[str]] = field(default_factory=dict)
+    pairs: Sequence[tuple[str, str]] = ()
+    half_windows: bool = False
 
 
 def jobs(settings: Settings) -> list[Job]:
@@ -142,6 +148,8 @@ def command(job: Job, settings: Settings, device: str) -> list[str]:
         arguments += ["--pretrained", str(encoder), "--set", "freeze_iterations=0"]
     run = settings.work / job.name
     worker = ["-m", "benchmarks.training.accuracy_worker", str(job.dataset), str(run)]
+    if settings.half_windows:
+        worker.append(HALF_WINDOWS)
     return [sys.executable, *worker, *arguments]
 
 
@@ -168,7 +176,7 @@ def warm_up(settings: Settings, device: str) -> list[str]:
 
     def fails(model: str) -> bool:
         with tempfile.TemporaryDirectory() as folder:
-            tried = replace(settings, work=Path(folder))
+            tried = replace(settings, work=Path(folder), half_windows=False)
             words = command(Job(settings.datasets[0], model), tried, device)
             worker = words.index("benchmarks.training.accuracy_worker")
             words[worker : worker + 1] = ["swin_umamba.cli", "train"]
@@ -356,6 +364,7 @@ def _kept(
 def _plain(settings: Settings) -> dict[str, Any]:
     values = asdict(settings)
     values["datasets"] = [d.name for d in settings.datasets]
+    values["pairs"] = [list(pair) for pair in settings.pairs]
     values["transfers"] = [[a.name, b.name, model] for a, b, model in settings.transfers]
     del values["work"], values["start_until"]
     return values
@@ -368,6 +377,8 @@ def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
         reason = "not finished"
     if reason is not None:
         return facts | {"reason": reason}
+    if (run / HALF).exists():
+        facts["half_window_scores"] = json.loads((run / HALF).read_text())
     records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     steps = sum(record["step"] for record in records)
     config = json.loads((run / "config.json").read_text())
@@ -383,6 +394,8 @@ def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
         "stepping": round(steps, 3),  # seconds, those of validations and checkpoints left out
         "skipped": sum("skipped" in record for record in records),
         "waited": sum(record["waited"] for record in records) / max(steps, 1e-9),
+        "memory_mb": max((r["memory_mb"] for r in records if "memory_mb" in r), default=None),
         "curve": [[r["seconds"], r["dsc"]] for r in records if r.get("dsc") is not None],
+        "curve_iterations": [i for i, r in enumerate(records, 1) if r.get("dsc") is not None],
         "scores": json.loads((run / DONE).read_text()),
     }

@@ -1,6 +1,9 @@
 """One training of `python -m benchmarks accuracy`, by the commands that users type.
 
-python -m benchmarks.training.accuracy_worker DATASET RUN [options of `swin-umamba train`]
+python -m benchmarks.training.accuracy_worker DATASET RUN [--half-windows] [options of
+`swin-umamba train`]
+
+--half-windows: predict and score a second time with windows of half the side.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from benchmarks.training.accuracy import DONE, ENCODER
+from benchmarks.training.accuracy import DONE, ENCODER, HALF, HALF_WINDOWS
 from swin_umamba.cli import app
 from swin_umamba.data import open_dataset
 
@@ -40,19 +43,29 @@ def _swin_umamba(*words: str) -> None:
         sys.exit(status)
 
 
-def main(dataset: Path, run: Path, options: list[str]) -> None:
-    device = options[options.index("--device") + 1]
-    _swin_umamba("train", str(dataset), str(run), *options)
-    _save_encoder(run)
+def _scored(dataset: Path, run: Path, device: str, name: str, *options: str) -> Path:
+    """A file with the scores of the last weights, whose masks lie in the run's folder `name`."""
     with tempfile.TemporaryDirectory() as temporary:
         images = Path(temporary)
         _validation_images(dataset, run, images)
-        masks = run / "predictions"
-        last = ("--last", "--device", device)
-        _swin_umamba("predict", str(run), str(images), str(masks), *last)
-    scores = run / "scores.part"
+        last = ("--last", "--device", device, *options)
+        _swin_umamba("predict", str(run), str(images), str(run / name), *last)
+    scores = run / f"{name}.part"
     against = ("--run", str(run), "--json", str(scores))
-    _swin_umamba("evaluate", str(masks), str(dataset), *against)
+    _swin_umamba("evaluate", str(run / name), str(dataset), *against)
+    return scores
+
+
+def main(dataset: Path, run: Path, options: list[str]) -> None:
+    device = options[options.index("--device") + 1]
+    train = [option for option in options if option != HALF_WINDOWS]
+    _swin_umamba("train", str(dataset), str(run), *train)
+    _save_encoder(run)
+    scores = _scored(dataset, run, device, "predictions")
+    if HALF_WINDOWS in options:
+        sides = json.loads((run / "config.json").read_text())["patch_size"]
+        half = [str(max(side // 2, 1)) for side in sides]
+        _scored(dataset, run, device, "half_windows", "--patch-size", *half).rename(run / HALF)
     _swin_umamba("report", str(run))
     scores.rename(run / DONE)
 

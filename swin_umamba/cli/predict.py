@@ -73,6 +73,10 @@ def predict(
             show_default="apply",
         ),
     ] = True,
+    patch_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Height and width of windows; those of training by default."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",
 ) -> None:
@@ -98,6 +102,7 @@ def predict(
                 amp=amp,
                 onnx=onnx,
                 postprocessing=postprocessing,
+                patch_size=patch_size,
                 extras=Extras(save_probabilities, instances, overlays),
                 overwrite=overwrite,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),

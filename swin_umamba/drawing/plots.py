@@ -22,7 +22,7 @@ DPI = 100
 WIDTH = 1600  # pixels
 INK, FAINT = "#1f2430", "#8a93a3"
 TRUTH = "#4cc9f0"
-ACCURACY, HELD_OUT_LOSS = "accuracy", "held_out_loss"
+DSC, ACCURACY, HELD_OUT_LOSS = "dsc", "accuracy", "held_out_loss"
 PRETRAINING_LOSS = "Training loss"
 LOSS, SCORE, RATE = "#5b6ee1", "#e07a1f", "#2a9d8f"
 
@@ -163,12 +163,12 @@ def _draw_score(
     axes: Axes,
     records: Sequence[dict[str, Any]],
     theme: Theme = PLAIN,
-    name: str = "dsc",
+    name: str = DSC,
     title: str = "DSC in validation",
 ) -> None:
     scored = [(r["iteration"], r[name]) for r in records if r.get(name) is not None]
     _style(axes, title, records, theme)
-    axes.set_ylim(0, None if name == HELD_OUT_LOSS else 1.02)
+    axes.set_ylim(0, 1.02 if name == DSC else None)
     if not scored:
         return
     iterations, scores = zip(*scored, strict=True)

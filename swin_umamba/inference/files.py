@@ -53,6 +53,7 @@ def predict_files(
     amp: str = "off",
     onnx: bool = False,
     postprocessing: bool = True,
+    patch_size: tuple[int, int] | None = None,
     extras: Extras = MASKS_ALONE,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -63,7 +64,7 @@ def predict_files(
     or an ONNX file of `swin-umamba export`, which ends in .onnx or is said to be one by `onnx`; of
     several, probabilities are averaged. inputs: a folder, or one
     image of one file; images of several files are named as nnU-Net does (_0000, _0001, ...).
-    checkpoint to postprocessing: as of `Predictor.from_run`. extras: what to write besides.
+    checkpoint to patch_size: as of `Predictor.from_run`. extras: what to write besides.
     Existing files are left as they are unless `overwrite` or their image has changed, and only what
     is missing is written, so that an interrupted job continues; `record.RECORD` in `output` says
     what made each file. An image that cannot be segmented is named in the outcome and does not end
@@ -81,6 +82,7 @@ def predict_files(
         amp=amp,
         onnx=onnx,
         postprocessing=postprocessing,
+        patch_size=patch_size,
     )
     if inputs.is_dir() and resolved(inputs) == resolved(output):
         raise UserError(
@@ -106,12 +108,15 @@ def open_predictor(
     amp: str = "off",
     onnx: bool = False,
     postprocessing: bool = True,
+    patch_size: tuple[int, int] | None = None,
 ) -> Predictor:
     """The predictor of a run or an exported file, or of several; see `predict_files`."""
     exported = [path for path in runs if path.is_file() or path.suffix.lower() == ONNX or onnx]
     for path in exported:
         if path.suffix.lower() != ONNX and not onnx:
             raise UserError(f"{path} is a file, not the folder of a run; of an export, say --onnx")
+    if exported and patch_size is not None:
+        raise UserError("patch_size is for runs, not for exported files")
     if exported == list(runs) and (
         amp != "off" or device not in ("auto", "cpu") or checkpoint != "best"
     ):
@@ -126,6 +131,7 @@ def open_predictor(
             mirror=mirror,
             amp=amp,
             postprocessing=postprocessing,
+            patch_size=patch_size,
         )
         for path in runs
     ]

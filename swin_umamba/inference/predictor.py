@@ -88,23 +88,31 @@ class Predictor:
         mirror: bool = False,
         amp: str = "off",
         postprocessing: bool = True,
+        patch_size: tuple[int, int] | None = None,
     ) -> Predictor:
         """The model that a training run left in its folder; of several folders, their Ensemble.
 
         folder: of a run, or of the folds of `train --folds`, which are several. checkpoint: "best",
         by validation (the last where none was validated), or "last". postprocessing: whether to
-        apply what the run found to help. Raises UserError if the folder is no run's or does not
+        apply what the run found to help. patch_size: of windows, height and width; by default that
+        of training. Raises UserError if the folder is no run's or does not
         hold its weights whole.
         """
         if isinstance(folder, str | os.PathLike):
             folders: Sequence[PathLike] = folds_of(Path(folder))
             if not folders:
-                source = open_run(Path(folder), checkpoint=checkpoint, device=device, amp=amp)
+                source = open_run(
+                    Path(folder),
+                    checkpoint=checkpoint,
+                    device=device,
+                    amp=amp,
+                    patch_size=patch_size,
+                )
                 return cls._of(source, mirror=mirror, amp=amp, postprocessing=postprocessing)
         else:
             folders = folder
         options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "amp": amp}
-        options |= {"mirror": mirror, "postprocessing": postprocessing}
+        options |= {"mirror": mirror, "postprocessing": postprocessing, "patch_size": patch_size}
         return Ensemble([cls.from_run(each, **options) for each in folders])
 
     @classmethod

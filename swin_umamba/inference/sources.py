@@ -46,9 +46,16 @@ class Source:
 
 
 def open_run(
-    folder: Path, *, checkpoint: str = "best", device: str = "auto", amp: str = "off"
+    folder: Path,
+    *,
+    checkpoint: str = "best",
+    device: str = "auto",
+    amp: str = "off",
+    patch_size: tuple[int, int] | None = None,
 ) -> Source:
     """A run's network: see `Predictor.from_run`."""
+    if patch_size is not None and min(patch_size) < 1:
+        raise UserError(f"patch_size: got {patch_size}, expected two numbers above 0")
     run = Run.open(folder)
     weights = run.weights(checkpoint)
     try:
@@ -63,7 +70,7 @@ def open_run(
         network,
         "torch",
         run.plan,
-        run.config.patch_size,
+        run.config.patch_size if patch_size is None else patch_size,
         run.config.overlap,
         classes_to_clean(run),
         files,
