@@ -23,6 +23,7 @@ from swin_umamba.cli.console import errors_in_one_line
 from swin_umamba.errors import UserError
 
 FOLDS = "--folds"
+_OF_THE_DATASET = frozenset({"dataset", "in_channels", "num_classes"})
 _FOLD_WORD = re.compile(r"\d+(,\d+)*,?")
 
 
@@ -236,6 +237,7 @@ def train(
         "iterations": iterations,
         "minutes": minutes,
         "batch_size": batch_size,
+        "patch_size": patch_size,
         "lr": lr,
         "warmup": warmup,
         "validate_every": validate_every,
@@ -251,11 +253,13 @@ def train(
 
         given = {name: value for name, value in options.items() if value is not None}
         written = {} if config is None else load_settings(config)
-        values = {**written, **parse_settings(setting or []), **given}
-        job = Job(dataset, values, splits, patch_size, axis, resume)
+        entries = parse_settings(setting or [])
+        for name in sorted(_OF_THE_DATASET & entries.keys()):
+            raise UserError(f"--set: {name} follows from the dataset")
+        job = Job(dataset, {**written, **entries, **given}, splits, axis, resume)
         if folds is None:
             train_run(job, run)
-        elif fold is not None:
+        elif fold is not None or "fold" in entries:
             raise UserError("--fold trains one run, --folds one per fold: give one of the two")
         else:
             train_folds(job, run, _numbers(folds))

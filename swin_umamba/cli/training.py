@@ -41,7 +41,6 @@ class Job:
     dataset: Path
     values: dict[str, Any]
     splits: Path | None
-    patch_size: tuple[int, int] | None
     axis: int | None
     resume: bool
 
@@ -103,11 +102,7 @@ def _prepared(
     """Check what is asked for, and prepare the dataset. like: a run of the wanted settings."""
     resume = job.resume and holds_run(folder)
     if resume:
-        for name, value in (
-            ("--splits", job.splits),
-            ("--patch-size", job.patch_size),
-            ("--axis", job.axis),
-        ):
+        for name, value in (("--splits", job.splits), ("--axis", job.axis)):
             if value is not None:
                 raise UserError(f"{name} is that of the run that --resume goes on with")
     elif announced_rank() == 0:
@@ -117,13 +112,14 @@ def _prepared(
         settings = (_start(values) if source is None else read_run(source)).changed(values)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if resume and settings.patch_size != read_run(folder).patch_size:
+        raise UserError("patch_size is that of the run that --resume goes on with")
     if not launched():
         pick_device(settings.device)
     if not resume:
         build_model(settings, pretrained=True)  # what cannot be is told before hours of preparing
-    patch_size, axis = job.patch_size, job.axis
-    if patch_size is None and not resume and (like is not None or settings.preset is not None):
-        patch_size = settings.patch_size  # not by the images
+    chosen = like is not None or settings.preset is not None or "patch_size" in values
+    axis = job.axis
     if axis is None and not resume and like is not None:
         axis = Run.open(like).require_plan().axis
     with PreparingBar(shown=announced_rank() == 0) as bar:
@@ -132,7 +128,7 @@ def _prepared(
             settings,
             run=folder if resume else None,
             splits_file=job.splits,
-            patch_size=patch_size,
+            patch_size=settings.patch_size if chosen and not resume else None,  # by the images
             axis=axis,
             threads=THREADS,
             on_progress=bar,

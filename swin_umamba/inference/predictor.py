@@ -20,6 +20,7 @@ from swin_umamba.inference.images import ImageLike, Spacing, as_raw, without_sli
 from swin_umamba.inference.member import Member
 from swin_umamba.inference.network import Network, TorchNetwork
 from swin_umamba.inference.postprocessing import keep_largest
+from swin_umamba.inference.record import MODELS
 from swin_umamba.inference.scratch import scratch
 from swin_umamba.inference.sources import Source, open_export, open_run
 from swin_umamba.inference.windows import Windows
@@ -256,7 +257,7 @@ class Ensemble(Predictor):
         shared = set(first.keep_largest).intersection(*(other.keep_largest for other in others))
         self.keep_largest = tuple(sorted(shared))
         facts = [each.made_by for each in predictors]
-        self.made_by = None if None in facts else {"models": facts}
+        self.made_by = None if None in facts else {MODELS: facts}
 
 
 def _require_same(first: Predictor, other: Predictor) -> None:

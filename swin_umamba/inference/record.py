@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from swin_umamba.data.io.formats import files_of
 from swin_umamba.errors import UserError
 
 RECORD = "predictions.jsonl"
+MODELS = "models"  # of an ensemble: what each makes its files by
 _SHOWN = 3
 
 Images = list[dict[str, Any]]
@@ -103,11 +104,11 @@ class Manifest:
         return file.relative_to(self.folder).as_posix()
 
     def _differing(self, before: Mapping[str, Any]) -> set[str]:
-        names = before.keys() | self.made_by.keys()
+        old, new = dict(_single(before)), dict(_single(self.made_by))
         return {
-            f"{name} {_short(before.get(name))}, now {_short(self.made_by.get(name))}"
-            for name in names
-            if before.get(name) != self.made_by.get(name)
+            f"{name} {_short(old.get(name))}, now {_short(new.get(name))}"
+            for name in old.keys() | new.keys()
+            if old.get(name) != new.get(name)
         }
 
     def _listed(self, files: Sequence[Path]) -> str:
@@ -169,6 +170,16 @@ def _checksum(path: Path) -> str:
         return sha256(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _single(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Name and value of each fact, those of several models by their number."""
+    for name, value in facts.items():
+        if name == MODELS:
+            for number, model in enumerate(value, 1):
+                yield from ((f"model {number}: {key}", each) for key, each in model.items())
+        else:
+            yield name, value
 
 
 def _short(value: Any) -> str:

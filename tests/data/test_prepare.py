@@ -105,8 +105,11 @@ def test_the_plan_is_of_the_training_cases_alone(data: Path, tmp_path: Path) -> 
 
 
 def test_choices_hold_for_later_calls(data: Path, tmp_path: Path) -> None:
+    first = prepare_dataset(data, changes={"folds": 2, "patch_size": (96, 96)})
+    assert (len(first.splits), first.plan.patch_size) == (2, (96, 96))
+    # Only those of `swin-umamba prepare`, not those of a training.
     plain = prepare_dataset(data)
-    assert len(plain.splits) == 5
+    assert (len(plain.splits), plain.plan.patch_size) == (5, (64, 64))
     kept = prepare_dataset(data, Choices(group_by="(.)_", patch_size=(64, 96)), keep=True)
     assert [len(split.val) for split in kept.splits] == [3, 3]
     assert kept.plan.patch_size == (64, 96)

@@ -118,6 +118,8 @@ def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> No
         (("--model", "unet"), "got 'unet', expected one of swin_umamba"),
         (("--pretrained", tmp_path / "none.pth"), "none.pth"),
         (("--device", "nonsense"), "device 'nonsense'"),
+        (("--set", "num_classes=5"), "--set: num_classes follows from the dataset"),
+        (("--set", "fold=1", "--folds", "0"), "--fold trains one run, --folds one per fold"),
     ):
         assert message in _error(dataset, run, *SHORT, *words)
     # Before the dataset is prepared, which may take hours.
@@ -129,6 +131,24 @@ def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> No
     assert "no folder at" in _error(tmp_path / "nowhere", run, *SHORT)
     assert not list((tmp_path / "taken").glob("*.json"))
     assert not run.exists()
+
+
+def test_patches_are_as_any_setting_says(dataset: Path, tmp_path: Path) -> None:
+    """By its option, by --set or by the config of another run; by the images otherwise."""
+    short = (*SHORT[: SHORT.index("--iterations")], "--iterations", "1")
+    config = tmp_path / "first" / "config.json"
+    for name, words, size in (
+        ("first", ("--set", "patch_size=[48, 32]"), [48, 32]),
+        ("second", ("--config", config), [48, 32]),
+        ("third", (), [64, 64]),
+    ):
+        assert _run(dataset, tmp_path / name, *short, *words).exit_code == 0
+        for file in ("config.json", "plan.json"):
+            assert json.loads((tmp_path / name / file).read_text())["patch_size"] == size
+    words = ("--resume", "--patch-size", "32", "32")
+    assert "patch_size is that of the run" in _error(dataset, tmp_path / "first", *words)
+    resumed = _run(dataset, tmp_path / "first", "--resume", "--config", config)
+    assert resumed.exit_code == 0, resumed.output
 
 
 def test_another_dataset_is_refused(dataset: Path, tmp_path: Path) -> None:

@@ -87,9 +87,8 @@ def prepare_dataset(
         sweep(folder)
         where = state_path(folder, dataset.folder)
         state = load_state(where)
-        if choices is None:
-            choices = Choices() if state is None else state.choices
-        choices = changed_choices(choices, changes or {})
+        last = Choices() if state is None else state.choices
+        choices = changed_choices(last if choices is None else choices, changes or {})
         work = Work(dataset, choices, state, threads, on_progress)
         splits = folds_of(dataset, choices)
         names = labelled(dataset)
@@ -111,8 +110,7 @@ def prepare_dataset(
             threads=threads,
             on_progress=of_stage(PREPROCESSING, on_progress),
         )
-        kept = choices if keep or state is None else state.choices
-        if (left := work.state(kept)) != state and _takes_files(folder):
+        if (left := work.state(choices if keep else last)) != state and _takes_files(folder):
             left.save(where)
         largest = largest_batch(plan.patch_size, work.pixels(splits))
     return PreparedDataset(
