@@ -116,10 +116,12 @@ def backward(
     Cs: Tensor,
     A: Tensor,
     states: Tensor,
+    A_wanted: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients (du, ddt, dBs, dCs, dA) of one block, shaped like the block's inputs.
 
-    dy: (b, k, L, D); dlast: (b, k, D, N) or None; states: (b, k, C, D, N).
+    dy: (b, k, L, D); dlast: (b, k, D, N) or None; states: (b, k, C, D, N). dA is zero unless
+    wanted.
     """
     ddu, ddt = torch.empty_like(u), torch.empty_like(dt)  # ddu: with respect to dt * u
     dBs, dCs = torch.empty_like(Bs), torch.empty_like(Cs)
@@ -137,6 +139,7 @@ def backward(
                 dy_part[:, :, :, group].contiguous(),
                 entering[:, :, group].contiguous(),
                 adjoint[:, :, group],
+                A_wanted,
             )
             start = steps.start + group.start * chunk
             _put(ddu, part.ddu, start)

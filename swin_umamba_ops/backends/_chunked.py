@@ -142,7 +142,9 @@ class Gradients:
     dstart: Tensor
 
 
-def gradients(block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor) -> Gradients:
+def gradients(
+    block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor, A_wanted: bool
+) -> Gradients:
     """Rebuild every chunk's states from the one entering it, then walk them backwards.
 
     entering, adjoint: (b, k, C, N, D), the state entering and the gradient of the state leaving
@@ -178,6 +180,7 @@ def gradients(block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor) -> Gr
         g.mul_(decays[step])
         # q = g a h_{l-1} is what dt * A multiplies in both their gradients.
         torch.mul(g, states[step - 1] if step else entering, out=q)
-        dA.addcmul_(q, block.dt[step].unsqueeze(-2))
+        if A_wanted:
+            dA.addcmul_(q, block.dt[step].unsqueeze(-2))
         torch.sum(q.mul_(block.A.unsqueeze(1)), dim=-2, out=ddt[step])
     return Gradients(ddt, ddu, dBs, dCs, dA.sum((0, 2)), g[:, :, 0])

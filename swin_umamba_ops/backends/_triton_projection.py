@@ -45,10 +45,10 @@ def project(
 
 
 def project_backward(
-    ddt: Tensor, dmaps: Tensor, proj: Tensor, dt_projs_weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The gradients of proj and dt_projs_weight, from those of dt (4, B, L, D), before softplus,
-    and of maps (B, L, 4, 2N)."""
+    ddt: Tensor, dmaps: Tensor, proj: Tensor, dt_projs_weight: Tensor, weight_wanted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The gradients of proj and, if wanted, of dt_projs_weight, from those of dt (4, B, L, D),
+    before softplus, and of maps (B, L, 4, 2N)."""
     D, R = dt_projs_weight.shape[1:]
     rows = dmaps.shape[0] * dmaps.shape[1]
     constants = _blocks(proj, dt_projs_weight, dmaps.shape[3] // 2, 8)
@@ -56,14 +56,17 @@ def project_backward(
     if proj.dtype == torch.float32:
         # No matrix unit multiplies it: more would be spilled.
         block, constants["BLOCK_R"] = 64, 16
-    dproj, dweight = torch.empty_like(proj), torch.empty_like(dt_projs_weight)
+    dproj = torch.empty_like(proj)
     pieces, width, columns = -(-rows // block), DIRECTIONS * D * R, 32
-    by_piece = dmaps.new_empty((pieces, width))
+    by_piece = dmaps.new_empty((pieces, width)) if weight_wanted else None
     launch(
         kernels.image_gradient_kernel, (pieces, DIRECTIONS),
         (ddt, dmaps, proj, dt_projs_weight, dproj, by_piece, rows, D, R),
         constants | {"BLOCK_L": block}, {"num_warps": 4},
     )  # fmt: skip
+    if by_piece is None:
+        return dproj, None
+    dweight = torch.empty_like(dt_projs_weight)
     launch(
         parameters.total_kernel, (-(-width // columns),), (by_piece, dweight, pieces, width),
         {"ROWS": 32, "COLUMNS": columns},

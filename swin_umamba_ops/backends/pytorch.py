@@ -103,6 +103,7 @@ def ss2d_backward(
                 Cs,
                 A[k, d],
                 states[b, k, :, d],
+                wanted.A_logs,
             )
             _add_in_place(dx[b, :, d], du, steps[k])
             draw = ddt.mul_(torch.sigmoid(raw))
@@ -217,6 +218,7 @@ def selective_scan_backward(
                 *grouped.block(b, k, d),
                 grouped_A[k, d],
                 grouped_states[b, k, :, d],
+                wanted.A,
             )
             if delta_softplus:
                 ddt.mul_(torch.sigmoid(grouped.raw_dt(b, k, d)))

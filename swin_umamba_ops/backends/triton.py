@@ -280,20 +280,25 @@ def scan(
 
 def scan_backward(
     plan: _Pass, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor,
-    states: Tensor, dlast: Tensor | None, dx: Tensor, dmaps: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of dt before softplus, in x's dtype, and of A (of images, of its logarithm; as
-    A), the bias and Ds (K * D,). Adds to dmaps, and to dx or, in sequences, writes it."""
+    states: Tensor, dlast: Tensor | None, dx: Tensor, dmaps: Tensor, parameters_wanted: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """The gradients of dt before softplus, in x's dtype, and, if wanted, of A (of images, of its
+    logarithm; as A), the bias and Ds (K * D,). Adds to dmaps, and to dx or, in sequences, writes
+    it."""
     layout = plan.layout
     N, channels, rows = layout.N, layout.K * layout.D, layout.B * plan.splits
     ddt = torch.empty_like(dt, dtype=x.dtype)
     # A row for each image and split: their sums take a fixed order.
-    sums = x.new_empty((rows, channels * (N + 2)), dtype=torch.float32)
+    sums = None
+    if parameters_wanted:
+        sums = x.new_empty((rows, channels * (N + 2)), dtype=torch.float32)
     split = plan.split_states(dy, dt, maps, None, None, A)
     plan.run(
         backward.backward_kernel, dy, x, dt, maps, A, states, plan.scratch(x), dlast, dx, ddt,
         dmaps, sums, *split, SOFTPLUS=softplus, LAST=dlast is not None, SPLIT=plan.splits > 1,
     )  # fmt: skip
+    if sums is None:
+        return ddt, None, None, None
     dA, dbias, dDs = torch.empty_like(A), A.new_empty(channels), A.new_empty(channels)
     columns = 32
     launch(
@@ -356,7 +361,9 @@ def ss2d_backward(
         project(proj, dt_projs_weight, dt_projs_bias, dt, maps, dmaps)
         dx = skip(dy, Ds)
         ddt, dA_logs, dbias, dDs = scan_backward(
-            plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps
+            plan, True, dy, x, dt, maps, A_logs, states, None, dx, dmaps, any(wanted[3:])
         )
-        dproj, dweight = project_backward(ddt, dmaps, proj, dt_projs_weight)
-    return as_dtype(dx, x.dtype), dproj, dweight, dbias.view_as(dt_projs_bias), dA_logs, dDs
+        dproj, dweight = project_backward(ddt, dmaps, proj, dt_projs_weight, wanted.dt_projs_weight)
+        if dbias is not None:
+            dbias = dbias.view_as(dt_projs_bias)
+    return as_dtype(dx, x.dtype), dproj, dweight, dbias, dA_logs, dDs

@@ -82,9 +82,14 @@ def selective_scan_backward(
         du = torch.empty_like(u, dtype=torch.float32)
         grouped = states.view(layout.B, layout.chunks, layout.K, layout.D, layout.N)
         dmaps = torch.zeros_like(maps)
+        parameters_wanted = (
+            wanted.A
+            or (wanted.Ds and Ds is not None)
+            or (wanted.delta_bias and inputs.delta_bias is not None)
+        )
         ddelta, dA, dbias, dDs = scan_backward(
             pass_over(layout, u, True), delta_softplus, dout, u, dt, maps, A,
-            grouped.transpose(1, 2).contiguous(), dlast, du, dmaps,
+            grouped.transpose(1, 2).contiguous(), dlast, du, dmaps, parameters_wanted,
         )  # fmt: skip
         if Ds is not None:
             du.addcmul_(dout.float(), Ds[:, None])

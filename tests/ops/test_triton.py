@@ -350,6 +350,36 @@ def test_no_size_or_stride_is_compiled_in(kernel: object, pointers: str) -> None
     }  # fmt: skip
 
 
+@needs_kernels
+@pytest.mark.parametrize("wanted", ["x", "x and dt_projs_weight", "all"])
+def test_no_kernel_sums_what_nobody_wants(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen encoder's scans launch nothing for the gradients of its parameters."""
+    case = SS2DCase(1, 5, 3, 4, 2, 2)
+    leaves = {name: t.float().to(DEVICE) for name, t in make_ss2d(case).items()}
+    for name, t in leaves.items():
+        t.requires_grad_(wanted == "all" or name in wanted.split(" and "))
+    sums: list[Any] = []
+
+    def watched(kernel: Any, grid: Any, arguments: Any, *others: Any) -> Any:
+        if kernel in (parameters.sums_kernel, parameters.total_kernel):
+            sums.append(kernel)
+        return launch(kernel, grid, arguments, *others)
+
+    launch = backend.launch
+    monkeypatch.setattr(backend, "launch", watched)
+    monkeypatch.setattr(projection, "launch", watched)
+    y = ops.ss2d(**leaves, backend="triton").square().sum()
+    torch.autograd.grad(y, [t for t in leaves.values() if t.requires_grad])
+    assert (
+        sums
+        == {
+            "x": [],
+            "x and dt_projs_weight": [parameters.total_kernel],
+            "all": [parameters.sums_kernel, parameters.total_kernel],
+        }[wanted]
+    )
+
+
 def test_says_what_it_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     assert backend.why_unsupported(gpu, torch.bfloat16, 16) is None

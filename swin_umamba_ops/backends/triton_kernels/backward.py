@@ -94,7 +94,7 @@ def backward_kernel(
 ):  # fmt: skip
     """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
     before softplus, stored, dbc added to. sums have a row for each image and split, of what A, the
-    bias and Ds get there: (K * D, N), (K * D,) and (K * D,).
+    bias and Ds get there: (K * D, N), (K * D,) and (K * D,); None if nobody wants them.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -254,10 +254,11 @@ def backward_kernel(
                 tl.store(to_dt, slope, mask=mask)
         tl.debug_barrier()
 
-    channels = K * D
-    row = k * D + first_d
-    sums += (b * splits + s).to(tl.int64) * channels * (N + 2)
-    store_states(sums + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, ALIGN)
-    to = sums + channels * N + row + sum_d
-    tl.store(to, bias_sum, mask=(sum_d < d_end) & d_owner)
-    tl.store(to + channels, D_sum, mask=(sum_d < d_end) & d_owner)
+    if sums is not None:
+        channels = K * D
+        row = k * D + first_d
+        sums += (b * splits + s).to(tl.int64) * channels * (N + 2)
+        store_states(sums + row * N + lanes, registers, A_sum, tile_mask, NH, EXACT, ALIGN)
+        to = sums + channels * N + row + sum_d
+        tl.store(to, bias_sum, mask=(sum_d < d_end) & d_owner)
+        tl.store(to + channels, D_sum, mask=(sum_d < d_end) & d_owner)

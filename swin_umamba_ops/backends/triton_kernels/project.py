@@ -164,8 +164,8 @@ def image_gradient_kernel(
     BLOCK_N: tl.constexpr, ADJACENT: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """What proj and weight get, as in image_kernel, from ddt (4, rows, D), of dt before softplus,
-    and dmaps: dproj like proj, dweight (pieces of BLOCK_L rows, 4, D, R) in float32. ddt is read
-    once for both."""
+    and dmaps: dproj like proj, dweight (pieces of BLOCK_L rows, 4, D, R) in float32, or None. ddt
+    is read once for both."""
     R = R // ADJACENT * ADJACENT
     D = D // CHANNELS * CHANNELS
     piece = tl.program_id(0).to(tl.int64)
@@ -184,8 +184,9 @@ def image_gradient_kernel(
             at = (k * D + d[:, None]) * R
             mask = (d[:, None] < D) & (r < R)
             total = multiply(slope, load_adjacent(weight + at, r, mask, ADJACENT), total)
-            own = multiply(tl.trans(slope), values, tl.zeros((BLOCK_D, BLOCK_R), tl.float32))
-            store_adjacent(dweight + piece * (4 * D * R) + at, r, own, mask, ADJACENT)
+            if dweight is not None:
+                own = multiply(tl.trans(slope), values, tl.zeros((BLOCK_D, BLOCK_R), tl.float32))
+                store_adjacent(dweight + piece * (4 * D * R) + at, r, own, mask, ADJACENT)
         store_adjacent(
             dproj + row * (R + 2 * N), r, total.to(proj.dtype.element_ty), own_l & (r < R), ADJACENT
         )
