@@ -10,6 +10,7 @@ from pathlib import Path
 
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import CompileError
 
 from building import ninja_file, plan
@@ -18,6 +19,7 @@ from building.toolchain import Missing
 # Beside the module's place, where there is no module: one line that says why.
 NOTE = "_not_compiled.txt"
 BUILD_FOLDER = Path("build") / "csrc"
+PURE = "SWIN_UMAMBA_PURE"
 
 
 class BuildKernels(build_ext):  # type: ignore[misc]  # setuptools is untyped
@@ -50,6 +52,21 @@ class BuildKernels(build_ext):  # type: ignore[misc]  # setuptools is untyped
         else:
             _replace(made, place)
             note.unlink(missing_ok=True)
+
+
+class BuildPure(build_py):  # type: ignore[misc]  # setuptools is untyped
+    """Copy the Python files alone, with the note that says so in place of the compiled module."""
+
+    def run(self) -> None:
+        super().run()
+        reason = (
+            "this is the wheel for every system; "
+            "pip install --no-binary swin-umamba swin-umamba builds the kernels"
+        )
+        place = Path(self.build_lib) / "swin_umamba_ops"
+        for module in place.glob("_C.*"):
+            module.unlink()
+        (place / NOTE).write_text(reason + "\n")
 
 
 def _make(version: str) -> Path:

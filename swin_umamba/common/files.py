@@ -127,7 +127,7 @@ class _Sink(io.RawIOBase):
 
 def to_disk(path: Path) -> None:
     """Wait until the disk has a file's content. Raises OSError, as on a full or failing disk."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows refuses it for files that are only read
         os.fsync(file.fileno())
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from swin_umamba.common.devices import usable_cores
 from swin_umamba.data import Case, PatchLoader, PatchSampler
 from swin_umamba.errors import UserError
 from swin_umamba.loop.world import World
@@ -91,4 +91,4 @@ def workers_of(config: TrainConfig, world: World) -> int:
         return config.workers
     if world.device.type != "cuda":
         return 0
-    return max(min(len(os.sched_getaffinity(0)) // world.size - 1, MAX_WORKERS), 1)
+    return max(min(usable_cores() // world.size - 1, MAX_WORKERS), 1)

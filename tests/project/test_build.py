@@ -281,3 +281,20 @@ def test_a_compiler_is_used_once_it_is_there(without_compiler: Built) -> None:
     builds.run(command, without_compiler.sources, usual)
     assert list(place.glob("_C*.so"))
     assert not (place / "_not_compiled.txt").exists()
+
+
+# ---- the wheel for every system
+
+
+def test_the_pure_wheel_fits_every_system_and_says_what_it_lacks(tmp_path: Path) -> None:
+    pure = _built(tmp_path, SWIN_UMAMBA_PURE="1")
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    own = {name for name in pure.files if ".dist-info/" not in name}
+    assert own - _python_files(pure.sources) == {
+        "swin_umamba/py.typed",
+        "swin_umamba_ops/py.typed",
+        "swin_umamba_ops/_not_compiled.txt",
+    }
+    report = pure.python("-m", "swin_umamba_ops").stdout
+    assert "this is the wheel for every system" in report
