@@ -73,7 +73,7 @@ def pretrain(
     """
     options: dict[str, Any] = {
         "model": model,
-        "model_options.encoder": encoder,
+        "encoder": encoder,
         "image_size": image_size,
         "in_channels": in_channels,
         "iterations": iterations,

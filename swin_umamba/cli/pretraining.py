@@ -13,6 +13,7 @@ from swin_umamba.cli.console import out
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock
 from swin_umamba.common.devices import pick_device
+from swin_umamba.common.encoders import network_name
 from swin_umamba.drawing.plots import save_pretraining_curves
 from swin_umamba.errors import UserError
 from swin_umamba.loop.world import announced_rank, launched
@@ -59,8 +60,9 @@ def _say_what(config: PretrainConfig, tiles: Tiles) -> None:
     height, width = config.image_size
     what = f"{len(tiles.classes)} classes" if config.task == CLASSES else "masked pixels"
     _, held_out = tiles.split(config.held_out, config.seed)
+    network = network_name(config.model, config.encoder)
     out.print(
-        f"{config.model}: {len(tiles) - len(held_out)} images to train on, {len(held_out)} to"
+        f"{network}: {len(tiles) - len(held_out)} images to train on, {len(held_out)} to"
         f" score, {height}x{width} with {tiles.channels} channels, batches of"
         f" {config.batch_size}, {what}"
     )

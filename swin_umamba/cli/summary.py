@@ -36,25 +36,27 @@ def summary(
     """Show parameters and FLOPs of a model by stage."""
     from swin_umamba.models import baseline_names, encoder_names, model_names
     from swin_umamba.models.summary import summarize
+    from swin_umamba.runs.config import check_encoder, network_options
 
     with errors_in_one_line():
         names = (*model_names(), *baseline_names())
         if model not in names:
             raise UserError(f"no model {model!r}; there are {', '.join(names)}")
-        if encoder is not None and model not in model_names():
-            raise UserError(f"--encoder: {model} has an encoder of its own; leave the option out")
         if encoder is not None and encoder not in encoder_names():
             raise UserError(
                 f"--encoder: got {encoder!r}, expected one of {', '.join(encoder_names())}"
             )
-        options = {} if encoder is None else {"encoder": encoder}
-        with err.status("Counting"):
-            found = summarize(
-                model,
-                in_channels=in_channels,
-                out_channels=out_channels,
-                size=size,
-                batch=batch,
-                **options,
-            )
+        try:
+            check_encoder(model, encoder, {})
+            with err.status("Counting"):
+                found = summarize(
+                    model,
+                    in_channels=in_channels,
+                    out_channels=out_channels,
+                    size=size,
+                    batch=batch,
+                    **network_options(encoder, {}),
+                )
+        except ValueError as error:
+            raise UserError(str(error)) from error
     found.render(out)

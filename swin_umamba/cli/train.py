@@ -230,7 +230,7 @@ def train(
     options: dict[str, Any] = {
         "preset": preset,
         "model": model,
-        "model_options.encoder": encoder,
+        "encoder": encoder,
         "fold": fold,
         "pretrained": str(pretrained) if pretrained else None,
         "continue_from": str(continue_from) if continue_from else None,

@@ -15,6 +15,7 @@ from swin_umamba.cli.cross_validation_table import table
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock
 from swin_umamba.common.devices import pick_device
+from swin_umamba.common.encoders import network_name
 from swin_umamba.data import open_dataset
 from swin_umamba.drawing.plots import save_curves
 from swin_umamba.errors import UserError
@@ -151,7 +152,7 @@ def _start(values: dict[str, Any]) -> TrainConfig:
         return preset_config(values["preset"], **chosen)
     if values.get("continue_from") is not None and "model" not in values:
         source = Run.open(values["continue_from"]).config
-        fields = ("model", "model_options", "deep_supervision")
+        fields = ("model", "encoder", "model_options", "deep_supervision")
         return TrainConfig().changed({name: getattr(source, name) for name in fields})
     return TrainConfig()
 
@@ -173,8 +174,9 @@ def _train(job: Job, folder: Path, prepared: Prepared) -> TrainResult:
 def _say_what(prepared: Prepared) -> None:
     config = prepared.config
     height, width = config.patch_size
+    network = network_name(config.model, config.encoder)
     out.print(
-        f"{config.model}: {counted(len(prepared.train_cases.volumes), 'case')} to train on,"
+        f"{network}: {counted(len(prepared.train_cases.volumes), 'case')} to train on,"
         f" {len(prepared.val_cases.volumes)} to validate, patches {height}x{width}, batches of"
         f" {config.batch_size}, {config.num_classes} classes"
     )

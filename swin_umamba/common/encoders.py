@@ -48,3 +48,8 @@ def encoder_spec(name: str) -> EncoderSpec:
     if not isinstance(name, str) or name not in ENCODERS:
         raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name]
+
+
+def network_name(model: str, encoder: str | None) -> str:
+    """A model and its encoder, where that is not the default, for people."""
+    return model if encoder in (None, DEFAULT_ENCODER) else f"{model} with {encoder}"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from swin_umamba.common.checks import check_positive
+from swin_umamba.common.encoders import network_name
 from swin_umamba.models import baseline_names, create_model, takes_patch_size
 from swin_umamba.models.flops import Flops, count_flops
 
@@ -126,7 +127,7 @@ def summarize(
             for features in encoder_inputs[:1]:
                 encoder(features)
         rows = tuple(_row(stage, parts, counts) for stage, parts in model.stages().items())
-    return Summary(name, shape, out_channels, rows)
+    return Summary(network_name(name, kwargs.get("encoder")), shape, out_channels, rows)
 
 
 def _row(stage: str, parts: list[nn.Module], counts: dict[nn.Module, Flops]) -> Row:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from swin_umamba.common.encoders import DEFAULT_ENCODER
 from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model
 
@@ -32,15 +33,16 @@ FROZEN_EPOCHS = 10
 class Recipe:
     """What one trainer trains, and how.
 
-    model: as in `create_model`. pretrained: start from the file that PRETRAINED_VARIABLE names,
-    with the encoder frozen for the first epochs. deep_supervision: train the logits of all scales.
-    epochs: to train for, nnU-Net's 1,000 by default.
+    model, encoder: as in `create_model`. pretrained: start from the file that PRETRAINED_VARIABLE
+    names, with the encoder frozen for the first epochs. deep_supervision: train the logits of all
+    scales. epochs: to train for, nnU-Net's 1,000 by default.
     """
 
     model: str
     pretrained: bool
     deep_supervision: bool = True
     epochs: int | None = None
+    encoder: str = DEFAULT_ENCODER
 
     @property
     def frozen_epochs(self) -> int:
@@ -68,6 +70,7 @@ class Recipe:
             in_channels=in_channels,
             out_channels=out_channels,
             deep_supervision=deep_supervision,
+            **({} if self.encoder == DEFAULT_ENCODER else {"encoder": self.encoder}),
         )
 
 

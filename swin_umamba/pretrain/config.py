@@ -11,11 +11,13 @@ from swin_umamba.common.records import Count, Listed, Positive, Share, record
 from swin_umamba.models.registry import is_baseline
 from swin_umamba.runs.config import (
     Amp,
+    EncoderName,
     Fold,
     Fraction,
     ModelName,
     NotNegative,
     Number,
+    check_encoder,
     check_model_options,
     with_open_fields,
 )
@@ -57,7 +59,8 @@ class PretrainConfig(RunConfig):
     images: str | None = None  # folder, CSV file or archive of tiles
     task: Task = "classes"  # tell the class of an image, or the pixels that are masked in it
     model: ModelName = "swin_umamba_d"  # whose stem, if any, and encoder are trained
-    model_options: dict[str, Any] = field(default_factory=dict)  # as encoder, dims, depths
+    encoder: EncoderName | None = None  # None: vmamba_tiny
+    model_options: dict[str, Any] = field(default_factory=dict)  # as dims, depths
     in_channels: Count | None = None  # of the images; None: theirs. 1 of RGB images: their grey
     fold: Fold = "0"  # of a segmentation dataset: images of its training cases; "all": of every one
     held_out: Share = 0.02  # share of the images that is not trained on, but scored
@@ -116,6 +119,7 @@ class PretrainConfig(RunConfig):
         if self.task == CLASSES and self.mixup > 0:
             self._require("batch_size", self.batch_size % 2 == 0, "an even number with mixup")
         self._require("model", not is_baseline(self.model), "one of ours, with an encoder")
+        check_encoder(self.model, self.encoder, self.model_options)
         check_model_options(self.model, self.model_options)
 
     def changed(self, values: Any) -> PretrainConfig:

@@ -10,6 +10,7 @@ from swin_umamba.common.environment import commit
 from swin_umamba.pretrain.config import PretrainConfig
 from swin_umamba.pretrain.networks import Front
 from swin_umamba.pretrain.tiles import Tiles
+from swin_umamba.runs.config import network_options
 from swin_umamba.runs.log import Record
 from swin_umamba.weights.saved import save_tensors
 from swin_umamba_ops import __version__
@@ -37,7 +38,7 @@ def provenance(config: PretrainConfig, tiles: Tiles, records: list[Record]) -> d
         "mean": mean,
         "deviation": deviation,
         "model": config.model,
-        "model_options": config.model_options,
+        "model_options": network_options(config.encoder, config.model_options),
         "iterations": last.get("iteration", 0),
         "batch_size": config.batch_size,
         "lr": config.lr,

@@ -12,6 +12,7 @@ from swin_umamba.errors import UserError
 from swin_umamba.models.loading import laid_out
 from swin_umamba.pretrain.config import CLASSES, PretrainConfig
 from swin_umamba.pretrain.networks import Classifier, Front, MaskedImageModel, build_front
+from swin_umamba.runs.config import network_options
 
 Network = Classifier | MaskedImageModel
 
@@ -21,16 +22,17 @@ def build_network(config: PretrainConfig, channels: int, classes: int) -> Networ
 
     Raises UserError for a model or options that do not exist.
     """
+    options = network_options(config.encoder, config.model_options)
     arguments: dict[str, Any] = {
         "name": config.model,
         "in_channels": channels,
         "out_channels": 2,
-        **config.model_options,
+        **options,
     }
     try:
         laid_out(arguments)
         torch.manual_seed(config.seed)
-        front: Front = build_front(config.model, channels, config.model_options)
+        front: Front = build_front(config.model, channels, options)
     except ValueError as error:
         raise UserError(f"cannot build the model: {error}") from error
     if config.task == CLASSES:

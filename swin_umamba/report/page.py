@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from swin_umamba.common.encoders import network_name
 from swin_umamba.common.files import resolved
 from swin_umamba.data.io.formats import NIFTI_ENDINGS
 from swin_umamba.drawing.overlays import class_colour
@@ -64,7 +65,7 @@ def _header(run: Run) -> str:
     when = run.environment.get("date", "") if run.trained_there else ""
     return (
         f"<h1>{escape(resolved(run.folder).name)}</h1>"
-        f"<p class=faint>{escape(run.config.model)}{escape(on)}"
+        f"<p class=faint>{escape(network_name(run.config.model, run.config.encoder))}{escape(on)}"
         f"{escape(', started ' + when if when else '')}</p>\n"
     )
 

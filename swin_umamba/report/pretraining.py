@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from swin_umamba.common.encoders import network_name
 from swin_umamba.common.environment import read_environment
 from swin_umamba.common.files import resolved
 from swin_umamba.common.jsons import load_object
@@ -29,8 +30,9 @@ def pretraining_page(folder: Path) -> str:
     environment = read_environment(folder / ENVIRONMENT)
     name = resolved(folder).name
     what = "classes of images" if config.task == CLASSES else "masked pixels"
+    network = escape(network_name(config.model, config.encoder))
     body = (
-        f"<h1>{escape(name)}</h1><p class=faint>{escape(config.model)}, pretrained on {what} of"
+        f"<h1>{escape(name)}</h1><p class=faint>{network}, pretrained on {what} of"
         f" {escape(str(images.get('name')))}</p>\n"
         + tile_row(_numbers(config, records, images))
         + curves_card(

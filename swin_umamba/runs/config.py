@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from swin_umamba.common.encoders import DEFAULT_ENCODER, ENCODERS, encoder_names
 from swin_umamba.common.records import Count, Listed, Positive, Share, record
 from swin_umamba.data import Augmentation
 from swin_umamba.models import baseline_names, model_names
@@ -27,6 +28,12 @@ def _known_model(name: str) -> str:
     return name
 
 
+def _known_encoder(name: str) -> str:
+    if name not in ENCODERS:
+        raise ValueError(f"got {name!r}, expected one of {', '.join(ENCODERS)}")
+    return name
+
+
 def _models() -> list[str]:
     return [*model_names(), *baseline_names()]
 
@@ -38,6 +45,11 @@ ModelName = Annotated[
     str,
     AfterValidator(_known_model),
     Field(json_schema_extra=lambda schema: schema.update(enum=_models())),
+]
+EncoderName = Annotated[
+    str,
+    AfterValidator(_known_encoder),
+    Field(json_schema_extra=lambda schema: schema.update(enum=encoder_names())),
 ]
 # A number will do: YAML has it where no quotes are.
 Fold = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
@@ -63,6 +75,31 @@ def check_model_options(model: str, options: Mapping[str, Any]) -> None:
             f"model_options: got {', '.join(unknown)}, expected some of"
             f" {', '.join(sorted(known))} for {model}"
         )
+
+
+def check_encoder(model: str, encoder: str | None, options: Mapping[str, Any]) -> None:
+    """Raise ValueError for an encoder that a model does not take; options: its further ones."""
+    if encoder is None:
+        return
+    if "encoder" in options:
+        raise ValueError(
+            f"model_options.encoder: got {options['encoder']!r} beside encoder {encoder!r},"
+            " expected one of the two"
+        )
+    if is_baseline(model):
+        raise ValueError(
+            f"encoder: got {encoder!r}, expected none with {model}, which is a whole network"
+        )
+    if model == "swin_umamba_v1" and encoder != DEFAULT_ENCODER:
+        raise ValueError(
+            f"encoder: got {encoder!r}, expected {DEFAULT_ENCODER} with {model}: the others go with"
+            " swin_umamba and swin_umamba_d"
+        )
+
+
+def network_options(encoder: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A config's encoder and model_options as further arguments of `create_model`."""
+    return dict(options) if encoder is None else {"encoder": encoder, **options}
 
 
 def with_open_fields(
@@ -118,13 +155,14 @@ class TrainConfig(RunConfig):
             "tensorboard",
         }
     )
-    SCHEMA: ClassVar[int] = 2
+    SCHEMA: ClassVar[int] = 3  # 2 had no encoder: it was each model's own
     MIGRATIONS: ClassVar = {1: from_schema_1}
 
     preset: str | None = None  # name of that which the numbers came from: `preset_config`
     dataset: str | None = None  # folder, where training reads one
     fold: Fold = "0"  # of the splits; "all" trains and validates on every case
     model: ModelName = "swin_umamba_d"
+    encoder: EncoderName | None = None  # None: vmamba_tiny, or what a baseline has
     model_options: dict[str, Any] = field(default_factory=dict)  # further arguments, as dims
     in_channels: Count = 1
     num_classes: Annotated[int, Field(ge=2, le=2**15 - 1)] = 2  # the background included
@@ -192,6 +230,7 @@ class TrainConfig(RunConfig):
         ours = not is_baseline(self.model)
         self._require("encoder_lr", ours or self.encoder_lr is None, f"None for {self.model}")
         self._require("layer_decay", ours or self.layer_decay == 1, f"1 for {self.model}")
+        check_encoder(self.model, self.encoder, self.model_options)
         check_model_options(self.model, self.model_options)
         self.augmentation_numbers()
 

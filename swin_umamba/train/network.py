@@ -13,7 +13,7 @@ from swin_umamba.loop.groups import parameter_groups
 from swin_umamba.models import SegmentationModel, create_model, takes_patch_size
 from swin_umamba.models.block_kinds import RESIDUAL_BLOCKS
 from swin_umamba.models.loading import laid_out
-from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.config import TrainConfig, network_options
 from swin_umamba.runs.run import Run
 from swin_umamba.weights import continue_weights
 
@@ -27,7 +27,7 @@ def build_model(
     network, where that is not the number of classes. Raises UserError for a model or
     options that do not exist, and for weights that are missing, damaged, or of another model.
     """
-    options = config.model_options
+    options = network_options(config.encoder, config.model_options)
     if takes_patch_size(config.model):
         options = {"patch_size": config.patch_size, **options}
     arguments: dict[str, Any] = {

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from made_once import made_once
+from model_cases import build, model_cases
 from PIL import Image
 from typer.testing import CliRunner
 
 import swin_umamba_ops
-from swin_umamba import create_model, model_names
+from swin_umamba import model_names
 from swin_umamba.cli import app
 from swin_umamba.data import Intensity, Plan, read_raw
 from swin_umamba.errors import UserError
@@ -49,10 +50,9 @@ PLAN = Plan(
 
 def _model(name: str) -> SegmentationModel:
     torch.manual_seed(0)
-    options = {"decoder_depths": (1,)} if name == "swin_umamba_d" else {}
-    model = create_model(
-        name, in_channels=2, out_channels=3, dims=(8, 12), depths=(1, 1), d_state=4, **options
-    )
+    options = {"decoder_depths": (1,)} if name.startswith("swin_umamba_d") else {}
+    sizes = {"dims": (8, 12), "depths": (1, 1), "d_state": 4}
+    model = build(name, in_channels=2, out_channels=3, **sizes, **options)
     model.deep_supervision = False
     return model.eval()
 
@@ -62,7 +62,7 @@ class Exported(NamedTuple):
     path: Path
 
 
-@pytest.fixture(scope="session", params=model_names())
+@pytest.fixture(scope="session", params=model_cases())
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model = _model(request.param)
 

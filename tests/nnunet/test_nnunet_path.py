@@ -25,6 +25,11 @@ TRAINERS = {
     "nnUNetTrainerSwinUMambaScratch",
     "nnUNetTrainerSwinUMambaD",
     "nnUNetTrainerSwinUMambaDScratch",
+    # With an encoder of VMamba's second generation.
+    "nnUNetTrainerSwinUMambaV2",
+    "nnUNetTrainerSwinUMambaV2Scratch",
+    "nnUNetTrainerSwinUMambaDV2",
+    "nnUNetTrainerSwinUMambaDV2Scratch",
     # As nnU-Net names its own short ones.
     "nnUNetTrainerSwinUMambaScratch_5epochs",
     "nnUNetTrainerSwinUMambaDScratch_5epochs",

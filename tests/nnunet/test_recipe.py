@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from model_cases import SECOND
 from torch import nn
 
 from swin_umamba import create_model
@@ -33,10 +34,11 @@ def test_numbers_are_those_of_training_in_our_own_loop() -> None:
     assert own.freeze_iterations == 250 * recipes.FROZEN_EPOCHS
 
 
+@pytest.mark.parametrize("second", [False, True])
 @pytest.mark.parametrize("deep_supervision", [True, False])
 @pytest.mark.parametrize("name", ["swin_umamba", "swin_umamba_d"])
 def test_builds_the_release_s_network(
-    name: str, deep_supervision: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, deep_supervision: bool, second: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
 
@@ -45,12 +47,14 @@ def test_builds_the_release_s_network(
         return create_model(name, **arguments, **TINY)
 
     monkeypatch.setattr(recipes, "create_model", create)
-    model = Recipe(name, pretrained=True).build((64, 48), 2, 3, deep_supervision)
+    encoder = {"encoder": SECOND} if second else {}
+    model = Recipe(name, pretrained=True, **encoder).build((64, 48), 2, 3, deep_supervision)
     assert asked == {
         "name": name,
         "in_channels": 2,
         "out_channels": 3,
         "deep_supervision": deep_supervision,
+        **encoder,
     }
     assert model.deep_supervision is deep_supervision
 

@@ -25,10 +25,14 @@ def _find(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("name", "model", "pretrained", "deep_supervision"),
     [
-        ("nnUNetTrainerSwinUMamba", "swin_umamba", True, True),
-        ("nnUNetTrainerSwinUMambaScratch", "swin_umamba", False, True),
-        ("nnUNetTrainerSwinUMambaD", "swin_umamba_d", True, True),
-        ("nnUNetTrainerSwinUMambaDScratch", "swin_umamba_d", False, False),
+        (f"nnUNetTrainerSwinUMamba{dagger}{second}{scratch}", model, not scratch, supervised)
+        for second in ("", "V2")
+        for dagger, scratch, model, supervised in (
+            ("", "", "swin_umamba", True),
+            ("", "Scratch", "swin_umamba", True),
+            ("D", "", "swin_umamba_d", True),
+            ("D", "Scratch", "swin_umamba_d", False),
+        )
     ],
 )
 def test_nnunet_finds_them(
@@ -44,6 +48,7 @@ def test_nnunet_finds_them(
         pretrained,
         deep_supervision,
     )
+    assert recipe.encoder == ("vmamba_v2_tiny_s1l8" if "V2" in name else "vmamba_tiny")
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerSwinUMambaScratch", "nnUNetTrainerSwinUMambaD"])

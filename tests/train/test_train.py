@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_cases import build, model_cases
 from torch import nn
 from train_helpers import TINY_MODEL, discs
 
-from swin_umamba import create_model, model_names
+from swin_umamba import create_model
 from swin_umamba.common.devices import amp_on
 from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
@@ -118,13 +119,13 @@ def test_learning_rate_rises_and_follows_a_cosine_to_its_floor() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_overfits_one_batch(name: str) -> None:
     torch.manual_seed(0)
     options = {**TINY_MODEL}
-    if name != "swin_umamba_d":
+    if not name.startswith("swin_umamba_d"):
         del options["decoder_depths"]
-    model = create_model(name, in_channels=1, out_channels=2, **options)
+    model = build(name, in_channels=1, out_channels=2, **options)
     case = _case(3, side=32)
     images = torch.from_numpy(case.image)[None]
     masks = torch.from_numpy(case.mask)[None]
@@ -259,17 +260,17 @@ def test_loss_that_is_not_finite_ends_the_run(
         _train(tmp_path / "run", max_skipped=3, max_returns=1)
 
 
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", model_cases())
 def test_trains_under_ddp(name: str, tmp_path: Path) -> None:
     """DDP fails in the second step if any trainable parameter was left without a gradient."""
     options = {**TINY_MODEL}
-    if name != "swin_umamba_d":
+    if not name.startswith("swin_umamba_d"):
         del options["decoder_depths"]
     torch.distributed.init_process_group(
         "gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1
     )
     try:
-        model = create_model(name, in_channels=1, out_channels=2, **options)
+        model = build(name, in_channels=1, out_channels=2, **options)
         parallel = nn.parallel.DistributedDataParallel(model)
         loss_of = DeepSupervisionLoss(scale_weights(len(model.scales)))
         case = _case(3, side=32)

@@ -1,5 +1,6 @@
 """Trainers for `nnUNetv2_train -tr`, by the names that the release gives its own.
 
+V2: with an encoder of VMamba's second generation, and in Swin-UMamba† its blocks in the decoder.
 Those of five epochs, named as nnU-Net names its own, are for trying whether all works.
 """
 
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 from swin_umamba.nnunet.base import SwinUMambaTrainer
 from swin_umamba.nnunet.recipe import Recipe
+
+SECOND = "vmamba_v2_tiny_s1l8"
 
 
 class nnUNetTrainerSwinUMamba(SwinUMambaTrainer):  # noqa: N801
@@ -31,6 +34,30 @@ class nnUNetTrainerSwinUMambaDScratch(SwinUMambaTrainer):  # noqa: N801
     """Swin-UMamba† from scratch; the release trains it without deep supervision."""
 
     recipe = Recipe("swin_umamba_d", pretrained=False, deep_supervision=False)
+
+
+class nnUNetTrainerSwinUMambaV2(SwinUMambaTrainer):  # noqa: N801
+    """Swin-UMamba with VMamba's second generation, from pretrained weights."""
+
+    recipe = Recipe("swin_umamba", pretrained=True, encoder=SECOND)
+
+
+class nnUNetTrainerSwinUMambaV2Scratch(SwinUMambaTrainer):  # noqa: N801
+    """Swin-UMamba with VMamba's second generation, from scratch."""
+
+    recipe = Recipe("swin_umamba", pretrained=False, encoder=SECOND)
+
+
+class nnUNetTrainerSwinUMambaDV2(SwinUMambaTrainer):  # noqa: N801
+    """Swin-UMamba† with VMamba's second generation, from pretrained weights."""
+
+    recipe = Recipe("swin_umamba_d", pretrained=True, encoder=SECOND)
+
+
+class nnUNetTrainerSwinUMambaDV2Scratch(SwinUMambaTrainer):  # noqa: N801
+    """Swin-UMamba† with VMamba's second generation, from scratch, as † without deep supervision."""
+
+    recipe = Recipe("swin_umamba_d", pretrained=False, deep_supervision=False, encoder=SECOND)
 
 
 class nnUNetTrainerSwinUMambaScratch_5epochs(SwinUMambaTrainer):  # noqa: N801
