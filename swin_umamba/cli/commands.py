@@ -8,7 +8,7 @@ from typer.core import TyperCommand, TyperGroup
 
 # Known before anything heavy is imported; a test holds them to what can be created.
 MODELS = "swin_umamba, swin_umamba_d (\u2020), swin_umamba_v1"
-BASELINES = "dynunet (nnU-Net's network), segresnet, swin_unetr, unetr"
+BASELINES = "dynunet (nnU-Net's network), resenc_m (its ResEnc-M), segresnet, swin_unetr, unetr"
 ENCODERS = (
     "vmamba_tiny, vmamba_v2_tiny_s1l8, vmamba_v2_tiny_s2l5, vmamba_v2_small_s1l20,"
     " vmamba_v2_small_s2l15, vmamba_v2_base_s1l20, vmamba_v2_base_s2l15"

@@ -34,7 +34,7 @@ def summary(
     batch: Annotated[int, typer.Option(help="Images per batch.", min=1, max=MAX_COUNT)] = 1,
 ) -> None:
     """Show parameters and FLOPs of a model by stage."""
-    from swin_umamba.models import baseline_names, encoder_names, model_names
+    from swin_umamba.models import baseline_names, model_names
     from swin_umamba.models.summary import summarize
     from swin_umamba.runs.config import check_encoder, network_options
 
@@ -42,10 +42,6 @@ def summary(
         names = (*model_names(), *baseline_names())
         if model not in names:
             raise UserError(f"no model {model!r}; there are {', '.join(names)}")
-        if encoder is not None and encoder not in encoder_names():
-            raise UserError(
-                f"--encoder: got {encoder!r}, expected one of {', '.join(encoder_names())}"
-            )
         try:
             check_encoder(model, encoder, {})
             with err.status("Counting"):
