@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swin_umamba.common.files import resolved
 from swin_umamba.data.datasets.dataset import CaseFiles
-from swin_umamba.data.io.dicom import is_volume
+from swin_umamba.data.io.dicom_files import is_volume
 from swin_umamba.data.io.listing import files_by_stem as files_by_stem
 from swin_umamba.data.io.listing import stem_of as stem_of
 from swin_umamba.errors import UserError

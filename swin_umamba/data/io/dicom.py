@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from swin_umamba.data.io.dicom_files import dataset_of, files_in, mixed
 from swin_umamba.data.io.limits import VOLUME_PIXELS, check_spacing, damage_named, require_pixels
 from swin_umamba.data.io.pixels import Axes, FilePixels, Reading, Vector, vector
 from swin_umamba.errors import UserError
 
-ENDING = ".dcm"
-_MAGIC, _PREAMBLE = b"DICM", 128
-_TRIED = 8  # files of a folder
+_FRAME = 1 << 14  # pixels that a frame counts for at least
 _UNEVEN = 0.01  # of the distance between slices
 _TILT = 1e-2  # of the step between slices, sideways
 
@@ -30,10 +29,11 @@ def read(path: Path, reading: Reading) -> FilePixels:
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     with damage_named(path, InvalidDicomError, BytesLengthException):
-        slices = _series(path) if path.is_dir() else _frames(path)
+        most = reading.max_pixels
+        slices = _series(path, most) if path.is_dir() else _frames(path, most)
         _require_alike(slices, path)
         size = (slices[0].rows, slices[0].columns, slices[0].samples, len(slices))
-        require_pixels(path, math.prod(size), VOLUME_PIXELS, reading.max_pixels)
+        require_pixels(path, math.prod(size), VOLUME_PIXELS, most)
         slices, step = _sorted(slices, path)
         decoded: dict[int, npt.NDArray[Any]] = {}
         stack = np.stack([_pixels(one, decoded) for one in slices], axis=1)
@@ -44,59 +44,6 @@ def read(path: Path, reading: Reading) -> FilePixels:
     x, y = first.along
     direction: Axes = (vector(np.cross(x, y)), y, x)
     return FilePixels(stack, spacing, None, first.position, direction)
-
-
-def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM files: one ends so, or one of the first begins so."""
-    if not folder.is_dir():
-        return False
-    files = _visible(folder)
-    return any(p.suffix.lower() == ENDING for p in files) or any(map(_is_dicom, files[:_TRIED]))
-
-
-def is_volume(folder: Path) -> bool:
-    """Whether a folder's DICOM images are slices of one series; not if each is one by itself.
-
-    Raises UserError for slices of several series, for images whose names do not end with ENDING,
-    and, naming the file, for one that cannot be read.
-    """
-    if not is_series(folder):
-        return False
-    with damage_named(folder):
-        from pydicom import dcmread
-        from pydicom.errors import InvalidDicomError
-
-    series: dict[str, Path] = {}
-    files = []
-    for path in files_in(folder):
-        with damage_named(path, InvalidDicomError):
-            tags = ["SeriesInstanceUID", "Rows"]
-            header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
-        if "Rows" in header:  # not of reports, DICOMDIR and the like
-            files.append(path)
-            series.setdefault(str(header.get("SeriesInstanceUID", "")), path)
-    if len(files) > 1 and len(series) == 1:
-        return True
-    if len(series) < len(files):
-        raise UserError(_mixed(folder, list(series.values())))
-    for path in files:
-        if path.suffix.lower() != ENDING:
-            raise UserError(f"{path} is a DICOM image, but its name does not end with {ENDING}")
-    return False
-
-
-def files_in(folder: Path) -> tuple[Path, ...]:
-    """The DICOM files of a folder, by their names' ending or their first bytes, in order."""
-    return tuple(p for p in _visible(folder) if p.suffix.lower() == ENDING or _is_dicom(p))
-
-
-def _visible(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.iterdir()) if not p.name.startswith(".") and p.is_file()]
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
 
 
 @dataclass(frozen=True)
@@ -123,42 +70,37 @@ class _Slice:
         return float(np.cross(*self.along) @ np.array(self.position))
 
 
-def _series(folder: Path) -> list[_Slice]:
+def _series(folder: Path, max_pixels: int | None) -> list[_Slice]:
     from pydicom.errors import InvalidDicomError
 
     slices: list[_Slice] = []
     series: dict[str, Path] = {}
     for path in files_in(folder):
         with damage_named(path, InvalidDicomError):
-            frames = _frames(path, others=True)
+            frames = _frames(path, max_pixels, others=True)
         if frames:
             series.setdefault(str(frames[0].dataset.get("SeriesInstanceUID", "")), path)
             slices += frames
     if not slices:
         raise UserError(f"{folder} holds no DICOM images")
     if len(series) > 1:
-        raise UserError(_mixed(folder, list(series.values())))
+        raise UserError(mixed(folder, list(series.values())))
     return slices
 
 
-def _mixed(folder: Path, series: Sequence[Path]) -> str:
-    one, other, *_ = series
-    return (
-        f"{folder} holds {len(series)} DICOM series, as in {one.name} and {other.name}: give"
-        " each a folder of its own"
-    )
-
-
-def _frames(path: Path, others: bool = False) -> list[_Slice]:
+def _frames(path: Path, max_pixels: int | None, others: bool = False) -> list[_Slice]:
     """The slices of a file. others: whether to skip files of no image (reports, DICOMDIR)."""
-    import pydicom
-
-    dataset = pydicom.dcmread(path)
+    dataset = dataset_of(path)
     if "PixelData" not in dataset or "Rows" not in dataset:
         if others:
             return []
         raise UserError(f"{path} holds no image: its DICOM class is {_class_of(dataset)}")
     number = int(dataset.get("NumberOfFrames", 1) or 1)
+    if number < 1:
+        raise UserError(f"{path} has {number} frames, expected at least 1")
+    # Each frame has a slice of its own here, before its pixels are read.
+    pixels = number * max(int(dataset.Rows) * int(dataset.Columns), 1)
+    require_pixels(path, max(pixels, number * _FRAME), VOLUME_PIXELS, max_pixels)
     return [_slice(path, dataset, frame, number) for frame in range(number)]
 
 

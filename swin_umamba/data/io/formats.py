@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from swin_umamba.data.io import dicom, itk, nifti, pictures, tiff
+from swin_umamba.data.io import dicom, dicom_files, itk, nifti, pictures, tiff
 from swin_umamba.data.io.limits import damage_named
 from swin_umamba.data.io.pixels import (
     FilePixels,
@@ -128,7 +128,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
     those of a folder's DICOM series."""
     form = format_of(path)
     if path.is_dir():
-        return dicom.files_in(path)
+        return dicom_files.files_in(path)
     if form is TIFF:
         note = tiff.note_of(path)
         return (path, note) if note.is_file() else (path,)

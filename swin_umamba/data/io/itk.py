@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,14 @@ from swin_umamba.errors import UserError
 
 _BLOCK = 1 << 16  # bytes
 _HEADER = 1 << 16  # bytes in which a header must end
-_META_BYTES = {"USHORT": 2, "SHORT": 2, "UINT": 4, "INT": 4, "FLOAT": 4, "DOUBLE": 8}
+_META_BYTES = {
+    **{"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4},
+    **{"LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8},
+}
+_RATIOS = {"raw": 1, "gzip": DEFLATE_RATIO, "text": 1, "hex": 0.5}
+"""The most bytes of pixels, or of their text, that a byte of the file can be."""
+_MAX_AXES = 6  # with those of channels; ITK writes what it does not understand to the terminal
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NRRD_BYTES = {"16": 2, "32": 4, "64": 8, "short": 2, "int": 4, "float": 4, "double": 8}
 
 
@@ -38,9 +46,12 @@ def read(path: Path, reading: Reading) -> FilePixels:
     header = _header(path)
     pixels = math.prod(header.sizes)
     require_pixels(path, pixels, VOLUME_PIXELS, reading.max_pixels)
-    ratio = {"raw": 1, "gzip": DEFLATE_RATIO}.get(header.encoding)
-    if ratio is not None:
-        require_bytes(path, pixels * header.bytes_each, ratio, header.offset, header.data)
+    if header.encoding not in _RATIOS:
+        raise UserError(f"{path} has the encoding {header.encoding!r}, expected raw or gzip")
+    # Numbers in text take two characters each at least, and so do bytes in hexadecimal.
+    claimed = 2 * pixels - 1 if header.encoding == "text" else pixels * header.bytes_each
+    ratio = _RATIOS[header.encoding]
+    require_bytes(path, claimed, ratio, header.offset, header.data)
     if header.encoding == "gzip" and not _is_nrrd(path):
         _require_unzipped(header)
     name = "NrrdImageIO" if _is_nrrd(path) else "MetaImageIO"
@@ -140,6 +151,7 @@ def _meta_header(path: Path, start: bytes) -> _Header:
     offset = 0
     for line in start.splitlines(keepends=True):
         offset += len(line)
+        _require_text(line)
         key, found, value = line.decode("latin-1").partition("=")
         if not found:
             raise ValueError("its header has a line without =")
@@ -150,15 +162,19 @@ def _meta_header(path: Path, start: bytes) -> _Header:
         raise ValueError("its header does not end")
     sizes = _sizes(fields["DimSize"])
     channels = _sizes(fields.get("ElementNumberOfChannels", "1"))
+    if _sizes(fields["NDims"]) != (len(sizes),):
+        raise ValueError(f"its header has NDims {fields['NDims'][:40]} and {len(sizes)} sizes")
     kind = fields["ElementType"].upper().removeprefix("MET_").removesuffix("_ARRAY")
+    if kind not in _META_BYTES:
+        raise ValueError(f"its header has the ElementType {kind[:40]!r}")
     binary = fields.get("BinaryData", "True").lower() not in ("false", "0")
     zipped = fields.get("CompressedData", "False").lower() in ("true", "1")
-    return _Header(
-        (*sizes, *channels),
-        _META_BYTES.get(kind, 1) if binary else 1,
-        "gzip" if zipped else "raw",
-        *_data(path, fields["ElementDataFile"], "LOCAL", offset),
-    )
+    data, offset = _data(path, fields["ElementDataFile"], "LOCAL", offset)
+    # ITK makes room for as many bytes.
+    if int(fields.get("CompressedDataSize", 0)) > data.stat().st_size - offset:
+        raise ValueError("its compressed pixels end early")
+    encoding = "text" if not binary else "gzip" if zipped else "raw"
+    return _Header((*sizes, *channels), _META_BYTES[kind], encoding, data, offset)
 
 
 def _nrrd_header(path: Path, start: bytes) -> _Header:
@@ -171,6 +187,7 @@ def _nrrd_header(path: Path, start: bytes) -> _Header:
         offset += len(line) + 1
         if not line.strip():
             break
+        _require_text(line)
         key, found, value = line.decode("latin-1").partition(":")
         if found and not line.startswith(b"#"):
             fields[key.strip().lower()] = value.lstrip("=").strip()
@@ -182,9 +199,14 @@ def _nrrd_header(path: Path, start: bytes) -> _Header:
     return _Header(_sizes(fields["sizes"]), each, encoding, data, offset)
 
 
+def _require_text(line: bytes) -> None:
+    if _CONTROL.search(line):
+        raise ValueError("its header holds control characters")
+
+
 def _sizes(text: str) -> tuple[int, ...]:
     sizes = tuple(int(value) for value in text.split())
-    if not sizes or any(size < 1 for size in sizes):
+    if not 1 <= len(sizes) <= _MAX_AXES or any(size < 1 for size in sizes):
         raise ValueError(f"its header has the sizes {text[:40]!r}")
     return sizes
 

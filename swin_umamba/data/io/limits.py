@@ -20,6 +20,7 @@ VARIABLE = "SWIN_UMAMBA_MAX_PIXELS"
 MOST_PIXELS = 2**31  # what can be asked for
 VOLUME_PIXELS = 2**30  # the limit of everything but pictures: 1024 x 1024 x 1024
 MIN_SPACING, MAX_SPACING = 1e-6, 1e3  # of the file's unit, usually mm
+_BLOCK = 1 << 20  # bytes
 # Deflate makes at most 1032 bytes of one, LZW of TIFF and PackBits less than 4096.
 DEFLATE_RATIO, LZW_RATIO = 1032, 4096
 
@@ -113,7 +114,7 @@ def require_pixels(path: Path, pixels: int, default: int, asked: int | None) -> 
 
 
 def require_bytes(
-    path: Path, claimed: int, ratio: int = 1, offset: int = 0, data: Path | None = None
+    path: Path, claimed: int, ratio: float = 1, offset: int = 0, data: Path | None = None
 ) -> None:
     """Raise UserError if the file is too short for the bytes of pixels that its header claims.
 
@@ -126,6 +127,21 @@ def require_bytes(
             f"{path} is damaged or no image: its header claims {claimed} bytes of pixels, which"
             f" {length} bytes of file cannot hold"
         )
+
+
+def require_inflated(path: Path, most: int, window: int, offset: int) -> None:
+    """Raise UserError for deflated content from `offset` on of more than `most` bytes.
+
+    window: as zlib's wbits. Damage raises zlib.error.
+    """
+    stream, length, rest = zlib.decompressobj(window), 0, b""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while not stream.eof and (block := rest or file.read(_BLOCK)):
+            length += len(stream.decompress(block, _BLOCK))
+            rest = stream.unconsumed_tail
+            if length > most:
+                raise UserError(f"{path} is too large: more than {most} bytes once it is inflated")
 
 
 def check_spacing(spacing: Vector, path: Path) -> Vector:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swin_umamba.data.io import dicom
+from swin_umamba.data.io import dicom_files
 from swin_umamba.data.io.formats import ENDINGS
 from swin_umamba.errors import UserError
 
@@ -53,7 +53,8 @@ def stem_of(path: Path, ending: str | None = None) -> str | None:
     Folders that hold DICOM files keep their name, others have none.
     """
     if path.is_dir():
-        return path.name if ending in (None, dicom.ENDING) and dicom.is_series(path) else None
+        fits = ending in (None, dicom_files.ENDING) and dicom_files.is_series(path)
+        return path.name if fits else None
     for known in ENDINGS if ending is None else (ending.lower(),):
         if path.name.lower().endswith(known):
             return path.name[: -len(known)]

@@ -35,6 +35,7 @@ from swin_umamba.errors import UserError
 SPACING_ROUNDED = 0.01  # of itself, as headers round
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20  # bytes
+_BLOCKS_AFTER = 64  # that may come after the pixels
 _NAMED, _SECOND = 4, 540  # the bytes of a header's length, and NIfTI-2's
 
 
@@ -60,8 +61,11 @@ def read(path: Path, reading: Reading) -> FilePixels:
             raise UserError(f"{path} has an affine that is singular: correct its header")
         values = np.asanyarray(image.dataobj)
         # nibabel stops before the checksum of a zipped file, which is at its end.
-        while file.read(_BLOCK):
-            pass
+        for _ in range(_BLOCKS_AFTER):
+            if not file.read(_BLOCK):
+                break
+        else:
+            raise UserError(f"{path} holds far more than the pixels that its header claims")
     shape = values.shape
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]

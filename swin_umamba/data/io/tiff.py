@@ -32,6 +32,7 @@ from swin_umamba.errors import UserError
 
 # tifffile's letters for the axes of a series that are samples of one pixel.
 _CHANNEL_AXES = "SC"
+MAX_PAGES = 1 << 14  # each takes milliseconds, whatever its size
 _UNCOMPRESSED = (1,)
 _BOUNDED = (2, 3, 4, 5, 8, 32773, 32946)  # compressions of a bounded ratio: CCITT, LZW, Deflate
 _JPEG = (6, 7)
@@ -47,6 +48,8 @@ def read(path: Path, reading: Reading) -> FilePixels:
     """A TIFF as (C, Z, H, W), upright; see `formats.read_file`."""
     with _raising_logged_errors(path), tifffile.TiffFile(path, _multifile=False) as file:
         page = file.pages.first
+        if (count := len(file.pages)) > MAX_PAGES:
+            raise UserError(f"{path} has {count} pages, expected at most {MAX_PAGES}")
         series = _only_series(file, path)
         _require_whole(series, path, reading.max_pixels)
         if page.photometric == tifffile.PHOTOMETRIC.YCBCR and page.compression not in _JPEG:
