@@ -161,8 +161,8 @@ def _train(job: Job, folder: Path, prepared: Prepared) -> TrainResult:
     config = prepared.config
     resume = job.resume and holds_run(folder)
     _say_what(prepared)
-    if config.continue_from is not None and not resume:
-        _warn_of_leaks(prepared, Path(config.continue_from))
+    if config.continue_from is not None and not resume and announced_rank() == 0:
+        _warn_of_source(prepared, Run.open(config.continue_from))
     with TrainingBar() as bar:
         result = train_prepared(prepared, folder, resume=resume, on_progress=bar)
     if announced_rank() == 0:
@@ -182,17 +182,24 @@ def _say_what(prepared: Prepared) -> None:
     )
 
 
-def _warn_of_leaks(prepared: Prepared, source: Path) -> None:
-    split = Run.open(source).split
-    seen = set() if split is None else set(split.train) & set(prepared.split.val)
+def _warn_of_source(prepared: Prepared, source: Run) -> None:
+    """Of validation cases that the source has seen, and of classes that take over others'."""
+    found = []
+    seen = set(prepared.split.val).intersection(source.split.train if source.split else ())
     if seen:
-        problem(
+        found.append(
             f"{len(seen)} of {len(prepared.split.val)} validation cases have the names of cases"
-            f" that {source} was trained on: if they are the same, scores on them say nothing of"
-            " new ones",
-            word="warning",
-            style="yellow",
+            f" that {source.folder} was trained on: if they are the same, scores on them say"
+            " nothing of new ones"
         )
+    there, here = (plan and plan.output_names for plan in (source.plan, prepared.plan))
+    if there and here and there != here and len(there) == len(here):
+        found.append(
+            f"{source.folder} has the classes {', '.join(there)}, which go on as"
+            f" {', '.join(here)}, in this order"
+        )
+    for warning in found:
+        problem(warning, word="warning", style="yellow")
 
 
 def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:

@@ -54,7 +54,10 @@ def _of_array(image: npt.NDArray[Any], plan: Plan, spacing: Spacing) -> RawImage
 
 def _spacing(given: Spacing, plan: Plan, axes: int) -> tuple[float, float, float]:
     """(z, y, x), 1 along the slices where it is not known."""
-    values = list(plan.spacing) if given is None else np.atleast_1d(given).astype(float).tolist()
+    try:
+        values = [float(v) for v in (plan.spacing if given is None else np.atleast_1d(given))]
+    except (TypeError, ValueError):
+        values = []
     if len(values) == 1:
         values = values * axes
     if len(values) == 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,11 +84,14 @@ def test_arrays_have_the_axes_of_files(axis: int) -> None:
         (np.zeros((1, 4, 4)), (0.0, 1.0), "spacing: got"),
         (np.zeros((1, 4, 4)), (1.0, np.inf), "spacing: got"),
         (np.zeros((1, 2, 4, 4)), (1.0,) * 4, "spacing: got"),
+        (np.zeros((1, 4, 4)), ("wide", 1.0), "spacing: got"),
+        (np.zeros((1, 4, 4)), ((1.0, 1.0), (1.0, 1.0)), "spacing: got"),
+        (np.zeros((1, 4, 4)), ((1.0,), (1.0, 1.0)), "spacing: got"),
         ("nowhere.png", None, "no file at nowhere.png"),
     ],
 )
 def test_bad_images_are_errors_that_say_so(
-    image: np.ndarray | str, spacing: tuple[float, ...] | None, message: str
+    image: np.ndarray | str, spacing: Any, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         Predictor(Nearest(2), plan=plan_of(2))(image, spacing=spacing)

@@ -28,6 +28,7 @@ from swin_umamba.evaluate import CaseScores, Scores, evaluate_cases, evaluate_fo
 from swin_umamba.evaluate.held_out import predict_validation
 from swin_umamba.report import write_report
 from swin_umamba.report.cases import ranked
+from swin_umamba.report.run import load_run
 from swin_umamba.train import TrainConfig
 from swin_umamba.weights import read_config
 from swin_umamba.weights.saved import save_tensors
@@ -147,6 +148,20 @@ def test_predictions_are_made_once_for_the_same_weights(
     save_tensors(halved, best, {}, read_config(best))
     write_report(run, tmp_path / "again.html", device="cpu")
     assert all(path.stat().st_mtime_ns > before for path, before in masks.items())
+
+
+def test_files_of_other_systems_are_no_pictures(
+    made: tuple[Path, Path], page: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made[1], run)
+    before = load_run(run).overlays
+    (case, *_) = (run / "overlays").iterdir()
+    for litter in (run / "overlays" / "._x", run / "overlays" / ".DS_Store", case / "._3.png"):
+        litter.write_bytes(b"Mac OS X")
+    (run / "validation" / f"._{case.name}.png").write_bytes(b"Mac OS X")
+    assert load_run(run).overlays == before
+    write_report(run, tmp_path / "page.html", device="cpu")
 
 
 def test_postprocessing_counts_and_leaves_the_masks_as_they_are(

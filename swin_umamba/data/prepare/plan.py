@@ -103,6 +103,11 @@ class Plan(Record):
         return self.num_classes if self.regions is None else len(self.regions)
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        """The classes or regions of the outputs."""
+        return tuple(self.labels) if self.regions is None else self.region_names
+
+    @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
         """What makes probabilities of the network's outputs."""
         return "softmax" if self.regions is None else "sigmoid"
