@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -31,16 +31,16 @@ SHAPES = (
 )
 
 
-def all_cases() -> Iterator[Case]:
-    for N in STATES:
+def all_cases(states: Sequence[int]) -> Iterator[Case]:
+    for N in states:
         for D, H, W, R in SHAPES:
             yield Case(2, D, H, W, N, "every kernel", R)
 
 
-def run_scans(device: torch.device, backend: str) -> int:
+def run_scans(device: torch.device, backend: str, states: Sequence[int] = STATES) -> int:
     """Forward and backward of both scans; how many cases."""
     count = 0
-    for case in all_cases():
+    for case in all_cases(states):
         for dtype in DTYPES.values():
             x, dy = cases.ss2d_activations(case, dtype, device, 0).values()
             x = x.contiguous(memory_format=torch.channels_last)
@@ -67,8 +67,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", default="cuda")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--states", type=int, nargs="+", default=STATES)
     args = parser.parse_args()
-    print(run_scans(torch.device(args.device), args.backend), "cases")
+    print(run_scans(torch.device(args.device), args.backend, args.states), "cases")
 
 
 if __name__ == "__main__":

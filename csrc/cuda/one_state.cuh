@@ -187,6 +187,19 @@ struct OneStateThread {
 
   // ---- by tile
 
+  // Waits for the warps that work on the same tile.
+  __device__ void sync_tile() const {
+    switch (tile_warp) {  // by a number from a register a block would take all barriers of four blocks
+      case 0: return named_barrier<1>();
+      case 1: return named_barrier<2>();
+      case 2: return named_barrier<3>();
+      default: return named_barrier<4>();
+    }
+  }
+  template <int kBarrier>
+  __device__ void named_barrier() const {
+    asm volatile("bar.sync %0, %1;" ::"n"(kBarrier), "r"(tile_threads()) : "memory");
+  }
   // Of the groups of tiles side by side, the last one's first tile.
   __device__ int last_group() const {
     return first_tile + (last_tile - 1 - first_tile) / p.one_state_tiles * p.one_state_tiles;
@@ -300,6 +313,7 @@ struct OneStateThread {
   // Zeros for what is never copied: channels and ranks that do not exist, and, as walks backwards begin
   // with the last tile, its steps past the end.
   __device__ void clear() const {
+    if (lane < 8) *handed(tile_warp, lane) = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     float4* to = reinterpret_cast<float4*>(own);
     for (int i = tile_thread(); i < kStages * Layout::kStage; i += tile_threads()) {
       to[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -419,18 +433,45 @@ struct OneStateThread {
     return entering;
   }
 
-  // What enters this lane, by the maps of all lanes' steps. carry.S goes in as what enters the block's tiles
-  // and comes out as what leaves them; `at_tile` is what enters this thread's.
+  // What a tile's warp hands to the warp of the next tile, of this warp's i-th pair of channels: what leaves the
+  // tile, and the number of the turn, one store that is read whole.
+  __device__ float4* handed(int tile_warp, int i) const { return totals + (tile_warp * p.one_state + warp) * 8 + i; }
+
+  // What enters this lane, by the maps of all lanes' steps: `at_tile`, what enters the tile, comes from the warp of
+  // the tile before, and what leaves it goes to the next, so that no barrier stops the tiles side by side.
+  // `carry` goes in as what enters the block's first tile.
   template <bool kReverse>
-  __device__ float2 hand_over(Affine map, Affine& carry, float2& at_tile, int turn) const {
-    if (p.one_state_tiles == 1) {
-      at_tile = carry.S;
+  __device__ float2 hand_over(Affine map, float2& carry, float2& at_tile, int turn) const {
+    const int tiles = p.one_state_tiles;
+    if (tiles == 1) {
+      at_tile = carry;
       const float2 entering = chain_lanes<kReverse>(map, at_tile, lane);
-      carry.S = from_lane(map(entering), kReverse ? lane & ~3 : lane | 3);
+      carry = from_lane(map(entering), kReverse ? lane & ~3 : lane | 3);
       return entering;
     }
     const Affine before = compose_lanes<kReverse>(map, lane);
-    at_tile = compose_tiles<kReverse>(map, carry, turn);
+    const bool is_first = tile_warp == (kReverse ? tiles - 1 : 0);
+    const int number = is_first ? turn : turn + 1;
+    at_tile = carry;
+    if (number > 0) {
+      const int previous = kReverse ? (is_first ? 0 : tile_warp + 1) : (is_first ? tiles - 1 : tile_warp - 1);
+      const uint32_t from = shared_address(handed(previous, lane / 4));
+      int found;
+      do {
+        asm volatile("{\n\t.reg .b32 unused;\n\tld.volatile.shared.v4.b32 {%0, %1, %2, unused}, [%3];\n\t}"
+                     : "=f"(at_tile.x), "=f"(at_tile.y), "=r"(found)
+                     : "r"(from)
+                     : "memory");
+      } while (found != number);
+    }
+    __syncwarp();
+    if (lane % 4 == 0) {
+      const float2 leaving = map(at_tile);
+      asm volatile("st.volatile.shared.v4.b32 [%0], {%1, %2, %3, %3};" ::"r"(
+                       shared_address(handed(tile_warp, lane / 4))),
+                   "f"(leaving.x), "f"(leaving.y), "r"(turn + 1)
+                   : "memory");
+    }
     return before(at_tile);
   }
 };

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_carry(const One
   for (int first = t.last_group(); first >= t.first_tile; first -= tiles, ++turn) {
     const int tile = first + t.tile_warp, count = t.steps(tile);
     wait_for_copies<0>();
-    __syncthreads();
+    t.sync_tile();
     if (first > t.first_tile) t.load(tile - tiles, turn + 1);
     commit_copies();
 
@@ -134,7 +134,7 @@ __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
 }
 
 template <class T, int RB>
-__global__ void __launch_bounds__(32 * one_state_backward_warps(RB)) one_state_backward(const OneStateParams p) {
+__global__ void __launch_bounds__(32 * kOneStateBackwardWarps) one_state_backward(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kBackward>;
   using T2 = typename Thread::T2;
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(32 * one_state_backward_warps(RB)) one_state_b
     const int tile = first + t.tile_warp, count = t.steps(tile);
     const float2 entering = *reinterpret_cast<const float2*>(t.state(tile));
     wait_for_copies<0>();
-    __syncthreads();
+    t.sync_tile();
     if (first > t.first_tile) t.load(tile - tiles, turn + 1);
     commit_copies();
     if constexpr (!Thread::kGiven) {
@@ -194,8 +194,8 @@ __global__ void __launch_bounds__(32 * one_state_backward_warps(RB)) one_state_b
     }
     all.P = map.P;
     if (count <= 0) all = {make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
-    if (p.one_state_tiles == 1) __syncthreads();  // the last tile's sums have been read
-    float2 at_tile, carried = t.template hand_over<true>(all, carry, at_tile, turn);
+    t.sync_tile();  // the last tile's sums have been read
+    float2 at_tile, carried = t.template hand_over<true>(all, carry.S, at_tile, turn);
     if (count <= 0) continue;
 
     float map_sums[2 * kOneStateSteps];  // by step the gradients of its Bs and Cs

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_forward(const O
   for (int first = t.first_tile; first < t.last_tile; first += tiles, ++turn) {
     const int tile = first + t.tile_warp, count = t.steps(tile);
     wait_for_copies<Thread::kStages - 2>();
-    __syncthreads();
+    t.sync_tile();
     t.load(tile + (Thread::kStages - 1) * tiles, turn + Thread::kStages - 1);
     commit_copies();
 
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(32 * kOneStateWarps) one_state_forward(const O
       t.template compose_tiles<false>(map, carry, turn);
     } else {
       float2 at_tile;
-      float2 h = t.template hand_over<false>(map, carry, at_tile, turn);
+      float2 h = t.template hand_over<false>(map, carry.S, at_tile, turn);
       if (p.states && t.lane % 4 == 0 && t.valid && count > 0) {
         *reinterpret_cast<float2*>(t.state(tile)) = at_tile;
       }

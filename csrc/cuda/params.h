@@ -62,7 +62,7 @@ struct ScanParams {
   float* carry_state = nullptr;  // (B, K, splits, D, N): what a segment leaves to the next
   int32_t* counters = nullptr;   // (2, segment_counters(B * directions * blocks * splits)) zeros: a row a launch
 
-  // Backward. Outputs that several blocks add to are float32.
+  // Backward. Outputs that several blocks add to are float32, but dx of float16 with one state.
   const void* dout = nullptr;    // (B, L, D)
   const float* dlast = nullptr;  // (B, K * D, N)
   void* dx = nullptr;            // (B, L, D)

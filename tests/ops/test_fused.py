@@ -241,7 +241,9 @@ def test_convolution_is_pytorchs() -> None:
 
 @needs_kernels
 @DTYPES
-@pytest.mark.parametrize("sizes", [(2, 3, 5, 24, 96), (1, 1, 1, 3, 7), (2, 9, 15, 40, 70)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(2, 3, 5, 24, 96), (1, 1, 1, 3, 7), (2, 9, 15, 40, 70), (1, 2, 3, 130, 40)], ids=str
+)
 def test_mlp_gelu(
     sizes: tuple[int, ...], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
