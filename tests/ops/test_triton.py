@@ -278,7 +278,7 @@ def test_gradients_of_the_projection(dtype: torch.dtype) -> None:
         for shape in ((4, B, L, D), (B, L, 4, R + 2 * N), (4, D, R))
     )
     dmaps = torch.randn(B, L, 4, 2 * N, device=DEVICE)
-    dproj, dweight = projection.project_backward(ddt, dmaps, proj, weight)
+    dproj, dweight = projection.project_backward(ddt, dmaps, proj, weight, True)
     expected_proj = torch.cat(
         [torch.einsum("kbld,kdr->blkr", ddt.double(), weight.double()), dmaps.double()], dim=-1
     )

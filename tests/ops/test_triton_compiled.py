@@ -153,7 +153,7 @@ def test_the_projections_gradients_spill_nothing(
     B, L, D, N = 1, 4, 32 * R, 16
     projection.project_backward(
         torch.empty(4, B, L, D, dtype=dtype), torch.empty(B, L, 4, 2 * N),
-        torch.empty(B, L, 4, R + 2 * N, dtype=dtype), torch.empty(4, D, R, dtype=dtype),
+        torch.empty(B, L, 4, R + 2 * N, dtype=dtype), torch.empty(4, D, R, dtype=dtype), True,
     )  # fmt: skip
     kernel, _, _, constants, options = launches[0]
     compiled = _compile(
