@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import pytest
@@ -10,56 +9,16 @@ import torch
 from cases import assert_close_to_float64, noise_like
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mamba_ssm_grid import DTYPES, LENGTHS, Case, cases, failures, make
 from torch import Tensor
 
 import swin_umamba_ops as ops
 from swin_umamba_ops import vmamba
 
-B_, D_, N_ = 2, 4, 8  # as in mamba-ssm's tests
 
-
-def _inputs(
-    length: int,
-    dtype: torch.dtype = torch.float32,
-    *,
-    is_complex: bool = False,
-    variable_B: bool = True,
-    variable_C: bool = True,
-    groups: int = 1,
-    has_D: bool = True,
-    has_z: bool = True,
-    has_bias: bool = True,
-) -> dict[str, Tensor]:
-    """The tensors that mamba-ssm's test makes, by its names; rounded to the dtypes it has."""
-    g = torch.Generator().manual_seed(0)
-    weight = torch.complex64 if is_complex else torch.float32
-
-    def normal(*shape: int, of: torch.dtype = dtype) -> Tensor:
-        return torch.randn(shape, generator=g, dtype=of if of.is_complex else torch.float32).to(of)
-
-    def uniform(*shape: int, of: torch.dtype = torch.float32) -> Tensor:
-        return torch.rand(shape, generator=g, dtype=of if of.is_complex else torch.float32).to(of)
-
-    def sequence(variable: bool) -> Tensor:
-        steps = 2 * length if is_complex else length
-        if not variable:
-            return normal(D_, N_, of=weight)
-        return normal(B_, N_, steps) if groups == 1 else normal(B_, groups, N_, steps)
-
-    made = {
-        "u": normal(B_, D_, length),
-        "delta": 0.5 * uniform(B_, D_, length, of=dtype),
-        "A": -0.5 * uniform(D_, N_, of=weight),
-        "B": sequence(variable_B),
-        "C": sequence(variable_C),
-    }
-    if has_D:
-        made["D"] = normal(D_, of=torch.float32)
-    if has_z:
-        made["z"] = normal(B_, D_, length)
-    if has_bias:
-        made["delta_bias"] = 0.5 * uniform(D_)
-    return made
+def _inputs(length: int, dtype: torch.dtype = torch.float32, **options: Any) -> dict[str, Tensor]:
+    """The tensors of a case of the grid; options: see mamba_ssm_grid.Case."""
+    return make(Case(length, dtype, **options))
 
 
 def _widened(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,7 +35,7 @@ def _run(inputs: dict[str, Tensor], softplus: bool, backend: str) -> dict[str, T
         **leaves, delta_softplus=softplus, return_last_state=True, backend=backend
     )
     assert out.dtype == inputs["u"].dtype
-    assert last.shape == (B_, D_, N_)
+    assert last.shape == (out.shape[0], *inputs["A"].shape)
     assert last.is_complex() == inputs["A"].is_complex()
     gradients = torch.autograd.grad(out, list(leaves.values()), noise_like(out).to(out.dtype))
     found = {"out": out, "last": last}
@@ -95,10 +54,41 @@ def _check(inputs: dict[str, Tensor], softplus: bool, backend: str = "auto") -> 
     assert_close_to_float64(_run(inputs, softplus, backend), exact, plain)
 
 
-# mamba-ssm's own lists, of which 12,480 cases can be made.
-LENGTHS = (8, 16, 32, 64, 128, 256, 372, 512, 784, 1024, 1134, 2048, 4096)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-OPTIONS = ("has_D", "has_z", "has_bias")
+# ---- mamba-ssm's own lists
+
+
+def test_the_grid_has_all_cases() -> None:
+    assert sum(len(list(cases(is_complex=c))) for c in (False, True)) == 12_480
+
+
+@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
+def test_a_sample_of_the_grid(is_complex: bool) -> None:
+    """Every 31st of the short ones: the number shares no factor with the lists' lengths."""
+    for case in list(cases((8, 16, 32), is_complex=is_complex))[::31]:
+        assert not failures(case), case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
+@pytest.mark.parametrize("length", [8, 372])
+def test_all_cases_of_a_length(length: int, is_complex: bool) -> None:
+    """mamba_ssm_grid.py, run by hand, takes all lengths."""
+    found = list(cases((length,), is_complex=is_complex))
+    assert len(found) == 480
+    for case in found:
+        assert not failures(case), case
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+@pytest.mark.parametrize("length", [64, 1134])
+def test_all_real_cases_of_a_length_on_a_gpu(length: int, backend: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    if (reason := ops.available_backends()[backend]) is not None:
+        pytest.skip(reason)
+    for case in cases((length,), is_complex=False):
+        assert not failures(case, backend, "cuda"), case
 
 
 @pytest.mark.slow
@@ -124,29 +114,9 @@ def test_the_grid_against_float64(
     inputs = _inputs(
         min(length, 64) if is_complex else length, dtype, is_complex=is_complex,
         variable_B=variable[0], variable_C=variable[1], groups=groups,
-        **dict(zip(OPTIONS, options, strict=True)),
+        **dict(zip(("has_D", "has_z", "has_bias"), options, strict=True)),
     )  # fmt: skip
     _check(inputs, softplus)
-
-
-@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
-def test_the_whole_grid_is_accepted(is_complex: bool) -> None:
-    """Every combination of mamba-ssm's lists but of lengths, of which two are enough here."""
-    cases = 0
-    for dtype, variable_B, variable_C, groups, softplus, state, *options in itertools.product(
-        DTYPES, *[(False, True)] * 2, (1, 2), *[(False, True)] * 5
-    ):
-        if groups > 1 and not (variable_B and variable_C):
-            continue
-        inputs = _inputs(
-            3, dtype, is_complex=is_complex, variable_B=variable_B, variable_C=variable_C,
-            groups=groups, **dict(zip(OPTIONS, options, strict=True)),
-        )  # fmt: skip
-        result = ops.selective_scan_fn(**inputs, delta_softplus=softplus, return_last_state=state)
-        out = result[0] if state else result
-        assert torch.isfinite(out).all()
-        cases += 1
-    assert cases == 480  # times 13 lengths, real and complex: 12,480
 
 
 @pytest.mark.slow
@@ -212,7 +182,7 @@ def test_backends_without_complex_states_say_so() -> None:
     with pytest.raises(TypeError, match="but A is real"):
         ops.selective_scan(**(_inputs(5, variable_B=False) | {"B": inputs["A"]}))
     with pytest.raises(TypeError, match="expected a real one"):
-        ops.selective_scan(**(inputs | {"C": torch.randn(B_, N_, 10, dtype=torch.complex64)}))
+        ops.selective_scan(**(inputs | {"C": torch.randn(2, 8, 10, dtype=torch.complex64)}))
 
 
 def test_vmambas_calls() -> None:
@@ -234,9 +204,9 @@ def test_vmambas_calls() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("options", [(False,) * 3, (True,) * 3, (False, True, False)], ids=str)
 def test_steps_are_the_scan(dtype: torch.dtype, options: tuple[bool, ...]) -> None:
-    inputs = _inputs(9, dtype, **dict(zip(OPTIONS, options, strict=True)))
+    inputs = _inputs(9, dtype, **dict(zip(("has_D", "has_z", "has_bias"), options, strict=True)))
     expected, last = ops.selective_scan(**inputs, delta_softplus=True, return_last_state=True)
-    state = torch.zeros(B_, D_, N_)
+    state = torch.zeros_like(last)
     t = {n: v.requires_grad_() for n, v in inputs.items()}
     outs = [
         ops.selective_state_update(
