@@ -47,7 +47,7 @@ class Arch:
         return "+PTX" if self.ptx else ""
 
     def flags(self) -> list[str]:
-        """What nvcc is told."""
+        """nvcc's flags for it."""
         codes = [f"sm_{self.number}"] if self.machine_code else []
         codes += [f"compute_{self.number}"] if self.ptx else []
         return [f"-gencode=arch=compute_{self.number},code={code}" for code in codes]
@@ -85,7 +85,7 @@ def select(
     seen: Iterable[tuple[int, int]],
     supported: Iterable[tuple[int, int]],
 ) -> list[Arch]:
-    """The architectures that are named, else those of the GPUs seen, else PTX alone.
+    """The architectures that are named, else those of the GPUs here, else PTX alone.
 
     seen: compute capabilities of the GPUs here; supported: those that nvcc compiles for. A GPU too
     new for nvcc is served by PTX of the newest that it knows. ValueError if a named one is unknown

@@ -43,10 +43,10 @@ class BuildKernels(build_ext):  # type: ignore[misc]  # setuptools is untyped
         try:
             made = _make(version)
         except (Missing, subprocess.CalledProcessError, ValueError) as error:
-            if isinstance(error, ValueError) or plan.wish(os.environ) == "1":
+            if isinstance(error, ValueError) or plan.cuda_switch(os.environ) == "1":
                 raise CompileError(str(error)) from error
             reason = str(error) if isinstance(error, Missing) else "the C++ sources do not compile"
-            _shout(f"installed WITHOUT its compiled kernels: {reason}")
+            _warn(f"installed WITHOUT its compiled kernels: {reason}")
             place.unlink(missing_ok=True)
             note.write_text(reason + "\n")
         else:
@@ -75,14 +75,14 @@ def _make(version: str) -> Path:
     left_out = planned.facts["left_out"]
     assert isinstance(left_out, dict)
     for part, reason in left_out.items():
-        _shout(f"built without {part}: {reason}")
+        _warn(f"built without {part}: {reason}")
     try:
         return ninja_file.build(planned, BUILD_FOLDER, os.environ)
     except subprocess.CalledProcessError:
-        if planned.nvcc is None or plan.wish(os.environ) == "1":
+        if planned.nvcc is None or plan.cuda_switch(os.environ) == "1":
             raise
     reason = f"the CUDA sources do not compile with nvcc {planned.facts['cuda_version']}"
-    _shout(f"built WITHOUT its CUDA kernels: {reason}; see the errors above")
+    _warn(f"built WITHOUT its CUDA kernels: {reason}; see the errors above")
     planned = plan.make(os.environ, version, without_cuda=reason)
     return ninja_file.build(planned, BUILD_FOLDER, os.environ)
 
@@ -101,5 +101,5 @@ def _replace(source: Path, place: Path) -> None:
     fresh.replace(place)
 
 
-def _shout(message: str) -> None:
+def _warn(message: str) -> None:
     print(f"swin-umamba: {message}", file=sys.stderr, flush=True)

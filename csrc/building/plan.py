@@ -34,7 +34,7 @@ class Step:
 
 @dataclass
 class Plan:
-    """Everything that ninja needs, and the facts that `build_info()` tells afterwards."""
+    """Everything that ninja needs, and the facts that `build_info()` reports."""
 
     cxx: list[str]
     nvcc: str | None
@@ -48,7 +48,7 @@ class Plan:
         return f'#pragma once\nstatic const char kBuildInfo[] = R"json({text})json";\n'
 
 
-def wish(environment: Mapping[str, str]) -> str:
+def cuda_switch(environment: Mapping[str, str]) -> str:
     """The value of the switch: "auto", "0" or "1". ValueError for another one."""
     value = environment.get(SWITCH, "").strip().lower() or "auto"
     if value not in ("auto", "0", "1"):
@@ -62,7 +62,7 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
     without_cuda: why CUDA is left out in any case. Missing if there is no C++ compiler, or no
     nvcc although SWIN_UMAMBA_CUDA=1; ValueError for a variable that is not understood.
     """
-    switch = wish(environment)
+    switch = cuda_switch(environment)
     cxx = toolchain.find_cxx(environment)
     left_out: dict[str, str] = {}
     nvcc, selected = None, []

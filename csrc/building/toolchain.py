@@ -1,4 +1,4 @@
-"""The compilers of this machine, and what they can do, found by trying."""
+"""The compilers of this machine, and what they can do, detected by running them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EMPTY_PROBE = 'extern "C" int probe() { return 0; }\n'
 
 
 class Missing(Exception):  # noqa: N818
-    """A tool or ability that this machine lacks, told as the reason why."""
+    """A tool or feature that this machine lacks; the message is the reason."""
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def _first_line(text: str) -> str:
 
 @dataclass(frozen=True)
 class Cxx:
-    """A C++17 compiler that was tried."""
+    """A C++17 compiler that works."""
 
     command: list[str]
     version: str
@@ -130,24 +130,24 @@ def find_nvcc(environment: Mapping[str, str]) -> Nvcc:
     path = path or shutil.which("nvcc", path=environment.get("PATH", os.defpath))
     if path is None:
         raise Missing("nvcc was not found (on the path, or in bin below CUDA_HOME)")
-    told = _run([path, "--version"])
-    version = re.search(r"release (\d+\.\d+)", told.stdout)
+    version_text = _run([path, "--version"])
+    version = re.search(r"release (\d+\.\d+)", version_text.stdout)
     listed = _run([path, "--list-gpu-arch"])
     capabilities = [
         (int(major), int(minor))
         for major, minor in re.findall(r"^compute_(\d+)(\d)$", listed.stdout, re.MULTILINE)
     ]
     if version is None or not capabilities:
-        raise Missing(f"{path} does not work ({_first_line(told.stderr + listed.stderr)})")
+        raise Missing(f"{path} does not work ({_first_line(version_text.stderr + listed.stderr)})")
     compresses = "--compress-mode" in _run([path, "--help"]).stdout
     return Nvcc(path, version.group(1), capabilities, compresses)
 
 
 def seen_gpus() -> Iterator[tuple[int, int]]:
     """Compute capabilities of the GPUs that the driver shows; none without a driver."""
-    told = _run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
-    if told.returncode == 0:
-        for major, minor in re.findall(r"^(\d+)\.(\d)$", told.stdout, re.MULTILINE):
+    listed = _run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    if listed.returncode == 0:
+        for major, minor in re.findall(r"^(\d+)\.(\d)$", listed.stdout, re.MULTILINE):
             yield int(major), int(minor)
 
 

@@ -1,4 +1,4 @@
-// Compiles the kernels for the instruction set that the including file was given flags for:
+// Compiles the kernels for the instruction set whose compiler flags the including file has:
 // SWIN_UMAMBA_ISA names its namespace, SWIN_UMAMBA_VECTOR_BYTES its registers' size.
 #include <cstdint>
 #include <utility>
@@ -17,7 +17,7 @@ namespace swin_umamba::cpu::SWIN_UMAMBA_ISA {
 #include "ss2d.h"
 #include "selective_scan.h"
 
-// The most that a task takes from its arena, with the rounding of every piece.
+// The maximum that a task takes from its arena, with the rounding of every piece.
 template <class T>
 int64_t working_bytes(int64_t N, int64_t R) {
   const int64_t padded_R = DirectionGradients<T>::padded(R);

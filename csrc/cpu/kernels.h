@@ -24,7 +24,7 @@ class Arena {
   char* next_;
 };
 
-// The most blocks of channels that one call of ss2d_forward takes.
+// The maximum number of blocks of channels that one call of ss2d_forward takes.
 constexpr int64_t kForwardBlocks = 6;
 
 // Functions on one block of `lanes` channels (block: its number among those of an image or, in the

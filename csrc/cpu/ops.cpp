@@ -17,7 +17,7 @@ namespace {
 // Small enough to stay near the cache; one chunk of one image may need more.
 constexpr int64_t kPartsBytes = int64_t(4) << 20;
 
-// What a core may hope to find again in its cache.
+// What is likely to stay in a core's cache.
 constexpr int64_t kCacheBytes = int64_t(1) << 20;
 
 int64_t blocks_of(int64_t channels, int64_t lanes) { return (channels + lanes - 1) / lanes; }

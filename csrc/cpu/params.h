@@ -10,7 +10,7 @@ namespace swin_umamba::cpu {
 constexpr int64_t kDirections = 4;
 constexpr int64_t kChunk = 64;  // steps between two saved states
 
-// How the large inputs are stored where T is float: as T, or in half precision.
+// How the large inputs are stored where T is float: as T, or in 16 bits.
 enum Storage : int64_t { kSame = 0, kBFloat16 = 1, kFloat16 = 2 };
 
 struct SS2DSizes {

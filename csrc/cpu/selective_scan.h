@@ -12,8 +12,8 @@ struct ScanBlock {
   }
 };
 
-// Ask for the steps first .. first + kChunk of `rows` sequences, which lie too far apart for the
-// machine to foresee. Into the second level: in the first they might drive each other out.
+// Prefetches the steps first .. first + kChunk of `rows` sequences, which are too far apart for the
+// hardware prefetcher. Into the second-level cache: in the first they might evict each other.
 template <class T>
 void prefetch(const T* from, int64_t start, int64_t stride, int64_t rows, int64_t storage = kSame) {
   const int64_t size = storage == kSame ? sizeof(T) : sizeof(uint16_t), line = 64 / size;
@@ -33,12 +33,12 @@ void fill_sequence(
   const int64_t start = (b * s.D + block.d) * s.L + first;
   const int64_t maps_start = (b * s.G + group) * s.N * s.L + first;
   if (next >= 0 && next < s.L) {
-    const int64_t ahead = next - first;
-    prefetch(s.Bs, maps_start + ahead, s.L, s.N, s.storage);
-    prefetch(s.Cs, maps_start + ahead, s.L, s.N, s.storage);
-    prefetch(s.u, start + ahead, s.L, block.lanes, s.storage);
-    prefetch(s.delta, start + ahead, s.L, block.lanes, s.storage);
-    if constexpr (gradients) prefetch(s.dout, start + ahead, s.L, block.lanes);
+    const int64_t offset = next - first;
+    prefetch(s.Bs, maps_start + offset, s.L, s.N, s.storage);
+    prefetch(s.Cs, maps_start + offset, s.L, s.N, s.storage);
+    prefetch(s.u, start + offset, s.L, block.lanes, s.storage);
+    prefetch(s.delta, start + offset, s.L, block.lanes, s.storage);
+    if constexpr (gradients) prefetch(s.dout, start + offset, s.L, block.lanes);
   }
   const T* Bs = stored_at(s.Bs, maps_start, s.storage);
   const T* Cs = stored_at(s.Cs, maps_start, s.storage);

@@ -53,7 +53,7 @@ void forward_tile(Tile<T>& tile, int64_t count, int64_t N, const Vec<T>* A2, Vec
 template <class T>
 struct GradientTile : Tile<T> {
   Vec<T> dy[kChunk];
-  Vec<T> derivative[kChunk];  // of dt by what softplus was given
+  Vec<T> derivative[kChunk];  // of dt by the argument of softplus
   // Sums over states, for the gradients of dt * x and of dt through a (in units of log2(e)).
   Vec<T> ddtx[kChunk], ddt[kChunk];
   // Of one group of states: a and h of every step, replaced on the way back, when they have been

@@ -59,18 +59,18 @@ SWIN_UMAMBA_INLINE void for_each_vector(int64_t count, F f) {
   }
 }
 
-// kLanes float32 numbers from the bits of half ones, without subnormal numbers on the way, which
-// the kernels' threads take for zero.
+// kLanes float32 numbers from the bits of 16-bit ones, without subnormal numbers as intermediates,
+// which the kernels' threads flush to zero.
 SWIN_UMAMBA_INLINE Vec<float> widen_bfloat16(Bits<float> bits) { return (Vec<float>)(bits << 16); }
 
 SWIN_UMAMBA_INLINE Vec<float> widen_float16(Bits<float> bits) {
   constexpr int32_t exponent = 0x1f << 23;  // of float16, moved to where float32 has its own
-  const Bits<float> moved = (bits & 0x7fff) << 13, found = moved & exponent;
+  const Bits<float> moved = (bits & 0x7fff) << 13, field = moved & exponent;
   const Bits<float> normal = moved + ((127 - 15) << 23);
   const Bits<float> special = normal + ((128 - 16) << 23);  // infinities and NaN
-  const Vec<float> least = 0x1p-14f + Vec<float>{};
-  const Bits<float> small = (Bits<float>)((Vec<float>)(normal + (1 << 23)) - least);
-  const Bits<float> is_special = found == exponent, is_small = found == 0;
+  const Vec<float> min_normal = 0x1p-14f + Vec<float>{};
+  const Bits<float> small = (Bits<float>)((Vec<float>)(normal + (1 << 23)) - min_normal);
+  const Bits<float> is_special = field == exponent, is_small = field == 0;
   const Bits<float> magnitude = (special & is_special) | (small & is_small) |
                                 (normal & ~is_special & ~is_small);
   return (Vec<float>)(magnitude | (bits & 0x8000) << 16);
@@ -88,15 +88,15 @@ SWIN_UMAMBA_INLINE Vec<T> load_stored(
     const T* from, int64_t index, int64_t count, int64_t storage) {
   if constexpr (sizeof(T) == sizeof(float)) {
     if (storage != kSame) {
-      typedef uint16_t Halves __attribute__((vector_size(SWIN_UMAMBA_VECTOR_BYTES / 2)));
-      Halves halves = {};
+      typedef uint16_t Words __attribute__((vector_size(SWIN_UMAMBA_VECTOR_BYTES / 2)));
+      Words words = {};
       const uint16_t* start = (const uint16_t*)from + index;
       if (count == kLanes<T>) {
-        __builtin_memcpy(&halves, start, sizeof(halves));
+        __builtin_memcpy(&words, start, sizeof(words));
       } else {
-        for (int64_t i = 0; i < count; ++i) halves[i] = start[i];
+        for (int64_t i = 0; i < count; ++i) words[i] = start[i];
       }
-      const Bits<T> bits = __builtin_convertvector(halves, Bits<T>);
+      const Bits<T> bits = __builtin_convertvector(words, Bits<T>);
       return storage == kBFloat16 ? widen_bfloat16(bits) : widen_float16(bits);
     }
   }

@@ -1,7 +1,7 @@
-// The scan backwards. With g the adjoint of h after a step, a = exp(dt A) and u = dt x Bs:
+// The backward scan. With g the adjoint of h after a step, a = exp(dt A) and u = dt x Bs:
 //   dCs = dy h    dBs = g dt x    d(dt x) = g Bs    q = (a g) h_before    ddt = A q    dA = dt q
-// and a g goes on to the step before. States are recomputed from the one saved for the tile: once to
-// find those before each group of kRecompute steps, then group by group into registers, walked backwards.
+// and a g is carried to the step before. States are recomputed from the tile's checkpoint: once to get
+// those before each group of kRecompute steps, then group by group into registers, last group first.
 #pragma once
 
 #include "forward.cuh"
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(Loader::M::kThreads, Loader::M::kBackwardBlock
     segment.receive_carry<M>(w, t, carry);
   }
 
-  // Where this lane puts its sums, in what a group's first step has of them.
+  // Where this lane stores its sums within those of a group's first step.
   const int channel_at = 2 * t.group * M::P + ChannelSum::first(t.lane);
   StateSums state_sums(t);
 
@@ -140,8 +140,8 @@ __global__ void __launch_bounds__(Loader::M::kThreads, Loader::M::kBackwardBlock
           }
         }
       }
-      // The sums of some steps are stored together: a store would hold up the next step's loads, and so
-      // the shuffles of one step the products of another. All four together would spill registers.
+      // The sums of kTogether steps are stored together, so that stores do not delay the next step's loads,
+      // and the shuffles of one step overlap the products of another. All four together would spill.
       float channel_sums[kTogether][ChannelSum::kHeld];
 #pragma unroll
       for (int i = kRecompute - 1; i >= 0; --i) {
@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(Loader::M::kThreads, Loader::M::kBackwardBlock
 #pragma unroll
         for (int v = 0; v < ChannelSum::kHeld; ++v) channel_sums[i % kTogether][v] = by_channel[v];
         if (i % kTogether != 0) continue;
-        // Every lane has its states: their place now takes the group's sums.
+        // Every lane has loaded its states: the group's sums overwrite them.
         if (i + kTogether == kRecompute) __syncwarp();
         if (ChannelSum::owner(t.lane)) {
 #pragma unroll

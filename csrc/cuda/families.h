@@ -9,8 +9,8 @@
 
 namespace swin_umamba {
 
-struct Float {};
-struct Half {};
+struct Float32 {};
+struct Float16 {};
 struct BFloat16 {};
 
 template <int N>
@@ -71,19 +71,19 @@ auto with_family(const ScanParams& p, F f) {
       if (p.N <= kMaxStates) return call(Strided<kMaxStates>{});
       break;
     case Family::kSequence:
-      if (p.dtype == kFloat16) return call(Sequence<16, Half>{});
+      if (p.dtype == kFloat16) return call(Sequence<16, Float16>{});
       if (p.dtype == kBFloat16) return call(Sequence<16, BFloat16>{});
-      return call(Sequence<16, Float>{});
+      return call(Sequence<16, Float32>{});
     case Family::kImage:
-      if (p.dtype == kFloat16) return image(Half{});
+      if (p.dtype == kFloat16) return image(Float16{});
       if (p.dtype == kBFloat16) return image(BFloat16{});
       break;
     case Family::kOneState:
-      if (p.dtype == kFloat16) return call(OneState<Half, 0>{});
+      if (p.dtype == kFloat16) return call(OneState<Float16, 0>{});
       if (p.dtype == kBFloat16) return call(OneState<BFloat16, 0>{});
-      return call(OneState<Float, 0>{});
+      return call(OneState<Float32, 0>{});
     case Family::kOneStateImage:
-      if (p.dtype == kFloat16) return one_state_image(Half{});
+      if (p.dtype == kFloat16) return one_state_image(Float16{});
       if (p.dtype == kBFloat16) return one_state_image(BFloat16{});
       break;
   }

@@ -4,8 +4,8 @@
 #include "backward.cuh"
 #include "families.h"
 #include "forward.cuh"
-#include "image.cuh"
-#include "sequence.cuh"
+#include "image_gradients.cuh"
+#include "sequence_gradients.cuh"
 #include "strided.cuh"
 #include "value.cuh"
 

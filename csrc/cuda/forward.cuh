@@ -1,6 +1,6 @@
-// The scan forwards. kFull: y and, where wanted, the states entering each tile. Otherwise only what
-// a split adds to a zero state, so that all splits can then start side by side; likewise from the end,
-// what it adds to a zero adjoint.
+// The forward scan. kFull: y and, where wanted, the state entering each tile (the checkpoints of the
+// backward pass). Otherwise only what a split adds to a zero state, so that all splits can then run in
+// parallel; likewise, from the end, what it adds to a zero adjoint.
 #pragma once
 
 #include "barrier.cuh"
@@ -22,8 +22,8 @@ __device__ inline void load_decay(const ScanParams& p, const Block& w, const Lan
   }
 }
 
-// Folds the splits that lie before this one (or, backwards, behind it) into the state `v` that
-// enters it: v <- exp(A sum dt) v + what the split adds.
+// Folds the splits before this one (or, backwards, after it) into the state `v` that enters it:
+// v <- exp(A sum dt) v + what the split adds.
 template <class M>
 __device__ inline void fold_splits(const ScanParams& p, const Block& w, const Lane<M>& t,
                                    const float (&A2)[M::P][M::S], float (&v)[M::P][M::S],
@@ -83,7 +83,7 @@ __device__ inline void advance(float (&h)[M::P][M::S], const float (&A2)[M::P][M
   }
 }
 
-// The same for the adjoint, which a step hands to the one before it; `pairs` is (dt, dy).
+// The same for the adjoint, which goes from a step to the one before it; `pairs` is (dt, dy).
 template <class M>
 __device__ inline void retreat(float (&carry)[M::P][M::S], const float (&A2)[M::P][M::S],
                                const float (&pairs)[2 * M::P], const float (&Cs)[M::S]) {
@@ -98,7 +98,7 @@ __device__ inline void retreat(float (&carry)[M::P][M::S], const float (&A2)[M::
 
 // Half of a block's warps stage tiles, the other half scan them, and up to two tiles are between the two:
 // the scan does not wait for the latency of staging.
-enum ForwardBarrier { kStagers = 1, kStaged = 2, kScanned = 4 };  // the latter two one a stage
+enum ForwardBarrier { kStagers = 1, kStaged = 2, kScanned = 4 };  // one of the latter two for each stage
 
 template <class Loader, bool kFull>
 __device__ inline void stage_tiles(const typename Loader::Params& p, const Block& w,
@@ -108,7 +108,7 @@ __device__ inline void stage_tiles(const typename Loader::Params& p, const Block
   constexpr bool kReverse = Loader::kReverse;
   Loader loader(p, w, t, own);
   const auto stage_of = [&](int i) { return S::at(stages + i % M::kStages * S::kFloats, t); };
-  // When the scan is through with the i-th tile.
+  // Once the i-th tile has been scanned.
   const auto finish = [&](int i) {
     barrier_sync<kScanned, 2 * M::kThreads>(i % M::kStages);
     if constexpr (kFull) loader.write_outputs(w.tile<kReverse>(i), stage_of(i));
@@ -196,7 +196,7 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Seg
       save_states<M>(p, w, t, p.states + row * p.D * p.N, h);
     }
     const int count = w.steps(tile);  // a step past the end has dt = 0 and changes nothing
-    // Sums are stored behind the next steps' first loads: before them they would hold them up.
+    // Sums are stored after the next steps' first loads are issued: before them they would delay them.
     Sums sums;
     float* row = stage.steps;
 #pragma unroll 1
@@ -210,7 +210,7 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Seg
         load_vector(bc + u * 2 * M::N, Bs);
         load_vector(bc + u * 2 * M::N + M::N, Cs);
         if (u == 0) {
-          __syncwarp();  // every lane has read its dt of the steps before, whose place y takes
+          __syncwarp();  // every lane has read its dt of the steps before, which y overwrites
           if (first > 0) late.store(row - kTogether * S::kRow + t.group * M::P, S::kRow, t.lane);
         }
         advance<M>(h, A2, pairs, Bs);
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(2 * Loader::M::kThreads, Loader::M::kForwardBl
   extern __shared__ __align__(16) char shared[];
   float* stages = reinterpret_cast<float*>(shared);
   const Segment segment = Segment::take(p);
-  // No split needs what the last one adds; from the end, the first one.
+  // No split needs what the last one adds (from the end: the first one).
   Block w = Block::of<M>(p, segment.range(), kFull ? p.splits : p.splits - 1, Loader::kReverse ? 1 : 0);
   segment.cut<Loader::kReverse>(w);
   const Lane<M> t = Lane<M>::by_channel(w);

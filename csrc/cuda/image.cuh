@@ -23,14 +23,14 @@ struct ImageLoader {
   using X = std::conditional_t<kCarry, float, T>;
   using X2 = typename Pair<X>::type;
   static constexpr bool k16Bit = true;
-  // Tiles of x on the way: the one being loaded, the one being staged, and forwards two whose y is not
+  // Tiles of x in flight: the one being loaded, the one being staged, and forwards two whose y is not
   // written yet. Rows of proj are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kProjTiles = kBackward ? 1 : 2;
   static constexpr int kPlaces = kBackward ? 2 : 4;  // backwards dproj is written after the next load
   static constexpr int kXRow = M::kChannels + 16 / sizeof(X);  // 16-byte rows, four banks apart
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
-  static constexpr float kNoStep = -1e30f;          // softplus makes 0 of it
+  static constexpr float kNoStep = -1e30f;          // softplus of it is 0
 
   // Rank padded to the matrix instructions' 8; words of a staged row of proj, four banks apart.
   static __host__ __device__ int padded_rank(int R) { return (R + 7) / 8 * 8; }
@@ -48,9 +48,9 @@ struct ImageLoader {
   const Params& p;
   const Block& w;
   const Lane<M>& t;
-  // Arrays of known size come first in shared memory, so that their places are constants.
+  // Arrays of fixed size come first in shared memory, so that their offsets are constants.
   X* x_tiles;         // (kXTiles, kTile, kXRow)
-  int* places;        // (kPlaces, kTile): where the steps of a tile lie in the image
+  int* places;        // (kPlaces, kTile): positions in the image of the steps of a tile
   float* dy;          // (kTile, kDyRow), backward only
   uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj
   __device__ int rank() const { return padded_rank(p.R); }
@@ -77,7 +77,7 @@ struct ImageLoader {
 
   __device__ void begin() { load(w.tile<kReverse>(0)); }
 
-  // Finds where the tile's steps lie: for this lane its own, for all in shared memory.
+  // Positions of the tile's steps: this lane's as the result, all of them in shared memory.
   __device__ int place(int tile) const {
     const int at = w.lane_position(p, tile);
     if (t.warp == 0) places_of(tile)[t.lane] = at;
@@ -85,8 +85,8 @@ struct ImageLoader {
   }
 
   // This lane's pair of an 8x8 block of dt_weight, as load_blocks() would give it untransposed: the rows
-  // are the block's channels from `channel` on, the columns ranks from r on. Few enough to stay in the
-  // first cache; in shared memory they would take another block's place.
+  // are the block's channels from `channel` on, the columns ranks from r on. They stay in the L1 cache; in
+  // shared memory they would reduce occupancy.
   __device__ uint32_t weight_block(const Lane<M>& t, int channel, int r) const {
     const int c = w.channel + channel + t.lane / 4, column = r + 2 * (t.lane % 4);
     if (c >= w.channel_end || column >= p.R) return 0;
@@ -112,7 +112,7 @@ struct ImageLoader {
       const int i = first + t.thread(), row = i / kChunks, chunk = i % kChunks;
       const uint32_t pos = __shfl_sync(~0u, at, row);
       const bool valid = row < count && w.channel + chunk * 16 / value_bytes < w.channel_end;
-      // A channel past the end is not read: its address only has to be formed.
+      // A channel past the end is not read, only its address is computed.
       copy_async<16>(static_cast<char*>(to) + row * to_stride + chunk * 16,
                      static_cast<const char*>(from) + static_cast<uint64_t>(pos) * row_bytes + chunk * 16,
                      valid);
@@ -135,8 +135,8 @@ struct ImageLoader {
       const float* dout = static_cast<const float*>(p.dout) + image * p.D + w.channel;
       load_rows<M::kChannels * 4>(t, dy, kDyRow * 4, dout, p.D * 4u, at, count, 4);
     }
-    // Rows of proj, by pieces or by words. Lanes that share a row lie side by side: from copy to copy
-    // only the row's address changes.
+    // Rows of proj, by pieces or by words. Lanes that share a row are adjacent: from copy to copy only
+    // the row's address changes.
     constexpr int kWords = kPieces ? 4 : 1, kLanes = kPieces ? 8 : 32;
     constexpr int kRows = M::kThreads / kLanes;  // at a time
     const int width = p.R + 2 * M::N, words = this->words();
@@ -162,7 +162,7 @@ struct ImageLoader {
 
   __device__ const float* dy_row(int step) const { return dy + step * kDyRow + t.warp * M::WC; }
 
-  // What prepare() takes from global memory, asked for before the wait for the tile.
+  // What prepare() reads from global memory, requested before the wait for the tile.
   struct Prefetched {
     float2 bias[kColumns];
   };
@@ -181,8 +181,8 @@ struct ImageLoader {
     const int rank = this->rank(), words = this->words();
     const X* x_tile = x_of(tile);
     const uint32_t* p_tile = proj_of(tile);
-    // All loads of a kind before the stores, which the compiler would not let them pass; and no branch
-    // around a step that does not exist: each costs the latency of what it skips.
+    // All loads of a kind before the stores, across which the compiler does not move them; and no branch
+    // around a step that does not exist: each would expose the latency of what it skips.
     constexpr int kPairs = (kTile * M::N + M::kThreads - 1) / M::kThreads;
     T2 bc[kPairs];  // pairs: N / 2 of a step's Bs, then N / 2 of its Cs
 #pragma unroll
@@ -207,7 +207,7 @@ struct ImageLoader {
       for (int half = 0; half < 2; ++half) {
         load_blocks<false>(a[half],
                            reinterpret_cast<const T*>(p_tile + (16 * half + t.lane % 16) * words) + r);
-        if (r + 2 * (t.lane % 4) >= p.R) a[half][0] = a[half][1] = 0;  // Bs lies behind the rank
+        if (r + 2 * (t.lane % 4) >= p.R) a[half][0] = a[half][1] = 0;  // Bs follows the rank
       }
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
@@ -273,193 +273,15 @@ struct ImageLoader {
     }
   }
 
-  // A warp's ddelta, (kTile, 2 * kRow) of T: in the place of the steps' dt, for the products with it.
+  // A warp's ddelta, (kTile, 2 * kRow) of T: overwrites the steps' dt, for the products with it.
   static __device__ T* ddelta_of(const Stage<M, kBackward>& stage, int warp) {
     return reinterpret_cast<T*>(stage.bc + stage.kBcFloats + warp * kTile * stage.kRow);
   }
 
-  // dx and ddelta, and what the latter adds to the gradients of Ds, bias and dt_weight: all of this warp
-  // alone.
-  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
-                                  const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
-    const int count = w.steps(tile);
-    float* dx = static_cast<float*>(p.dx) + static_cast<int64_t>(w.b) * w.length * p.D + w.channel;
-    T* ddeltas = ddelta_of(stage, t.warp);
-    const int first = lane_channel(t, 0), own = first - t.warp * M::WC;
-    bool channel_valid[kColumns];
-    float2 D[kColumns];
-    // By column dDs, then dbias: float16 would lose the small ddelta of which dbias is the sum.
-    float sums_of_parameters[4 * kColumns] = {};
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-      channel_valid[j] = w.channel + first + 8 * j < w.channel_end;
-      D[j] = parameter(p.Ds, t, j);
-    }
-    constexpr int kRows = 2;  // at a time: more would spill registers
-#pragma unroll 1
-    for (int part = 0; part < kTile / 8; part += kRows) {
-      // Without branches, that the rows' latencies overlap. Past the end x and dout are 0, but the
-      // sums of steps that were not walked are anything.
-      int pos[kRows];
-      float4 v[kRows][kColumns], sum[kRows][kColumns];
-      float2 x[kRows][kColumns], g[kRows][kColumns];
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const int step = 8 * (part + i) + t.lane / 4;
-        pos[i] = places_of(tile)[step];
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          v[i][j] = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * (own + 8 * j));
-          x[i][j] = to_float2(*reinterpret_cast<const T2*>(x_of(tile) + step * kXRow + first + 8 * j));
-          g[i][j] = *reinterpret_cast<const float2*>(dy + step * kDyRow + first + 8 * j);
-          sum[i][j] = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * (own + 8 * j));
-        }
-      }
-      __syncwarp();  // every lane has read its dt of these rows, whose place ddelta takes
-#pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const int step = 8 * (part + i) + t.lane / 4;
-        float* dx_row = dx + static_cast<int64_t>(pos[i]) * p.D + first;
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          const bool valid = step < count && channel_valid[j];
-          const float4 dt = v[i][j], s = sum[i][j];
-          float2 ddelta;
-          ddelta.x = fmaf(x[i][j].x, s.y, kLn2 * s.x) * softplus_grad(dt.x);
-          ddelta.y = fmaf(x[i][j].y, s.w, kLn2 * s.z) * softplus_grad(dt.z);
-          if (!valid) ddelta = make_float2(0.0f, 0.0f);
-          if (valid) {
-            add_to(dx_row + 8 * j,
-                   make_float2(fmaf(D[j].x, g[i][j].x, dt.x * s.y), fmaf(D[j].y, g[i][j].y, dt.z * s.w)));
-          }
-          sums_of_parameters[4 * j] = fmaf(g[i][j].x, x[i][j].x, sums_of_parameters[4 * j]);
-          sums_of_parameters[4 * j + 1] = fmaf(g[i][j].y, x[i][j].y, sums_of_parameters[4 * j + 1]);
-          sums_of_parameters[4 * j + 2] += ddelta.x;
-          sums_of_parameters[4 * j + 3] += ddelta.y;
-          from_float2(ddelta, *reinterpret_cast<T2*>(ddeltas + step * 2 * stage.kRow + own + 8 * j));
-        }
-      }
-    }
-    parameter_sums.add(sums_of_parameters, t.lane);
-    __syncwarp();
-    add_weight_gradients(tile, t, ddeltas, 2 * stage.kRow);
-  }
-
-  // ddelta^T @ the rank's part of proj.
-  __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta, int row) {
-    const int rank = this->rank(), words = this->words();
-    float* dweight = p.ddt_weight + (w.sum_row(p) * p.K + w.k) * p.D * p.R;
-    const uint32_t* p_tile = proj_of(tile);
-#pragma unroll 1
-    for (int r = 0; r < rank; r += 8) {
-      uint32_t b[kTile / 8][1];
-#pragma unroll
-      for (int s = 0; s < kTile / 8; ++s) {
-        load_blocks<true>(b[s],
-                          reinterpret_cast<const T*>(p_tile + (8 * s + t.lane % 8) * words) + r);
-        if (r + t.lane / 4 >= p.R) b[s][0] = 0;  // Bs lies behind the rank
-      }
-#pragma unroll
-      for (int c = 0; c < M::WC; c += 16) {
-        float sum[4] = {};
-#pragma unroll
-        for (int s = 0; s < kTile / 8; ++s) {
-          uint32_t a[2];
-          const T* from = ddelta + (8 * s + t.lane % 8) * row + c;
-          if constexpr (M::WC >= 16) {
-            load_blocks<true>(a, from + t.lane / 8 % 2 * 8);
-          } else {
-            uint32_t first[1];
-            load_blocks<true>(first, from);
-            a[0] = first[0];
-            a[1] = 0;
-          }
-          multiply_add<T>(sum, a, b[s]);
-        }
-        // Sums of a block's own would take the shared memory of another block.
-        const int channel = w.channel + t.warp * M::WC + c + t.lane / 4, column = r + 2 * (t.lane % 4);
-#pragma unroll
-        for (int v = 0; v < 4; ++v) sum[v] *= kSumScale;
-        if (column < p.R) {
-          float* to = dweight + static_cast<int64_t>(channel) * p.R + column;
-          if (channel < w.channel_end) add_to(to, make_float2(sum[0], sum[1]));
-          if (M::WC >= 16 && channel + 8 < w.channel_end) add_to(to + 8 * p.R, make_float2(sum[2], sum[3]));
-        }
-      }
-    }
-  }
-
-  // After a barrier: dproj, by a product with ddelta and by sums over the warps. `sums` is the first
-  // warp's tile.
-  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums,
-                                        const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
-    const int count = w.steps(tile);
-    const int rank = this->rank();
-    const int width = p.R + 2 * M::N;
-    float* dproj = p.dproj + (static_cast<int64_t>(w.b) * w.length * p.K + w.k) * width;
-    const uint32_t row = p.K * width;
-    // One multiplication: positions and rows are 32 bits wide, their product is not.
-    const auto row_of = [&](int pos) { return dproj + static_cast<uint64_t>(static_cast<uint32_t>(pos)) * row; };
-
-    for (int i = t.warp; i < rank / 4; i += M::kWarps) {  // ddelta @ weight, 16 x 8 at a time
-      const int half = i % 2, r = i / 2 * 8;
-      float sum[4] = {};
-#pragma unroll
-      for (int c = 0; c < M::kChannels; c += 8) {
-        uint32_t a[2];
-        const uint32_t b[1] = {transposed(weight_block(t, c, r))};
-        load_blocks<false>(a, ddelta_of(stage, c / M::WC) + (16 * half + t.lane % 16) * 2 * stage.kRow + c % M::WC);
-        multiply_add<T>(sum, a, b);
-      }
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int step = 16 * half + 8 * e + t.lane / 4;
-        const int pos = places_of(tile)[step];
-        const int column = r + 2 * (t.lane % 4);
-        if (step < count && column < p.R) {
-          add_to(row_of(pos) + column, make_float2(sum[2 * e], sum[2 * e + 1]));
-        }
-      }
-    }
-
-    // As many at a time as keep their latencies overlapped.
-    using StateSums = StateSumsFor<M, k16Bit>;
-    constexpr int kMaps = 2 * M::N, kVector = kMaps < 4 ? kMaps : 4;  // of Bs and Cs; side by side
-    constexpr int kItems = ceil_div(kTile * kMaps / kVector, M::kThreads), kAtOnce = kItems < 2 ? kItems : 2;
-#pragma unroll
-    for (int first = 0; first < kItems; first += kAtOnce) {
-      float part[kAtOnce][M::kWarps][kVector];
-      int pos[kAtOnce];
-#pragma unroll
-      for (int u = 0; u < kAtOnce; ++u) {
-        const int i = ((first + u) * M::kThreads + t.thread()) * kVector, step = i / kMaps % kTile;
-        pos[u] = places_of(tile)[step];
-#pragma unroll
-        for (int v = 0; v < M::kWarps; ++v) {
-          load_vector(sums.state_sums(step) + v * GradientTile<M>::kFloats + i % kMaps, part[u][v]);
-        }
-      }
-#pragma unroll
-      for (int u = 0; u < kAtOnce; ++u) {
-        const int i = ((first + u) * M::kThreads + t.thread()) * kVector, step = i / kMaps, n = i % kMaps;
-        const float scale = n < M::N ? StateSums::kScaleB : StateSums::kScaleC;
-        float sum[kVector];
-#pragma unroll
-        for (int j = 0; j < kVector; ++j) {
-          sum[j] = part[u][0][j];
-#pragma unroll
-          for (int v = 1; v < M::kWarps; ++v) sum[j] += part[u][v][j];
-          sum[j] *= scale;
-        }
-        if (step >= count) continue;
-        float* to = row_of(pos[u]) + p.R + n;
-#pragma unroll
-        for (int j = 0; j < kVector; j += 2) add_to(to + j, make_float2(sum[j], sum[j + 1]));
-      }
-    }
-  }
+  // The backward pass: image_gradients.cuh.
+  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums, const Stage<M, kBackward>& stage);
+  __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta, int row);
+  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums, const Stage<M, kBackward>& stage);
 
   __device__ void finish() { parameter_sums.write(p, w, t); }
 };

@@ -1,4 +1,4 @@
-// How a warp's lanes share out channels and states, and which part of the work a block has.
+// How channels and states map to the lanes of a warp, and which part of the work a block has.
 #pragma once
 
 #include <cstdint>
@@ -20,18 +20,18 @@ struct Mapping {
   static constexpr int P = LS == 1 ? 1 : 2;                 // channels a thread
   static constexpr int LC = 32 / LS;                        // lanes that share a state
   static constexpr int WC = LC * P;                         // channels a warp
-  static constexpr int kWarps = N > 64 ? 1 : 4;             // shared memory allows no more at 256
+  static constexpr int kWarps = N > 64 ? 1 : 4;             // more at N = 256 would exceed shared memory
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kStages = N > 64 ? 1 : 2;            // nor two tiles between staging and scan
-  // Blocks that registers must leave room for on a multiprocessor, as measured: benchmarks/NOTES.md.
+  static constexpr int kStages = N > 64 ? 1 : 2;            // as would a second tile between staging and scan
+  // Blocks that a multiprocessor's registers must allow, as measured: benchmarks/NOTES.md.
   static constexpr int kForwardBlocks = N == 16 ? 3 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
   static constexpr int kChannels = kWarps * WC;  // channels a block
   // Floats of one step: (dt, dt * x), or (dt, dy), by channel, padded against bank conflicts.
   static constexpr int kForwardRow = 2 * WC + 8, kBackwardRow = 2 * WC + 4;
 };
 
-// Whether a warp's values of one step are two fragments of a matrix instruction as they lie: 16
-// channels by 16 states.
+// Whether a warp's values of one step, 16 channels by 16 states, are laid out over its lanes as two
+// fragments of a matrix instruction.
 template <class M>
 constexpr bool kLanesAreFragments = M::P == 2 && M::S == 4 && M::LS == 4;
 
@@ -65,7 +65,7 @@ __device__ inline int recompute(int value) {
 // What one block works on.
 struct Block {
   int b, k, group, split;
-  int channel, channel_end;     // [channel, channel_end) of D; the end may lie past this block
+  int channel, channel_end;     // [channel, channel_end) of D; the end may be past this block
   int first_tile, last_tile;    // [first_tile, last_tile)
   int tiles, length;
 
@@ -90,10 +90,10 @@ struct Block {
     w.last_tile = min(w.tiles, w.first_tile + p.tiles_per_split);
     return w;
   }
-  // The i-th tile on the way.
+  // The i-th tile in walking order.
   template <bool kReverse>
   __device__ int tile(int i) const { return kReverse ? last_tile - 1 - i : first_tile + i; }
-  // Where this lane's step of a tile lies in the image; 0 past the end.
+  // Position in the image of this lane's step of a tile; 0 past the end.
   __device__ int lane_position(const ScanParams& p, int tile) const {
     const int l = tile * kTile + static_cast<int>(threadIdx.x % 32);
     return l < length ? position(p, k, l) : 0;
@@ -116,12 +116,12 @@ struct Lane {
   int warp, lane, state, group;  // first state; which of the warp's channel groups
   int channel;                   // of D: the first of its P channels
 
-  // Lanes that share a channel side by side, as sums over states want them.
+  // Lanes that share a channel are adjacent, for sums over states.
   static __device__ Lane by_channel(const Block& w) {
     const int lane = threadIdx.x % 32;
     return at(w, lane / M::LS, lane % M::LS);
   }
-  // Lanes that share a state side by side, as sums over channels want them.
+  // Lanes that share a state are adjacent, for sums over channels.
   static __device__ Lane by_state(const Block& w) {
     const int lane = threadIdx.x % 32;
     return at(w, lane % M::LC, lane / M::LC);
@@ -147,8 +147,8 @@ struct Lane {
   }
 };
 
-// The staged values of one tile: Bs and Cs of the block, (dt, dt * x) or (dt, dy) of the warps, and in their place
-// y by channel when the tile has been scanned.
+// The staged values of one tile: Bs and Cs of the block, (dt, dt * x) or (dt, dy) of the warps, overwritten
+// by y by channel when the tile has been scanned.
 template <class M, bool kBackward>
 struct Stage {
   static constexpr int kRow = kBackward ? M::kBackwardRow : M::kForwardRow;
@@ -199,7 +199,7 @@ __device__ inline void save_states(const ScanParams& p, const Block& w, const La
   }
 }
 
-// Likewise, to rows of sums.
+// The same, added to rows of sums.
 template <class M>
 __device__ inline void add_states(const ScanParams& p, const Block& w, const Lane<M>& t, float* base,
                                   const float (&v)[M::P][M::S]) {

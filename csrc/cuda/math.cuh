@@ -20,7 +20,7 @@ __device__ inline float exp2_fast(float x) {
 }
 
 // softplus(x) = max(x, 0) + log1p(e), e = exp(-|x|) in (0, 1]: no overflow where dt is large. For
-// log1p(e) / e a polynomial of least relative error (3e-8): no cancellation where dt is small.
+// log1p(e) / e a minimax polynomial (relative error 3e-8): no cancellation where dt is small.
 __device__ inline float softplus(float x) {
   const float e = exp2_fast(-fabsf(x) * kLog2e);
   float s = 5.23269064e-3f;
@@ -36,7 +36,7 @@ __device__ inline float softplus(float x) {
 }
 
 // d softplus / dx from its value y: 1 - exp(-y), by its series (1e-7) where that would cancel. Both
-// are made, since a branch costs more.
+// are computed, since a branch costs more.
 __device__ inline float softplus_grad(float y) {
   float s = fmaf(y, 8.33333333e-3f, -4.16666667e-2f);
   s = fmaf(y, s, 1.66666667e-1f);
@@ -49,7 +49,7 @@ __device__ inline float softplus_grad(float y) {
 // The same from x itself.
 __device__ inline float logistic(float x) { return __fdividef(1.0f, 1.0f + exp2_fast(-x * kLog2e)); }
 
-// softplus for what came of 16-bit numbers: two instructions less, to 1.4e-6.
+// softplus for values computed from 16-bit ones: two instructions fewer, to 1.4e-6.
 __device__ inline float softplus_coarse(float x) {
   const float e = exp2_fast(-fabsf(x) * kLog2e);
   float s = 1.4141025e-2f;
@@ -80,7 +80,7 @@ template <>
 struct Pair<__nv_bfloat16> { using type = __nv_bfloat162; };
 
 // The type is a runtime value here: these serve the staging of strided.cuh only, where one
-// uniform branch a value is cheaper than three times the kernels to compile and ship.
+// uniform branch a value costs less than three times as many kernels to compile and ship.
 __device__ inline float load_as_float(const void* base, int64_t i, int dtype) {
   if (dtype == kFloat32) return static_cast<const float*>(base)[i];
   if (dtype == kFloat16) return __half2float(static_cast<const __half*>(base)[i]);
@@ -97,7 +97,7 @@ __device__ inline void store_from_float(void* base, int64_t i, int dtype, float 
   }
 }
 
-// Adds without reading back; vectors where the card has them (sm_90), 8-byte aligned.
+// Atomic additions without a result; of vectors where the GPU has them (sm_90), aligned to their size.
 __device__ inline void add_to(float* p, float v) { atomicAdd(p, v); }
 __device__ inline void add_to(float* p, float2 v) {
 #if __CUDA_ARCH__ >= 900
@@ -132,7 +132,7 @@ __device__ inline void add_to(float* p, float2 v, bool wanted) {
 #endif
 }
 
-// V values summed over LANES lanes that lie kStride apart. Every exchange halves the values a lane
+// V values summed over LANES lanes, kStride apart. Every exchange halves the number of values that a lane
 // holds, so V values cost V - 1 shuffles rather than V * log2(LANES): at the end a lane holds
 // max(1, V / LANES) sums, those from first(lane) on. Where LANES > V several lanes hold the same.
 template <int V, int LANES, int kStride>

@@ -55,7 +55,7 @@ __device__ inline void copy_async_if(bool wanted, void* shared, const void* glob
 #endif
 }
 
-// Closes a group of the copies started so far; waits until at most kGroups are still on their way.
+// Closes a group of the copies started so far; waits until at most kGroups are in flight.
 __device__ inline void commit_copies() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.commit_group;" ::: "memory");
@@ -153,11 +153,11 @@ __device__ inline void multiply_add<__nv_bfloat16>(float (&c)[4], const uint32_t
 #endif
 }
 
-// What TF32 leaves of a float32 factor, 10 bits of mantissa, is less by this share in the mean (its
-// logarithm evenly spread): 2^-11 / (2 ln 2).
-constexpr float kCutLoss = 0.72134752f / 2048;
+// Truncating a float32 factor to TF32, 10 bits of mantissa, makes it smaller by this fraction on average
+// (its logarithm uniformly distributed): 2^-11 / (2 ln 2).
+constexpr float kTruncationLoss = 0.72134752f / 2048;
 
-// The same of float32 values, cut to TF32, from registers: lane 4i+j holds a's rows i and i+8 of column
+// The same of float32 values, truncated to TF32, from registers: lane 4i+j holds a's rows i and i+8 of column
 // j, then of column j+4, and rows j and j+4 of b's column i.
 __device__ inline void multiply_add(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
 #if __CUDA_ARCH__ >= 800

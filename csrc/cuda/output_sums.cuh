@@ -9,10 +9,10 @@
 
 namespace swin_umamba {
 
-// In float32, by shuffles. Lanes that share a channel lie side by side.
+// In float32, by shuffles. Lanes that share a channel are adjacent.
 template <class M>
 struct ShuffledOutputSums {
-  static constexpr int kTogether = 4;  // steps whose sums are made, and stored, together
+  static constexpr int kTogether = 4;  // steps whose sums are computed, and stored, together
   using Sum = LaneSum<kTogether * M::P, M::LS, 1>;
 
   float y[kTogether * M::P];
@@ -68,9 +68,9 @@ struct MatrixOutputSums {
   __device__ void reduce(int) {}
 
   __device__ void store(float* to, int row, int lane) const {
-    float scaled[M::P];  // for what h lost; Cs, of 16 bits, loses nothing
+    float scaled[M::P];  // makes up for the truncation of h; Cs, of 16 bits, is exact
 #pragma unroll
-    for (int c = 0; c < M::P; ++c) scaled[c] = (1.0f + kCutLoss) * y[c];
+    for (int c = 0; c < M::P; ++c) scaled[c] = (1.0f + kTruncationLoss) * y[c];
     store_vector(to + lane % M::LS * row, scaled);
   }
 };

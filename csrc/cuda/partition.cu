@@ -19,8 +19,8 @@ int attribute(cudaDeviceAttr which) {
   return value;
 }
 
-// How much a multiprocessor gets done with none, a third, two thirds and all of the blocks that it can
-// hold, as measured; what makes splits possible takes `extra` of a pass's time. See benchmarks/NOTES.md.
+// Throughput of a multiprocessor with none, a third, two thirds and all of the blocks that it can hold, as
+// measured; the pass before splits takes `extra` of a pass's time. See benchmarks/NOTES.md.
 struct Speed {
   double of[4];
   double extra;
@@ -32,13 +32,13 @@ struct Speed {
 };
 constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 0.89, 1}, 0.32};
 
-// Blocks of many tiles side by side share a sequence out, at the price of handing states from warp to warp;
-// of few, they come in numbers that fill the multiprocessors evenly. Time is counted in tiles of a warp, all
-// as measured: benchmarks/NOTES.md.
+// Blocks of many tiles work on a sequence in parallel, at the cost of handing states from warp to warp;
+// blocks of few tiles are numerous enough to fill the multiprocessors evenly. Time is counted in tiles of a
+// warp, as measured: benchmarks/NOTES.md.
 void partition_one_state(OneStateParams& params, Pass pass) {
-  constexpr double kLaunch = 40, kExtra = 0.6;  // what a pass before this one takes
+  constexpr double kLaunch = 40, kExtra = 0.6;  // of a pass before this one
   constexpr double kIdle = 4;                   // warps with which a multiprocessor is half busy
-  constexpr double kMiss = 1.2, kCaches = 1.5;  // forwards, where images on the way are so many times the cache
+  constexpr double kMiss = 1.2, kCaches = 1.5;  // forwards, where images in flight exceed the cache so many times
   constexpr int kMaxSplits = 64;
   OneStateParams p = params;
   const int processors = attribute(cudaDevAttrMultiProcessorCount), cache = attribute(cudaDevAttrL2CacheSize);
@@ -74,12 +74,12 @@ void partition_one_state(OneStateParams& params, Pass pass) {
 }  // namespace
 
 // Time is counted in tiles of a block. A multiprocessor with few blocks idles between dependent
-// instructions: splits make more of them, and a launch of their own. Segments let multiprocessors share
-// evenly what they would else have by whole blocks, at a few more starts and ends; but blocks that wait
-// for their turn take places, and crowd others, so that there may not be many more places than ranges.
+// instructions: splits make more of them, at the cost of another launch. Segments balance the work between
+// multiprocessors, at the cost of more starts and ends; but blocks that wait for their turn occupy places,
+// and slow down others, so that there may not be many more places than ranges.
 void partition(ScanParams& params, Pass pass) {
   constexpr double kSegments = 1.04, kFull = 0.75;
-  constexpr double kFold = 0.05;  // of a tile, to take in what one split adds
+  constexpr double kFold = 0.05;  // of a tile, to fold what one split adds
   constexpr int kSegmentTiles = 12, kMaxSegments = 16, kMaxSplits = 64;
   if (params.family == Family::kOneState || params.family == Family::kOneStateImage) {
     return partition_one_state(static_cast<OneStateParams&>(params), pass);

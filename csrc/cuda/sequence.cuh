@@ -11,7 +11,7 @@
 
 namespace swin_umamba {
 
-// Four values, which one copy moves.
+// Four values, moved by one copy.
 template <class T>
 struct Quad;
 template <>
@@ -30,7 +30,7 @@ struct SequenceLoader {
   using Q = typename Quad<T>::type;
   static constexpr bool k16Bit = sizeof(T) == 2;
   static constexpr int kPieces = kTile / 4;             // of a row
-  static constexpr int kRow = kTile + 4;                // of T: rows start in other banks
+  static constexpr int kRow = kTile + 4;                // of T: rows start in different banks
   // Tiles of u: as in image.cuh. Those of delta, Bs and Cs are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kTiles = kBackward ? 1 : 2;
   static constexpr int kXItem = kCarry ? 4 : sizeof(T);  // dout may be of float32
@@ -50,8 +50,8 @@ struct SequenceLoader {
   const Params& p;
   const Block& w;
   const Lane<M>& t;
-  char* us;      // (kXTiles, channels, kRow) of T, or of dout's type; backwards du takes its place
-  T* all_delta;  // (kTiles, channels, kRow); backwards ddelta takes its place
+  char* us;      // (kXTiles, channels, kRow) of T, or of dout's type; backwards du overwrites it
+  T* all_delta;  // (kTiles, channels, kRow); backwards ddelta overwrites it
   T* all_maps;   // (kTiles, 2N, kRow): Bs, then Cs
   float* bias;   // (channels); zeros where there is none
   float* dy;     // (kTile, kDyRow) of the warp, backward only
@@ -84,7 +84,7 @@ struct SequenceLoader {
     load(w.tile<kReverse>(0));
   }
 
-  // kRows rows of a tile, of which `valid` exist; `stride` values lie between two.
+  // kRows rows of a tile, of which `valid` exist; `stride` values apart.
   template <int kRows, class X>
   __device__ void load_rows(const Lane<M>& t, X* to, const void* from, int64_t offset, int64_t stride,
                             int valid, int count) const {
@@ -228,8 +228,8 @@ struct SequenceLoader {
     }
   }
 
-  // Calls f(channel of the warp, first of four steps) for what this lane writes of a tile: four lanes
-  // side by side along a row.
+  // Calls f(channel of the warp, first of four steps) for what this lane writes of a tile: four adjacent
+  // lanes along a row.
   template <class F>
   __device__ void for_pieces(const Lane<M>& t, int count, F f) const {
     constexpr int kItems = M::WC * kPieces / 32;
@@ -264,90 +264,9 @@ struct SequenceLoader {
     });
   }
 
-  // du and ddelta, and what they add to the gradients of D and delta_bias: all of this warp alone.
-  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums,
-                                  const Stage<M, kBackward>& stage) {
-    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
-    const int count = w.steps(tile);
-    // Lane 4i+j takes steps i + 8 * _, channels 8 * column + 2j + {0, 1} of its warp.
-    const int first = 2 * (t.lane % 4), warp_channel = t.warp * M::WC;
-    T* us = u_of(tile) + warp_channel * kRow;
-    T* deltas = delta_of(tile) + warp_channel * kRow;
-    float sums_of_parameters[4 * kColumns] = {};  // by column dD, then ddelta_bias
-    float D[kColumns][2];
-#pragma unroll
-    for (int j = 0; j < kColumns; ++j) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) D[j][e] = skip(w.channel + warp_channel + first + 8 * j + e);
-    }
-#pragma unroll 1
-    for (int part = 0; part < kTile / 8; part += 2) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int step = 8 * (part + i) + t.lane / 4;
-#pragma unroll
-        for (int j = 0; j < kColumns; ++j) {
-          const int c = first + 8 * j;
-          const float4 dt = *reinterpret_cast<const float4*>(stage.steps + step * stage.kRow + 2 * c);
-          const float4 sum = *reinterpret_cast<const float4*>(tile_sums.channels(step) + 2 * c);
-          const float2 g = *reinterpret_cast<const float2*>(dy + step * kDyRow + c);
-          T *u0 = us + c * kRow + step, *u1 = u0 + kRow;
-          const float x0 = value(u0), x1 = value(u1);
-          float d0 = fmaf(x0, sum.y, kLn2 * sum.x), d1 = fmaf(x1, sum.w, kLn2 * sum.z);
-          if (p.softplus) {
-            d0 *= softplus_grad(dt.x);
-            d1 *= softplus_grad(dt.z);
-          }
-          if (step >= count) d0 = d1 = 0.0f;  // the sums of steps that were not walked are anything
-          sums_of_parameters[4 * j] = fmaf(g.x, x0, sums_of_parameters[4 * j]);
-          sums_of_parameters[4 * j + 1] = fmaf(g.y, x1, sums_of_parameters[4 * j + 1]);
-          sums_of_parameters[4 * j + 2] += d0;
-          sums_of_parameters[4 * j + 3] += d1;
-          put(u0, fmaf(D[j][0], g.x, dt.x * sum.y));
-          put(u1, fmaf(D[j][1], g.y, dt.z * sum.w));
-          put(deltas + c * kRow + step, d0);
-          put(deltas + (c + 1) * kRow + step, d1);
-        }
-      }
-    }
-    parameter_sums.add(sums_of_parameters, t.lane);
-    __syncwarp();
-    const int64_t start = tile * kTile, channel = w.channel + warp_channel;
-    T* du = static_cast<T*>(p.dx) + w.b * p.x_b + channel * p.x_d + start;
-    T* ddelta = static_cast<T*>(p.ddelta) + w.b * p.delta_b + channel * p.delta_d + start;
-    for_pieces(t, count, [&](int c, int step) {
-      *reinterpret_cast<Q*>(du + c * p.x_d + step) = *reinterpret_cast<const Q*>(us + c * kRow + step);
-      *reinterpret_cast<Q*>(ddelta + c * p.delta_d + step) =
-          *reinterpret_cast<const Q*>(deltas + c * kRow + step);
-    });
-  }
-
-  // After a barrier: dBs and dCs, by sums over the warps. `sums` is the first warp's tile.
-  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums, const Stage<M, kBackward>&) {
-    const Lane<M> t = kBackward ? this->t.recompute() : this->t;
-    constexpr int kMaps = 2 * M::N, kItems = kMaps * kPieces;
-    const int count = w.steps(tile);
-    const int64_t start = w.b * p.bc_b + w.group * p.bc_k + tile * kTile;
-#pragma unroll
-    for (int first = 0; first < kItems; first += M::kThreads) {
-      const int i = first + t.thread(), map = i % kMaps, n = map % M::N, step = 4 * (i / kMaps);
-      if (kItems % M::kThreads && i >= kItems) break;
-      float sum[4] = {};
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-#pragma unroll
-        for (int v = 0; v < M::kWarps; ++v) {
-          sum[j] += sums.state_sums(step + j)[v * GradientTile<M>::kFloats + map];
-        }
-      }
-      if (step < count && n < p.N) {
-        using StateSums = StateSumsFor<M, k16Bit>;
-        const float scale = map < M::N ? StateSums::kScaleB : StateSums::kScaleC;
-        add_to((map < M::N ? p.dBs : p.dCs) + start + n * p.bc_n + step,
-               make_float4(scale * sum[0], scale * sum[1], scale * sum[2], scale * sum[3]));
-      }
-    }
-  }
+  // The backward pass: sequence_gradients.cuh.
+  __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums, const Stage<M, kBackward>& stage);
+  __device__ void write_block_gradients(int tile, const GradientTile<M>& sums, const Stage<M, kBackward>&);
 
   __device__ void finish() { parameter_sums.write(p, w, t); }
 };

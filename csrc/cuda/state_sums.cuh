@@ -17,10 +17,10 @@ template <class M>
 struct ShuffledStateSums {
   using Tile = GradientTile<M>;
   using Sum = LaneSum<2 * M::S, M::LC, 1>;
-  // What to multiply the stored sums of dBs and of dCs with.
+  // Factors of the stored sums of dBs and of dCs.
   static constexpr float kScaleB = 1.0f, kScaleC = 1.0f;
 
-  int lane, at;  // where in a step's sums this lane puts its own
+  int lane, at;  // at: where in a step's sums this lane stores its own
   float held[kTogether][Sum::kHeld];
 
   __device__ explicit ShuffledStateSums(const Lane<M>& t) : lane(t.lane) {
@@ -64,14 +64,14 @@ struct ShuffledStateSums {
 
 // For 16-bit inputs, by TF32 matrix instructions, straight from the registers: with a lane's states as
 // rows of a and its channels along k, no value has to move. A column of b is a pair of (step, dBs or
-// dCs) and half of the warp's channels; all others' factors are zero in it, so that four products go
-// into one accumulator.
+// dCs) and half of the warp's channels; the factors of all others are zero in it, so that four products
+// share one accumulator.
 template <class M>
 struct MatrixStateSums {
   static_assert(kLanesAreFragments<M> && kTogether == 2, "a column for each");
   using Tile = GradientTile<M>;
-  // g and dt x of dBs are cut, and h of dCs; dy, of 16 bits, is not.
-  static constexpr float kScaleB = 1.0f + 2 * kCutLoss, kScaleC = 1.0f + kCutLoss;
+  // g and dt x of dBs are truncated, and h of dCs; dy, of 16 bits, is exact.
+  static constexpr float kScaleB = 1.0f + 2 * kTruncationLoss, kScaleC = 1.0f + kTruncationLoss;
 
   int column, upper, at;
   float sums[2][4] = {};

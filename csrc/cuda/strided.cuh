@@ -32,7 +32,7 @@ struct StridedLoader {
         dy(reinterpret_cast<float*>(own) + t.warp * kTile * kDyRow),
         warp_channel(w.channel + t.warp * M::WC) {}
 
-  // Everything is read in prepare(): there is nothing to start early or to wait for.
+  // Everything is read in prepare(): there is nothing to prefetch or to wait for.
   __device__ void begin() {}
   __device__ void load(int) {}
   struct Prefetched {};
@@ -162,7 +162,7 @@ struct StridedLoader {
       *at_step = make_float2(ddelta, dyx);
     }
     __syncwarp();
-    // Column sums, with lanes over channels whatever the layout.
+    // Column sums, with lanes over channels in any layout.
 #pragma unroll 4
     for (int i = 0; i < M::WC; ++i) {
       const int item = i * 32 + t.lane;
@@ -173,7 +173,7 @@ struct StridedLoader {
     }
   }
 
-  // After a barrier: what belongs to the block as a whole. `sums` is the first warp's tile.
+  // After a barrier: the gradients of the whole block. `sums` is the first warp's tile.
   __device__ void write_block_gradients(int tile, const GradientTile<M>& sums,
                                         const Stage<M, kBackward>&) {
     const int count = w.steps(tile);

@@ -11,9 +11,9 @@ namespace swin_umamba {
 template <class Tag>
 struct Value;
 template <>
-struct Value<Float> { using type = float; };
+struct Value<Float32> { using type = float; };
 template <>
-struct Value<Half> { using type = __half; };
+struct Value<Float16> { using type = __half; };
 template <>
 struct Value<BFloat16> { using type = __nv_bfloat16; };
 

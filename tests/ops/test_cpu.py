@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -114,6 +116,39 @@ def test_every_instruction_set(kernels: Any, N: int, dtype: torch.dtype) -> None
     sequence = cast_scan(make_scan(ScanCase(2, 34, 70, N, 2)), dtype)
     plain = partial(ops.selective_scan, delta_softplus=True, backend="reference")
     check_function(scan, plain, sequence)
+
+
+def test_other_threads_run_while_a_kernel_does() -> None:
+    """Threads hand over when one waits, or at calls that release the interpreter's lock, alone."""
+    events: list[str] = []
+    x = np.zeros(1 << 24)
+    address = x.ctypes.data_as(ctypes.c_void_p).value
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+
+    def call() -> None:
+        events.append("start")
+        _extension.module().cpu.elementwise("exp", True, address, address, address, x.size)
+        events.append("end")
+
+    thread = threading.Thread(target=call)
+    try:
+        thread.start()  # waits for it to run
+        events.append("meanwhile")
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert events == ["start", "meanwhile", "end"]
+
+
+def test_fields_of_an_op_are_checked_by_name() -> None:
+    sizes = dict.fromkeys(("B", "G", "D", "L", "N", "storage", "softplus"), 1)
+    with pytest.raises(TypeError, match=r"the field '\w+' is missing"):
+        _extension.module().cpu.scan_forward(False, 1, **sizes)
+    with pytest.raises(TypeError, match="no field 'dt'"):
+        _extension.module().cpu.scan_forward(False, 1, dt=1)
+    with pytest.raises(TypeError, match="cannot set 'u'"):
+        _extension.module().cpu.scan_forward(False, 1, u="here")
 
 
 def test_unknown_instruction_set() -> None:

@@ -55,7 +55,7 @@ def register_channels(DH: tl.constexpr):
 def _along_states(at, registers, NH: tl.constexpr, PIECE: tl.constexpr):
     """Addresses in the tile's layout; PIECE: those of a lane's states are adjacent, and aligned to
     so many bytes, or to all of a lane's states; 0: neither is known."""
-    at += registers  # here: Triton forgets what it is told of an argument
+    at += registers  # here, since Triton drops the hints of an argument
     if PIECE > 0:
         BYTES: tl.constexpr = min(NH * at.dtype.element_ty.primitive_bitwidth // 8, PIECE)
         at = tl.max_contiguous(tl.multiple_of(at, (BYTES, 1, 1, 1)), (16, 2, 4, 8))
@@ -131,8 +131,8 @@ def load_decay(
 
 @triton.jit
 def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
-    """As `load_states`, of Bs or Cs, as they lie: for `unpack_maps` to make float32 of them when
-    they have come. Where a lane's halves are not aligned as a whole, pairs of them may be."""
+    """As `load_states`, of Bs or Cs, in their own dtype: `unpack_maps` casts them to float32 once
+    they have arrived. Where a lane's 16-bit values are not aligned as a whole, pairs may be."""
     ITEM: tl.constexpr = at.dtype.element_ty.primitive_bitwidth // 8
     if min(NH * ITEM, 16) <= PIECE:
         values = load_states(at, registers, mask, NH, EXACT, PIECE)

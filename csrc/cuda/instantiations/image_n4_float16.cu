@@ -1,5 +1,5 @@
 #include "../family.cuh"
 
 namespace swin_umamba {
-SWIN_UMAMBA_INSTANTIATE(Sequence<16, Half>)
+SWIN_UMAMBA_INSTANTIATE(Image<4, Float16>)
 }

@@ -10,9 +10,11 @@
 #include <type_traits>
 #include <unordered_map>
 
-namespace swin_umamba {
+namespace swin_umamba::bindings {
 
 namespace py = pybind11;
+
+using without_gil = py::call_guard<py::gil_scoped_release>;
 
 // Sets Python's error where the value does not fit, as Python's own conversions do.
 template <class V>
@@ -79,4 +81,7 @@ class Fields {
   std::unordered_map<std::string_view, const void* (*)(P&, PyObject*)> setters_;
 };
 
-}  // namespace swin_umamba
+// Adds a member of P, by its own name.
+#define FIELD(name) fields.template add<&P::name>(#name);
+
+}  // namespace swin_umamba::bindings

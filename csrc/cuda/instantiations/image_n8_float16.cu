@@ -1,5 +1,5 @@
 #include "../family.cuh"
 
 namespace swin_umamba {
-SWIN_UMAMBA_INSTANTIATE(Image<64, Half>)
+SWIN_UMAMBA_INSTANTIATE(Image<8, Float16>)
 }

@@ -1,0 +1,6 @@
+#include "../family.cuh"
+
+namespace swin_umamba {
+SWIN_UMAMBA_INSTANTIATE(Image<16, Float16>)
+SWIN_UMAMBA_INSTANTIATE(Image<16, Float16, true>)
+}

@@ -1,6 +1,0 @@
-#include "../family.cuh"
-
-namespace swin_umamba {
-SWIN_UMAMBA_INSTANTIATE(Image<16, Half>)
-SWIN_UMAMBA_INSTANTIATE(Image<16, Half, true>)
-}

@@ -1,0 +1,6 @@
+#include "../one_state_family.cuh"
+
+namespace swin_umamba {
+SWIN_UMAMBA_INSTANTIATE(OneState<Float16, 3>)
+SWIN_UMAMBA_INSTANTIATE(OneState<Float16, 6>)
+}
