@@ -137,7 +137,6 @@ inline void bind_cuda(py::module_ m) {
   m.attr("IMAGE_STATES") = py::tuple(py::cast(std::vector<int>(std::begin(cuda::kImageStates), std::end(cuda::kImageStates))));
   m.attr("MIN_CAPABILITY") = cuda::kMinCapability;
   m.attr("SUM_SCALE") = cuda::kSumScale;
-  m.attr("MAX_REDUCTIONS") = +cuda::Reductions::kMaxParts;
   py::enum_<cuda::DType>(m, "DType")
       .value("FLOAT32", cuda::kFloat32)
       .value("FLOAT16", cuda::kFloat16)

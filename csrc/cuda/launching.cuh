@@ -3,19 +3,39 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
+#include <mutex>
 #include <type_traits>
+#include <utility>
 
 #include "check.cuh"
 #include "families.h"
 
 namespace swin_umamba {
 
+// Lets a kernel take so much dynamic shared memory on the current device. The limit is never lowered again:
+// another thread may be about to launch the same kernel with more.
+inline void allow_shared_bytes(const void* kernel, int device, int bytes) {
+  static std::mutex mutex;
+  static std::map<std::pair<const void*, int>, int> limits;
+  const std::lock_guard<std::mutex> lock(mutex);
+  int& limit = limits[{kernel, device}];
+  const int raised = std::max(limit, bytes);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, raised), "preparing the scan kernel");
+  limit = raised;
+}
+
+inline int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  return device;
+}
+
 template <class Tag>
 void launch_family(const typename Tag::Params& p, Pass pass, void* stream) {
   with_kernel(Tag{}, p, pass, [&](auto kernel, int threads, int bytes) {
     bytes = std::max<int>(bytes, p.min_shared_bytes);
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-          "preparing the scan kernel");
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), current_device(), bytes);
     constexpr bool kChained = !std::is_same_v<typename Tag::Params, OneStateParams>;
     const bool whole = pass == Pass::kForward || pass == Pass::kBackward;
     const int splits = whole ? p.splits : p.splits - 1;
@@ -31,12 +51,11 @@ void launch_family(const typename Tag::Params& p, Pass pass, void* stream) {
 // 0 where a block needs more shared memory than the current device gives.
 template <class Tag>
 int resident_blocks(const typename Tag::Params& p, Pass pass) {
-  int blocks = 0, device = 0;
-  check(cudaGetDevice(&device), "asking for the device");
+  int blocks = 0;
+  const int device = current_device();
   with_kernel(Tag{}, p, pass, [&](auto kernel, int threads, int bytes) {
     if (bytes > max_shared_bytes(device)) return;
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-          "preparing the scan kernel");
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), device, bytes);
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes),
           "asking for the scan kernel's occupancy");
   });

@@ -13,6 +13,22 @@ def code_for(capability: Capability, built: Iterable[str]) -> Capability | None:
     """The architecture of the code that a GPU of this compute capability runs, None without any.
 
     built: architectures as `build_info()` lists them, such as "9.0", "12.0+PTX" and "8.0-virtual".
+    """
+    machine, ptx = _targets(capability, built)
+    return max(machine or ptx, default=None)  # the driver takes machine code where there is any
+
+
+def runs_ptx(capability: Capability, built: Iterable[str]) -> bool:
+    """Whether the driver has to compile code for such a GPU: there is PTX alone."""
+    machine, ptx = _targets(capability, built)
+    return bool(ptx and not machine)
+
+
+def _targets(
+    capability: Capability, built: Iterable[str]
+) -> tuple[list[Capability], list[Capability]]:
+    """The architectures of machine code and of PTX that a GPU runs.
+
     Machine code runs on its major version from its minor one on ("a": there alone), PTX on
     everything from its version on.
     """
@@ -32,8 +48,7 @@ def code_for(capability: Capability, built: Iterable[str]) -> Capability | None:
         later = runs if suffix else target <= capability
         if ending is not None and later:
             ptx.append(target)
-    # The driver takes machine code where there is any.
-    return max(machine or ptx, default=None)
+    return machine, ptx
 
 
 def advice(capability: Capability, built: Iterable[str]) -> str:

@@ -16,21 +16,21 @@ from swin_umamba_ops.backends import _chunked
 chunk_length = 64
 
 # Elements of one block's state over the chunks of a segment, and of all states that the backward
-# rebuilds at a time.
+# recomputes at a time.
 _STATE_ELEMENTS = {"cpu": 1 << 17}
 _STATE_ELEMENTS_ELSEWHERE = 1 << 22
-_REBUILT_ELEMENTS = {"cpu": 1 << 22}
-_REBUILT_ELEMENTS_ELSEWHERE = 1 << 26
-# Enough to be worth a vector operation, whatever the budget.
-_FEWEST_CHANNELS = 16
-_FEWEST_CHUNKS = 8
+_RECOMPUTED_ELEMENTS = {"cpu": 1 << 22}
+_RECOMPUTED_ELEMENTS_ELSEWHERE = 1 << 26
+# Fewer are not worth a vector operation, whatever the budget.
+_MIN_CHANNELS = 16
+_MIN_CHUNKS = 8
 
 
 def _segment_chunks(device: torch.device, length: int, channels: int, states_n: int) -> int:
     """Chunks of a segment: sequences longer than the budget are taken in segments, in turn."""
     budget = _STATE_ELEMENTS.get(device.type, _STATE_ELEMENTS_ELSEWHERE)
     chunks = -(-length // chunk_length)
-    return min(chunks, max(_FEWEST_CHUNKS, budget // (states_n * channels)))
+    return min(chunks, max(_MIN_CHUNKS, budget // (states_n * channels)))
 
 
 def blocks(
@@ -39,7 +39,7 @@ def blocks(
     """Slices of batch, groups and channels whose states stay within the device's budget."""
     budget = _STATE_ELEMENTS.get(device.type, _STATE_ELEMENTS_ELSEWHERE)
     per_channel = states_n * _segment_chunks(device, length, channels, states_n)
-    d_size = min(channels, max(_FEWEST_CHANNELS, budget // per_channel))
+    d_size = min(channels, max(_MIN_CHANNELS, budget // per_channel))
     per_group = per_channel * channels
     k_size = max(1, min(groups, budget // per_group))
     b_size = max(1, min(batch, budget // (per_group * groups)))
@@ -67,10 +67,10 @@ def _segments(u: Tensor, A: Tensor) -> list[tuple[slice, slice]]:
 
 
 def _chunk_groups(block: _chunked.Block) -> Iterator[slice]:
-    """Slices of the block's chunks whose rebuilt states stay within the device's budget."""
+    """Slices of the block's chunks whose recomputed states stay within the device's budget."""
     steps, *lead, chunks, channels = block.dt.shape
     per_chunk = steps * lead[0] * lead[1] * block.A.shape[1] * channels
-    budget = _REBUILT_ELEMENTS.get(block.dt.device.type, _REBUILT_ELEMENTS_ELSEWHERE)
+    budget = _RECOMPUTED_ELEMENTS.get(block.dt.device.type, _RECOMPUTED_ELEMENTS_ELSEWHERE)
     size = max(1, budget // per_chunk)
     for first in range(0, chunks, size):
         yield slice(first, min(first + size, chunks))

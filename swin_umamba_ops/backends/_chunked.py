@@ -145,7 +145,7 @@ class Gradients:
 def gradients(
     block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor, A_wanted: bool
 ) -> Gradients:
-    """Rebuild every chunk's states from the one entering it, then walk them backwards.
+    """Recompute every chunk's states from the one entering it, then walk them backwards.
 
     entering, adjoint: (b, k, C, N, D), the state entering and the gradient of the state leaving
     each chunk. Holds 2 * T states of the block.

@@ -63,13 +63,14 @@ def why_unusable() -> str | None:
         return _extension.why_without("cuda")
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
-    return _why_too_old(module.cuda.driver_version(), module.build_info())
+    build = module.build_info()
+    return _why_too_old(module.cuda.driver_version(), build["min_driver"], build)
 
 
-def _why_too_old(driver: int, build: dict[str, Any]) -> str | None:
-    """Why a driver of this version, as CUDA counts them, cannot load what a build made."""
+def _why_too_old(driver: int, minimum: str, build: dict[str, Any]) -> str | None:
+    """Why a driver of this version, as CUDA counts them, cannot load what a build made; minimum:
+    the CUDA version that it has to serve."""
     version = driver // 1000, driver % 1000 // 10
-    minimum: str = build["min_driver"]
     if version >= tuple(int(part) for part in minimum.split(".")):
         return None
     return (
@@ -88,6 +89,12 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
         return f"it needs compute capability {compiled().MIN_CAPABILITY / 10} or newer"
     if _code_for(capability) is None:
         return _architectures.advice(capability, _built_for())
+    if _architectures.runs_ptx(capability, _built_for()):  # of which older drivers know nothing
+        build = _extension.module().build_info()
+        reason = _why_too_old(compiled().driver_version(), build["cuda_version"], build)
+        if reason is not None:
+            major, minor = capability
+            return f"{reason}, or install again with SWIN_UMAMBA_CUDA_ARCHS={major}.{minor}"
     if compiled().MAX_STATES < N:
         return f"it serves up to {compiled().MAX_STATES} states, not {N}"
     # The kernels of any strides, which serve what others do not.

@@ -1,7 +1,7 @@
 """The scan in plain torch operations: every device, every floating dtype, no compiler.
 
 Vectorised in chunks (_chunked.py) and cut in blocks (_blocks.py) that keep the working set near
-the cache on a CPU and bounded on an accelerator. The backward rebuilds the states from one saved
+the cache on a CPU and bounded on an accelerator. The backward recomputes the states from one saved
 state per chunk. Sums, states and softplus are float64 for float64 inputs and float32 otherwise;
 results repeat bitwise.
 """

@@ -35,6 +35,7 @@ def launches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(part.Reductions, "launch", lambda *_: None)
     monkeypatch.setattr(part, "max_shared_bytes", lambda _: 227 * 1024)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    monkeypatch.setattr(cuda, "_built_for", lambda: ("9.0",))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     for module in (_cuda_launch, _cuda_reduction):
@@ -44,6 +45,7 @@ def launches(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         cuda._ss2d_plan,
         cuda._sequence_plan,
         cuda._sequence_family,
+        cuda._code_for,
     )
     for function in cached:
         function.cache_clear()

@@ -128,11 +128,12 @@ def test_addresses_that_are_read_in_vectors_are_aligned(cuda: Any) -> None:
 )
 def test_a_driver_that_is_too_old_is_named(version: str, compresses: bool, minimum: str) -> None:
     nvcc = Nvcc("nvcc", version, [(9, 0)], compresses)
-    build = {"cuda_version": version, "min_driver": nvcc.min_driver}
+    assert nvcc.min_driver == minimum
+    build = {"cuda_version": version}
     major, minor = map(int, minimum.split("."))
-    assert _why_too_old(1000 * major + 10 * minor, build) is None
+    assert _why_too_old(1000 * major + 10 * minor, minimum, build) is None
     older = 1000 * major + 10 * (minor - 1) if minor else 1000 * (major - 1) + 90
-    reason = _why_too_old(older, build)
+    reason = _why_too_old(older, minimum, build)
     assert reason is not None
     assert f"need a driver for CUDA {minimum} or newer" in reason
     assert f"the driver serves CUDA {older // 1000}.{older % 1000 // 10}" in reason

@@ -119,3 +119,22 @@ def test_code_of_an_older_gpu_gets_that_gpus_kernels(
     reason = cuda.why_unsupported(DEVICE, torch.float16, 16)
     assert reason is not None
     assert "SWIN_UMAMBA_CUDA_ARCHS=9.0" in reason
+
+
+def test_ptx_needs_a_driver_as_new_as_the_compiler(
+    gpu: Callable[[int, int, int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu(9, 0, 227)
+    info = _extension.module().build_info() | {"cuda_version": "12.8", "min_driver": "12.4"}
+    monkeypatch.setattr(_extension.module(), "build_info", lambda: info)
+    monkeypatch.setattr(_extension.module().cuda, "driver_version", lambda: 12070)
+    assert cuda.why_unsupported(DEVICE, torch.float16, 16) is None
+    monkeypatch.setattr(cuda, "_built_for", lambda: ("8.0-virtual",))
+    cuda._code_for.cache_clear()
+    reason = cuda.why_unsupported(DEVICE, torch.float16, 16)
+    assert reason is not None
+    assert "serves CUDA 12.7" in reason
+    assert "need a driver for CUDA 12.8" in reason
+    assert reason.endswith("or install again with SWIN_UMAMBA_CUDA_ARCHS=9.0")
+    monkeypatch.setattr(_extension.module().cuda, "driver_version", lambda: 12080)
+    assert cuda.why_unsupported(DEVICE, torch.float16, 16) is None

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import swin_umamba_ops as ops
 from swin_umamba_ops.backends import _blocks
 
-SMALL = {"_STATE_ELEMENTS": {"cpu": 1 << 9}, "_REBUILT_ELEMENTS": {"cpu": 1 << 13}}
+SMALL = {"_STATE_ELEMENTS": {"cpu": 1 << 9}, "_RECOMPUTED_ELEMENTS": {"cpu": 1 << 13}}
 
 
 class _Watch(TorchDispatchMode):
@@ -37,15 +37,15 @@ class _Watch(TorchDispatchMode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fewest_chunks", "fewest_channels"), [(1, 1), (2, 5), (3, 7)])
+@pytest.mark.parametrize(("min_chunks", "min_channels"), [(1, 1), (2, 5), (3, 7)])
 def test_blocks_segments_and_groups_of_any_size_agree(
-    monkeypatch: pytest.MonkeyPatch, fewest_chunks: int, fewest_channels: int
+    monkeypatch: pytest.MonkeyPatch, min_chunks: int, min_channels: int
 ) -> None:
     """Budgets so small that everything is cut, at places where nothing comes out even."""
     for name, value in SMALL.items():
         monkeypatch.setattr(_blocks, name, dict.fromkeys(value, 1))
-    monkeypatch.setattr(_blocks, "_FEWEST_CHUNKS", fewest_chunks)
-    monkeypatch.setattr(_blocks, "_FEWEST_CHANNELS", fewest_channels)
+    monkeypatch.setattr(_blocks, "_MIN_CHUNKS", min_chunks)
+    monkeypatch.setattr(_blocks, "_MIN_CHANNELS", min_channels)
     image = cast_ss2d(make_ss2d(SS2DCase(2, 7, 19, 17, 3, 2)), torch.float64)
     check_function(
         partial(ops.ss2d, backend="pytorch"), partial(ops.ss2d, backend="reference"), image
