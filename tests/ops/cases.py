@@ -245,3 +245,23 @@ def check_function(
         if not failures:
             return
     raise AssertionError("; ".join(failures))
+
+
+def disturbed_runs(run: Callable[[], Tensors], times: int) -> list[Tensors]:
+    """The results of several runs, on a GPU beside other work, of another size each time."""
+    results = []
+    for i in range(times):
+        if torch.cuda.is_available():
+            side = torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                other = torch.ones(512 + 256 * (i % 5), 2048, device="cuda")
+                for _ in range(8):
+                    other @ other.T
+        results.append(run())
+    return results
+
+
+def differing(results: list[Tensors]) -> list[str]:
+    """What is not bitwise the same in all runs."""
+    first = results[0]
+    return [name for name in first if any(not torch.equal(first[name], r[name]) for r in results)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from cases import (
     Tensors,
     cast_scan,
     cast_ss2d,
+    differing,
+    disturbed_runs,
     make_scan,
     make_ss2d,
     noise_like,
     relative_error,
+    with_gradients,
 )
-from torch import Tensor
 
 import swin_umamba_ops as ops
 
@@ -213,21 +216,15 @@ def test_alias_for_mamba_ssm() -> None:
 
 def test_results_repeat_bitwise_in_deterministic_mode(target: Target) -> None:
     inputs = _ss2d(target, case=SS2DCase(3, 40, 23, 19, 16, 3))
-    leaves = [t.requires_grad_() for t in inputs.values()]
-    gradient = noise_like(inputs["x"]).to(target.device)
-
-    def run() -> list[Tensor]:
-        y = ops.ss2d(*leaves, backend=target.backend)
-        return [y, *torch.autograd.grad(y, leaves, gradient)]
-
+    run = partial(
+        with_gradients, partial(ops.ss2d, backend=target.backend), inputs, noise_like(inputs["x"])
+    )
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
-        runs = [run() for _ in range(3)]
+        assert not differing(disturbed_runs(run, 3))
     finally:
         torch.use_deterministic_algorithms(before)
-    for other in runs[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
 def test_inputs_are_left_alone(target: Target) -> None:

@@ -143,6 +143,11 @@ def test_ops_import_one_way(path: Path) -> None:
             assert _layer(name) >= _layer(own), f"{own} imports {name}"
 
 
+def test_the_ops_layers_are_short_files() -> None:
+    for path in _sources("swin_umamba_ops"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
 @pytest.mark.parametrize("path", _sources("swin_umamba"), ids=_module)
 def test_models_use_what_ops_export(path: Path) -> None:
     for name in _imported(path):
