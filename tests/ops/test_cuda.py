@@ -112,7 +112,7 @@ def test_padded_sizes(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
 
 
-@pytest.fixture(params=[(1, 1, 1), (3, 2, 1), (1, 3, 1), (4, 1, 3), (2, 2, 4)], ids=str)
+@pytest.fixture(params=[(1, 1, 1), (3, 2, 1), (1, 3, 1), (4, 1, 3), (2, 2, 4), (3, 4, 1)], ids=str)
 def one_state_cut(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
@@ -121,6 +121,8 @@ def one_state_cut(
     def cut(*args: Any, **fields: int) -> Any:
         plan = make_plan(*args, **fields)
         plan.one_state, plan.one_state_tiles, splits = request.param
+        if plan.shared_bytes() > compiled().max_shared_bytes(0):
+            pytest.skip("so many tiles want more shared memory than a block of this GPU has")
         plan.blocks = plan.channel_blocks()
         tiles = -(-plan.H * plan.W // chunk_length)
         plan.tiles_per_split = -(-tiles // splits)
