@@ -27,6 +27,7 @@ from swin_umamba.cli.nnunet_path import nnunet_path
 from swin_umamba.cli.predict import predict
 from swin_umamba.cli.prepare import prepare
 from swin_umamba.cli.pretrain import pretrain
+from swin_umamba.cli.receptive_field import receptive_field
 from swin_umamba.cli.remarks import show_remarks_in_one_line
 from swin_umamba.cli.report import report
 from swin_umamba.cli.summary import summary
@@ -110,7 +111,7 @@ def _main(
 _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Getting started": (demo, doctor),
     "From images to results": (prepare, train, predict, evaluate, report, export),
-    "More": (pretrain, convert, summary, cache, nnunet_path),
+    "More": (pretrain, receptive_field, convert, summary, cache, nnunet_path),
 }
 for _title, _functions in _COMMANDS.items():
     for _function in _functions:

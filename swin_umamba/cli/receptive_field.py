@@ -1,0 +1,49 @@
+"""`swin-umamba receptive-field`: how far trained networks see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swin_umamba.cli.console import errors_in_one_line, out
+
+
+def receptive_field(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")],
+    output: Annotated[Path, typer.Option("--out", help="The picture, a PNG.")] = Path(
+        "receptive_field.png"
+    ),
+    dataset: Annotated[
+        Path | None, typer.Option(help="Where the runs' dataset lies now, if it moved.")
+    ] = None,
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Height and width of the images' middles; the patches' by default."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+) -> None:
+    """Draw effective receptive fields: what each pixel contributes to the prediction at the center.
+
+    Also prints the side of the central window that holds 50, 90 and 99 % of the contributions, as a
+    share of the image's side.
+    """
+    with errors_in_one_line():
+        from rich.table import Table
+
+        from swin_umamba.drawing.fields import save_fields
+        from swin_umamba.evaluate.receptive_field import SHARES, field_of_run, side_of
+
+        fields = {
+            str(run): field_of_run(run, dataset=dataset, size=size, images=images, device=device)
+            for run in runs
+        }
+        short = {Path(name).name: field for name, field in fields.items()}
+        save_fields(output, short if len(short) == len(fields) else fields)
+        table = Table("run", *(f"{share:.0%}" for share in SHARES))
+        for name, field in fields.items():
+            table.add_row(name, *(f"{side_of(field, share):.2f}" for share in SHARES))
+        out.print(table)
+    out.print(f"Picture: {output}", soft_wrap=True)

@@ -1,0 +1,36 @@
+"""Pictures of effective receptive fields, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from swin_umamba.common.files import replacing
+from swin_umamba.drawing.plots import DPI, INK
+
+_PANEL = 420  # pixels
+_DECADES = 4  # below the highest value that are told apart
+
+
+def save_fields(path: Path, fields: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    """Draw fields (H, W) by their names as a PNG, in colours of their logarithms.
+
+    Each is relative to its own highest value.
+    """
+    height = _PANEL + 40
+    figure = Figure(figsize=(_PANEL * len(fields) / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(fields), squeeze=False)[0]
+    for axes, (name, field) in zip(panels, fields.items(), strict=True):
+        levels = np.log10(np.maximum(field / field.max(), 10.0**-_DECADES))
+        axes.imshow(levels, cmap="magma", vmin=-_DECADES, vmax=0, interpolation="nearest")
+        axes.set_title(name, fontsize=12, color=INK)
+        axes.set_axis_off()
+    figure.tight_layout(pad=0.6)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")

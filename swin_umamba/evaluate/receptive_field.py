@@ -1,0 +1,126 @@
+"""How far a network sees: the effective receptive field (arXiv:1701.04128)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from swin_umamba.common.devices import pick_device
+from swin_umamba.data import open_dataset
+from swin_umamba.data.prepare.prepared import cached_cases
+from swin_umamba.errors import UserError
+from swin_umamba.models import SegmentationModel
+from swin_umamba.models.loading import load_model
+from swin_umamba.runs.run import Run
+
+Field = npt.NDArray[np.float64]
+SHARES = (0.5, 0.9, 0.99)
+IMAGES = 16
+
+
+def effective_receptive_field(
+    network: Callable[[Tensor], Tensor], images: Iterable[Tensor]
+) -> Field:
+    """How much each pixel of an image changes the map's value at its centre: (H, W), of sum 1.
+
+    network: gives a map (1, K, h, w), as logits are, of an image (1, C, H, W). images: of one size.
+    The gradient is that of the highest of the K values there; its absolute values are added up over
+    channels, and each image's sum of them counts alike. Raises ValueError for no images, or where
+    no gradient is finite and above 0.
+    """
+    total: Field | None = None
+    for image in images:
+        seen = image.detach().requires_grad_()
+        with torch.enable_grad():
+            told = network(seen)
+            centre = told[0, :, told.shape[2] // 2, told.shape[3] // 2].amax()
+        (gradient,) = torch.autograd.grad(centre, seen)
+        field = gradient[0].double().abs().sum(0).cpu().numpy()
+        whole = field.sum()
+        if np.isfinite(whole) and whole > 0:
+            total = field / whole + (0 if total is None else total)
+    if total is None:
+        raise ValueError("images: none of them has a gradient at its centre")
+    found: Field = total / total.sum()
+    return found
+
+
+def side_of(field: Field, share: float) -> float:
+    """The side of the smallest window around the centre that holds a share of a field.
+
+    As a part of the field's own sides, 0..1.
+    """
+    height, width = field.shape
+    steps = max(height, width)
+    for step in range(1, steps + 1):
+        part: float = step / steps
+        rows, columns = (_middle(n, part) for n in (height, width))
+        if float(field[rows, columns].sum()) >= share * float(field.sum()) * (1 - 1e-12):
+            return part
+    return 1.0
+
+
+def field_of_run(
+    folder: Path,
+    *,
+    dataset: Path | None = None,
+    size: tuple[int, int] | None = None,
+    images: int = IMAGES,
+    device: str = "auto",
+) -> Field:
+    """The field of a run's best weights on images that it was validated on.
+
+    dataset: where the run's own lies now, if it moved. size: height and width of the middles of the
+    images; the patches' by default. images: how many, evenly spread. Raises UserError for a run
+    that was not trained from a dataset, or has no images to take.
+    """
+    run = Run.open(folder)
+    plan, split = run.require_plan(), run.split
+    place = dataset or (None if run.config.dataset is None else Path(run.config.dataset))
+    if split is None or not split.val or place is None:
+        raise UserError(f"{folder} has no images that it was validated on")
+    model = load_model(run.weights()).to(pick_device(device)).eval().requires_grad_(False)
+    model.deep_supervision = False
+    cases = cached_cases(open_dataset(place), plan, split.val)
+    chosen = np.unique(np.linspace(0, len(cases) - 1, min(images, len(cases))).round().astype(int))
+    height, width = size or plan.patch_size
+    middles = (_cut(cases[int(i)].image, height, width) for i in chosen)
+    where = next(model.parameters()).device
+    try:
+        return effective_receptive_field(
+            _logits_of(model), (torch.from_numpy(m)[None].to(where) for m in middles)
+        )
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+
+
+def _logits_of(model: SegmentationModel) -> Callable[[Tensor], Tensor]:
+    def logits(image: Tensor) -> Tensor:
+        found = model(image)
+        assert isinstance(found, Tensor)  # without deep supervision
+        return found
+
+    return logits
+
+
+def _middle(length: int, part: float) -> slice:
+    kept = max(round(part * length), 1)
+    first = (length - kept) // 2
+    return slice(first, first + kept)
+
+
+def _cut(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """The middle of an image (C, H, W), with zeros around where it is smaller."""
+    cut = np.zeros((image.shape[0], height, width), np.float32)
+    kept = [min(n, m) for n, m in zip(image.shape[1:], (height, width), strict=True)]
+    source, target = (
+        [slice((n - k) // 2, (n - k) // 2 + k) for n, k in zip(shape, kept, strict=True)]
+        for shape in (image.shape[1:], (height, width))
+    )
+    cut[:, target[0], target[1]] = image[:, source[0], source[1]]
+    return cut
