@@ -201,10 +201,10 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 @functools.cache
-def _pieces(positions: int, least: int) -> int:
+def _pieces(positions: int, minimum: int) -> int:
     """Into how many equal pieces of at least so many positions they are cut."""
     common = math.gcd(positions, _PIECES)
-    wanted = [n for n in range(1, common + 1) if common % n == 0 and positions // n >= least]
+    wanted = [n for n in range(1, common + 1) if common % n == 0 and positions // n >= minimum]
     return max(wanted, default=1)
 
 
@@ -213,6 +213,8 @@ def _weight_gradient(ddelta: Tensor, proj: Tensor, R: int) -> Tensor:
     few multiprocessors that R columns fill."""
     K, positions, D = ddelta.shape
     pieces = _pieces(positions, max(256, 8 * R))
+    if pieces == 1:
+        return _product(ddelta.transpose(1, 2), _low_rank(proj, R))
     rows = proj.view(pieces, -1, K, proj.shape[-1])[..., :R].permute(2, 0, 1, 3)
     return _product(ddelta.view(K, pieces, -1, D).transpose(2, 3), rows).sum(1)
 

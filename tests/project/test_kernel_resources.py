@@ -21,8 +21,8 @@ FILES = [
     *("image_n16_float16", "image_n16_bfloat16"),
     *("sequence_n16_float16", "sequence_n16_bfloat16", "sequence_n16_float32"),
     *("strided_n1", "strided_n4", "strided_n8", "strided_n16"),
-    *("one_state_half", "one_state_bfloat16", "one_state_float"),
-    *("one_state_half_ranks", "one_state_bfloat16_ranks"),
+    *("one_state_float16", "one_state_bfloat16", "one_state_float32"),
+    *("one_state_float16_ranks", "one_state_bfloat16_ranks"),
 ]
 # Bytes of a lane that may be spilled, by a part of the kernel's name: a few addresses that a tile
 # needs once.
