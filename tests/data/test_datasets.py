@@ -367,6 +367,7 @@ BROKEN: dict[str, tuple[Breaker, str]] = {
     ),
     "labels of nnU-Net v1": (_facts(labels={"0": "background"}), r"nnU-Net v1"),
     "no background": (_facts(labels={"a": 1, "b": 2}), r"dataset\.json: labels .* background"),
+    "another background": (_facts(labels={"background": 1, "a": 0}), r"the background as 0"),
     "one number twice": (_facts(labels={"background": 0, "a": 1, "b": 1}), r"two labels"),
     "negative label": (_facts(labels={"background": 0, "a": -1}), r"label 'a' is -1"),
     "names no file": (

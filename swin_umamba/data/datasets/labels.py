@@ -38,7 +38,7 @@ def read_label_facts(facts: dict[str, Any], path: Path) -> LabelFacts:
     if len({*singles.values(), ignore}) != len(singles) + 1:
         raise UserError(f"{path}: two labels have one number: {facts['labels']}")
     named = sorted((number, name) for name, number in singles.items())
-    if len(named) < 2 or named[0][0] != 0:
+    if len(named) < 2 or named[0][0] != 0 or singles.get(BACKGROUND, 0) != 0:
         raise UserError(
             f"{path}: labels are {facts['labels']}, expected the background as 0 and others"
         )
