@@ -63,7 +63,8 @@ def step_memory(
     config: TrainConfig, cases: Sequence[Case], plan: Plan, device: torch.device, size: int
 ) -> float:
     """Peak bytes of training on batches of so many patches, infinite where they do not fit."""
-    # Compiled steps and graphs take no more; a still encoder, as at first, would take less.
+    # Not compiled, and without graphs, which take about as much. A frozen encoder, as at first,
+    # would take less.
     plain = replace(
         config,
         batch_size=size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable
 from typing import Any
@@ -146,13 +147,20 @@ def test_a_planned_batch_trains_within_the_memory(model: str, settings: dict[str
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(GPU_BYTES / total, device)
     try:
-        config = config.changed({"batch_size": size, "workers": 0})
-        with Stepper(
-            config, cases, Alone(device), lambda: False, pretrained=False, plan=plan
-        ) as stepper:
-            for iteration in range(3):
-                stepper.step(iteration, 0.0, 1.0)
-        assert torch.cuda.max_memory_reserved(device) <= GPU_BYTES
+        for graph in (False, True)[: 1 if config.checkpoint_activations else 2]:
+            changes = {"batch_size": size, "workers": 0, "cuda_graph": graph}
+            with Stepper(
+                config.changed(changes),
+                *(cases, Alone(device), lambda: False),
+                pretrained=False,
+                plan=plan,
+            ) as stepper:
+                for iteration in range(3):
+                    stepper.step(iteration, 0.0, 1.0)
+            assert torch.cuda.max_memory_reserved(device) <= GPU_BYTES
+            del stepper
+            gc.collect()
+            torch.cuda.empty_cache()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
 
