@@ -4,11 +4,13 @@ They know PyTorch's own layers and operators; these rules add the fused layers a
 
     thop.profile(model, inputs=(x,), custom_ops=thop_rules())
     ptflops.get_model_complexity_info(model, shape, backend="pytorch",
-                                      custom_modules_hooks=ptflops_rules())
+                                      custom_modules_hooks=ptflops_rules(),
+                                      backend_specific_config={"count_functional": False})
     fvcore.nn.FlopCountAnalysis(model, x).set_op_handle(**fvcore_rules())
 
-All count as `swin-umamba summary` does, one for a multiply-add; norms count nothing (ptflops adds
-norms and activations that it sees as functions). The scan counts as in the paper's
+All count as `swin-umamba summary` does, one for a multiply-add; norms, activations and biases
+count nothing. ptflops, which counts them, is kept from it: by rules for its own layers too, and by
+not counting functions that layers call. The scan counts as in the paper's
 later version, 9 for each state and step and 1 for each step, or with scan=False not at all, which
 leaves its projections. No counter is needed to import this.
 """
@@ -30,6 +32,9 @@ OperatorRule = Callable[[list[Any], list[Any]], float]
 _LAYERS: tuple[type[nn.Module], ...] = (Conv3x3, DepthwiseConv2d, nn.ConvTranspose2d, Scan)
 _NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.InstanceNorm2d, LayerNorm, InstanceNorm)
 
+_PTFLOPS_OWN: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear)
+_ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU)
+
 
 def thop_rules(*, scan: bool = True) -> dict[type[nn.Module], LayerRule]:
     """For thop's `custom_ops`."""
@@ -38,7 +43,10 @@ def thop_rules(*, scan: bool = True) -> dict[type[nn.Module], LayerRule]:
 
 def ptflops_rules(*, scan: bool = True) -> dict[type[nn.Module], LayerRule]:
     """For ptflops' `custom_modules_hooks`."""
-    return _layer_rules("__flops__", scan)
+    rules = _layer_rules("__flops__", scan)
+    rules.update(dict.fromkeys(_PTFLOPS_OWN, rules[Scan]))
+    rules.update(dict.fromkeys(_ACTIVATIONS, rules[LayerNorm]))
+    return rules
 
 
 def fvcore_rules(*, scan: bool = True) -> dict[str, OperatorRule]:

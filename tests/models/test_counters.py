@@ -61,6 +61,19 @@ def test_thop(name: str, scan: bool, small: Build, image: Image) -> None:
 
 @pytest.mark.parametrize("name", model_cases())
 @pytest.mark.parametrize("scan", [True, False])
+def test_ptflops(name: str, scan: bool, small: Build, image: Image) -> None:
+    ptflops = pytest.importorskip("ptflops")
+    x = image(1, 2, 32, 32)
+    found, _ = ptflops.get_model_complexity_info(
+        small(name), tuple(x.shape[1:]), backend="pytorch", as_strings=False, verbose=False,
+        print_per_layer_stat=False, custom_modules_hooks=ptflops_rules(scan=scan),
+        backend_specific_config={"count_functional": False},
+    )  # fmt: skip
+    assert found == _expected(small(name).eval(), x, scan)
+
+
+@pytest.mark.parametrize("name", model_cases())
+@pytest.mark.parametrize("scan", [True, False])
 def test_fvcore(name: str, scan: bool, small: Build, image: Image) -> None:
     nn_tools = pytest.importorskip("fvcore.nn")
     model, x = small(name, backend="cpu").eval(), image(1, 2, 32, 32)
