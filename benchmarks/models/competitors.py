@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ LOSS_SCALE = 2.0**10
 """Keeps the gradients of float16 from vanishing, the same for everyone."""
 _TINY = {"dims": (8, 12, 16), "depths": (1, 1, 1)}
 _TINY_BASELINE = {"widths": (8, 16), "patch_size": (32, 32)}
+_PACKAGES = {"dynunet": "monai", "resenc_m": "dynamic_network_architectures"}
 _FORMS_OF_BASELINES = {"ours": "eager", "ours, graph": "graph", "ours, compiled": "compiled"}
 
 Call = Callable[[], object]
@@ -80,8 +82,15 @@ def forms_of(model: str, entered: Sequence[ModelCompetitor]) -> list[ModelCompet
     """Who runs a model; one that is not ours runs in our forms, under names of its own."""
     if model not in BASELINES:
         return list(entered)
+    package = _PACKAGES[model]
+    absent = {} if find_spec(package) else {"": f"the package {package} is not installed"}
     return [
-        replace(form, name=_FORMS_OF_BASELINES[form.name], ours=False)
+        replace(
+            form,
+            name=_FORMS_OF_BASELINES[form.name],
+            ours=False,
+            missing={**form.missing, **absent},
+        )
         for form in entered
         if form.ours
     ]

@@ -84,7 +84,6 @@ class _Runner:
             self.results.save(self.out)
 
     def _model(self, model: str, dtype: str) -> None:
-        state = weights(model, self.settings.tiny)
         entered = []
         for competitor in forms_of(model, self.competitors):
             missing = competitor.why_missing(model)
@@ -92,6 +91,9 @@ class _Runner:
                 entered.append(competitor)
             else:
                 self.results.missing[f"{competitor.name}, {model}"] = missing
+        if not entered:
+            return
+        state = weights(model, self.settings.tiny)
         built, bad = self._gated(model, dtype, state, entered)
         for case in self.settings.cases:
             for mode in self.settings.modes:

@@ -82,6 +82,16 @@ def test_networks_are_measured_with_every_encoder_beside_nnunets(beside_nnunet):
     assert all(row.status == OK for row in beside_nnunet.rows)
 
 
+def test_a_network_whose_package_is_missing_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "find_spec", lambda package: None)
+    path = tmp_path / "out.json"
+    arguments = ["model", "--tiny", "--device", "cpu", "--models", "resenc_m"]
+    assert command.main([*arguments, "--competitors", "ours", "--out", str(path)]) == 0
+    found = results.load(path)
+    assert not found.rows
+    assert "is not installed" in found.missing["eager, resenc_m"]
+
+
 def test_the_report_puts_them_side_by_side(beside_nnunet, tmp_path):
     text = report.markdown(beside_nnunet)
     beside = text[text.index("### Beside nnU-Net's network") :]
