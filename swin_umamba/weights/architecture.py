@@ -74,7 +74,7 @@ class Architecture:
             tuple(dims[i] for i in stages),
             tuple(len(found_blocks[i]) for i in stages),
             shape_of(tensors, f"{scan}A_logs")[1],
-            2 if kind == VMAMBA else scanned // dims[0],
+            1 if kind == VMAMBA_V2 and scanned == dims[0] else 2,
         )
 
     @property

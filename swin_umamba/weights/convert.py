@@ -71,9 +71,9 @@ def convert(
     try:
         require_stored(checkpoint.tensors)
         config = describe(checkpoint, model, in_channels)
+        built = _build(config)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    built = _build(config)
     places = built.state_dict()
     report, found = match(checkpoint, places, os.fspath(source), first_layer, release_patch_norm)
     left_out = left_out_by_choice(report, checkpoint, places)

@@ -164,14 +164,14 @@ def _generation(names: Mapping[str, str], raw: Mapping[str, Tensor]) -> str:
 def _has_no_gate(tensors: Mapping[str, Tensor], scan: str) -> bool:
     """scan: name of a depthwise convolution's weight."""
     before = tensors.get(scan.replace(".conv2d.", ".in_proj."))
-    return before is not None and before.shape[0] == tensors[scan].shape[0]
+    return before is not None and before.shape[:1] == tensors[scan].shape[:1]
 
 
 def _other_widths(tensors: Mapping[str, Tensor], scans: list[str]) -> list[str]:
     """What of the scanning layers is of another width than the first generation's."""
     for scan in scans:
         before = tensors.get(scan.replace(".conv2d.", ".in_proj."))
-        if before is None or before.ndim != 2:
+        if before is None or before.ndim != 2 or tensors[scan].ndim == 0:
             continue
         inner, columns = tensors[scan].shape[0], before.shape[1]
         if inner != 2 * columns:

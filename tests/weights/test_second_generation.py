@@ -205,3 +205,25 @@ def test_what_is_lacking_is_named(saved: Saved) -> None:
     del tensors["layers.1.blocks.0.mlp.fc2.bias"]
     with pytest.raises(ValueError, match=r"1 missing: vssm_encoder\.layers\.1\..*mlp\.fc2"):
         load_pretrained(second("swin_umamba_d"), saved({"model": tensors}))
+
+
+HOSTILE = {
+    "scalars": lambda t: {n: torch.zeros(()) for n in t},
+    "no channels": lambda t: {n: torch.zeros([0] * v.ndim) for n, v in t.items()},
+    "one axis too few": lambda t: {n: v.flatten() if v.ndim > 1 else v for n, v in t.items()},
+    "three times the channels": lambda t: {
+        n: v.repeat(1, 3) if n.endswith("op.out_proj.weight") else v for n, v in t.items()
+    },
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_what_is_made_to_mislead_is_an_error(
+    change: Callable[..., Any], saved: Saved, tmp_path: Path
+) -> None:
+    source = saved({"model": change(vmamba_second())})
+    with pytest.raises(ValueError, match=r"checkpoint\.pth"):
+        create_encoder(SECOND, pretrained=source, **SIZES)
+    with pytest.raises(ValueError, match=r"checkpoint\.pth"):
+        convert(source, tmp_path / "e.safetensors")
+    assert not (tmp_path / "e.safetensors").exists()
