@@ -26,7 +26,7 @@ from benchmarks.training import accuracy
 
 MODELS = ("swin_umamba", "swin_umamba_d")
 ENCODERS = ("vmamba_tiny", "vmamba_v2_tiny_s1l8")
-BASELINES = ("dynunet",)
+BASELINES = ("dynunet", "resenc_m")
 FINE_TUNING = ("--set", "freeze_iterations=0")
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 _ENCODER = "encoder.safetensors"

@@ -8,7 +8,7 @@ from torch import Tensor
 from swin_umamba.loop.world import World
 from swin_umamba.pretrain.config import PretrainConfig
 from swin_umamba.pretrain.draws import Order, draw, draw_for_scores
-from swin_umamba.pretrain.store import Store, fits
+from swin_umamba.pretrain.store import Store, fits, moved
 from swin_umamba.pretrain.tiles import Indices, Tiles
 from swin_umamba.pretrain.views import Views
 
@@ -81,4 +81,4 @@ class Batches:
     def _labels_of(self, indices: Indices) -> Tensor | None:
         if self._labels is None:
             return None
-        return self._labels[torch.as_tensor(indices).to(self.world.device)]
+        return self._labels[moved(indices, self.world.device)]

@@ -7,6 +7,7 @@ batch are still to be computed there.
 from __future__ import annotations
 
 import time
+import warnings
 from types import TracebackType
 
 import numpy as np
@@ -126,16 +127,29 @@ class Stepper:
         """`_backward` as one CUDA graph, captured at the first call."""
         images, targets = batch
         if self._graph is None:
-            self._graph = GraphedStep(
-                self.network,
-                self.loss_of,
-                images,
-                targets,
-                dtype=self.half,
-                scaler=self.scaler if self._scales else None,
-            )
-            seed_iteration(self.config.seed, iteration, self.world.rank)  # capturing drew numbers
+            try:
+                self._graph = self._captured(images, targets)
+            except RuntimeError as error:  # whatever kernels or libraries refuse, and no memory
+                if self.config.cuda_graph:
+                    raise
+                reason = str(error).splitlines()[0]
+                warnings.warn(f"steps are no CUDA graph: {reason}", stacklevel=2)
+                self._graphed = False
+            # Capturing has drawn numbers.
+            seed_iteration(self.config.seed, iteration, self.world.rank)
+        if self._graph is None:
+            return self._backward(batch)
         return self._graph(images, targets)
+
+    def _captured(self, images: Tensor, targets: Tensor) -> GraphedStep:
+        return GraphedStep(
+            self.network,
+            self.loss_of,
+            images,
+            targets,
+            dtype=self.half,
+            scaler=self.scaler if self._scales else None,
+        )
 
     def _forward(self, images: Tensor) -> Tensor:
         with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):

@@ -16,6 +16,14 @@ from swin_umamba.pretrain.tiles import Indices
 _SHARE = 0.25  # of the GPU's memory that tiles may take
 
 
+def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """An array on a device, without waiting for what the device does before."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def fits(pixels: npt.NDArray[Any], device: torch.device) -> bool:
     """Whether tiles are few enough to stay in a GPU's memory beside a training."""
     if device.type != "cuda":
@@ -46,10 +54,7 @@ class Store:
     def take(self, indices: Indices) -> tuple[Tensor, float]:
         """The batch, and the seconds of waiting for it."""
         if self._all is not None:
-            places = torch.as_tensor(indices)
-            if self.device.type == "cuda":
-                places = places.pin_memory()
-            return self._all[places.to(self.device, non_blocking=True)], 0.0
+            return self._all[moved(indices, self.device)], 0.0
         began = time.perf_counter()
         asked = self._asked.pop(indices.tobytes(), None)
         gathered = self._gathered(indices) if asked is None else asked.result()

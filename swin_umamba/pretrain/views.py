@@ -10,6 +10,7 @@ from torch import Tensor
 
 from swin_umamba.pretrain.config import CLASSES, PretrainConfig
 from swin_umamba.pretrain.draws import Draws
+from swin_umamba.pretrain.store import moved
 
 
 class Views:
@@ -42,7 +43,7 @@ class Views:
         image and mask (B, C + 1, H, W).
         """
         views, colours, shares, noise = (
-            self._moved(values)
+            moved(values, self.device)
             for values in (draws.views, draws.colours, draws.shares, draws.masks)
         )
         height, width = self.config.image_size
@@ -66,12 +67,6 @@ class Views:
         if images.shape[1] > 1:
             images = images.contiguous(memory_format=torch.channels_last)
         return images, targets
-
-    def _moved(self, values: object) -> Tensor:
-        tensor = torch.as_tensor(values)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
 
     def _masks(self, noise: Tensor) -> Tensor:
         """(B, 1, H, W) of 0 and 1: the same number of squares masked in every image."""

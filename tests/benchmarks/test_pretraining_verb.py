@@ -46,6 +46,7 @@ def test_every_model_starts_from_its_encoder_and_from_scratch() -> None:
         "swin_umamba_d+vmamba_tiny+scratch",
         f"swin_umamba_d+{V2}+scratch",
         "dynunet",
+        "resenc_m",
         "slow",
     ]
     weights = f"work/pretraining-{V2}/encoder.safetensors"
@@ -57,7 +58,7 @@ def test_every_model_starts_from_its_encoder_and_from_scratch() -> None:
     found = pretraining.pairs(settings)
     assert ("slow", "dynunet") in found
     assert (f"swin_umamba_d+{V2}+pretrained", f"swin_umamba_d+{V2}+scratch") in found
-    assert len(found) == 5 + 2
+    assert len(found) == 2 * 5 + 2
 
 
 def test_an_arms_model_wins_over_its_name() -> None:
