@@ -17,11 +17,13 @@ from swin_umamba.common.partial import (
     own_descriptor,
     partial_file,
     private_file,
+    sweep,
     written_through,
 )
 from swin_umamba.errors import UserError
 
 _BLOCK = 1 << 20  # bytes
+_SWEPT: set[Path] = set()
 _PLAIN = {
     ENOSPC: "the disk is full",
     EDQUOT: "the quota of this user or folder is used up",
@@ -52,6 +54,7 @@ def replacing(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
             return
         if make_folder:
             _make(target.parent)
+        _sweep_once(target.parent)
         with partial_file(target) as partial:
             mode = partial.stat().st_mode
             yield partial
@@ -174,6 +177,13 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the folder {folder}: {reason_of(error)}") from error
+
+
+def _sweep_once(folder: Path) -> None:
+    """Remove what dead processes left there, the first time that this one writes there."""
+    if folder not in _SWEPT:
+        _SWEPT.add(folder)
+        sweep(folder)
 
 
 def _opened(target: Path, own: int | None) -> BinaryIO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,13 +20,16 @@ def parse_json(content: str | bytes) -> Any:
     """The value that JSON text holds: UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Raises ValueError for anything else, for NaN, infinities and numbers out of a float's range,
-    for text that is no valid Unicode, and for nesting beyond MAX_DEPTH.
+    for text that is no valid Unicode, for a key that an object has twice, and for nesting beyond
+    MAX_DEPTH.
     """
     if isinstance(content, bytes):
         content = content.decode(json.detect_encoding(content))
     content = content.removeprefix("\ufeff")
     try:
-        value = json.loads(content, parse_float=_finite, parse_constant=_refused)
+        value = json.loads(
+            content, parse_float=_finite, parse_constant=_refused, object_pairs_hook=_object
+        )
     except RecursionError as error:
         raise ValueError(f"it is nested more than {MAX_DEPTH} deep") from error
     if content.count("[") + content.count("{") > MAX_DEPTH or "\\u" in content:
@@ -75,6 +79,14 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"the number {text[:30]} is out of range")
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"it has the key {ascii(key)[:60]} twice in one object")
+    return made
 
 
 def _refused(name: str) -> NoReturn:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import onnxruntime
@@ -21,12 +23,12 @@ _DAMAGED = (
     states.InvalidGraph,
     states.InvalidProtobuf,
     states.NotImplemented,
+    states.RuntimeException,
 )
 _FATAL = 4  # of onnxruntime's levels of logging
 _FLOAT = "tensor(float)"
 RUN_SECONDS = 600
 """After which a batch of windows is given up."""
-_FAILED = (*_DAMAGED, states.RuntimeException)
 
 
 class OnnxNetwork:
@@ -50,21 +52,24 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
+        # What it would print may hold anything that is in the file.
+        options.log_severity_level = _FATAL
         try:
-            self.session = onnxruntime.InferenceSession(
-                Path(path), options, providers=list(providers)
-            )
-        except _DAMAGED as error:
+            with redirect_stdout(io.StringIO()):
+                self.session = onnxruntime.InferenceSession(
+                    Path(path), options, providers=list(providers)
+                )
+            facts = self.session.get_modelmeta().custom_metadata_map.get(KEY)
+            inputs = [(found.name, found.type) for found in self.session.get_inputs()]
+            outputs = [(found.name, found.type) for found in self.session.get_outputs()]
+        except (*_DAMAGED, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as ONNX: {error}") from error
-        facts = self.session.get_modelmeta().custom_metadata_map.get(KEY)
         if facts is None:
             raise UserError(f"{path} is ONNX, but was not written by swin-umamba export")
         try:
             self.facts = Facts.from_json(facts)
         except ValueError as error:
             raise UserError(f"{path} has damaged metadata: {error}") from error
-        inputs = [(found.name, found.type) for found in self.session.get_inputs()]
-        outputs = [(found.name, found.type) for found in self.session.get_outputs()]
         if (inputs, outputs) != ([(INPUT, _FLOAT)], [(OUTPUT, _FLOAT)]):
             raise UserError(
                 f"{path} is a graph from {inputs} to {outputs}, expected one from {INPUT} to"
@@ -89,7 +94,7 @@ class OnnxNetwork:
         timer.start()
         try:
             (logits,) = self.session.run([OUTPUT], {INPUT: array}, options)
-        except _FAILED as error:
+        except _DAMAGED as error:
             reason = str(error).splitlines()[0]
             if options.terminate:
                 reason = f"it took more than {RUN_SECONDS} seconds"

@@ -11,7 +11,7 @@ from swin_umamba.common.csv_cells import cell
 from swin_umamba.evaluate.scores import CaseScores, Scores
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=x"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=x", "\n=x", "\uff1d1"])
 def test_no_cell_is_a_formula(name: str) -> None:
     assert cell(name) == f"'{name}"
 

@@ -177,6 +177,17 @@ def test_what_dead_processes_left_is_swept_and_the_living_go_on(tmp_path: Path) 
     sweep(tmp_path / "nowhere")
 
 
+def test_whoever_writes_next_sweeps(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "x")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+    assert list(tmp_path.iterdir())
+    write_text(tmp_path / "y", "other")
+    assert [path.name for path in tmp_path.iterdir()] == ["y"]
+
+
 def test_what_another_host_writes_stays_for_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def test_every_encoding_gives_the_same(value: Any, encoding: str) -> None:
         (b'"\\ud800"', "surrogate"),
         (b'{"\\udfff": 1}', "surrogate"),
         (b'"\xff\xfe\xfd"', "decode"),
+        (b'[{"a": {"b": 1, "c": 2, "b": 3}}]', "'b' twice"),
         (b"", "Expecting"),
         (b"{", "Expecting"),
     ],

@@ -15,6 +15,7 @@ import subprocess
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,44 @@ def images(rng: random.Random, run: Path, work: Path) -> str:
     return _told(partial(read_raw, path), name)
 
 
+def _onnx_bytes(facts: str) -> bytes:
+    """A graph whose logits are the image and its negative, as `swin-umamba export` describes it."""
+    from onnx import TensorProto, helper
+
+    def tensor(name: str, channels: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", channels, "h", "w"])
+
+    nodes = [
+        helper.make_node("Neg", ["image"], ["negative"]),
+        helper.make_node("Concat", ["image", "negative"], ["logits"], axis=1),
+    ]
+    graph = helper.make_graph(nodes, "graph", [tensor("image", 1)], [tensor("logits", 2)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model.metadata_props.add(key="swin_umamba", value=facts)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def onnx_files(rng: random.Random, run: Path, work: Path) -> str:
+    """Exported networks, changed in their bytes or in what they say of themselves."""
+    from swin_umamba.inference.facts import Facts
+
+    plan = Run.open(run).require_plan()
+    facts = Facts("model", 1, 2, 1, plan, "0").to_json()
+    path = work / "w.onnx"
+    if rng.random() < 0.5:
+        path.write_bytes(damaged(_onnx_bytes(facts), rng))
+    else:
+        path.write_bytes(_onnx_bytes(json.dumps(changed(json.loads(facts), rng))))
+
+    def predict() -> None:
+        predictor = Predictor.from_export(path)
+        image = torch.zeros(predictor.plan.in_channels, 40, 52).numpy()
+        assert predictor(image).shape == (40, 52)
+
+    return _told(predict, path.name, "patch size", "limit of")
+
+
 ATTACKS: dict[str, Attack] = {
     "config.json": partial(run_json, "config.json"),
     "plan.json": partial(run_json, "plan.json"),
@@ -303,3 +342,5 @@ ATTACKS: dict[str, Attack] = {
     "case names": case_names,
     "op calls": op_calls,
 }
+if find_spec("onnx") and find_spec("onnxruntime"):
+    ATTACKS["ONNX files"] = onnx_files
