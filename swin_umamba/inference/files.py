@@ -215,7 +215,22 @@ class _Job:
                     self.redone.append(case.name)
             if on_progress is not None:
                 on_progress(number, len(pairs))
+        self._require_there(pairs)
         return Outcome(tuple(self.done), tuple(self.skipped), self.failed, tuple(self.redone))
+
+    def _require_there(self, pairs: Sequence[tuple[CaseFiles, Targets]]) -> None:
+        """Raise UserError if files went while others were made, as when their folder is removed."""
+        lost = [
+            path
+            for case, target in pairs
+            for path in target.paths()
+            if case.name not in self.failed and not path.exists()
+        ]
+        if lost:
+            raise UserError(
+                f"{lost[0]} and, in all, {len(lost)} files were removed while the prediction was"
+                " going on: run it again to make them"
+            )
 
     def _segment(self, case: CaseFiles, target: Targets, wanted: set[Path]) -> bool:
         """Write what is wanted of a case. Returns whether that was possible."""

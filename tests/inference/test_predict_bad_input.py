@@ -21,8 +21,9 @@ from safetensors.torch import load_file, save_file
 from swin_umamba import Predictor, create_model
 from swin_umamba.data import group_images
 from swin_umamba.data.io.raw import RawImage
+from swin_umamba.errors import UserError
 from swin_umamba.inference import targets as predicting
-from swin_umamba.inference.files import predict_cases
+from swin_umamba.inference.files import predict_cases, predict_files
 from swin_umamba.weights import save_weights
 
 Trained = tuple[Path, Path]
@@ -48,6 +49,18 @@ def test_images_are_not_written_over(trained: Trained, tmp_path: Path) -> None:
             assert result.exit_code == 1
             assert reason in _words(result.output)
     assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_masks_that_are_removed_meanwhile_are_told(trained: Trained, tmp_path: Path) -> None:
+    dataset, run = trained
+    out = tmp_path / "out"
+
+    def remove(done: int, total: int) -> None:
+        if done == 2:
+            shutil.rmtree(out)
+
+    with pytest.raises(UserError, match="2 files were removed while the prediction was going on"):
+        predict_files(run, dataset / "images", out, device="cpu", on_progress=remove)
 
 
 def test_links_in_a_circle_are_told(trained: Trained, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -164,7 +167,13 @@ def _cached(files: CaseFiles, plan: Plan, folder: Path, digests: FileDigests) ->
     stem = file_name(files.name, longest).removesuffix(".positions.npy")
     masked = tuple(i for i, inside in enumerate(plan.mask_normalization) if inside)
     volume = VolumeOnDisk(files.name, folder / stem, masked)
-    if not _whole(volume):
+    if _whole(volume):
+        # The time of the last use, by which `kept` decides what may go; file systems may not keep
+        # it by themselves. A cache may be read-only.
+        with suppress(OSError):
+            path = volume.path("positions")
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
+    else:
         _write(volume, files, plan)
     return volume
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swin_umamba.common.files import cache_dir
@@ -12,6 +14,10 @@ from swin_umamba.common.locks import locked
 from swin_umamba.common.names import file_name
 from swin_umamba.data.prepare.cache import PREPARE_LOCK, PREPROCESSED, VolumeOnDisk
 from swin_umamba.errors import UserError
+
+UNUSED_DAYS = 30.0
+"""After which cases that no training has read go, when their dataset is prepared again."""
+_DAY = 86400.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Kept:
     path: Path
     files: int
     bytes: int
+    used: float  # when a file of it was last read or written, in seconds since 1970
 
 
 def bytes_of(volume: VolumeOnDisk) -> int:
@@ -56,6 +63,36 @@ def clear_dataset(name: str) -> Kept:
     raise UserError(f"the cache holds no dataset {name!r}; it has {names}")
 
 
+def clear_unused(folder: Path, days: float = UNUSED_DAYS) -> int:
+    """Remove the preprocessed cases of a dataset's folder that were not used for so many days.
+
+    For whoever holds the folder's lock. Returns how many bytes were freed.
+    """
+    cases: dict[str, list[Path]] = {}
+    for path in folder.glob("*.npy"):
+        cases.setdefault(path.name.rsplit(".", 2)[0], []).append(path)
+    oldest, freed = time.time() - days * _DAY, 0
+    for parts in cases.values():
+        found = [path.stat() for path in parts]
+        if max(map(_used, found)) < oldest:
+            freed += sum(facts.st_size for facts in found)
+            for path in parts:
+                remove(path)
+    return freed
+
+
+def clear_all_unused(days: float) -> list[Kept]:
+    """`clear_unused` in every dataset; returns those of which something went, and how much."""
+    cleared = []
+    for kept in kept_datasets():
+        if not kept.path.is_dir():
+            continue
+        with locked(kept.path, "preparation of this dataset", name=PREPARE_LOCK):
+            if freed := clear_unused(kept.path, days):
+                cleared.append(replace(kept, bytes=freed))
+    return cleared
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder. Raises UserError for what cannot be removed."""
     try:
@@ -72,6 +109,12 @@ def _folders(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.iterdir())
 
 
+def _used(facts: os.stat_result) -> float:
+    return max(facts.st_atime, facts.st_mtime)
+
+
 def _kept(path: Path) -> Kept:
     files = [path] if not path.is_dir() else [p for p in path.rglob("*") if p.is_file()]
-    return Kept(path, len(files), sum(file.lstat().st_size for file in files))
+    facts = [file.lstat() for file in files]
+    used = max(map(_used, facts or [path.lstat()]))
+    return Kept(path, len(files), sum(fact.st_size for fact in facts), used)

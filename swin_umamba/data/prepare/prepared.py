@@ -25,7 +25,7 @@ from swin_umamba.data.prepare.cache import (
 )
 from swin_umamba.data.prepare.digests import FileDigests
 from swin_umamba.data.prepare.folds import folds_of, labelled, leak_warnings
-from swin_umamba.data.prepare.kept import remove
+from swin_umamba.data.prepare.kept import clear_unused, remove
 from swin_umamba.data.prepare.learnable import learnable
 from swin_umamba.data.prepare.plan import Plan
 from swin_umamba.data.prepare.state import Choices, changed_choices, load_state, state_path
@@ -110,6 +110,8 @@ def prepare_dataset(
             threads=threads,
             on_progress=of_stage(PREPROCESSING, on_progress),
         )
+        if _takes_files(folder):
+            clear_unused(folder)
         if (left := work.state(choices if keep else last)) != state and _takes_files(folder):
             left.save(where)
         largest = largest_batch(plan.patch_size, work.pixels(splits))
