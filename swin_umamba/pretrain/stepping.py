@@ -90,7 +90,8 @@ class Stepper:
         lr = factor * learning_rate(config, done)
         set_rate(self.optimizer.param_groups, lr)
         seed_iteration(config.seed, iteration, self.world.rank)
-        self.network.train()
+        if not self.network.training:
+            self.network.train()
         batch, waited = self.batches.read(iteration)
         loss = self._replay(iteration, batch) if self._graphed else self._backward(batch)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
