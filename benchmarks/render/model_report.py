@@ -42,7 +42,7 @@ def markdown(rows: Sequence[Row]) -> str:
     names = unique(row.competitor for row in rows)
     by_key = {(row.case, row.competitor): row for row in rows}
     ours = unique(row.competitor for row in rows if row.ours)
-    peers = [name for name in names if name not in ours]
+    peers = [name for name in names if name not in ours] if ours else []
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
         found = {name: by_key.get((case, name)) for name in names}

@@ -32,7 +32,7 @@ def relative(out: Tensor, expected: Any) -> float:
 def loss_of(maps: list[Tensor], rule: Any, seed: int) -> Tensor:
     """As the golden gradients are of."""
     g = [torch.from_numpy(rule.image(tuple(m.shape), seed + i)) for i, m in enumerate(maps)]
-    return sum((m * w.to(m.dtype)).sum() for m, w in zip(maps, g, strict=True))
+    return sum((m * w.to(m)).sum() for m, w in zip(maps, g, strict=True))
 
 
 def names_of(name: str) -> dict[str, tuple[int, ...]]:
@@ -48,20 +48,24 @@ def test_names_and_shapes_are_vmambas(name: str) -> None:
     assert {n: tuple(t.shape) for n, t in state.items()} == names_of(name)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", GOLDEN)
-def test_maps_and_gradients_are_vmambas(name: str, golden: Any, rule: Any) -> None:
+def test_maps_and_gradients_are_vmambas(
+    name: str, device: str, golden: Any, rule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     expected, meta = golden(f"{name}.npz")
-    encoder = create_encoder(name).eval()
+    encoder = create_encoder(name).to(device).eval()
     state = rule.state(names_of(name), meta["salt"])
     encoder.load_state_dict({n: torch.from_numpy(t) for n, t in state.items()})
-    x = torch.from_numpy(rule.image(tuple(meta["shape"]), meta["seed"])).requires_grad_()
+    x = torch.from_numpy(rule.image(tuple(meta["shape"]), meta["seed"])).to(device).requires_grad_()
     maps = encoder(x)
     loss_of(maps, rule, meta["seed"] + 100).backward()
     assert len(maps) == 4
     for i, found in enumerate(maps):
         assert found.shape == expected[f"stage{i}"].shape
-        assert relative(found, expected[f"stage{i}"]) <= 1e-4
-    assert relative(x.grad, expected["grad_x"]) <= 1e-4
+        assert relative(found.cpu(), expected[f"stage{i}"]) <= 1e-4
+    assert relative(x.grad.cpu(), expected["grad_x"]) <= 1e-4
     norms = json.loads(str(expected["grad_norms"]))
     found_norms = {n: p.grad.norm().item() for n, p in encoder.named_parameters()}
     assert found_norms == pytest.approx(norms, rel=1e-4)
