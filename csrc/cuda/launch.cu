@@ -21,7 +21,7 @@ bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
 int one_state_warps(int dtype, int D, int N, int capability) {
   if (capability < kMinMatrixCapability || N != 1 || D % (dtype == kFloat32 ? 4 : 8) != 0) return 0;
   const auto all = [&](int warps) { return warps * ceil_div(D, warps * kOneStateChannels); };
-  int best = kOneStateMost;
+  int best = kOneStateMaxChannelWarps;
   for (int warps = best - 1; warps > 0; --warps) {
     if (all(warps) < all(best)) best = warps;
   }

@@ -29,7 +29,8 @@ struct OneStateLayout {
   static constexpr int kPlaces = 4;  // whose are kept: they outlive their tile, for what is written after it
   // Of 16 channels, and of a row.
   static constexpr int kPieces = kOneStateChannels * sizeof(T) / 16, kFloats = kOneStateChannels / 4;
-  static constexpr int kXRow = kOneStateMost * kPieces + 1, kFloatRow = kOneStateMost * kFloats + 1;
+  static constexpr int kXRow = kOneStateMaxChannelWarps * kPieces + 1;
+  static constexpr int kFloatRow = kOneStateMaxChannelWarps * kFloats + 1;
   static constexpr int kProjRow = (RB + 1) | 1;
   static constexpr int kDelta = kX ? kTile * kXRow : 0, kGradient = kDelta + (kGiven ? kTile * kFloatRow : 0);
   static constexpr int kProj = kGradient + (kDy ? kTile * kFloatRow : 0);
@@ -41,7 +42,7 @@ struct OneStateLayout {
 
   static __host__ __device__ int tile_bytes(const OneStateParams& p) { return 16 * (kSums + p.one_state * kSum); }
   // Maps handed from tile to tile.
-  static __host__ __device__ int totals_bytes(const OneStateParams& p) {
+  static __host__ __device__ int tile_maps_bytes(const OneStateParams& p) {
     return 2 * p.one_state_tiles * p.one_state * 8 * 16;
   }
 };
@@ -62,7 +63,7 @@ struct OneStateThread {
   bool valid;   // whether it is this lane's own
   bool warp_valid, block_valid;  // whether those of all lanes of the warp and the block are
   uint32_t by_height;
-  float4* totals;  // in shared memory, the block's
+  float4* tile_maps;  // in shared memory, the block's
   char* own;       // and this tile_warp's
   int slots;       // the first of this lane's
   // What this thread copies of the rows of x and, of float32, of dy or delta.
@@ -104,8 +105,8 @@ struct OneStateThread {
     block_valid = block_channel() + p.one_state * kOneStateChannels <= p.D;
     channel = min(c, p.D - 2);
     by_height = 0xffffffffu / static_cast<uint32_t>(p.H);
-    totals = shared;
-    own = reinterpret_cast<char*>(shared) + Layout::totals_bytes(p) + tile_warp * Layout::tile_bytes(p);
+    tile_maps = shared;
+    own = reinterpret_cast<char*>(shared) + Layout::tile_maps_bytes(p) + tile_warp * Layout::tile_bytes(p);
     slots = 2 * (lane % 4);
     if constexpr (Layout::kX) x_copies = copies<Layout::kPieces, Layout::kXRow>(static_cast<const T*>(p.x));
     if constexpr (Layout::kDy || kGiven) {
@@ -419,7 +420,7 @@ struct OneStateThread {
       return entering;
     }
     const int row = 8 * p.one_state;
-    float4* all = totals + turn % 2 * tiles * row + 8 * warp + lane / 4;
+    float4* all = tile_maps + turn % 2 * tiles * row + 8 * warp + lane / 4;
     if (lane % 4 == 0) all[tile_warp * row] = make_float4(map.P.x, map.P.y, map.S.x, map.S.y);
     __syncthreads();
 #pragma unroll 4
@@ -435,7 +436,7 @@ struct OneStateThread {
 
   // What a tile's warp hands to the warp of the next tile, of this warp's i-th pair of channels: what leaves the
   // tile, and the number of the turn, one store that is read whole.
-  __device__ float4* handed(int tile_warp, int i) const { return totals + (tile_warp * p.one_state + warp) * 8 + i; }
+  __device__ float4* handed(int tile_warp, int i) const { return tile_maps + (tile_warp * p.one_state + warp) * 8 + i; }
 
   // What enters this lane, by the maps of all lanes' steps: `at_tile`, what enters the tile, comes from the warp of
   // the tile before, and what leaves it goes to the next, so that no barrier stops the tiles side by side.

@@ -8,7 +8,7 @@ namespace swin_umamba {
 // What the gradient of a state, times its decay, becomes over the steps of a split, for all splits but the
 // first.
 template <class T, int RB>
-__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_carry(const OneStateParams p) {
+__global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_carry(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kCarry>;
   const Thread t(p, p.splits - 1, 1, shared);
@@ -122,7 +122,7 @@ __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
     const float2* from = is_map ? t.map_sums(0) + slot : reinterpret_cast<const float2*>(t.rank_sums(0) + slot * kRow) + pair;
     float2 sum = make_float2(0.0f, 0.0f);
 #pragma unroll
-    for (int warp = 0; warp < kOneStateMost; ++warp) {
+    for (int warp = 0; warp < kOneStateMaxChannelWarps; ++warp) {
       if (warp < p.one_state) {
         const float2 v = from[warp * (2 * Thread::Layout::kSum)];
         sum.x += v.x;
@@ -134,13 +134,13 @@ __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
 }
 
 template <class T, int RB>
-__global__ void __launch_bounds__(32 * kOneStateBackwardWarps) one_state_backward(const OneStateParams p) {
+__global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_backward(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kBackward>;
   using T2 = typename Thread::T2;
   const Thread t(p, p.splits, 0, shared);
   const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.skip();
-  const float2 slope = kLn2 * A;  // A itself
+  const float2 natural_A = kLn2 * A;  // without the factor log2(e)
   uint32_t weights[Thread::kRanks][2];
   if constexpr (!Thread::kGiven) {
 #pragma unroll
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(32 * kOneStateBackwardWarps) one_state_backwar
         if (i % 2 == 1) at = v.places(i / 2);
         const int place = i % 2 == 1 ? at.y : at.x;
         add_to(Thread::row_at(t.image_to, place, p.D * sizeof(typename Thread::Out)), dx, whole.value || i < steps);
-        const float2 ddt = fma2(slope, q, gB * x);
+        const float2 ddt = fma2(natural_A, q, gB * x);
         dt[i] = make_float2(ddt.x * logistic_of_scaled(scaled[i].x), ddt.y * logistic_of_scaled(scaled[i].y));
         sums.bias.x += dt[i].x;
         sums.bias.y += dt[i].y;
@@ -301,7 +301,7 @@ __global__ void __launch_bounds__(32 * kOneStateBackwardWarps) one_state_backwar
     add_to_proj(t, turn - 1, last_count);
   }
   __syncthreads();
-  sums.write(t, p.a_is_log ? slope : make_float2(1.0f, 1.0f), reinterpret_cast<float*>(shared));
+  sums.write(t, p.a_is_log ? natural_A : make_float2(1.0f, 1.0f), reinterpret_cast<float*>(shared));
 }
 
 }  // namespace swin_umamba

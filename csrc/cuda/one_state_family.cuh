@@ -13,7 +13,7 @@ void with_kernel(OneState<T, RB>, const OneStateParams& p, Pass pass, F f) {
   using V = typename Value<T>::type;
   const auto launch = [&](auto kernel, auto layout) {
     using Layout = decltype(layout);
-    const int bytes = Layout::totals_bytes(p) + p.one_state_tiles * Layout::tile_bytes(p);
+    const int bytes = Layout::tile_maps_bytes(p) + p.one_state_tiles * Layout::tile_bytes(p);
     f(kernel, 32 * p.one_state * p.one_state_tiles, bytes);
   };
   switch (pass) {

@@ -7,7 +7,7 @@ namespace swin_umamba {
 
 // kOutputs: else only what the steps of a split do to a state, for all splits but the last.
 template <class T, int RB, bool kOutputs>
-__global__ void __launch_bounds__(32 * kOneStateWarps) one_state_forward(const OneStateParams p) {
+__global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_forward(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kForward>;
   using T2 = typename Thread::T2;

@@ -1,13 +1,13 @@
-// How images with one state a channel are shared out: see one_state.cuh.
+// How images with one state a channel are divided among warps: see one_state.cuh.
 #pragma once
 
 namespace swin_umamba {
 
-constexpr int kOneStateChannels = 16;  // of a warp
-constexpr int kOneStateSteps = 8;      // of a lane
-constexpr int kOneStateMost = 4;       // warps of channels of a block, at most
-constexpr int kOneStateTiles = 4;      // side by side, at most
-constexpr int kOneStateWarps = 16;     // warps of a block, at most
-constexpr int kOneStateBackwardWarps = 12;  // backwards, where more would spill registers
+constexpr int kOneStateChannels = 16;          // of a warp
+constexpr int kOneStateSteps = 8;              // of a lane
+constexpr int kOneStateMaxChannelWarps = 4;    // warps of a block with different channels
+constexpr int kOneStateMaxTiles = 4;           // of a block, side by side
+constexpr int kOneStateMaxWarps = 16;          // of a block
+constexpr int kOneStateMaxBackwardWarps = 12;  // of a block backwards: more would spill registers
 
 }  // namespace swin_umamba

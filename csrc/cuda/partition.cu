@@ -47,7 +47,7 @@ void partition_one_state(OneStateParams& params, Pass pass) {
   const double image_bytes = static_cast<double>(length) * p.D * (p.dtype == kFloat32 ? 8 : 6);  // x and y
   const double image_blocks = static_cast<double>(p.directions) * channel_blocks(p) / processors;
   double best = 0;
-  for (p.one_state_tiles = 1; p.one_state_tiles <= kOneStateTiles; p.one_state_tiles *= 2) {
+  for (p.one_state_tiles = 1; p.one_state_tiles <= kOneStateMaxTiles; p.one_state_tiles *= 2) {
     const int warps = p.one_state * p.one_state_tiles;
     const int resident =
         with_family(p, [&](auto tag, const auto& own) { return resident_blocks<decltype(tag)>(own, pass); });
