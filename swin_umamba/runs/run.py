@@ -51,14 +51,22 @@ class Run:
     @cached_property
     def plan(self) -> Plan | None:
         """How images become the network's input; None if it was not trained from a dataset."""
-        path = self.folder / PLAN
-        return Plan.load(path) if path.is_file() else None
+        return Plan.load(self.folder / PLAN) if self._from_dataset(PLAN) else None
 
     @cached_property
     def split(self) -> Split | None:
         """Which cases it trained on and validated; None if it was not trained from a dataset."""
-        path = self.folder / SPLITS
-        return read_splits(path)[0] if path.is_file() else None
+        return read_splits(self.folder / SPLITS)[0] if self._from_dataset(SPLITS) else None
+
+    def _from_dataset(self, name: str) -> bool:
+        """Whether the folder holds a file that training from a dataset leaves, and must hold."""
+        found = (self.folder / name).is_file()
+        if not found and self.config.dataset is not None:
+            raise UserError(
+                f"{self.folder / name} is missing: the run was trained from {self.config.dataset},"
+                " and cannot be used as it was trained without this file"
+            )
+        return found
 
     @cached_property
     def environment(self) -> dict[str, str] | None:

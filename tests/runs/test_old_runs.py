@@ -122,3 +122,14 @@ def test_best_weights_are_meant_unless_there_are_none(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(UserError, match="is no training run"):
             Run.open(folder)
+
+
+def test_a_lost_plan_or_split_is_no_run_without_one(tmp_path: Path) -> None:
+    """Images would be treated as if they had not been preprocessed for training."""
+    (tmp_path / "config.json").write_text(TrainConfig().to_json())
+    assert (Run.open(tmp_path).plan, Run.open(tmp_path).split) == (None, None)
+    (tmp_path / "config.json").write_text(TrainConfig(dataset="nodules").to_json())
+    run = Run.open(tmp_path)
+    for name, file in (("plan", "plan.json"), ("split", "splits.json")):
+        with pytest.raises(UserError, match=rf"{file} is missing: .* trained from nodules"):
+            getattr(run, name)
