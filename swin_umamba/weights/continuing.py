@@ -7,6 +7,7 @@ from collections import Counter
 
 from torch import nn
 
+from swin_umamba.weights.load import require_finite
 from swin_umamba.weights.report import LOADED, MISSING, SKIPPED, UNEXPECTED, Entry, Report
 from swin_umamba.weights.saved import read_tensors
 
@@ -47,6 +48,10 @@ def continue_weights(model: nn.Module, path: str | os.PathLike[str]) -> Report:
             f"{path} is of another model than {type(model).__name__}: of {len(places)} tensors,"
             f" {len(fitting)} fit and {foreign} differ in more than classes and image channels"
         )
+    try:
+        require_finite(fitting)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     model.load_state_dict({**places, **fitting})
     return report
 

@@ -20,6 +20,7 @@ from swin_umamba.weights.load import (
     match,
     open_checkpoint,
     problems_of,
+    require_finite,
     require_stored,
 )
 from swin_umamba.weights.reader import is_safetensors
@@ -70,6 +71,7 @@ def convert(
     checkpoint = open_checkpoint(source, ema=ema, encoder_only=encoder_only)
     try:
         require_stored(checkpoint.tensors)
+        require_finite(checkpoint.tensors)
         config = describe(checkpoint, model, in_channels)
         built = _build(config)
     except ValueError as error:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from swin_umamba.common.encoders import VMAMBA, VMAMBA_V2
@@ -85,6 +86,10 @@ def load_pretrained(
         ema=ema,
         encoder_only=encoder_only,
     )
+    try:
+        require_finite(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     model.load_state_dict({**places, **found})
     return report
 
@@ -256,6 +261,17 @@ def require_stored(tensors: Mapping[str, Tensor]) -> None:
             raise ValueError(
                 f"{name} is of shape {tuple(tensor.shape)}, of which the file holds"
                 f" {tensor.untyped_storage().nbytes()} bytes"
+            )
+
+
+def require_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError, naming one, for tensors that hold NaN or infinite values."""
+    for name, tensor in tensors.items():
+        # Floats of one byte have no isfinite.
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
+            raise ValueError(
+                f"it holds NaN or infinite values in {name}: these weights are unusable"
             )
 
 

@@ -19,7 +19,7 @@ from swin_umamba.cli import app
 from swin_umamba.errors import UserError
 from swin_umamba.train import TrainConfig
 from swin_umamba.train.network import build_model
-from swin_umamba.weights import convert, load_pretrained
+from swin_umamba.weights import continue_weights, convert, load_pretrained, save_weights
 from swin_umamba.weights.first_layer import adapted
 from swin_umamba.weights.load import PATCH_NORM
 from swin_umamba.weights.report import ADAPTED, LOADED, RENAMED, SKIPPED
@@ -175,6 +175,26 @@ def test_a_half_matching_file_is_an_error_and_changes_nothing(saved):
         assert part in str(caught.value)
     for n, t in model.state_dict().items():
         assert torch.equal(t, before[n])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(saved, tmp_path, value):
+    model = small("swin_umamba_d")
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    last = [name for name, tensor in tensors.items() if tensor.is_floating_point()][-1]
+    tensors[last].view(-1)[-1] = value
+    path = saved({"network_weights": tensors})
+    message = f"checkpoint.pth: it holds NaN or infinite values in {last}"
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(model, path)
+    with pytest.raises(ValueError, match=message):
+        convert(path, tmp_path / "out.safetensors")
+    own = tmp_path / "own.safetensors"
+    save_weights(model, own)
+    save_file(tensors, own, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"own\.safetensors: it holds NaN or infinite values"):
+        continue_weights(model, own)
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
 
 
 def test_less_coverage_may_be_asked_for(saved):

@@ -217,3 +217,18 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
             file.pages.first.tags["RowsPerStrip"].overwrite(20_000)
         with pytest.raises(UserError, match=r"x\.tif .* claims 400000000 bytes"):
             read_raw(path)
+
+
+@pytest.mark.parametrize("options", [{"ome": True}, {"ome": True, "bigtiff": True}])
+def test_a_stack_whose_axes_are_cut_off_is_damaged(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    """OME's description lies at the end; without it the pages would pass for slices."""
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, noise((6, 64, 64), 0), photometric="minisblack", **options)
+    whole, shape = path.read_bytes(), read_raw(path).pixels.shape
+    path.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"a\.ome\.tif is damaged"):
+        read_raw(path)
+    path.write_bytes(whole)
+    assert read_raw(path).pixels.shape == shape
