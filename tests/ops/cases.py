@@ -180,7 +180,7 @@ def relative_error(actual: Tensor, exact: Tensor) -> float:
     return 0.0 if error == 0.0 else error / norm if norm else math.inf
 
 
-_DRAWS = 10  # of moved inputs
+DRAWS = 10  # of moved inputs
 
 
 def rounded_again(inputs: Tensors, draw: int = 0) -> Tensors:
@@ -188,6 +188,8 @@ def rounded_again(inputs: Tensors, draw: int = 0) -> Tensors:
     g = _generator(11 + draw)
 
     def moved(t: Tensor) -> Tensor:
+        if t.is_complex():
+            return torch.view_as_complex(moved(torch.view_as_real(t)))
         part = 2 * torch.rand(t.shape, generator=g, dtype=torch.float64) - 1
         return t.double() * (1 + part * torch.finfo(t.dtype).eps / 2)
 
@@ -238,7 +240,7 @@ def check_function(
     # One draw of moved inputs may miss by luck what ten show to be lost: where a small gradient is
     # left of large summands, they differ twentyfold. More are made only where fewer do not explain
     # an error.
-    for draw in range(_DRAWS):
+    for draw in range(DRAWS):
         moved = rounded_again(on_cpu, draw)
         plain.append(with_gradients(plain_function, moved, gradient))
         failures = too_far_from_float64(actual, exact, *plain)
