@@ -74,6 +74,7 @@ def test_groups_are_read(tmp_path: Path, name: str, text: str) -> None:
         ("g.csv", "", r"^2 problems"),
         ("g.csv", "a,1\nb\n", r"g\.csv, line 2"),
         ("g.csv", "a,1\nb,1\na,2\n", r"gives 'a' the groups '1' and '2'"),
+        ("g.csv", f"a,{'x' * 200_000}", r"g\.csv cannot be read as groups: field larger"),
         ("g.json", "{", r"g\.json cannot be read as groups"),
         ("g.json", '["a"]', r"g\.json cannot be read as groups: got a list"),
         ("g.json", '{"a": [1], "b": 2}', r"g\.json is not"),

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swin_umamba.common.jsons import load_object
+from swin_umamba.common.record_errors import shown
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.errors import UserError
 
 # A frame's number at the end of a name, and what separates it from the clip's.
 _FRAME = re.compile(r"(?:[ _.\-][A-Za-z]{0,8})?[ _.\-]?\d+$")
+_MAX_BYTES = 64 << 20
 
 
 def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
@@ -47,17 +49,24 @@ def _from_json(path: Path) -> list[tuple[str, str]]:
 
 def _from_csv(path: Path) -> list[tuple[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES >> 20} MiB")
+        text = content.decode("utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)
+        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as groups: {error}") from error
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
     pairs = []
-    for number, row in enumerate(csv.reader(io.StringIO(text), delimiter=delimiter), 1):
+    for number, row in enumerate(rows, 1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
         if len(cells) != 2 or not all(cells):
-            raise UserError(f"{path}, line {number}: got {row}, expected a name and its group")
+            raise UserError(
+                f"{path}, line {number}: got {shown(row)}, expected a name and its group"
+            )
         pairs.append((cells[0], cells[1]))
     return pairs
 
