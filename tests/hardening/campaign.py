@@ -52,7 +52,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=1000, help="attacks of each kind")
     parser.add_argument("--first", type=int, default=0, help="number of the first")
-    parser.add_argument("--kills", type=int, default=50, help="of training, and of prediction")
+    parser.add_argument("--kills", type=int, default=50, help="of training processes")
+    parser.add_argument("--prediction-kills", type=int, default=50, help="of prediction processes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     args = parser.parse_args()
@@ -69,18 +70,21 @@ def main() -> int:
             faults += ends[FAULT]
             counts = (ends[RIGHT], ends[REFUSED], ends[FAULT])
             print(f"| {kind} | {ends.total()} |", " | ".join(map(str, counts)), "|", flush=True)
-        faults += _kills(args.kills, args.seed, data, Path(folder)) if args.kills else 0
+        faults += _kills(args.kills, args.prediction_kills, args.seed, data, Path(folder))
     print(f"\n{time.monotonic() - began:.0f} s, seed {args.seed}, {faults} faults")
     return min(faults, 1)
 
 
-def _kills(kills: int, seed: int, data: Path, folder: Path) -> int:
+def _kills(trainings: int, predictions: int, seed: int, data: Path, folder: Path) -> int:
     rng, faults = random.Random(seed), 0
-    acts: dict[str, Callable[[Path, int], int]] = {
-        "a training, by SIGKILL": lambda work, most: killed_training(rng, work, most),
-        "a prediction, by SIGKILL": lambda work, most: killed_prediction(rng, data, work, most),
+    acts: dict[str, tuple[int, Callable[[Path, int], int]]] = {
+        "a training, by SIGKILL": (trainings, lambda work, most: killed_training(rng, work, most)),
+        "a prediction, by SIGKILL": (
+            predictions,
+            lambda work, most: killed_prediction(rng, data, work, most),
+        ),
     }
-    for name, act in acts.items():
+    for name, (kills, act) in acts.items():
         met, failed, at = 0, 0, 0
         while met + failed < kills:
             work = folder / f"{name} {at}"

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from run_helpers import assert_same_weights
+from run_helpers import assert_same_weights, go, tiny_config
 
 from swin_umamba.runs.checkpoints import Checkpoints
 
-HELPERS = Path(__file__).parents[1] / "helpers"
-TRAIN = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from run_helpers import go, tiny_config
-run = Path(sys.argv[1])
-go(run, tiny_config(iterations=40, checkpoint_every=1, validate_every=5),
-   resume=(run / "config.json").exists())
-"""
+FORKING = multiprocessing.get_context("forkserver")
+# Processes start without importing PyTorch.
+FORKING.set_forkserver_preload(["swin_umamba.train"])
+
+
+def _train(run: Path) -> None:
+    go(
+        run,
+        tiny_config(iterations=40, checkpoint_every=1, validate_every=5),
+        resume=(run / "config.json").exists(),
+    )
 
 
 def killed_training(rng: random.Random, work: Path, kills: int) -> int:
@@ -33,22 +38,29 @@ def killed_training(rng: random.Random, work: Path, kills: int) -> int:
     Returns how many kills met a running training.
     """
 
-    def start(run: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", TRAIN, run, HELPERS])
+    def start(run: Path) -> ForkServerProcess:
+        process = FORKING.Process(target=_train, args=(run,))
+        process.start()
+        return process
+
+    def ended_well(process: ForkServerProcess) -> bool:
+        process.join()
+        return process.exitcode == 0
 
     run, met = work / "run", 0
-    assert start(work / "whole").wait() == 0
+    assert ended_well(start(work / "whole"))
     while met < kills:
-        with start(run) as process:
-            _wait_for(process, run / "log.jsonl", rng)
-            met += process.poll() is None
-            process.kill()
+        process = start(run)
+        _wait_for(process.is_alive, run / "log.jsonl", rng)
+        met += process.is_alive()
+        process.kill()
+        process.join()
         checkpoints = Checkpoints(run)
         checkpoints.settle()
         state = checkpoints.load()
         if state is not None and state["iteration"] == 40:
             break
-    assert start(run).wait() == 0
+    assert ended_well(start(run))
     for name in ("model.safetensors", "best.safetensors"):
         assert_same_weights(work / "whole", run, name)
     assert not list(run.glob(".pending*")) + list(run.glob(".*partial*"))
@@ -69,7 +81,7 @@ def killed_prediction(rng: random.Random, data: Path, work: Path, kills: int) ->
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        _wait_for(process, out, rng)
+        _wait_for(partial(_runs, process), out, rng)
         met += process.poll() is None
         process.kill()
         process.wait()
@@ -84,10 +96,14 @@ def killed_prediction(rng: random.Random, data: Path, work: Path, kills: int) ->
     return met
 
 
-def _wait_for(process: subprocess.Popen[bytes], sign: Path, rng: random.Random) -> None:
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None
+
+
+def _wait_for(runs: Callable[[], bool], sign: Path, rng: random.Random) -> None:
     """Until a process has begun to work, and a random moment longer."""
     before, deadline = _stamp(sign), time.monotonic() + 120
-    while process.poll() is None and _stamp(sign) == before and time.monotonic() < deadline:
+    while runs() and _stamp(sign) == before and time.monotonic() < deadline:
         time.sleep(0.002)
     time.sleep(rng.uniform(0, 0.3))
 
