@@ -138,3 +138,12 @@ def test_single_entries_keep_the_order_in_which_they_were_given() -> None:
     values = [[8, 16], [1, 1], [1], 2, 0.1, 4]
     given = {f"model_options.{name}": v for name, v in zip(names, values, strict=True)}
     assert list(TrainConfig().changed(given).model_options) == names
+
+
+@pytest.mark.parametrize("text", ["lr: 1\nlr: 2\n", "model_options: {dims: [4], dims: [8]}\n"])
+def test_a_key_twice_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(
+        UserError, match=r"x\.yaml cannot be read as YAML: it has the key '\w+' twice"
+    ):
+        load_settings(tmp_path / "x.yaml")
