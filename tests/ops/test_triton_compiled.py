@@ -121,7 +121,7 @@ def test_nothing_is_spilled_and_no_step_goes_through_shared_memory(
     assert _stack(compiled, tmp_path) <= (8 if (direction, N) == ("backward", 1) else 0)
 
 
-def test_notes_fill_whole_lines(tmp_path: Path) -> None:
+def test_checkpoints_fill_whole_lines(tmp_path: Path) -> None:
     """Of a lane's eight states the store of the last four lies 512 bytes behind that of the others:
     all lanes' are next to each other."""
     sass = _read(_compiled("backward", 16), tmp_path, "-sass")
@@ -197,7 +197,7 @@ class _Utils:
 
 
 class _Driver:
-    """A GPU whose launches are noted, on which nothing runs."""
+    """A GPU whose launches are recorded, on which nothing runs."""
 
     utils = _Utils()
 

@@ -3,9 +3,9 @@
 With g the adjoint of the state h after a step, a = exp(dt A) and u = dt x Bs:
     dCs = dy h    dBs = g dt x    d(dt x) = g Bs    q = (a g) h_before    ddt = A q    dA = dt q
 and a g goes on to the step before. Of each chunk of T steps the entering state was saved. From it
-the states that enter its segments of U steps are made again, and noted in a scratch of the
-program's own. The segments are then taken from the last to the first, their states in registers;
-each one's rows are asked for while the one behind it is worked on.
+the states that enter its segments of U steps are recomputed, and saved as checkpoints in a scratch
+of its own. The segments are then taken from the last to the first, their states in
+registers; each one's rows are prefetched while the one behind it is worked on.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     lane_channels,
     lane_states,
     load_channels,
+    load_checkpoint,
     load_decay,
-    load_note,
     load_states,
     locate,
     register_channels,
@@ -33,7 +33,7 @@ from swin_umamba_ops.backends.triton_kernels.tile import (
     retreat,
     start,
     state_of_lane,
-    store_note,
+    store_checkpoint,
     store_states,
     sum_channels,
     sum_states,
@@ -44,7 +44,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
-def softplus_slope(dt):
+def softplus_grad(dt):
     """1 - exp(-dt): the derivative of softplus where softplus is dt."""
     series = dt * (1 - dt / 2 * (1 - dt / 3 * (1 - dt / 4 * (1 - dt / 5 * (1 - dt / 6)))))
     return tl.where(dt < 0.25, series, 1 - tl.exp2(dt * -LOG2E))
@@ -172,32 +172,32 @@ def backward_kernel(
         h = load_states(states + from_ + lanes, registers, tile_mask, NH, EXACT, ALIGN)
         at, inner = start(chunk * T, k, H, W, run, IMAGE)
         segments = (tl.minimum(L - chunk * T, T) + U - 1) // U
-        forth, at, inner = load_steps(
+        prefetched, at, inner = load_steps(
             at, inner, L - chunk * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
             own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
         )  # fmt: skip
         # Two segments at a time, for rows that come from far away.
         for segment in range(0, segments, 2):
-            _, xs, dts, Bs, _ = forth
-            forth, at, inner = load_steps(
+            _, xs, dts, Bs, _ = prefetched
+            prefetched, at, inner = load_steps(
                 at, inner, L - chunk * T - (segment + 2) * U, x, dt, bc, x_l, bc_l,
                 dh * x_d, nh * bc_n, None, own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL,
                 ALIGN, PIECE, INDEX_64BIT,
             )  # fmt: skip
-            note = scratch + segment * SIZE
+            saved = scratch + segment * SIZE
             for i in tl.static_range(2 * U):
                 if i % U == 0:
-                    store_note(note + i // U * SIZE, own_registers, h, NH)
+                    store_checkpoint(saved + i // U * SIZE, own_registers, h, NH)
                 h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i].to(tl.float32))
         tl.debug_barrier()  # should Triton read the scratch in other lanes than it wrote it
 
-        note = scratch + (segments - 1) * SIZE
-        entering = load_note(note, own_registers, NH)
+        saved = scratch + (segments - 1) * SIZE
+        entering = load_checkpoint(saved, own_registers, NH)
         for segment_back in range(segments):
             segment = segments - 1 - segment_back
             h = entering
-            note = scratch + tl.maximum(segment - 1, 0) * SIZE
-            entering = load_note(note, own_registers, NH)
+            saved = scratch + tl.maximum(segment - 1, 0) * SIZE
+            entering = load_checkpoint(saved, own_registers, NH)
             step = chunk * T + segment * U
             places, maps, dys, xs, dts, Bs, Cs = rows
             rows, back_at, back_inner = load_steps_back(
@@ -231,15 +231,15 @@ def backward_kernel(
                 dt_i = channels_of_lane(dt_i, DH, NL, DL)
                 x_i = channels_of_lane(x_i, DH, NL, DL)
                 D_sum += x_i * channels_of_lane(dy_i, DH, NL, DL)
-                slope = LN2 * by_decay + x_i * by_input
+                ddt_i = LN2 * by_decay + x_i * by_input
                 if SOFTPLUS:
-                    slope *= softplus_slope(dt_i)
-                bias_sum += slope
-                results = ((dBs, dCs, dt_i * by_input, slope),) + results
+                    ddt_i *= softplus_grad(dt_i)
+                bias_sum += ddt_i
+                results = ((dBs, dCs, dt_i * by_input, ddt_i),) + results
             # All together: ptxas moves nothing past an addition to memory.
             for i in tl.static_range(U - 1, -1, -1):
                 ok = step + i < L
-                dBs, dCs, dx_i, slope = results[i]
+                dBs, dCs, dx_i, ddt_i = results[i]
                 to = tl.max_contiguous(dbc + maps[i] + sum_n * bc_n, (1, 2, 4, 8))
                 mask = (sum_n < tl.where(ok, N, 0)) & n_owner
                 tl.atomic_add(to, dBs, mask=mask, sem="relaxed")
@@ -251,7 +251,7 @@ def backward_kernel(
                     tl.atomic_add(to_dx, dx_i, mask=mask, sem="relaxed")
                 else:
                     tl.store(to_dx, dx_i, mask=mask)
-                tl.store(to_dt, slope, mask=mask)
+                tl.store(to_dt, ddt_i, mask=mask)
         tl.debug_barrier()
 
     if sums is not None:

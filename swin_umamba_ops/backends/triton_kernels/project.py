@@ -85,7 +85,7 @@ def stage_dt(
     """dt of C channels, of which there are `channels`, in the T steps of an image from `first` on,
     into rows at `to`, COLUMNS at a time; 0 in steps past the end.
 
-    proj, of half precision, is the image's first position and the direction's first of R values;
+    proj, of 16 bits, is the image's first position and the direction's first of R values;
     weight (channels, R) and bias (channels,) are of the first channel. Their rows are aligned to
     PIECE bytes; 0: to single values.
     """
@@ -173,19 +173,19 @@ def image_gradient_kernel(
     l = piece * BLOCK_L + tl.arange(0, BLOCK_L)
     row = (l * 4 + k)[:, None]
     own_l = l[:, None] < rows
-    slopes = ddt + (k.to(tl.int64) * rows + l[:, None]) * D
+    ddts = ddt + (k.to(tl.int64) * rows + l[:, None]) * D
     for first in range(0, R, BLOCK_R):
         r = (first + tl.arange(0, BLOCK_R))[None, :]
         values = load_adjacent(proj + row * (R + 2 * N), r, own_l & (r < R), ADJACENT)
         total = tl.zeros((BLOCK_L, BLOCK_R), tl.float32)
         for first_d in range(0, D, BLOCK_D):
             d = first_d + tl.arange(0, BLOCK_D)
-            slope = load_adjacent(slopes, d[None, :], own_l & (d[None, :] < D), CHANNELS)
+            own_ddt = load_adjacent(ddts, d[None, :], own_l & (d[None, :] < D), CHANNELS)
             at = (k * D + d[:, None]) * R
             mask = (d[:, None] < D) & (r < R)
-            total = multiply(slope, load_adjacent(weight + at, r, mask, ADJACENT), total)
+            total = multiply(own_ddt, load_adjacent(weight + at, r, mask, ADJACENT), total)
             if dweight is not None:
-                own = multiply(tl.trans(slope), values, tl.zeros((BLOCK_D, BLOCK_R), tl.float32))
+                own = multiply(tl.trans(own_ddt), values, tl.zeros((BLOCK_D, BLOCK_R), tl.float32))
                 store_adjacent(dweight + piece * (4 * D * R) + at, r, own, mask, ADJACENT)
         store_adjacent(
             dproj + row * (R + 2 * N), r, total.to(proj.dtype.element_ty), own_l & (r < R), ADJACENT

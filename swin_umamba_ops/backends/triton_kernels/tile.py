@@ -94,13 +94,13 @@ def store_states(
 
 
 @triton.jit
-def store_note(at, registers, values, NH: tl.constexpr):
+def store_checkpoint(at, registers, values, NH: tl.constexpr):
     """The states of a tile, to an aligned place that the same program reads soon."""
     tl.store(_along_states(at, registers, NH, 16), values, eviction_policy="evict_last")
 
 
 @triton.jit
-def load_note(at, registers, NH: tl.constexpr):
+def load_checkpoint(at, registers, NH: tl.constexpr):
     """The opposite."""
     return tl.load(_along_states(at, registers, NH, 16), eviction_policy="evict_last")
 
