@@ -232,7 +232,7 @@ def _origin(config: TrainConfig, report: Report) -> str:
 
 def _say_how_to_go_on(job: Job, folder: Path, *options: str) -> None:
     words = ["swin-umamba", "train", str(job.dataset), str(folder), *options, "--resume"]
-    out.print(f"Stopped. To continue: {shlex.join(words)}", soft_wrap=True)
+    out.print(f"Stopped. Go on: {shlex.join(words)}", soft_wrap=True)
 
 
 def _say_what_is_next(folder: Path) -> None:
