@@ -62,6 +62,7 @@ def test_a_slower_run_fails_against_an_earlier_one(measured, tmp_path):
 @pytest.fixture(scope="module")
 def beside_nnunet(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "beside.json"
+    pytest.importorskip("dynamic_network_architectures")
     models_of_one_size = ["swin_umamba_d", "swin_umamba_v1", "dynunet", "resenc_m"]
     arguments = ["model", "--tiny", "--device", "cpu", "--models", *models_of_one_size]
     arguments += ["--encoder", "vmamba_v2_tiny_s1l8", "vmamba_tiny", "--shapes", "1x32x32"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "swin_unetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
     "unetr": {"patch_size": (32, 48), "feature_size": 4, "hidden_size": 12, "mlp_dim": 8},
 }
-each = pytest.mark.parametrize("name", baseline_names())
+RESENC = pytest.mark.skipif(
+    find_spec("dynamic_network_architectures") is None,
+    reason="needs: pip install --no-deps dynamic-network-architectures",
+)
+each = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[RESENC] if n == "resenc_m" else []) for n in baseline_names()],
+)
 
 
 def _small(name: str, seed: int = 0, **options: Any) -> SegmentationModel:
