@@ -37,9 +37,9 @@ class ResEncUNet(Baseline):
             from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
         except ImportError as error:
             raise ValueError(
-                "resenc_m: it needs the package dynamic-network-architectures: pip install --no-deps"
-                " dynamic-network-architectures (this network needs none of its dependencies,"
-                " which would replace a PyTorch for CPUs)"
+                "resenc_m: it needs the package dynamic-network-architectures:"
+                " pip install --no-deps dynamic-network-architectures (this network needs none of"
+                " its dependencies, which would replace a PyTorch for CPUs)"
             ) from error
 
         strides = pooling(patch_size)
