@@ -217,7 +217,7 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
         f" {waited:.1%} of the time was spent waiting for data"
     )
     graphs = [record["cuda_graph"] for record in result.records if "cuda_graph" in record]
-    if graphs and config.device != "cpu":
+    if graphs:
         out.print(f"cuda_graph {graphs[-1]}")
     skipped = sum("skipped" in record for record in result.records)
     if skipped:

@@ -36,10 +36,15 @@ from swin_umamba.train.network import build_model, build_optimizer, checkpoint_a
 from swin_umamba.weights.report import Report
 
 
-def graphs_impossible(config: TrainConfig, world: World) -> str | None:
-    """Why steps can't be CUDA graphs, None where they can."""
+def graph_choice(config: TrainConfig, world: World) -> GraphChoice:
+    """On a CPU there is nothing to choose, nor to report."""
     if world.device.type != "cuda":
-        return f"on a {world.device.type.upper()}"
+        return GraphChoice(False)
+    return GraphChoice(config.cuda_graph, _graphs_impossible(config, world))
+
+
+def _graphs_impossible(config: TrainConfig, world: World) -> str | None:
+    """Why steps on GPUs can't be CUDA graphs, None where they can."""
     if world.size > 1:
         return "several processes exchange gradients"
     for name in ("compile", "checkpoint_activations"):
@@ -94,7 +99,7 @@ class Stepper:
         self._net: nn.Module | None = None
         self._frozen = False
         self._graph: GraphedStep | None = None
-        self._graphs = GraphChoice(config.cuda_graph, graphs_impossible(config, world))
+        self._graphs = graph_choice(config, world)
 
     @property
     def pretrained_report(self) -> Report | None:

@@ -29,4 +29,4 @@ def test_without_a_gpu_the_compiled_cuda_kernels_are_unusable_and_say_so() -> No
     if module is None or not hasattr(module, "cuda"):
         pytest.skip("built without the CUDA kernels")
     assert ops.available_backends()["cuda"] == "torch finds no CUDA device"
-    assert module.cuda.runtime_version() > 0
+    assert module.build_info()["cuda"]
