@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import torch
@@ -213,6 +213,11 @@ def spread(gradients: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> tuple[Ten
     """The gradients in the places of the inputs that want one, None in the others."""
     found = iter(gradients)
     return tuple(next(found) if is_wanted else None for is_wanted in wanted)
+
+
+def picked(gradients: Iterable[Tensor], wanted: Iterable[bool]) -> tuple[Tensor, ...]:
+    """The gradients that are wanted; `spread` puts them back in their places."""
+    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def only_wanted(

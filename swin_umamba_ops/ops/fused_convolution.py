@@ -20,6 +20,7 @@ from swin_umamba_ops.ops._define import (
     define,
     first_derivative,
     only_wanted,
+    picked,
     spread,
     takes,
     wants_grad,
@@ -135,7 +136,7 @@ def _gradients(
     dy: Tensor, x: Tensor, weight: Tensor, backend: str, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, ...]:
     gradients = conv3x3_backward_op(dy.contiguous(), x, weight, backend, list(wanted))
-    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
+    return picked(gradients, wanted)
 
 
 def conv3x3(x: Tensor, weight: Tensor, backend: Backend) -> Tensor:
@@ -248,7 +249,7 @@ class _NormActConv3x3(torch.autograd.Function):
 def _norm_act_gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = norm_act_conv3x3_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
+    return picked(gradients, wanted)
 
 
 def norm_act_conv3x3(

@@ -19,6 +19,7 @@ from swin_umamba_ops.ops._define import (
     first_derivative,
     like_wanted,
     only_wanted,
+    picked,
     spread,
     takes,
     wants_grad,
@@ -123,7 +124,7 @@ class _DepthwiseConvSilu(torch.autograd.Function):
 def _gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = depthwise_conv_silu_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
+    return picked(gradients, wanted)
 
 
 def depthwise_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None, backend: Backend) -> Tensor:

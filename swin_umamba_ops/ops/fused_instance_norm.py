@@ -23,6 +23,7 @@ from swin_umamba_ops.ops._define import (
     first_derivative,
     like_wanted,
     only_wanted,
+    picked,
     spread,
     takes,
     wants_grad,
@@ -184,7 +185,7 @@ class _InstanceNormAct(torch.autograd.Function):
 def _gradients(*inputs: Any) -> tuple[Tensor, ...]:
     *given, wanted = inputs
     gradients = instance_norm_act_backward_op(*given, list(wanted))
-    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
+    return picked(gradients, wanted)
 
 
 def instance_norm_act(

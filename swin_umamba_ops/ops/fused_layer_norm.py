@@ -19,6 +19,7 @@ from swin_umamba_ops.ops._define import (
     first_derivative,
     like_wanted,
     only_wanted,
+    picked,
     spread,
     takes,
     wants_grad,
@@ -148,7 +149,7 @@ class _LayerNorm(torch.autograd.Function):
 def _gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = layer_norm_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
+    return picked(gradients, wanted)
 
 
 def layer_norm(

@@ -21,6 +21,7 @@ from swin_umamba_ops.ops._define import (
     first_derivative,
     like_wanted,
     only_wanted,
+    picked,
     spread,
     takes,
     wants_grad,
@@ -162,7 +163,7 @@ class _MlpGelu(torch.autograd.Function):
 def _gradients(dy: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *inputs, wanted = rest
     gradients = mlp_gelu_backward_op(dy.contiguous(), *inputs, list(wanted))
-    return tuple(g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted)
+    return picked(gradients, wanted)
 
 
 def mlp_gelu(

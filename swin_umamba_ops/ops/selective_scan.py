@@ -28,6 +28,7 @@ from swin_umamba_ops.ops._define import (
     first_derivative,
     like_wanted,
     only_wanted,
+    picked,
     spread,
     takes,
 )
@@ -199,7 +200,7 @@ def _gradients(dout: Tensor, dlast: Tensor | None, *given: Any) -> tuple[Tensor,
         dout.contiguous(), None if dlast is None else dlast.contiguous(), *inputs, states, backend,
         wanted,
     )  # fmt: skip
-    return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
+    return picked(gradients, wanted)
 
 
 def selective_scan(

@@ -31,6 +31,7 @@ from swin_umamba_ops.ops._define import (
     first_derivative,
     like_wanted,
     only_wanted,
+    picked,
     register_formula,
     spread,
     takes,
@@ -211,7 +212,7 @@ def _gradients(dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
     projection = wanted[0] or wanted[1]
     of_scan = (wanted[0], projection, *wanted[2:])
     dx, dproj, ddt_weight, *others = ss2d_scan_backward(dy, *inputs, states, backend, of_scan)
-    gradients = [g for g, is_wanted in zip(others, wanted[3:], strict=True) if is_wanted]
+    gradients = list(picked(others, wanted[3:]))
     if wanted[2]:
         gradients.insert(0, as_dtype(ddt_weight, dt_projs_weight.dtype))
     if projection:
