@@ -80,6 +80,20 @@ def pooling(patch_size: Sequence[int]) -> list[tuple[int, int]]:
     return strides
 
 
+def levels(
+    patch_size: Sequence[int], widths: tuple[int, int]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[int]]:
+    """nnU-Net's levels for a patch: stride into each, scale of each, and channels of each.
+
+    widths: channels of the first level, which double from level to level, and their limit.
+    """
+    strides = pooling(patch_size)
+    scales = [(1, 1)]
+    for down, across in strides[1:]:
+        scales.append((scales[-1][0] * down, scales[-1][1] * across))
+    return strides, scales, [min(widths[0] << i, widths[1]) for i in range(len(strides))]
+
+
 @register_model("dynunet", baseline=True)
 class DynUNet(Baseline):
     """nnU-Net's 2-D network by MONAI's DynUNet, with logits at every scale but the coarsest.
@@ -101,10 +115,7 @@ class DynUNet(Baseline):
     ) -> None:
         from monai.networks.nets.dynunet import DynUNet
 
-        strides = pooling(patch_size)
-        scales = [(1, 1)]
-        for down, across in strides[1:]:
-            scales.append((scales[-1][0] * down, scales[-1][1] * across))
+        strides, scales, filters = levels(patch_size, widths)
         super().__init__(in_channels, out_channels, deep_supervision, scales[-1], scales[:-1])
         net = DynUNet(
             spatial_dims=2,
@@ -113,7 +124,7 @@ class DynUNet(Baseline):
             kernel_size=[3] * len(strides),
             strides=strides,
             upsample_kernel_size=strides[1:],
-            filters=[min(widths[0] << i, widths[1]) for i in range(len(strides))],
+            filters=filters,
             norm_name=("INSTANCE", {"affine": True}),
             deep_supervision=True,
             deep_supr_num=len(strides) - 2,

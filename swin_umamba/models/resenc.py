@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from swin_umamba.models.baselines import WIDTHS, Baseline, pooling
+from swin_umamba.models.baselines import WIDTHS, Baseline, levels
 from swin_umamba.models.registry import register_model
 
 BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
@@ -42,15 +42,12 @@ class ResEncUNet(Baseline):
                 " its dependencies, which would replace a PyTorch for CPUs)"
             ) from error
 
-        strides = pooling(patch_size)
-        scales = [(1, 1)]
-        for down, across in strides[1:]:
-            scales.append((scales[-1][0] * down, scales[-1][1] * across))
+        strides, scales, filters = levels(patch_size, widths)
         super().__init__(in_channels, out_channels, deep_supervision, scales[-1], scales[:-1])
         net = ResidualEncoderUNet(
             in_channels,
             len(strides),
-            [min(widths[0] << i, widths[1]) for i in range(len(strides))],
+            filters,
             nn.Conv2d,
             [[3, 3]] * len(strides),
             [list(stride) for stride in strides],
