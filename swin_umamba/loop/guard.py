@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba.loop.sharding import gathered
+from swin_umamba.runs.log import Record
+
+
+def explain_skip(
+    record: Record, model: nn.Module, forward: Callable[[], Any], scaler: torch.amp.GradScaler
+) -> None:
+    """Say in a step's record where its values that are not finite began.
+
+    forward: as of `culprit_of_loss`. scaler: whether fp16's scale can still be lowered decides
+    about "overflow".
+    """
+    if math.isfinite(record["loss"]):
+        record["skipped"] = culprit_of_gradient(model)
+        record["overflow"] = scaler.is_enabled() and scaler.get_scale() > 1
+        record["gradient"] = None
+        return
+    record["skipped"] = culprit_of_loss(model, forward)
+    record["loss"] = record["gradient"] = None
 
 
 def culprit_of_gradient(model: nn.Module) -> str:

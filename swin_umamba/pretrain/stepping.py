@@ -18,7 +18,7 @@ from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.loop.ema import MovingAverage
 from swin_umamba.loop.groups import parameter_groups, set_rate
-from swin_umamba.loop.guard import culprit_of_gradient, culprit_of_loss
+from swin_umamba.loop.guard import explain_skip
 from swin_umamba.loop.schedule import learning_rate
 from swin_umamba.loop.seeding import seed_iteration
 from swin_umamba.loop.world import World
@@ -111,7 +111,7 @@ class Stepper:
         value, size = numbers.read()
         record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
         if not np.isfinite((value, size)).all():
-            self._tell(record, batch)
+            explain_skip(record, self.network, lambda: self._forward(batch[0]), self.scaler)
         record["waited"] = round(waited, 4)
         record["step"] = round(time.perf_counter() - began, 4)
         return record
@@ -154,18 +154,8 @@ class Stepper:
 
     def _forward(self, images: Tensor) -> Tensor:
         with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):
-            told: Tensor = self.network(images)
-        return told
-
-    def _tell(self, record: Record, batch: Batch) -> None:
-        """Say in the record where values that are not finite began."""
-        if np.isfinite(record["loss"]):
-            record["skipped"] = culprit_of_gradient(self.network)
-            record["overflow"] = self._scales and self.scaler.get_scale() > 1
-            record["gradient"] = None
-            return
-        record["skipped"] = culprit_of_loss(self.network, lambda: self._forward(batch[0]))
-        record["loss"] = record["gradient"] = None
+            outputs: Tensor = self.network(images)
+        return outputs
 
     def state(self) -> State:
         """What a checkpoint needs beside the weights of `trained`."""

@@ -21,7 +21,7 @@ from swin_umamba.data import Case, Plan
 from swin_umamba.loop.ema import MovingAverage
 from swin_umamba.loop.graph_choice import GraphChoice
 from swin_umamba.loop.groups import set_rate
-from swin_umamba.loop.guard import culprit_of_gradient, culprit_of_loss
+from swin_umamba.loop.guard import explain_skip
 from swin_umamba.loop.schedule import learning_rate
 from swin_umamba.loop.seeding import seed_iteration
 from swin_umamba.loop.sharding import gathered, load_shares, shard, share_state
@@ -173,7 +173,12 @@ class Stepper:
             if self.average is not None:
                 self.average.update(self.model)
         else:
-            self._tell(record, batches)
+
+            def forward() -> None:
+                for images, _ in batches:
+                    self._forward(self.model, images)
+
+            explain_skip(record, self.model, forward, self.scaler)
         self.scaler.update()
         record["waited"] = round(waited, 4)
         seconds = time.perf_counter() - began
@@ -238,21 +243,6 @@ class Stepper:
     def _forward(self, net: nn.Module, images: Tensor) -> Any:
         with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):
             return net(images)
-
-    def _tell(self, record: Record, batches: list[tuple[Tensor, Tensor]]) -> None:
-        """Say in the record where values that are not finite began."""
-        if np.isfinite(record["loss"]):
-            record["skipped"] = culprit_of_gradient(self.model)
-            record["overflow"] = self.scaler.is_enabled() and self.scaler.get_scale() > 1
-            record["gradient"] = None
-            return
-
-        def forward() -> None:
-            for images, _ in batches:
-                self._forward(self.model, images)
-
-        record["skipped"] = culprit_of_loss(self.model, forward)
-        record["loss"] = record["gradient"] = None
 
     def _wrapped(self, iteration: int) -> nn.Module:
         """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
