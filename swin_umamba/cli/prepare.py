@@ -10,6 +10,12 @@ import typer
 from rich.table import Table
 
 from swin_umamba.cli.console import counted, errors_in_one_line, out, problem
+from swin_umamba.cli.dataset_options import (
+    DATASET,
+    axis_option,
+    patch_size_option,
+    splits_option,
+)
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 
 if TYPE_CHECKING:
@@ -21,9 +27,7 @@ FOLDS, PLAN = "Folds", "Plan"  # titles of groups of options
 
 
 def prepare(
-    dataset: Annotated[
-        Path, typer.Argument(help="nnU-Net v2 raw dataset, or a folder with images/ and masks/.")
-    ],
+    dataset: Annotated[Path, DATASET],
     groups: Annotated[
         Path | None,
         typer.Option(
@@ -43,7 +47,7 @@ def prepare(
     ] = None,
     splits: Annotated[
         Path | None,
-        typer.Option(help="Splits file, as nnU-Net's splits_final.json.", rich_help_panel=FOLDS),
+        splits_option(FOLDS),
     ] = None,
     folds: Annotated[
         int | None,
@@ -51,20 +55,11 @@ def prepare(
     ] = None,
     patch_size: Annotated[
         tuple[int, int] | None,
-        typer.Option(
-            metavar="HEIGHT WIDTH",
-            help="Size of training patches.",
-            show_default="from the images",
-            rich_help_panel=PLAN,
-        ),
+        patch_size_option(PLAN),
     ] = None,
     axis: Annotated[
         int | None,
-        typer.Option(
-            help="Volumes: slice along z (0), y (1) or x (2).",
-            show_default="from the images",
-            rich_help_panel=PLAN,
-        ),
+        axis_option(PLAN),
     ] = None,
     gpu_memory: Annotated[
         float | None,

@@ -20,6 +20,12 @@ from swin_umamba.cli.commands import (
     Command,
 )
 from swin_umamba.cli.console import errors_in_one_line
+from swin_umamba.cli.dataset_options import (
+    DATASET,
+    axis_option,
+    patch_size_option,
+    splits_option,
+)
 from swin_umamba.errors import UserError
 
 FOLDS = "--folds"
@@ -55,7 +61,7 @@ def _joined(args: list[str]) -> list[str]:
 def train(
     dataset: Annotated[
         Path,
-        typer.Argument(help="nnU-Net v2 raw dataset, or a folder with images/ and masks/."),
+        DATASET,
     ],
     run: Annotated[Path, typer.Argument(help="Folder to write the run to; missing or empty.")],
     fold: Annotated[
@@ -79,24 +85,15 @@ def train(
     ] = None,
     splits: Annotated[
         Path | None,
-        typer.Option(help="Splits file, as nnU-Net's splits_final.json.", rich_help_panel=DATA),
+        splits_option(DATA),
     ] = None,
     patch_size: Annotated[
         tuple[int, int] | None,
-        typer.Option(
-            metavar="HEIGHT WIDTH",
-            help="Size of training patches.",
-            show_default="from the images",
-            rich_help_panel=DATA,
-        ),
+        patch_size_option(DATA),
     ] = None,
     axis: Annotated[
         int | None,
-        typer.Option(
-            help="Volumes: slice along z (0), y (1) or x (2).",
-            show_default="from the images",
-            rich_help_panel=DATA,
-        ),
+        axis_option(DATA),
     ] = None,
     model: Annotated[
         str | None,
