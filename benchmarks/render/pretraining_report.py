@@ -20,13 +20,13 @@ def markdown(facts: dict[str, Any]) -> str:
         found = _speeds(facts, dataset)
         if found is not None:
             lines += ["", f"### Time to a DSC in validation: {dataset}", "", found]
-        halves = _halves(facts, dataset)
-        if halves is not None:
+        half_windows = _half_windows(facts, dataset)
+        if half_windows is not None:
             lines += [
                 "",
                 f"### Windows of half the side, against whole ones: {dataset}",
                 "",
-                halves,
+                half_windows,
             ]
     return "\n".join(lines) + "\n"
 
@@ -72,14 +72,14 @@ def _speeds(facts: dict[str, Any], dataset: str) -> str | None:
     return table(["model", *(f"{goal:.3f}" for goal in goals), "memory, GB"], rows)
 
 
-def _halves(facts: dict[str, Any], dataset: str) -> str | None:
+def _half_windows(facts: dict[str, Any], dataset: str) -> str | None:
     """What windows of half the side change, case by case, the mean of the seeds."""
     rows = []
     for model in unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset):
         runs = [r for r in scored_runs(facts, dataset, model) if "half_window_scores" in r]
         if runs:
-            halves = [{"scores": run["half_window_scores"]} for run in runs]
-            rows.append([model, accuracy_report.difference(halves, runs, "dsc")])
+            half_windows = [{"scores": run["half_window_scores"]} for run in runs]
+            rows.append([model, accuracy_report.difference(half_windows, runs, "dsc")])
     return table(["model", "DSC"], rows) if rows else None
 
 

@@ -39,7 +39,7 @@ def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: 
         require_free(folder, CONFIG)
     if not launched():
         pick_device(config.device)
-    build_network(config, config.in_channels or 3, 2)  # what cannot be is told before reading
+    build_network(config, config.in_channels or 3, 2)  # fails before anything is read
     with PreparingBar(shown=main) as bar:
         tiles = read_tiles(images, config, threads=THREADS, on_progress=bar)
     _say_what(config, tiles)

@@ -118,7 +118,7 @@ def _prepared(
     if not launched():
         pick_device(settings.device)
     if not resume:
-        build_model(settings, pretrained=True)  # what cannot be is told before hours of preparing
+        build_model(settings, pretrained=True)  # fails before hours of preparing
     chosen = like is not None or settings.preset is not None or "patch_size" in values
     axis = job.axis
     if axis is None and not resume and like is not None:

@@ -14,7 +14,7 @@ from swin_umamba.common.files import replacing
 from swin_umamba.drawing.plots import DPI, INK
 
 _PANEL = 420  # pixels
-_DECADES = 4  # below the highest value that are told apart
+_DECADES = 4  # below the highest value, which the colours distinguish
 
 
 def save_fields(path: Path, fields: Mapping[str, npt.NDArray[np.float64]]) -> None:

@@ -37,8 +37,8 @@ def effective_receptive_field(
     for image in images:
         seen = image.detach().requires_grad_()
         with torch.enable_grad():
-            told = network(seen)
-            centre = told[0, :, told.shape[2] // 2, told.shape[3] // 2].amax()
+            logits = network(seen)
+            centre = logits[0, :, logits.shape[2] // 2, logits.shape[3] // 2].amax()
         (gradient,) = torch.autograd.grad(centre, seen)
         field = gradient[0].double().abs().sum(0).cpu().numpy()
         whole = field.sum()

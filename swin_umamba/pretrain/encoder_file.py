@@ -24,7 +24,7 @@ def provenance(config: PretrainConfig, tiles: Tiles, records: list[Record]) -> d
     """What the weights were trained on and how, and how good they were at it."""
     mean, deviation = tiles.statistics()
     last = records[-1] if records else {}
-    told: dict[str, Any] = {
+    reached: dict[str, Any] = {
         name: last[name] for name in ("accuracy", "held_out_loss", "seconds") if name in last
     }
     return {
@@ -44,7 +44,7 @@ def provenance(config: PretrainConfig, tiles: Tiles, records: list[Record]) -> d
         "lr": config.lr,
         "seed": config.seed,
         "commit": commit(),
-        **told,
+        **reached,
     }
 
 

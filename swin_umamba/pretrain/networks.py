@@ -63,7 +63,7 @@ class Classifier(nn.Module):
 class MaskedImageModel(nn.Module):
     """Images with squares put back that were masked: SimMIM (arXiv:2111.09886).
 
-    x: (B, C + 1, H, W), an image and its mask, 1 where a pixel is to be told. In place of masked
+    x: (B, C + 1, H, W), an image and its mask, 1 where masked. In place of masked
     squares the front sees a learned one. Unlike SimMIM's token it is put into the image, not behind
     the patch embedding: embeddings by overlapping convolutions would see across its border. A
     linear layer on the coarsest map tells all pixels; the result is (B, C, H, W).
@@ -83,8 +83,8 @@ class MaskedImageModel(nn.Module):
         side = self.token.shape[-1]
         tiled = self.token.repeat(1, 1, -(-height // side), -(-width // side))
         seen = image * (1 - mask) + tiled[..., :height, :width] * mask
-        told = F.pixel_shuffle(self.head(self.front(seen)[-1]), self.front.stride)
-        return told[..., :height, :width]
+        pixels = F.pixel_shuffle(self.head(self.front(seen)[-1]), self.front.stride)
+        return pixels[..., :height, :width]
 
 
 def _width(front: Front) -> int:

@@ -36,7 +36,7 @@ def read_tiles(
     """The images of a source, as the config wants them.
 
     path: a folder of a folder for each class, or of images alone; a CSV file; an archive of tiles;
-    or, where pixels are to be told, a segmentation dataset, whose images are normalised as its plan
+    or, for masked pixels, a segmentation dataset, whose images are normalised as its plan
     says. Files are decoded once and kept in the cache, by one process at a time.
 
     Raises UserError, naming the file, for what is missing, damaged, or of no use for the task.

@@ -31,9 +31,9 @@ class Scoring:
         for first in range(0, own, self.config.batch_size):
             (images, targets), count = self.batches.scored(first, self.config.batch_size)
             with torch.autocast(device.type, self.half, enabled=self.half is not None):
-                told = network(images)
-            loss = self.loss_of(told, targets).double()
-            right = self._right(told, targets)
+                outputs = network(images)
+            loss = self.loss_of(outputs, targets).double()
+            right = self._right(outputs, targets)
             sums += torch.stack((loss * count, right, torch.full_like(loss, count)))
         loss, right, images_seen = (sum(column) for column in zip(*self._all(sums), strict=True))
         if not images_seen:
@@ -47,10 +47,10 @@ class Scoring:
         accuracy = right / images_seen if self.config.task == CLASSES else None
         return Held(accuracy, loss / images_seen)
 
-    def _right(self, told: Tensor, targets: Tensor) -> Tensor:
+    def _right(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.config.task != CLASSES:
-            return torch.zeros((), dtype=torch.float64, device=told.device)
-        return (told.argmax(1) == targets.argmax(1)).sum().double()
+            return torch.zeros((), dtype=torch.float64, device=outputs.device)
+        return (outputs.argmax(1) == targets.argmax(1)).sum().double()
 
     def _all(self, sums: Tensor) -> list[list[float]]:
         found: list[list[float]] = self.world.gathered([sums.tolist()])

@@ -55,9 +55,9 @@ class ClassLoss(nn.Module):
 class MaskedLoss(nn.Module):
     """Mean absolute difference over the masked pixels; targets: image and mask (B, C + 1, H, W)."""
 
-    def forward(self, told: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, predicted: Tensor, targets: Tensor) -> Tensor:
         image, mask = targets[:, :-1], targets[:, -1:]
-        wrong = (told.float() - image).abs() * mask
+        wrong = (predicted.float() - image).abs() * mask
         return wrong.sum() / (mask.sum() * image.shape[1])
 
 
@@ -65,7 +65,7 @@ class MaskedLoss(nn.Module):
 class Held:
     """How good a network is on images that are held out; None where there are none.
 
-    accuracy: of the likeliest class, where classes are told.
+    accuracy: of the likeliest class, where classes are predicted.
     """
 
     accuracy: float | None

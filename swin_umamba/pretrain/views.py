@@ -39,7 +39,7 @@ class Views:
         """What the network takes and what the loss compares its output with.
 
         tiles: (B, C, S, S). labels: (B,). The first is (B, C, H, W), the second the classes'
-        probabilities (B, classes), smoothed if `soften`; where pixels are to be told, both are
+        probabilities (B, classes), smoothed if `soften`; where pixels are to be predicted, both are
         image and mask (B, C + 1, H, W).
         """
         views, colours, shares, noise = (

@@ -68,7 +68,7 @@ def train(
         raise UserError("compile: true, expected false under FSDP")
     with ExitStack() as stack:
         asked = stack.enter_context(stop_requests())
-        # What cannot be built is told before anything is written.
+        # A model that cannot be built fails before anything is written.
         stepper = stack.enter_context(
             Stepper(config, train_cases, world, asked, pretrained=not resume, plan=plan)
         )
