@@ -11,7 +11,7 @@ import typer
 
 from swin_umamba.cli.console import out
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
-from swin_umamba.cli.training_bar import TrainingBar, clock
+from swin_umamba.cli.training_bar import TrainingBar, clock, say_choice_of_graphs
 from swin_umamba.common.devices import pick_device
 from swin_umamba.common.encoders import network_name
 from swin_umamba.drawing.plots import save_pretraining_curves
@@ -81,6 +81,7 @@ def _say_how_it_went(config: PretrainConfig, result: PretrainResult, folder: Pat
         waited = sum(record["waited"] for record in result.records) / max(sum(steps), 1e-9)
         scores.append(f"{speed:,.0f} images/s, {waited:.1%} of the time waiting for data")
     out.print(f"{len(steps)} iterations, {clock(result.seconds)}; " + "; ".join(scores))
+    say_choice_of_graphs(result.records)
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
         out.print(f"{skipped} steps were skipped: log.jsonl says why")

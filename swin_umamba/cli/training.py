@@ -13,7 +13,7 @@ import typer
 from swin_umamba.cli.console import counted, out, problem, progress
 from swin_umamba.cli.cross_validation_table import table
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
-from swin_umamba.cli.training_bar import TrainingBar, clock
+from swin_umamba.cli.training_bar import TrainingBar, clock, say_choice_of_graphs
 from swin_umamba.common.devices import pick_device
 from swin_umamba.common.encoders import network_name
 from swin_umamba.data import open_dataset
@@ -216,9 +216,7 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
         f"{best} after {counted(len(result.records), 'iteration')}, {clock(result.seconds)};"
         f" {waited:.1%} of the time was spent waiting for data"
     )
-    graphs = [record["cuda_graph"] for record in result.records if "cuda_graph" in record]
-    if graphs:
-        out.print(f"cuda_graph {graphs[-1]}")
+    say_choice_of_graphs(result.records)
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
         out.print(f"Skipped {counted(skipped, 'step')}: log.jsonl says why")

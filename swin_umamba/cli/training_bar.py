@@ -1,7 +1,8 @@
-"""The progress bar of a training."""
+"""The progress bar of a training, and what is said of every training after it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn
@@ -11,6 +12,7 @@ from swin_umamba.cli.console import Words, out, progress
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from swin_umamba.runs.log import Record
     from swin_umamba.train import Progress
 
 RECENT = 0.95  # weight of what was shown before in the shown speed
@@ -69,3 +71,10 @@ def clock(seconds: float) -> str:
     """Minutes and seconds, as 3:07."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02}"
+
+
+def say_choice_of_graphs(records: Sequence[Record]) -> None:
+    """Whether steps were CUDA graphs, and why, where that was decided by measuring."""
+    found = [record["cuda_graph"] for record in records if "cuda_graph" in record]
+    if found:
+        out.print(f"cuda_graph {found[-1]}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from swin_umamba.common.graph_choice import CudaGraph
 from swin_umamba.common.records import Count, Listed, Positive, Share, record
 from swin_umamba.models.registry import is_baseline
 from swin_umamba.runs.config import (
@@ -27,6 +28,13 @@ CONFIG = "pretraining.json"
 CLASSES, PIXELS = "classes", "pixels"
 Task = Literal["classes", "pixels"]
 Side = Annotated[int, Field(ge=8, le=4096)]
+
+
+def from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of schema 1 as those of schema 2."""
+    if "cuda_graph" in values and values["cuda_graph"] is None:
+        return {**values, "cuda_graph": "auto"}
+    return values
 
 
 @record
@@ -53,6 +61,8 @@ class PretrainConfig(RunConfig):
             "tensorboard",
         }
     )
+    SCHEMA: ClassVar[int] = 2  # 1 had None for cuda_graph's "auto"
+    MIGRATIONS: ClassVar = {1: from_schema_1}
     accumulate: ClassVar[int] = 1
     patience: ClassVar[None] = None
 
@@ -101,7 +111,7 @@ class PretrainConfig(RunConfig):
     amp: Amp = "auto"  # on CUDA devices; "auto": bf16 if supported, else fp16
     # Keep all tiles in the GPU's memory; None: if they take at most a quarter of it.
     resident: bool | None = None
-    cuda_graph: bool | None = None  # a step's kernels in one launch; None: on CUDA devices
+    cuda_graph: CudaGraph = "auto"  # a step's kernels in one launch; "auto" measures both ways
     tensorboard: bool = False  # where it is installed
 
     def __post_init__(self) -> None:

@@ -56,8 +56,8 @@ def pretrain(
             f"batch_size: got {config.batch_size}, expected a multiple of {each * world.size}"
             f" for {world.size} processes"
         )
-    if config.cuda_graph and world.device.type != "cuda":
-        raise UserError("cuda_graph: got true, expected false but on a CUDA device")
+    if config.cuda_graph is True and world.device.type != "cuda":
+        raise UserError("cuda_graph: got true, expected auto or false but on a CUDA device")
     if resume:
         _require_same_images(folder / IMAGES, tiles)
     with ExitStack() as stack:

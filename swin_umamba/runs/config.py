@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from swin_umamba.common.encoders import DEFAULT_ENCODER, ENCODERS, encoder_names
+from swin_umamba.common.graph_choice import CudaGraph
 from swin_umamba.common.records import Count, Listed, Positive, Share, record
 from swin_umamba.data import Augmentation
 from swin_umamba.models import baseline_names, model_names
@@ -18,7 +19,6 @@ from swin_umamba.runs.old_configs import from_schema_1
 from swin_umamba.runs.run_config import CONFIG, RunConfig
 
 Amp = Literal["auto", "bf16", "fp16", "off"]
-CudaGraph = bool | Literal["auto"]
 AMP_CHOICES: tuple[str, ...] = get_args(Amp)
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,32 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba.common.compiling import compiled
-from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graphs import GraphedStep
 from swin_umamba.data import Case, Plan
-from swin_umamba.loop.ema import MovingAverage
-from swin_umamba.loop.graph_choice import GraphChoice
 from swin_umamba.loop.groups import set_rate
 from swin_umamba.loop.guard import explain_skip
 from swin_umamba.loop.schedule import learning_rate
 from swin_umamba.loop.seeding import seed_iteration
 from swin_umamba.loop.sharding import gathered, load_shares, shard, share_state
+from swin_umamba.loop.stepping import BaseStepper
 from swin_umamba.loop.world import World
 from swin_umamba.losses import DeepSupervisionLoss, scale_weights
 from swin_umamba.models import SegmentationModel
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import Record
-from swin_umamba.runs.state import State, require_optimizer, require_scaler
+from swin_umamba.runs.state import State
 from swin_umamba.train.batches import Batches
 from swin_umamba.train.network import build_model, build_optimizer, checkpoint_activations
 from swin_umamba.weights.report import Report
-
-
-def graph_choice(config: TrainConfig, world: World) -> GraphChoice:
-    """On a CPU there is nothing to choose, nor to report."""
-    if world.device.type != "cuda":
-        return GraphChoice(False)
-    return GraphChoice(config.cuda_graph, _graphs_impossible(config, world))
 
 
 def _graphs_impossible(config: TrainConfig, world: World) -> str | None:
@@ -53,7 +43,7 @@ def _graphs_impossible(config: TrainConfig, world: World) -> str | None:
     return None
 
 
-class Stepper:
+class Stepper(BaseStepper[SegmentationModel]):
     """Model, optimizer and batches: what an iteration reads and changes.
 
     A context manager that ends the workers. asked: whether the run was asked to stop. pretrained:
@@ -70,15 +60,15 @@ class Stepper:
         pretrained: bool,
         plan: Plan | None = None,
     ) -> None:
-        self.config, self.world = config, world
+        self.config = config
         regions = None if plan is None else plan.region_classes
         self._build = (
             partial(build_model, config)
             if regions is None
             else partial(build_model, config, outputs=len(regions))
         )
-        self.model = self._build(pretrained=pretrained).to(world.device)
-        self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
+        no_graphs = _graphs_impossible(config, world)
+        super().__init__(self._build(pretrained=pretrained), config, world, no_graphs)
         self._whole: SegmentationModel | None = None
         self._still: set[str] = set()  # parameters of a frozen encoder
         if world.sharded:
@@ -93,13 +83,10 @@ class Stepper:
             across_ranks=world.size > 1,
             regions=regions,
         )
-        self.half = half_precision(amp_on(world.device, config.amp), world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)
-        self.batches = Batches(cases, config, world, asked)
+        self.batches: Batches = Batches(cases, config, world, asked)
         self._net: nn.Module | None = None
         self._frozen = False
-        self._graph: GraphedStep | None = None
-        self._graphs = graph_choice(config, world)
 
     @property
     def pretrained_report(self) -> Report | None:
@@ -110,10 +97,6 @@ class Stepper:
     def trained(self) -> SegmentationModel:
         """The model to validate and to keep; with FSDP as it was when last gathered."""
         return self._source if self._whole is None else self._whole
-
-    @property
-    def _source(self) -> SegmentationModel:
-        return self.model if self.average is None else self.average.model
 
     def _shard(self) -> None:
         self._whole = copy.deepcopy(self.model)
@@ -180,16 +163,7 @@ class Stepper:
 
             explain_skip(record, self.model, forward, self.scaler)
         self.scaler.update()
-        record["waited"] = round(waited, 4)
-        seconds = time.perf_counter() - began
-        record["step"] = round(seconds, 4)
-        self._graphs.count(seconds - waited)
-        news = self._graphs.news()
-        if news is not None:
-            record["cuda_graph"] = news
-        if not self._graphs.on:
-            self._graph = None
-        return record
+        return self._timed(record, began, waited)
 
     def _drop_frozen(self) -> None:
         """FSDP fixes at first which parameters have gradients, so a frozen encoder has them."""
@@ -213,36 +187,27 @@ class Stepper:
         self, net: nn.Module, iteration: int, batches: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
         """`_backward`, as one CUDA graph a batch where that was chosen."""
-        if self._graphs.on and self._graph is None:
-            try:
-                self._graph = self._captured(*batches[0])
-            except RuntimeError as error:  # whatever kernels or libraries refuse, and no memory
-                if not self._graphs.open:
-                    raise
-                self._graphs.give_up(error)
-            # Capturing has drawn numbers.
-            seed_iteration(self.config.seed, iteration, self.world.rank)
-        if self._graph is None:
+        graph = self._graphs.graph(lambda: self._captured(iteration, *batches[0]))
+        if graph is None:
             return self._backward(net, batches)
         total = torch.zeros((), device=self.world.device)
         for i, (images, masks) in enumerate(batches):
-            total += self._graph(images, masks, first=i == 0) / len(batches)
+            total += graph(images, masks, first=i == 0) / len(batches)
         return total
 
-    def _captured(self, images: Tensor, masks: Tensor) -> GraphedStep:
-        return GraphedStep(
-            self.model,
-            self.loss_of,
-            images,
-            masks,
-            dtype=self.half,
-            scaler=self.scaler if self.scaler.is_enabled() else None,
-            batches=self.config.accumulate,
-        )
-
-    def _forward(self, net: nn.Module, images: Tensor) -> Any:
-        with torch.autocast(self.world.device.type, self.half, enabled=self.half is not None):
-            return net(images)
+    def _captured(self, iteration: int, images: Tensor, masks: Tensor) -> GraphedStep:
+        try:
+            return GraphedStep(
+                self.model,
+                self.loss_of,
+                images,
+                masks,
+                dtype=self.half,
+                scaler=self.scaler if self.scaler.is_enabled() else None,
+                batches=self.config.accumulate,
+            )
+        finally:  # capturing draws numbers
+            seed_iteration(self.config.seed, iteration, self.world.rank)
 
     def _wrapped(self, iteration: int) -> nn.Module:
         """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
@@ -254,7 +219,7 @@ class Stepper:
                 elif self._frozen:
                     self.model.unfreeze_encoder()
             self._frozen = frozen
-            self._graph = None
+            self._graphs.drop()
             net: Any = compiled(self.model) if self.config.compile else self.model
             self._net = self.world.wrapped(net)
         return self._net
@@ -264,39 +229,13 @@ class Stepper:
 
         To be called by all processes together. The same with FSDP as without.
         """
-        average = self.average
-        state: State = {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "model": None if average is None else dict(self.model.state_dict()),
-            "updates": 0 if average is None else average.updates,
-        }
+        state = super().state()
         return state if self._whole is None else gathered(state)
 
     def restore(self, state: State) -> None:
-        """Go on from a `state()`, when the weights of `trained` are in place.
-
-        Raises KeyError, TypeError, ValueError or RuntimeError for a state of anything else.
-        """
-        require_optimizer(state, self.optimizer)
-        require_scaler(state, self.scaler)
+        """As `BaseStepper.restore`, with FSDP too."""
         if self._whole is not None:
             load_shares(self._source, self._whole.state_dict())
-        if self.average is not None:
-            self._load(self.model, state["model"])
-            self.average.updates = state["updates"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        super().restore(state)
         if self._whole is not None:
             share_state(self.optimizer)
-        self.scaler.load_state_dict(state["scaler"])
-
-    def __enter__(self) -> Stepper:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.batches.close()

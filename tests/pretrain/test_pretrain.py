@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from pretrain_helpers import NO_DECODER, coloured_tiles, go_pretrain, tiny_pretr
 from run_helpers import assert_same_weights, signalled_at, without_times
 from safetensors.torch import load_file, safe_open
 
+from swin_umamba.common.graph_choice import GraphChoice
 from swin_umamba.errors import UserError
 from swin_umamba.loop.world import World
-from swin_umamba.pretrain import PretrainConfig, Tiles, pretrain
+from swin_umamba.pretrain import PretrainConfig, Tiles, pretrain, stepping
 from swin_umamba.pretrain.stepping import Stepper
 from swin_umamba.runs.folder import read_log
 
@@ -93,19 +95,65 @@ def test_a_step_that_is_not_finite_changes_nothing() -> None:
     config = tiny_pretraining(model_options={**NO_DECODER}, model="swin_umamba")
     with Stepper(config, tiles, World("cpu")) as stepper:
         stepper.step(0, 0.5, 1.0)
-        before = {name: t.clone() for name, t in stepper.network.state_dict().items()}
+        before = {name: t.clone() for name, t in stepper.model.state_dict().items()}
         steps = [s["step"].clone() for s in stepper.optimizer.state.values()]
-        head = stepper.network.head
+        head = stepper.model.head
         handle = head.register_forward_hook(lambda module, inputs, output: output * torch.nan)
         record = stepper.step(1, 0.5, 1.0)
         handle.remove()
         assert record["skipped"] == "the output of head"
         assert record["loss"] is None
-        after = stepper.network.state_dict()
+        after = stepper.model.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert steps == [s["step"] for s in stepper.optimizer.state.values()]
         assert "skipped" not in stepper.step(2, 0.5, 1.0)
         assert not all(torch.equal(before[name], t) for name, t in after.items())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_steps_by_a_graph_are_those_of_single_launches(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A stand-in for the graph, which draws numbers as it is captured, as warming up does."""
+
+    class Standing:
+        def __init__(self, model: Any, loss: Any, *batch: Any, **options: Any) -> None:
+            torch.rand(3)
+            if fails:
+                raise RuntimeError("not permitted")
+            self.model, self.loss = model, loss
+
+        def __call__(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            self.model.zero_grad()
+            loss = self.loss(self.model(images), targets)
+            loss.backward()
+            found: torch.Tensor = loss.detach()
+            return found
+
+    monkeypatch.setattr(stepping, "GraphedStep", Standing)
+    losses, news = [], []
+    for graphed in (False, True):
+        with Stepper(tiny_pretraining(), coloured_tiles(), World("cpu")) as stepper:
+            stepper._graphs = GraphChoice("auto", settling=0, counted=1)
+            if not graphed:
+                stepper._graphs = GraphChoice(False)
+            records = [stepper.step(i, i / 4, 1.0) for i in range(4)]
+        losses.append([record["loss"] for record in records])
+        news.append([record.get("cuda_graph", "") for record in records])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert not any(news[0])
+    ends = "could not be captured: not permitted" if fails else "ms without"
+    assert news[1][1].endswith(ends)
+    assert not any(news[1][2:])
+
+
+def test_a_config_of_schema_1_loads() -> None:
+    values = json.loads(tiny_pretraining().to_json())
+    old = {name: value for name, value in values.items() if name != "schema"}
+    assert PretrainConfig.from_values({**old, "cuda_graph": None}).cuda_graph == "auto"
+    assert PretrainConfig.from_values({**old, "cuda_graph": True}).cuda_graph is True
+    with pytest.raises(ValueError, match="cuda_graph: got None"):
+        PretrainConfig.from_values({**values, "cuda_graph": None})
 
 
 def test_norms_biases_and_states_are_not_decayed() -> None:
@@ -115,7 +163,7 @@ def test_norms_biases_and_states_are_not_decayed() -> None:
             for group in stepper.optimizer.param_groups
             for parameter in group["params"]
         }
-        named = dict(stepper.network.named_parameters())
+        named = dict(stepper.model.named_parameters())
         assert decays.keys() == set(named.values())
         for name, parameter in named.items():
             plain = parameter.ndim < 2 or name.endswith(("A_logs", "Ds", "dt_projs_bias"))

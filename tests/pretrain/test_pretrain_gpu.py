@@ -9,6 +9,8 @@ import pytest
 from pretrain_helpers import TINY, coloured_tiles, go_pretrain, tiny_pretraining
 from run_helpers import signalled_at
 
+from swin_umamba.common import graph_choice
+
 pytestmark = pytest.mark.gpu
 
 PLAIN = {**TINY, "drop_path_rate": 0.0}
@@ -24,6 +26,21 @@ def test_graphs_compute_what_single_kernels_do(tmp_path: Path, task: str, reside
         result = go_pretrain(tmp_path / f"{graph}", config)
         losses.append([record["loss"] for record in result.records])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_graphs_are_chosen_where_they_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network so small is bound by its launches."""
+    monkeypatch.setattr(graph_choice, "SETTLING", 1)
+    monkeypatch.setattr(graph_choice, "COUNTED", 2)
+    config = tiny_pretraining(device="cuda", iterations=8)
+    plain = go_pretrain(tmp_path / "plain", config.changed({"cuda_graph": False}))
+    records = go_pretrain(tmp_path / "run", config).records
+    assert [i for i, record in enumerate(records) if "cuda_graph" in record] == [5]
+    assert records[5]["cuda_graph"].startswith("on: ")
+    for ours, theirs in zip(records, plain.records, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.1, abs=0.1)
 
 
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])

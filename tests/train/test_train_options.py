@@ -15,10 +15,10 @@ from run_helpers import assert_same_weights, disc_case, go, signalled_at, tiny_c
 from safetensors.torch import load_file
 
 from swin_umamba import create_model
+from swin_umamba.common import graph_choice
 from swin_umamba.data import Augmentation
 from swin_umamba.errors import UserError
 from swin_umamba.loop import board as board_module
-from swin_umamba.loop import graph_choice
 from swin_umamba.loop.ema import MovingAverage
 from swin_umamba.loop.world import World
 from swin_umamba.train import TrainConfig, stepping
