@@ -169,8 +169,8 @@ def selective_scan(
     step. cu_seqlens: (sequences + 1,) integers from 0 to L, the ends of sequences that follow each
     other in L and are scanned one by one, from initial_state or from zero; read by the host.
     A may be complex, with N conjugate pairs of states: then B and C are real of 2L, real and
-    imaginary parts after each other, or, where constant, complex; plain PyTorch serves it, one
-    step at a time.
+    imaginary parts after each other, or, where constant, complex. Plain PyTorch serves it, on any
+    device, and keeps the states of all steps for the backward pass.
     u, delta, B and C are brought to the widest of their dtypes; A, D and delta_bias are used in
     float32 (float64 with float64 u). CUDA kernels are at their fastest with 9 to 16 states and L
     a multiple of 4. backend: as in `ss2d`; None is "auto".

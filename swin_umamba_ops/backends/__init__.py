@@ -35,11 +35,6 @@ _TRITON_FUSED = {
 }
 FUSED = tuple(_TRITON_FUSED)
 _PLAIN_FUSED: Mapping[str, Callable[..., Any]] = {op: getattr(plain, op) for op in FUSED}
-# Served without kernels: complex states, and one step alone.
-_PLAIN_SCANS: Mapping[str, Callable[..., Any]] = {
-    "complex_scan": reference.selective_scan,
-    "selective_state_update": plain.selective_state_update,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +68,16 @@ BACKENDS = {
             {"ss2d": "triton", "selective_scan": "triton_sequence", **_TRITON_FUSED},
         ),
         Backend("cpu", frozenset({"cpu"}), dict.fromkeys(SCANS, "cpu")),
-        Backend("pytorch", None, dict.fromkeys(SCANS, "pytorch"), {**_PLAIN_FUSED, **_PLAIN_SCANS}),
+        Backend(
+            "pytorch",
+            None,
+            dict.fromkeys(SCANS, "pytorch"),
+            {
+                "complex_scan": plain.complex_scan,
+                "selective_state_update": plain.selective_state_update,
+                **_PLAIN_FUSED,
+            },
+        ),
         Backend(
             EXPORT,
             _NEVER_AUTO,
@@ -89,8 +93,9 @@ BACKENDS = {
             formulas={
                 "ss2d": reference.ss2d,
                 "selective_scan": reference.selective_scan,
+                "complex_scan": reference.selective_scan,
+                "selective_state_update": plain.selective_state_update,
                 **_PLAIN_FUSED,
-                **_PLAIN_SCANS,
             },
         ),
     )

@@ -112,8 +112,8 @@ def test_the_grid_against_float64(
     options: tuple[bool, bool, bool],
 ) -> None:
     inputs = _inputs(
-        min(length, 64) if is_complex else length, dtype, is_complex=is_complex,
-        variable_B=variable[0], variable_C=variable[1], groups=groups,
+        length, dtype, is_complex=is_complex, variable_B=variable[0], variable_C=variable[1],
+        groups=groups,
         **dict(zip(("has_D", "has_z", "has_bias"), options, strict=True)),
     )  # fmt: skip
     _check(inputs, softplus)
@@ -130,6 +130,25 @@ def test_constant_maps_on_each_backend(target: Any) -> None:
     inputs = {n: t.to(target.device) for n, t in _inputs(70, variable_B=False).items()}
     expected = ops.selective_scan(**inputs, backend="reference")
     torch.testing.assert_close(ops.selective_scan(**inputs, backend=target.backend), expected)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 9, 11, 16])
+def test_complex_states_in_chunks_are_those_of_the_formula(length: int) -> None:
+    """Whole and half filled last chunks, from a state; second derivatives too."""
+    inputs = _widened(_inputs(length, is_complex=True, groups=2))
+    state = torch.randn(2, 4, 8, dtype=torch.complex128)
+    leaves = [t.requires_grad_() for t in (*inputs.values(), state)]
+    found = []
+    for backend in ("pytorch", "reference"):
+        out, last = ops.selective_scan(
+            **inputs, delta_softplus=True, return_last_state=True, initial_state=state,
+            backend=backend,
+        )  # fmt: skip
+        loss = out.square().sum() + last.abs().sum()
+        first = torch.autograd.grad(loss, leaves, create_graph=True)
+        second = torch.autograd.grad(sum(g.abs().sum() for g in first), leaves)
+        found.append((out, last, *first, *second))
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
