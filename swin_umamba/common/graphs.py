@@ -12,20 +12,51 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from swin_umamba.common.recent import Recent
+
 Logits = list[Tensor] | Tensor
 _Result = TypeVar("_Result")
 _WARM_UPS = 3  # as torch.cuda.make_graphed_callables: libraries choose and build their kernels
 
 
 class GraphedInference:
-    """A model's forward under no_grad, for images of one shape, as one CUDA graph.
+    """A model's forward under no_grad as one CUDA graph for each shape of images.
 
     model: on a CUDA device, in eval mode as a rule; its weights may change in place later.
-    image: an example (B, C, H, W); dtype: of autocast, None for none.
-    A call returns logits as the model does, which the next call overwrites.
+    image: an example (B, C, H, W); dtype: of autocast, None for none. max_graphs: how many shapes
+    are served, each of which holds memory for its activations. With one, other shapes than the
+    example's are refused; with more they are captured when they first come, and the one that was
+    not used longest makes room.
+    A call returns logits as the model does, which the next call of that shape overwrites.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        image: Tensor,
+        dtype: torch.dtype | None = None,
+        *,
+        max_graphs: int = 1,
+    ) -> None:
+        self._model, self._dtype = model, dtype
+        self._example = image.shape, image.dtype
+        self._graphs: Recent[_GraphedForward] = Recent(max_graphs)
+        self._of(image)
+
+    def __call__(self, image: Tensor) -> Logits:
+        if self._graphs.most == 1 and (image.shape, image.dtype) != self._example:
+            raise _of_another_shape("image", image, *self._example)
+        return self._of(image)(image)
+
+    def _of(self, image: Tensor) -> _GraphedForward:
+        key = image.shape, image.dtype, image.device
+        return self._graphs.get(key, lambda: _GraphedForward(self._model, image, self._dtype))
+
+
+class _GraphedForward:
+    """The graph of one shape of images."""
+
+    def __init__(self, model: nn.Module, image: Tensor, dtype: torch.dtype | None) -> None:
         _check_device(image)
         self._image = image.clone()
 
@@ -144,11 +175,15 @@ def _check_device(image: Tensor) -> None:
 
 def _copy_in(name: str, static: Tensor, new: Tensor) -> None:
     if new.shape != static.shape or new.dtype != static.dtype:
-        raise ValueError(
-            f"{name}: got {tuple(new.shape)} of {new.dtype}, expected {tuple(static.shape)} of "
-            f"{static.dtype} as in the graph"
-        )
+        raise _of_another_shape(name, new, static.shape, static.dtype)
     static.copy_(new)
+
+
+def _of_another_shape(name: str, new: Tensor, shape: torch.Size, dtype: torch.dtype) -> ValueError:
+    return ValueError(
+        f"{name}: got {tuple(new.shape)} of {new.dtype}, expected {tuple(shape)} of {dtype} as in"
+        " the graph"
+    )
 
 
 def _captured(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
-from swin_umamba.inference.network import Checked, Mirrored, TorchNetwork, require_finite_logits
+from swin_umamba.common.graph_choice import CudaGraph
+from swin_umamba.inference.arriving import on_host
+from swin_umamba.inference.network import Checked, Mirrored, TorchNetwork
 from swin_umamba.inference.windows import Windows, logits_in_bands
 from swin_umamba.models import SegmentationModel
 
@@ -37,8 +40,8 @@ def predict_labels(
     Memory holds the image, its labels and the logits of a row of windows.
     """
     labels = np.empty(image.shape[1:], np.int64)
-    for row, band in _bands(model, image[None], patch_size=patch_size, **options):
-        labels[row : row + band.shape[2]] = band[0].argmax(0)
+    for row, band in _bands(model, image[None], _likeliest, patch_size=patch_size, **options):
+        labels[row : row + band.shape[1]] = band[0]
     return labels
 
 
@@ -51,31 +54,41 @@ def predict_stack(
     padded with 0. options: overlap (0.5), the share of a window that the next one covers again,
     where logits are averaged with Gaussian weights; batch_size (4), windows at a time; mirror
     (False), whether to average the logits of each window and its three mirror images, as nnU-Net
-    does; amp ("off"), "bf16" or "fp16" on a GPU. Runs on the model's device, and leaves the model
-    as it was. Returns (N, out_channels, H, W) float32. Raises UserError for logits that are not
-    finite.
+    does; amp ("off"), "bf16" or "fp16" on a GPU; cuda_graph ("auto"), as of Predictor. Runs on the
+    model's device, and leaves the model as it was. Returns (N, out_channels, H, W) float32. Raises
+    UserError for logits that are not finite.
     """
     if images.ndim != 4 or images.shape[1] != model.in_channels:
         raise ValueError(
             f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
         )
-    bands = [band for _, band in _bands(model, images, patch_size=patch_size, **options)]
+    found = _bands(model, images, _probabilities, patch_size=patch_size, **options)
+    bands = [band for _, band in found]
     return np.concatenate(bands, axis=2)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    return logits.softmax(1)
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    return _probabilities(logits).argmax(1)
 
 
 def _bands(
     model: SegmentationModel,
     images: Floats,
+    finish: Callable[[Tensor], Tensor],
     *,
     patch_size: tuple[int, int],
     overlap: float = 0.5,
     batch_size: int = 4,
     mirror: bool = False,
     amp: str = "off",
-) -> Iterator[tuple[int, Floats]]:
-    network = TorchNetwork(model, amp=amp)
+    cuda_graph: CudaGraph = "auto",
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    network = TorchNetwork(model, amp=amp, cuda_graph=cuda_graph)
     checked = Checked(Mirrored(network) if mirror else network)
     windows = Windows(patch_size, overlap, batch_size)
-    for row, logits in logits_in_bands(checked, images, windows, network.device):
-        require_finite_logits(logits, network)
-        yield row, logits.softmax(1).cpu().numpy()
+    bands = logits_in_bands(checked, images, windows, network.device)
+    return on_host(bands, finish, network.name)

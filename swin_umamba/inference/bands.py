@@ -16,11 +16,14 @@ HELD_VALUES = 1 << 22  # of a band of what lies outside
 
 @dataclass(frozen=True)
 class Band:
-    """Probabilities (N, K, rows, W) float32 of N slices from `first`, of their rows from `row`."""
+    """What was found for N slices from `first`, in their rows from `row` on.
+
+    values: probabilities (N, K, rows, W) float32, or class indices (N, rows, W).
+    """
 
     first: int
     row: int
-    values: npt.NDArray[np.float32]
+    values: npt.NDArray[Any]
 
     def of(self, slices: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The part (N, ..., rows, W) of an array (Z, ..., H, W) that the band is of."""

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from swin_umamba.data import Plan
 from swin_umamba.data.io.raw import RawImage
+from swin_umamba.data.prepare.placement import Placement
+from swin_umamba.data.prepare.slices import ArraySlices, Slices
 from swin_umamba.errors import UserError
+from swin_umamba.inference.arriving import on_host
 from swin_umamba.inference.bands import Band, Frame
 from swin_umamba.inference.budget import require_affordable
-from swin_umamba.inference.network import Checked, Mirrored, Network, require_finite_logits
+from swin_umamba.inference.network import Checked, Mirrored, Network
 from swin_umamba.inference.restoring import RowResampler
 from swin_umamba.inference.windows import Windows, logits_in_bands
 
 SLICES = 16  # whose windows share batches
+BYTE_CLASSES = 256
 HELD_VALUES = 1 << 26  # logits of the windows of a group of slices, unless those of one are more
+
+Floats = npt.NDArray[np.float32]
 
 
 class Member:
@@ -56,13 +64,15 @@ class Member:
             "choose a smaller patch size",
         )
 
-    def on_slices(self, slices: npt.NDArray[np.float32]) -> Iterator[Band]:
+    def on_slices(self, slices: Floats | Slices, *, decided: bool = False) -> Iterator[Band]:
         """The probabilities of slices (Z, C, h, w) that are preprocessed, on their own grid.
 
-        Groups of slices one after another, each from top to bottom. Raises UserError for slices
-        that do not fit, and NonFiniteError, naming the model, for logits that are not finite.
+        decided: class indices in their place, by the plan. Groups of slices one after another, each
+        from top to bottom. Raises UserError for slices that do not fit, and NonFiniteError, naming
+        the model, for logits that are not finite.
         """
-        depth, channels, _, width = slices.shape
+        whole = ArraySlices(slices) if isinstance(slices, np.ndarray) else slices
+        depth, channels, _, width = whole.shape
         if channels != self.network.in_channels:
             raise ValueError(
                 f"slices: got {channels} channels, expected {self.network.in_channels}"
@@ -70,16 +80,20 @@ class Member:
         held = self.plan.num_outputs * self.windows.size[0] * width
         require_affordable(held, "the logits of a row of windows", "the image is too wide")
         at_once = min(max(HELD_VALUES // held, 1), SLICES)
+        finish = self._labels if decided else self._probabilities
         for first in range(0, depth, at_once):
-            group = slices[first : first + at_once]
-            for row, logits in logits_in_bands(
-                self._logits, group, self.windows, self.network.device
-            ):
-                require_finite_logits(logits, self.network)
-                yield Band(first, row, self._probabilities(logits).cpu().numpy())
+            group = whole.part(first, first + at_once)
+            logits = logits_in_bands(self._logits, group, self.windows, self.network.device)
+            for row, values in on_host(logits, finish, self.network.name):
+                yield Band(first, row, values)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(1) if self.plan.activation == "softmax" else logits.sigmoid()
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        """What the plan decides of the probabilities, where these are."""
+        found = self.plan.decide_tensor(self._probabilities(logits), axis=1)
+        return found.to(torch.uint8 if self.plan.num_classes <= BYTE_CLASSES else torch.int32)
 
     def on_image(self, raw: RawImage) -> Iterator[Band]:
         """The probabilities of an image, on the grid of its files, in slices along `plan.axis`.
@@ -87,16 +101,39 @@ class Member:
         Raises UserError, naming the file, for one that does not fit the plan or that resampling
         would make too large for memory.
         """
-        plan = self.plan
+        placement, slices = self._opened(raw)
+        frame = Frame(placement, self.plan.outside)
+        for band in self._restored(slices, placement):
+            yield frame.around(band)
+        yield from frame.rest()
+
+    def segment(self, raw: RawImage, labels: npt.NDArray[Any]) -> None:
+        """Write an image's class indices into zeros (Z, H, W), in slices along `plan.axis`.
+
+        What is cropped off stays 0, the background. Errors as of `on_image`.
+        """
+        placement, slices = self._opened(raw)
+        inside = labels[placement.part]
+        if placement.size == placement.kept:
+            for band in self.on_slices(slices, decided=True):
+                band.of(inside)[...] = band.values
+            return
+        for band in self._restored(slices, placement):
+            band.of(inside)[...] = self.plan.decide(band.values, axis=1)
+
+    def _opened(self, raw: RawImage) -> tuple[Placement, Slices]:
         if not self.spaced:
-            raw = dataclasses.replace(raw, spacing=(1.0, *plan.spacing))
-        placement = plan.placement(raw)
+            raw = dataclasses.replace(raw, spacing=(1.0, *self.plan.spacing))
+        placement = self.plan.placement(raw)
+        return placement, self.plan.slices(raw, placement)
+
+    def _restored(self, slices: Slices, placement: Placement) -> Iterator[Band]:
+        """The probabilities of slices on the grid that they were resampled from."""
         size, own = placement.size, placement.kept
-        frame = Frame(placement, plan.outside)
         resampler: RowResampler | None = None
-        for band in self.on_slices(plan.preprocess(raw)):
+        for band in self.on_slices(slices):
             if size == own:
-                yield frame.around(band)
+                yield band
                 continue
             if band.row == 0:
                 resampler = RowResampler(size, own)
@@ -104,5 +141,4 @@ class Member:
             row = resampler.done
             values = resampler.push(band.values)
             if values.shape[-2]:
-                yield frame.around(Band(band.first, row, values))
-        yield from frame.rest()
+                yield Band(band.first, row, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from swin_umamba.common.devices import amp_on, half_precision
+from swin_umamba.common.graph_choice import CudaGraph
 from swin_umamba.errors import UserError
+from swin_umamba.inference.graphed import WindowGraphs
 from swin_umamba.models import SegmentationModel
 
 
@@ -35,24 +38,38 @@ class Network(Protocol):
 class TorchNetwork:
     """A model's finest logits, in evaluation mode and without gradients; the model stays as it was.
 
-    amp: "off" for float32, on a GPU "bf16" or "fp16"; "auto" takes the one that the GPU has. Raises
-    UserError for others.
+    amp: "off" for float32, on a GPU "bf16" or "fp16"; "auto" takes the one that the GPU has.
+    cuda_graph: see `graphed.WindowGraphs`. Raises UserError for others, and for graphs that are
+    asked for on a CPU.
     """
 
-    def __init__(self, model: SegmentationModel, *, amp: str = "off", name: str | None = None):
+    def __init__(
+        self,
+        model: SegmentationModel,
+        *,
+        amp: str = "off",
+        name: str | None = None,
+        cuda_graph: CudaGraph = "auto",
+    ) -> None:
         self.model = model
         self.name = name or f"the model ({type(model).__name__})"
         self.in_channels, self.out_channels = model.in_channels, model.out_channels
         self.device = next(model.parameters()).device
         amp = amp_on(self.device, amp) if amp == "auto" else amp
         self.dtype = half_precision(amp, self.device)
+        if cuda_graph is True and self.device.type != "cuda":
+            raise UserError("cuda_graph: got true, expected auto or false but on a CUDA device")
+        self._graphs = WindowGraphs(model, self._forward, self.dtype, cuda_graph)
+        self._lock = threading.Lock()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        with (
-            _finest_only(self.model),
-            torch.no_grad(),
-            torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None),
-        ):
+        # Threads share the model's mode and the graphs' memory.
+        with self._lock, _finest_only(self.model):
+            return self._graphs(windows)
+
+    def _forward(self, windows: Tensor) -> Tensor:
+        half = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
+        with torch.no_grad(), half:
             logits = self.model(windows)
         assert isinstance(logits, Tensor)  # a list only with deep supervision
         return logits
@@ -89,15 +106,6 @@ class Checked:
                 f" {expected}"
             )
         return logits
-
-
-def require_finite_logits(logits: Tensor, network: Network) -> None:
-    """Raise NonFiniteError, naming the network, if one is NaN or infinite."""
-    if not bool(torch.isfinite(logits).all()):
-        raise NonFiniteError(
-            f"{network.name} gives NaN or infinite logits. If amp is on, switch it off; otherwise"
-            " these weights are unusable: train again with a lower lr"
-        )
 
 
 def require_finite(model: SegmentationModel, name: str) -> None:

@@ -12,8 +12,19 @@ import torch.nn.functional as F
 from monai.data.utils import compute_importance_map
 from torch import Tensor
 
+from swin_umamba.data.prepare.slices import ArraySlices, Slices
+from swin_umamba.inference.strips import strips
+
 Network = Callable[[Tensor], Tensor]
 """Logits (B, K, h, w) of windows (B, C, h, w) float32; both may be on any device."""
+
+ON_CPU = 4
+ON_GPU = 16 * 320 * 320  # pixels
+
+
+def windows_at_once(size: tuple[int, int], device: torch.device) -> int:
+    """How many windows of a size a device takes at a time: on a GPU enough to keep it busy."""
+    return ON_CPU if device.type != "cuda" else max(ON_GPU // (size[0] * size[1]), 1)
 
 
 @dataclass(frozen=True)
@@ -48,16 +59,20 @@ class Windows:
 
 
 def logits_in_bands(
-    network: Network, images: npt.NDArray[np.float32], windows: Windows, device: torch.device
+    network: Network,
+    images: npt.NDArray[np.float32] | Slices,
+    windows: Windows,
+    device: torch.device,
 ) -> Iterator[tuple[int, Tensor]]:
     """The logits of images of one size from top to bottom: first row and logits of each band.
 
     images: (N, C, H, W) float32, whose windows share batches. device: where windows are cut and
     logits averaged. The bands are (N, K, rows, W) float32 on `device`, one after another. Every
     window is computed once; held at a time are the logits of one row of windows, or of as many rows
-    as fill a batch.
+    as fill a batch, and the images' rows that these need. Nothing waits for a GPU.
     """
-    count, _, height, width = images.shape
+    slices = ArraySlices(images) if isinstance(images, np.ndarray) else images
+    count, _, height, width = slices.shape
     # (before, after) of the rows and of the columns.
     (top, bottom), (left, right) = (
         _padding(length, size) for length, size in zip((height, width), windows.size, strict=True)
@@ -67,16 +82,16 @@ def logits_in_bands(
     tall, wide = windows.size
     held = _Held(compute_importance_map(windows.size, mode="gaussian", device=device))
     at_once = max(windows.batch_size // (count * len(columns)), 1)
+    groups = [rows[first : first + at_once] for first in range(0, len(rows), at_once)]
+    # Only a single row of windows is padded above and below.
+    spans = [(group[0], min(group[-1] + tall, height)) for group in groups]
     emitted = 0
-    for first in range(0, len(rows), at_once):
-        group = rows[first : first + at_once]
-        begin, end = group[0], group[-1] + tall
+    for group, read in zip(groups, strips(slices, spans, device), strict=True):
+        begin = group[0]
         if begin > emitted:
             yield emitted, held.pop(begin - emitted)[..., left : left + width]
             emitted = begin
-        # A copy, as mapped files are read-only. Padded rows are those of the only row of windows.
-        strip = torch.tensor(images[:, :, begin:end]).to(device)
-        strip = F.pad(strip, (left, right, top, bottom))
+        strip = F.pad(read, (left, right, top, bottom))
         places = [
             (n, row - begin, column) for row in group for n in range(count) for column in columns
         ]
@@ -109,8 +124,9 @@ class _Held:
         assert self.sums is not None
         assert self.totals is not None
         tall, wide = self.weights.shape
-        for (n, y, x), window in zip(places, logits, strict=True):
-            self.sums[n, :, y : y + tall, x : x + wide] += window.float() * self.weights
+        weighted = logits.float() * self.weights
+        for (n, y, x), window in zip(places, weighted, strict=True):
+            self.sums[n, :, y : y + tall, x : x + wide] += window
             if n == 0:
                 self.totals[y : y + tall, x : x + wide] += self.weights
 

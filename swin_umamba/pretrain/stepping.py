@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_umamba.common.graphs import GraphedStep
+from swin_umamba.common.transfer import ToHost
 from swin_umamba.loop.groups import parameter_groups, set_rate
 from swin_umamba.loop.guard import explain_skip
 from swin_umamba.loop.schedule import learning_rate
@@ -91,7 +92,7 @@ class Stepper(BaseStepper[Network]):
         self.world.average([*gradients, loss])
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(gradients)
-        numbers = _Numbers(torch.stack((loss, norm)))
+        numbers = ToHost(torch.stack((loss, norm)))
         # A norm that is not finite would spoil the very gradients that tell where it came from.
         finite = norm.nan_to_num(0.0, 0.0, 0.0)
         nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, finite)
@@ -101,7 +102,7 @@ class Stepper(BaseStepper[Network]):
             self.average.update(self.model)
         if iteration + 1 < config.iterations:
             waited += self.batches.prepare(iteration + 1)
-        value, size = numbers.read()
+        value, size = numbers.read()[0].tolist()
         record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
         if not np.isfinite((value, size)).all():
             explain_skip(
@@ -128,23 +129,3 @@ class Stepper(BaseStepper[Network]):
             )
         finally:  # capturing draws numbers
             seed_iteration(self.config.seed, iteration, self.world.rank)
-
-
-class _Numbers:
-    """Values on their way from the device: waits for them, not for what was asked for since."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._event: torch.cuda.Event | None = None
-        if values.device.type == "cuda":
-            self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-            self._values.copy_(values, non_blocking=True)
-            self._event = torch.cuda.Event()
-            self._event.record(torch.cuda.current_stream(values.device))
-        else:
-            self._values = values.clone()
-
-    def read(self) -> list[float]:
-        if self._event is not None:
-            self._event.synchronize()
-        found: list[float] = self._values.tolist()
-        return found

@@ -78,10 +78,12 @@ class Validation:
 
     def __call__(self, model: SegmentationModel, iteration: int) -> Score:
         """Segment and score all volumes. No scores, and a warning, if the model gives NaN."""
+        # For all of them, since CUDA graphs take time to capture; their memory is free afterwards.
+        predictor = self._predictor(model)
         own: list[list[float] | None] = []
         for number, volume in enumerate(self.volumes):
             try:
-                predicted, true = self._segmented(model, volume)
+                predicted, true = self._segmented(predictor, volume)
             except NonFiniteError as error:
                 own.append(None)
                 warnings.warn(f"validation at iteration {iteration}: {error}", stacklevel=2)
@@ -97,18 +99,21 @@ class Validation:
         classes = tuple(_mean(column) for column in table.T)
         return Score(_mean(np.array([mean for mean in classes if mean is not None])), classes)
 
-    def _segmented(self, model: SegmentationModel, volume: list[int]) -> tuple[Labels, Labels]:
-        """Prediction and truth of a volume (Z, H, W), both 0 where ignored."""
+    def _predictor(self, model: SegmentationModel) -> Predictor:
         config = self.config
         height, width = config.patch_size
-        predictor = Predictor(
+        return Predictor(
             model,
             plan=self.plan,
             patch_size=config.patch_size,
             overlap=config.overlap,
             batch_size=max(PIXELS // (height * width), 1),
             amp=self.amp,
+            cuda_graph="auto" if config.cuda_graph is not False else False,
         )
+
+    def _segmented(self, predictor: Predictor, volume: list[int]) -> tuple[Labels, Labels]:
+        """Prediction and truth of a volume (Z, H, W), both 0 where ignored."""
         predicted, true = [], []
         for first in range(0, len(volume), SLICES):
             cases = [self.cases[index] for index in volume[first : first + SLICES]]

@@ -17,12 +17,16 @@ def nonzero_box(pixels: npt.NDArray[Any]) -> Box:
     """
     some = np.zeros(pixels.shape[1:], bool)
     for channel in pixels:
-        some |= channel != 0
+        np.logical_or(some, channel, out=some)
     if not some.any():
         return box_of_all(some.shape)
-    places = some.nonzero()
-    z, y, x = (slice(int(axis.min()), int(axis.max()) + 1) for axis in places)
-    return z, y, x
+    return _span(some, (1, 2)), _span(some, (0, 2)), _span(some, (0, 1))
+
+
+def _span(some: npt.NDArray[np.bool_], others: tuple[int, int]) -> slice:
+    """From the first to the last that is true, along the axis that is left."""
+    (places,) = np.nonzero(some.any(axis=others))
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def nonzero_mask(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 THRESHOLD = 0.5
 
@@ -28,6 +30,17 @@ def decide_regions(
     labels = np.zeros(regions.shape[1:], np.int64)
     for region, label in zip(regions, written, strict=True):
         labels[region > THRESHOLD] = label
+    return labels
+
+
+def decide_tensor(probabilities: Tensor, written: Sequence[int] | None, axis: int) -> Tensor:
+    """`decide_regions` where a tensor lies, or without `written` `decide_classes`."""
+    if written is None:
+        return probabilities.argmax(axis)
+    regions = probabilities.movedim(axis, 0)
+    labels = torch.zeros(regions.shape[1:], dtype=torch.int64, device=regions.device)
+    for region, label in zip(regions, written, strict=True):
+        labels.masked_fill_(region > THRESHOLD, label)
     return labels
 
 

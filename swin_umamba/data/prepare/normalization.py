@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,12 @@ import numpy.typing as npt
 from swin_umamba.data.io.raw import RawImage
 from swin_umamba.data.prepare.cropping import nonzero_mask
 from swin_umamba.data.prepare.fingerprint import Intensity
+from swin_umamba.data.prepare.pieces import Piece, each_piece
 from swin_umamba.errors import UserError
 
 Scheme = Literal["zscore", "ct", "rescale_to_0_1", "rgb_to_0_1", "none"]
+_Rule = Callable[[npt.NDArray[Any], npt.NDArray[np.float32]], None]
+"""Writes a channel's pixels, or a part of them, normalised."""
 
 
 def scheme_of(channel_name: str) -> Scheme:
@@ -49,41 +53,106 @@ def normalize_image(
     the file, for pixels above 255 where rgb_to_0_1 is asked for.
     """
     image = np.empty(raw.pixels.shape, np.float32)
-    mask = nonzero_mask(raw.pixels) if any(masked) else None
-    for channel, values, scheme, facts, inside in zip(
-        image, raw.pixels, schemes, intensities, masked, strict=True
-    ):
-        if scheme == "zscore":
-            _zscore(channel, values, mask if inside else None)
-        elif scheme == "ct":
-            np.clip(values, facts.low, facts.high, out=channel, casting="unsafe")
-            channel -= facts.mean
-            channel /= max(facts.std, 1e-8)
-        elif scheme == "rescale_to_0_1":
-            low = float(values.min())
-            np.subtract(values, low, out=channel, dtype=np.float64, casting="unsafe")
-            channel /= max(float(values.max()) - low, 1e-8)
-        elif scheme == "rgb_to_0_1":
-            if values.min() < 0 or values.max() > 255:
-                raise UserError(
-                    f"{raw.paths[0]} holds pixels from {values.min()} to {values.max()}, expected 0"
-                    " to 255 (normalization rgb_to_0_1)"
-                )
-            np.divide(values, 255.0, out=channel, casting="unsafe")
-        else:
-            channel[...] = values
+    Normalization(raw, schemes, intensities, masked).fill(image, np.s_[:, :, :])
     return image
 
 
-def _zscore(
-    channel: npt.NDArray[np.float32],
+class Normalization:
+    """`normalize_image` for any part of an image, by what was measured on the whole of it."""
+
+    def __init__(
+        self,
+        raw: RawImage,
+        schemes: Sequence[str],
+        intensities: Sequence[Intensity],
+        masked: Sequence[bool],
+    ) -> None:
+        self.pixels = raw.pixels
+        self._mask = nonzero_mask(raw.pixels) if any(masked) else None
+        self._masked = [
+            inside and scheme == "zscore" for inside, scheme in zip(masked, schemes, strict=True)
+        ]
+        self._rules = [
+            _rule(scheme, values, facts, self._mask if inside else None, raw)
+            for values, scheme, facts, inside in zip(
+                raw.pixels, schemes, intensities, self._masked, strict=True
+            )
+        ]
+
+    def fill(self, out: npt.NDArray[np.float32], part: tuple[slice, slice, slice]) -> None:
+        """Write a part (z, y, x) of all channels to `out` (C, ...)."""
+        for channel, values, rule, inside in zip(
+            out, self.pixels, self._rules, self._masked, strict=True
+        ):
+            rule(values[part], channel)
+            if inside and self._mask is not None:
+                channel[~self._mask[part]] = 0
+
+
+def _rule(
+    scheme: str,
     values: npt.NDArray[Any],
+    facts: Intensity,
     mask: npt.NDArray[np.bool_] | None,
+    raw: RawImage,
+) -> _Rule:
+    """What writes a channel's normalised pixels. mask: of those to measure; None for all."""
+    if scheme == "zscore":
+        mean, std = _mean_and_std(values, mask if mask is not None and mask.any() else None)
+        return partial(_shifted_and_scaled, mean, std if std > 0 else np.float64(1))
+    if scheme == "ct":
+        return partial(_clipped, facts)
+    if scheme == "rescale_to_0_1":
+        low, high = float(values.min()), float(values.max())
+        return partial(_shifted_and_scaled, low, max(high - low, 1e-8))
+    if scheme == "rgb_to_0_1":
+        if values.min() < 0 or values.max() > 255:
+            raise UserError(
+                f"{raw.paths[0]} holds pixels from {values.min()} to {values.max()}, expected 0"
+                " to 255 (normalization rgb_to_0_1)"
+            )
+        return _from_bytes
+    return _as_they_are
+
+
+def _shifted_and_scaled(
+    offset: float, scale: float, values: npt.NDArray[Any], out: npt.NDArray[np.float32]
 ) -> None:
-    # Sums in float64: pixels of 16 bits lose digits in float32.
-    known = values if mask is None or not mask.any() else values[mask]
-    mean, std = known.mean(dtype=np.float64), known.std(dtype=np.float64)
-    np.subtract(values, mean, out=channel, casting="unsafe")
-    channel /= std if std > 0 else 1.0
-    if mask is not None:
-        channel[~mask] = 0
+    np.subtract(values, offset, out=out, dtype=np.float64, casting="unsafe")
+    out /= scale
+
+
+def _clipped(facts: Intensity, values: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
+    np.clip(values, facts.low, facts.high, out=out, casting="unsafe")
+    out -= facts.mean
+    out /= max(facts.std, 1e-8)
+
+
+def _from_bytes(values: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
+    np.divide(values, 255.0, out=out, casting="unsafe")
+
+
+def _as_they_are(values: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None:
+    out[...] = values
+
+
+def _mean_and_std(
+    values: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None
+) -> tuple[np.float64, np.float64]:
+    """Of an image (Z, H, W), or of its part in the mask, piece by piece: in bounded memory."""
+
+    def known(piece: Piece) -> npt.NDArray[Any]:
+        return values[piece] if mask is None else values[piece][mask[piece]]
+
+    def summed(piece: Piece) -> np.float64:
+        # In float64: pixels of 16 bits lose digits in float32.
+        total: np.float64 = known(piece).sum(dtype=np.float64)
+        return total
+
+    def squared(piece: Piece) -> np.float64:
+        total: np.float64 = np.square(np.subtract(known(piece), mean, dtype=np.float64)).sum()
+        return total
+
+    count = values.size if mask is None else int(np.count_nonzero(mask))
+    mean = np.float64(sum(each_piece(summed, values.shape)) / count)
+    return mean, np.sqrt(np.float64(sum(each_piece(squared, values.shape)) / count))

@@ -9,15 +9,21 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+from torch import Tensor
 
 from swin_umamba.common.records import Count, Listed, Positive, Record, nested, record
 from swin_umamba.data.datasets.dataset import Dataset, require_channels
 from swin_umamba.data.io.raw import RawImage, RawLabels, classes_of
 from swin_umamba.data.prepare.batch_size import gpu_memory, propose_batch_size
 from swin_umamba.data.prepare.cropping import box_of_all, nonzero_box
-from swin_umamba.data.prepare.deciding import check_regions, decide_classes, decide_regions
+from swin_umamba.data.prepare.deciding import (
+    check_regions,
+    decide_classes,
+    decide_regions,
+    decide_tensor,
+)
 from swin_umamba.data.prepare.fingerprint import Fingerprint, Intensity, take_fingerprint
-from swin_umamba.data.prepare.normalization import Scheme, normalize_image, scheme_of
+from swin_umamba.data.prepare.normalization import Normalization, Scheme, scheme_of
 from swin_umamba.data.prepare.placement import Placement
 from swin_umamba.data.prepare.resampling import resample_image, resample_labels
 from swin_umamba.data.prepare.rules import (
@@ -28,6 +34,7 @@ from swin_umamba.data.prepare.rules import (
     patch_size_for,
     slicing_axis,
 )
+from swin_umamba.data.prepare.slices import ArraySlices, NormalizedSlices, Slices
 from swin_umamba.errors import UserError
 
 Label = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
@@ -130,10 +137,20 @@ class Plan(Record):
                 f"probabilities: got shape {probabilities.shape}, expected {self.num_outputs}"
                 f" along axis {axis}"
             )
-        if self.regions_class_order is None:
+        if self._written is None:
             return decide_classes(probabilities, axis)
-        written = [self.values.index(value) for value in self.regions_class_order]
-        return decide_regions(probabilities, written, axis)
+        return decide_regions(probabilities, self._written, axis)
+
+    def decide_tensor(self, probabilities: Tensor, *, axis: int = 0) -> Tensor:
+        """`decide` where a tensor lies."""
+        return decide_tensor(probabilities, self._written, axis)
+
+    @property
+    def _written(self) -> list[int] | None:
+        """The class index that each region writes."""
+        if self.regions_class_order is None:
+            return None
+        return [self.values.index(value) for value in self.regions_class_order]
 
     @property
     def outside(self) -> npt.NDArray[np.float32]:
@@ -159,9 +176,25 @@ class Plan(Record):
         """
         require_channels(raw, self.in_channels)
         placement = self.placement(raw)
+        slices = self._normalized(raw, placement)
+        whole = np.empty(slices.shape, np.float32)
+        slices.fill(whole, 0)
+        return resample_image(whole, placement.size)
+
+    def slices(self, raw: RawImage, placement: Placement) -> Slices:
+        """What `preprocess` gives, of which no more is made at a time than is asked for.
+
+        placement: the image's own. Where it is to be resampled, all of it is made now.
+        """
+        require_channels(raw, self.in_channels)
+        if placement.size == placement.kept:
+            return self._normalized(raw, placement)
+        return ArraySlices(self.preprocess(raw))
+
+    def _normalized(self, raw: RawImage, placement: Placement) -> NormalizedSlices:
         inside = dataclasses.replace(raw, pixels=raw.pixels[(slice(None), *placement.box)])
-        image = normalize_image(inside, self.normalization, self.intensities, self._masked)
-        return resample_image(np.moveaxis(image, self.axis + 1, 0), placement.size)
+        found = Normalization(inside, self.normalization, self.intensities, self._masked)
+        return NormalizedSlices(found, self.axis)
 
     def preprocess_labels(
         self, classes: npt.NDArray[np.int64], raw: RawImage

@@ -1,0 +1,37 @@
+"""The few things of a kind that were used last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+_Value = TypeVar("_Value")
+
+
+class Recent(Generic[_Value]):
+    """At most `most` values by key; the one that was not asked for longest makes room."""
+
+    def __init__(self, most: int) -> None:
+        if most < 1:
+            raise ValueError(f"most: got {most}, expected at least 1")
+        self.most = most
+        self._values: OrderedDict[Hashable, _Value] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """The value of a key. Where there is none, it is made after room for it."""
+        if key not in self._values:
+            while len(self._values) >= self.most:
+                self._values.popitem(last=False)
+            self._values[key] = make()
+        self._values.move_to_end(key)
+        return self._values[key]
+
+    def clear(self) -> None:
+        self._values.clear()

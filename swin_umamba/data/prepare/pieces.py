@@ -1,0 +1,37 @@
+"""Large images piece by piece, on several cores: what is measured of them needs little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from swin_umamba.common.devices import usable_cores
+
+AT_ONCE = 1 << 22
+"""Pixels of a piece, unless one row or slice has more."""
+_MAX_THREADS = 8
+
+Piece = tuple[slice, slice]
+_Found = TypeVar("_Found")
+
+
+def each_piece(measure: Callable[[Piece], _Found], shape: Sequence[int]) -> list[_Found]:
+    """What `measure` finds in each piece (slices, rows) of an image (Z, H, W), in their order."""
+    pieces = _pieces(shape)
+    threads = min(len(pieces), usable_cores(), _MAX_THREADS)
+    if threads == 1:
+        return [measure(piece) for piece in pieces]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(measure, pieces))
+
+
+def _pieces(shape: Sequence[int]) -> list[Piece]:
+    axis = int(np.argmax(shape[:2]))
+    length = shape[axis]
+    step = max(AT_ONCE * length // int(np.prod(shape)), 1)
+    parts = [slice(first, min(first + step, length)) for first in range(0, length, step)]
+    whole = slice(None)
+    return [(part, whole) if axis == 0 else (whole, part) for part in parts]
