@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from benchmarks.verbs import (
     accuracy,
     cpu,
+    inference,
     model,
     ops,
     pretraining,
@@ -18,7 +19,7 @@ from benchmarks.verbs import (
     sweep,
 )
 
-VERBS = (ops, model, cpu, scale, accuracy, pretraining, sweep, profile, rendering)
+VERBS = (ops, model, inference, cpu, scale, accuracy, pretraining, sweep, profile, rendering)
 
 
 def _parser() -> argparse.ArgumentParser:
