@@ -35,7 +35,17 @@ _DATASETS = {
     "Dataset801_Nuclei": "nuclei (microscopy)",
     "Dataset804_Hippocampus": "hippocampus (MRI)",
     "Dataset802_Polyps": "polyps (endoscopy)",
+    "PolypGen": "polyps (endoscopy)",
+    "PolypCross": "polyps of another source",
 }
+# The columns of the table of pretraining.
+_NETWORKS = ("dynunet", "resenc_m")
+_STARTS = (
+    "swin_umamba_d+vmamba_tiny+scratch",
+    "swin_umamba_d+vmamba_tiny+pretrained",
+    "swin_umamba_d+vmamba_v2_tiny_s1l8+pretrained",
+)
+_PRETRAINED = ("pretraining_polyps_h200.json", "pretraining_nuclei_hippocampus_h200.json")
 
 
 def _median(row: Row) -> float:
@@ -158,6 +168,8 @@ def accuracy(facts: dict[str, Any]) -> str:
     """DSC of two models beside nnU-Net's network, and the difference case by case."""
     lines = []
     for dataset, title in _DATASETS.items():
+        if dataset not in facts["settings"]["datasets"]:
+            continue
         runs = {
             model: accuracy_report.scored_runs(facts, dataset, model)
             for model in ("dynunet", "swin_umamba", "swin_umamba_d")
@@ -169,6 +181,24 @@ def accuracy(facts: dict[str, Any]) -> str:
         lines.append(line)
     header = ["DSC", "nnU-Net's network", "Swin-UMamba", "difference"]
     return table([*header, "Swin-UMamba†", "difference"], lines)
+
+
+def pretrained(*files: dict[str, Any]) -> str:
+    """DSC of Swin-UMamba†, pretrained and from scratch, beside nnU-Net's networks."""
+    lines = []
+    for facts in files:
+        for dataset in facts["settings"]["datasets"]:
+            runs = {
+                model: accuracy_report.scored_runs(facts, dataset, model)
+                for model in (*_NETWORKS, *_STARTS)
+            }
+            line = [_DATASETS[dataset], *(_means(found) for found in runs.values())]
+            for start in _STARTS[1:]:
+                line.append(accuracy_report.difference(runs[start], runs["dynunet"], "dsc"))
+            lines.append(line)
+    header = ["DSC", "nnU-Net's network", "ResEnc-M", "† from scratch", "† pretrained"]
+    header += ["† v2 pretrained", "† pretrained - nnU-Net's", "† v2 pretrained - nnU-Net's"]
+    return table(header, lines)
 
 
 def _means(runs: Sequence[dict[str, Any]]) -> str:
@@ -189,10 +219,11 @@ class Table:
 
 _TABLES = (
     Table("README.md", "speed", ("ops_h100.json", "model_h100.json"), speed),
-    Table("README.md", "accuracy", ("accuracy_pair_h200.json",), accuracy),
+    Table("README.md", "accuracy", _PRETRAINED, pretrained),
     Table("docs/performance.md", "scans", ("ops_h100.json",), scans),
     Table("docs/performance.md", "models", ("model_h100.json",), models),
     Table("docs/performance.md", "accuracy", ("accuracy_pair_h200.json",), accuracy),
+    Table("docs/pretraining.md", "accuracy", _PRETRAINED, pretrained),
 )
 
 
