@@ -225,6 +225,7 @@ _TABLES = (
     Table("docs/performance.md", "accuracy", ("accuracy_pair_h200.json",), accuracy),
     Table("docs/pretraining.md", "accuracy", _PRETRAINED, pretrained),
 )
+PAGES = tuple(dict.fromkeys(each.page for each in _TABLES))
 
 
 def _read(path: Path) -> Any:
@@ -255,7 +256,7 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
     folder = root / _FOLDER
     for made in sorted(folder.glob("*.md")):
         yield made, markdown_of(made.with_suffix(".json")) + "\n"
-    for page in dict.fromkeys(each.page for each in _TABLES):
+    for page in PAGES:
         document = (root / page).read_text(encoding="utf-8")
         for each in _TABLES:
             if each.page == page:
