@@ -1,6 +1,6 @@
 """Swin-UMamba: medical image segmentation with selective scans.
 
-Names are loaded when first used, so that what needs no model does not wait for PyTorch.
+Names are imported lazily, so that commands which need no model do not wait for PyTorch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Old names of modules that have moved: importing one gives the module under its new name."""
+"""Old names of modules that have moved: importing one returns the module under its new name."""
 
 from __future__ import annotations
 
@@ -63,12 +63,13 @@ MOVED = {
     "train.stopping": "loop.stopping",
     "train.world": "loop.world",
 }
-"""New names by old ones, both below `swin_umamba`."""
+"""Old module names and their new names, both relative to `swin_umamba`."""
 
 _PACKAGE = __name__.rpartition(".")[0]
 
 
-class _MovedFinder:  # of no class of importlib.abc, whose import takes longer than all here
+# deliberately no importlib.abc base class: its import takes longer than everything here
+class _MovedFinder:
     def __init__(self) -> None:
         self._specs: dict[str, ModuleSpec | None] = {}
 
@@ -85,7 +86,8 @@ class _MovedFinder:  # of no class of importlib.abc, whose import takes longer t
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # It has run under its new name already; the import system has just replaced its spec.
+        # The module has already run under its new name; the import system has just replaced its
+        # spec.
         assert module.__spec__ is not None
         module.__spec__ = self._specs.pop(module.__spec__.name)
 
@@ -95,6 +97,6 @@ def _below_package(name: str) -> str:
 
 
 def install() -> None:
-    """Let Python find the old names, after it has looked for modules of that name itself."""
+    """Let Python resolve the old names, after its own search has failed."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedFinder())

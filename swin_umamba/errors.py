@@ -1,4 +1,4 @@
-"""Errors that are the input's, not the program's."""
+"""Errors caused by the input rather than by the program."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 
 class UserError(Exception):
-    """Something the user gave is missing, damaged or does not fit; the message says what and where.
+    """User input is missing, damaged or inconsistent; the message says what and where.
 
-    The command line prints the message alone and exits with status 1.
+    The command line prints only the message and exits with status 1.
     """
 
 
 class CombinedUserError(UserError):
-    """Several at once, each in a line of its own. head: what they have in common."""
+    """Several errors, one per line. head: what they have in common."""
 
     def __init__(self, head: str, messages: Sequence[str]) -> None:
         super().__init__(head + "".join(f"\n- {message}" for message in messages))

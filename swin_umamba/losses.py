@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Regions = Sequence[Sequence[int]]
-"""The class indices that each region is the union of."""
+"""The class indices that make up each region."""
 
 WEIGHTS = (4 / 7, 2 / 7, 1 / 7, 0.0)
 SMOOTH = 1e-5
-IGNORED = -1  # in targets: no truth there
+IGNORED = -1  # target value of unannotated pixels
 
 
 def scale_weights(scales: int) -> tuple[float, ...]:
-    """nnU-Net's weights of that many scales: 1, 1/2, 1/4, ..., the last 0, summing to 1.
+    """nnU-Net's weights for a number of scales: 1, 1/2, 1/4, ..., the last 0, normalized to sum 1.
 
     A single scale has weight 1.
     """
@@ -32,21 +32,19 @@ def scale_weights(scales: int) -> tuple[float, ...]:
 
 
 class DeepSupervisionLoss(nn.Module):
-    """Dice + cross-entropy at every scale, weighted, as the Swin-UMamba release trains with.
+    """Weighted Dice + cross-entropy at every scale, as in the original implementation.
 
-    weights: one per output, finest first. An output of weight 0 is not evaluated, and still
-    stays in the graph with zero gradients, so that its head trains under DDP.
-    batch_dice: sum a class over the whole batch before taking its Dice, not per image.
-    across_ranks: the batch is that of all processes of torch.distributed's default group; each
-    gets the loss of the whole, and DDP's mean of the gradients is that loss's gradient.
-    regions: train one sigmoid output per region, see `dice_binary_cross_entropy`, instead of a
-    softmax over the classes.
+    weights: one per output, finest first. An output with weight 0 is not evaluated but stays in the
+    graph with zero gradients, so that its head trains under DDP. batch_dice: compute Dice per class
+    over the whole batch rather than per image. across_ranks: treat the batches of all processes of
+    torch.distributed's default group as one; each process gets the loss of the whole, and DDP's
+    mean of the gradients is that loss's gradient. regions: train one sigmoid output per region, see
+    `dice_binary_cross_entropy`, instead of a softmax over classes.
 
-    outputs: list of logits (B, C, h, w), finest first, or the finest alone, whose weight is then 1;
-    C is the number of classes, or of regions.
-    targets: class indices (B, H, W) or (B, 1, H, W) of any integer dtype, taken to each output's
-    size by nearest neighbour; or a list of them, one per output and of its size. -1 is ignored.
-    Half-precision logits are taken to float32. Returns a scalar.
+    outputs: list of logits (B, C, h, w), finest first, or only the finest, whose weight is then 1;
+    C is the number of classes or regions. targets: class indices (B, H, W) or (B, 1, H, W) of any
+    integer dtype, resized to each output by nearest neighbour; or a list with one per output, at
+    its size. -1 is ignored. 16-bit logits are converted to float32. Returns a scalar.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class DeepSupervisionLoss(nn.Module):
             if weight > 0:
                 loss = loss + weight * self._at_one_scale(logits, target)
             else:
-                # The sum of no elements: 0 whatever the logits hold, where 0 * NaN would be NaN.
+                # An empty sum: 0 whatever the logits are, whereas 0 * NaN would be NaN.
                 loss = loss + logits.reshape(-1)[:0].sum()
         return loss
 
@@ -102,17 +100,17 @@ class DeepSupervisionLoss(nn.Module):
 def dice_cross_entropy(
     logits: Tensor, target: Tensor, batch_dice: bool = True, *, across_ranks: bool = False
 ) -> Tensor:
-    """Cross-entropy minus soft Dice, which is smoothed by 1e-5 and leaves out the background.
+    """Cross-entropy minus soft Dice, smoothed by 1e-5 and without the background.
 
     logits: (B, C, H, W), C at least 2. target: (B, H, W) or (B, 1, H, W), integers below C; -1
-    where there is no truth, which both leave out. Without any truth the cross-entropy is 0.
+    where unannotated, which both terms ignore. If nothing is annotated the cross-entropy is 0.
     across_ranks: as in DeepSupervisionLoss.
     """
     if logits.ndim != 4 or logits.shape[1] < 2:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected (B, C > 1, H, W)")
     target = _fitting(target, logits)
     known = (target != IGNORED)[:, None]
-    # What the backward pass keeps is two maps like the logits, and masks.
+    # The backward pass keeps only two maps like the logits, and masks.
     log_probabilities = logits.log_softmax(1, dtype=_accurate(logits.dtype))
     cross_entropy = F.nll_loss(log_probabilities, target, ignore_index=IGNORED, reduction="sum")
     pixels = known.sum().to(log_probabilities.dtype)
@@ -135,10 +133,10 @@ def dice_binary_cross_entropy(
     """Binary cross-entropy minus soft Dice of regions that may overlap, as nnU-Net trains them.
 
     logits: (B, R, H, W), one sigmoid output per region. target: (B, H, W) or (B, 1, H, W) class
-    indices; a pixel belongs to every region that holds its class. -1 where there is no truth,
-    which both leave out. The cross-entropy is a mean over known pixels and regions (nnU-Net: a sum
-    over regions if the dataset has an ignore label), 0 without any truth. Dice is smoothed by 1e-5.
-    across_ranks: as in DeepSupervisionLoss.
+    indices; a pixel belongs to every region that contains its class. -1 where unannotated, which
+    both terms ignore. The cross-entropy is the mean over annotated pixels and regions (nnU-Net: a
+    sum over regions if the dataset has an ignore label), 0 if nothing is annotated. Dice is
+    smoothed by 1e-5. across_ranks: as in DeepSupervisionLoss.
     """
     _check_regions(regions)
     if logits.ndim != 4 or logits.shape[1] != len(regions):
@@ -148,7 +146,7 @@ def dice_binary_cross_entropy(
         )
     target = _fitting(target, logits)
     known = (target != IGNORED)[:, None]
-    # By comparisons with plain numbers, since a CUDA graph cannot copy a table from the host.
+    # Compare with plain numbers, since a CUDA graph cannot copy a table from the host.
     truth = torch.stack(
         [reduce(torch.logical_or, (target == index for index in region)) for region in regions], 1
     )
@@ -174,7 +172,7 @@ def _minus_dice(
     """The mean cross-entropy minus the mean soft Dice.
 
     cross_entropy: a sum over `pixels` values. probabilities (floats), truth (bool): (B, C, H, W).
-    known: (B, 1, H, W), where there is truth.
+    known: (B, 1, H, W), true where annotated.
     """
     over = (0, 2, 3) if batch_dice else (2, 3)
     overlap = torch.where(truth, probabilities, 0).sum(over)
@@ -206,7 +204,7 @@ def _check_regions(regions: Regions) -> None:
 
 
 def _fitting(target: Tensor, logits: Tensor) -> Tensor:
-    """The target (B, H, W) int64; ValueError if it is not of the logits' size."""
+    """The target (B, H, W) int64; ValueError if its size does not match the logits."""
     target = _without_channel(target)
     if target.shape != (logits.shape[0], *logits.shape[2:]):
         raise ValueError(
@@ -219,8 +217,8 @@ def _fitting(target: Tensor, logits: Tensor) -> Tensor:
 class _SumOverRanks(torch.autograd.Function):
     """The sum of a tensor over all processes.
 
-    Every process goes on to compute the same loss from it, and DDP takes the mean of what they
-    get for its gradient. Handing on the gradient times their number makes that mean the sum.
+    Every process then computes the same loss from it, and DDP averages the gradients over
+    processes. Multiplying the gradient by their number turns that mean into the sum.
     """
 
     @staticmethod
@@ -240,9 +238,9 @@ def _sum_over_ranks(value: Tensor) -> Tensor:
 
 
 def resize_nearest(target: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, H, W) or (B, 1, H, W) of any dtype to (B, *size): the pixel at each new pixel's centre.
+    """(B, H, W) or (B, 1, H, W) of any dtype to (B, *size): the pixel at each new pixel's center.
 
-    A centre on the border of two pixels takes the later one, as nnU-Net's resampling does.
+    A center on the border between two pixels takes the later one, as in nnU-Net's resampling.
     """
     target = _without_channel(target)
     if target.shape[1:] == tuple(size):

@@ -1,4 +1,4 @@
-"""The command line: `swin-umamba`, whose commands are gathered in `application`."""
+"""The command line `swin-umamba`; its commands are assembled in `application`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m swin_umamba.cli`, for where the script `swin-umamba` is not on the path."""
+"""`python -m swin_umamba.cli`, for environments where the script `swin-umamba` is not on PATH."""
 
 from swin_umamba.cli import app
 

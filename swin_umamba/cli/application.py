@@ -1,4 +1,4 @@
-"""The commands together, and what holds for all of them: exit codes and encodings.
+"""Assembles the commands, and handles exit codes and terminal encodings for all of them.
 
 Exit status: 0 when done, 1 for an error, 2 for wrong usage, 130 and 143 after SIGINT and SIGTERM.
 """
@@ -34,15 +34,16 @@ from swin_umamba.cli.summary import summary
 from swin_umamba.cli.train import Train, train
 from swin_umamba.common.files import reason_of
 
-TRACEBACK = "SWIN_UMAMBA_TRACEBACK"  # a variable: show tracebacks of unexpected errors
+# environment variable that enables tracebacks of unexpected errors
+TRACEBACK = "SWIN_UMAMBA_TRACEBACK"
 
 
-_PLAIN = "swin-umamba-plain"  # how terminals without UTF-8 show what they lack
+_PLAIN = "swin-umamba-plain"  # replacements on terminals that cannot encode these characters
 _PLAIN_SIGNS = {"\u2020": "+", "\u2026": "...", "\u2013": "-", "\u00d7": "x", "\u2022": "*"}
 
 
 def _in_plain_signs(error: UnicodeError) -> tuple[str | bytes, int]:
-    """An error handler of codecs: signs of the help and of tables by their like, others escaped."""
+    """A codecs error handler: characters of help and tables become look-alikes, others escapes."""
     if isinstance(error, UnicodeEncodeError) and error.object[error.start] in _PLAIN_SIGNS:
         return _PLAIN_SIGNS[error.object[error.start]], error.start + 1
     return codecs.backslashreplace_errors(error)
@@ -52,7 +53,7 @@ codecs.register_error(_PLAIN, _in_plain_signs)
 
 
 class Application(typer.Typer):
-    """A Typer that ends without a traceback, on terminals of any encoding."""
+    """A Typer app that never ends with a traceback, on terminals of any encoding."""
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         for stream in (sys.stdout, sys.stderr):
@@ -61,7 +62,7 @@ class Application(typer.Typer):
         try:
             with exit_status_kept():
                 return super().__call__(*args, **options)
-        except Exception as error:  # the boundary: users get a line
+        except Exception as error:  # outermost boundary: users get one line
             if os.environ.get(TRACEBACK):
                 raise
             problem(_in_words(error))
@@ -70,10 +71,10 @@ class Application(typer.Typer):
 
 def _in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
-        # Commands meet what comes of files: this is what they print.
+        # Commands handle errors of input files themselves: this is an error of printing.
         return f"{error.filename or 'the output'}: {reason_of(error)}"
     return (
-        f"unexpected {type(error).__name__}: {error}. This is a fault in swin-umamba: please report"
+        f"unexpected {type(error).__name__}: {error}. This is a bug in swin-umamba: please report"
         f" it with the traceback that {TRACEBACK}=1 shows"
     )
 

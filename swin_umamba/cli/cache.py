@@ -1,4 +1,4 @@
-"""`swin-umamba cache`: what is kept between runs, and how to be rid of it."""
+"""`swin-umamba cache`: list and remove cached data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 from swin_umamba.cli.console import errors_in_one_line, out
 from swin_umamba.errors import UserError
 
-_LATEST = 4e9  # seconds since 1970: file systems can hold times beyond those that have a date
+_LATEST = 4e9  # seconds since 1970: file systems can store times for which there is no date
 
 
 def cache(
@@ -25,14 +25,16 @@ def cache(
     ] = None,
     clear_unused: Annotated[
         float | None,
-        typer.Option(metavar="DAYS", help="Remove cases that no training read for so long.", min=0),
+        typer.Option(
+            metavar="DAYS", help="Remove cases that no training has read for this many days.", min=0
+        ),
     ] = None,
     clear_all: Annotated[bool, typer.Option("--clear-all", help="Remove everything.")] = False,
 ) -> None:
     """List or clear preprocessed datasets and downloads.
 
-    The cache is in SWIN_UMAMBA_CACHE or the platform's cache folder. Whatever is removed is created
-    or downloaded again when needed. Preprocessed cases that no training read for 30 days are also
+    The cache is in SWIN_UMAMBA_CACHE or the platform's cache folder. Anything removed is created or
+    downloaded again when needed. Preprocessed cases that no training has read for 30 days are also
     removed whenever their dataset is prepared.
     """
     with errors_in_one_line():
@@ -53,11 +55,11 @@ def cache(
             if not math.isfinite(clear_unused):
                 raise UserError(f"--clear-unused: got {clear_unused}, expected days, 0 or above")
             for kept in clear_all_unused(clear_unused):
-                out.print(f"Removed of {kept.path}: {_megabytes(kept.bytes)}", soft_wrap=True)
+                out.print(f"Removed from {kept.path}: {_megabytes(kept.bytes)}", soft_wrap=True)
         if clear_all:
             for kept in [*kept_datasets(), *kept_otherwise()]:
                 if kept.path.parent.name == PREPROCESSED and kept.path.is_dir():
-                    clear_dataset(kept.path.name)  # unless it is being prepared
+                    clear_dataset(kept.path.name)  # unless the dataset is being prepared right now
                 else:
                     remove(kept.path)
                 out.print(f"Removed {kept.path}: {_megabytes(kept.bytes)}", soft_wrap=True)
@@ -74,7 +76,7 @@ def cache(
         if datasets or others:
             out.print(table, soft_wrap=True)
         else:
-            out.print("It is empty.")
+            out.print("The cache is empty.")
 
 
 def _megabytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""How commands show their options: names of models and encoders, groups, flags as flags."""
+"""How commands display their options: names of models and encoders, groups, value-less flags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-# Known before anything heavy is imported; a test holds them to what can be created.
+# Repeated here so that help needs no heavy import; a test compares them with the registries.
 MODELS = "swin_umamba, swin_umamba_d (\u2020), swin_umamba_v1"
 BASELINES = "dynunet (nnU-Net's network), resenc_m (its ResEnc-M), segresnet, swin_unetr, unetr"
 ENCODERS = (
@@ -28,14 +28,14 @@ def _flags_without_type(params: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command whose help shows flags by their names alone."""
+    """A command whose help shows flags without a value."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _flags_without_type(super().get_params(ctx))
 
 
 class Group(TyperGroup):
-    """The same of the program itself."""
+    """The same for the top-level group."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _flags_without_type(super().get_params(ctx))

@@ -1,4 +1,4 @@
-"""What all commands share: consoles on which text is only text, and errors as one line each."""
+"""Shared by all commands: consoles that print text literally, and one-line errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swin_umamba.common.files import reason_of
 from swin_umamba.common.memory import is_out_of_gpu_memory, is_out_of_memory
 from swin_umamba.errors import CombinedUserError, UserError
 
-# What the extra `train` brings, by the names that are imported.
+# Packages of the extra `train`, by import name.
 TRAIN_PACKAGES = (
     "accelerate",
     "imagecodecs",
@@ -28,23 +28,23 @@ TRAIN_PACKAGES = (
     "tifffile",
 )
 
-# What terminals obey rather than show: control characters but for tab and line feed, marks that
-# change the direction of writing, and the stand-ins for bytes that are no text.
+# Characters that terminals interpret instead of showing: control characters except tab and line
+# feed, bidirectional marks, and surrogates that stand for undecodable bytes.
 _UNSHOWN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def visible(text: str) -> str:
-    """Text of any origin, with what terminals would obey written as escapes such as \\x1b."""
+    """Text with everything that a terminal would interpret replaced by escapes such as \\x1b."""
     return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class PlainConsole(Console):
-    """A console on which strings are shown as they are: no markup, no emoji, no terminal escapes.
+    """A console that prints strings literally: no markup, no emoji, no terminal escapes.
 
-    Names of files, tensors and classes need no care, in tables and titles too. What is to have a
-    style is a rich Text, made with `visible`.
+    File, tensor and class names are therefore safe, also in tables and titles. For styled text use
+    a rich Text made with `visible`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -59,7 +59,7 @@ err = PlainConsole(stderr=True)
 
 
 class Words(ProgressColumn):
-    """A column of a progress bar: a format of the task, as plain text."""
+    """A progress bar column that formats a task's fields as plain text."""
 
     def __init__(self, form: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Words(ProgressColumn):
 
 
 def progress(*columns: ProgressColumn, console: Console = err, transient: bool = True) -> Progress:
-    """A progress bar; by default with the task's description and its share done."""
+    """A progress bar, by default with the task's description and fraction done."""
     columns = columns or (Words("{task.description}"), BarColumn(), TaskProgressColumn())
     return Progress(*columns, console=console, transient=transient)
 
@@ -81,17 +81,17 @@ def counted(count: int, noun: str) -> str:
 
 
 def problem(message: str, *, word: str = "error", style: str = "bold red") -> None:
-    """Print `word: message` on stderr, in one line."""
+    """Print `word: message` on stderr as one line."""
     line = " ".join(message.split("\n"))
     err.print(Text.assemble((visible(f"{word}:"), style), " ", visible(line)), soft_wrap=True)
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Print an error that has a cause outside of the program as one line, and exit with status 1.
+    """Turn an error with an external cause into one printed line and exit status 1.
 
-    These are UserErrors, missing packages, a machine without memory, and what the system says of
-    files; several UserErrors at once are one line each.
+    Handles UserErrors (several at once get one line each), missing packages, out of memory, and
+    operating system errors about files.
     """
     try:
         yield
@@ -119,7 +119,7 @@ def errors_in_one_line() -> Iterator[None]:
         reason = str(error).split("\n")[0]
         message = f"out of memory: {reason}" if reason else "out of memory"
         if is_out_of_gpu_memory(error):
-            message = f"{reason} Smaller batches, patches or --amp need less"
+            message = f"{reason} Reduce batch or patch size, or use --amp"
     else:
         return
     problem(message)

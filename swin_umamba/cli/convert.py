@@ -1,4 +1,4 @@
-"""`swin-umamba convert`: other checkpoints into our files."""
+"""`swin-umamba convert`: convert other checkpoints to this package's files."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def convert(
         Path | None, typer.Option(help="Write what happened to every tensor to a JSON file.")
     ] = None,
 ) -> None:
-    """Convert a checkpoint, and account for every tensor in it.
+    """Convert a checkpoint and report what happened to every tensor.
 
     Conversion is optional: train --pretrained reads these checkpoints directly.
     """

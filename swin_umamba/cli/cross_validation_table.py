@@ -1,4 +1,4 @@
-"""The table of a cross-validation on the console."""
+"""The cross-validation table on the console."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swin_umamba.evaluate.cross_validation import CrossValidation
 
 
 def table(found: CrossValidation) -> Table:
-    """A row for each metric and class: the folds' means over cases, and over all."""
+    """One row per metric and class: the means of the folds, and the mean over all cases."""
     made = Table(title=f"Cross-validation, {len(found.together().cases)} held-out cases")
     for column in ("metric", "class"):
         made.add_column(column)

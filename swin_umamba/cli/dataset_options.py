@@ -1,4 +1,4 @@
-"""Arguments that `prepare` and `train` share; the options are listed in a panel of each command."""
+"""Arguments shared by `prepare` and `train`; options go in a panel of each command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ DATASET: Any = typer.Argument(help="nnU-Net v2 raw dataset, or a folder with ima
 
 
 def splits_option(panel: str) -> Any:
-    return typer.Option(help="Splits file, as nnU-Net's splits_final.json.", rich_help_panel=panel)
+    return typer.Option(
+        help="Splits file, in the format of nnU-Net's splits_final.json.", rich_help_panel=panel
+    )
 
 
 def patch_size_option(panel: str) -> Any:

@@ -1,4 +1,4 @@
-"""`swin-umamba demo`: nuclei segmented by a model trained minutes ago."""
+"""`swin-umamba demo`: train a small model and segment nuclei with it within minutes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def demo(
             )
     trained = result.train
     score = (
-        Text("The held-out quadrant holds no object, so there is no DSC.")
+        Text("The held-out quadrant contains no object, so there is no DSC.")
         if trained.dsc is None
         else Text.assemble("Held-out quadrant: ", (f"DSC {trained.dsc:.3f}", "bold"))
     )

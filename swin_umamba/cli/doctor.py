@@ -1,4 +1,4 @@
-"""`swin-umamba doctor`: what is installed here, and what works."""
+"""`swin-umamba doctor`: what is installed, and what works."""
 
 from __future__ import annotations
 

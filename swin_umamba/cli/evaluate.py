@@ -104,7 +104,7 @@ def evaluate(
         out.print(_table(scores))
         objects = scores.objects()
         if objects is not None:
-            counts = f"{objects.tp} found, {objects.fn} missed, {objects.fp} not in the truth"
+            counts = f"{objects.tp} found, {objects.fn} missed, {objects.fp} false positives"
             out.print(f"Objects of all cases together: {counts}; pooled F1 {objects.f1:.4f}")
         facts = scores.to_json()
         if differences is not None and against is not None:
@@ -122,10 +122,10 @@ def _require_new(run: Path | None) -> None:
     from swin_umamba.runs.folder import POSTPROCESSING
 
     if run is None:
-        raise UserError("--find-postprocessing needs --run, where to write what it finds")
+        raise UserError("--find-postprocessing needs --run, the run in which to record the result")
     if (run / POSTPROCESSING).exists():
         raise UserError(
-            f"{run / POSTPROCESSING} is there already: it may have been applied to these masks."
+            f"{run / POSTPROCESSING} already exists and may have been applied to these masks."
             " Remove it and predict again to recompute it"
         )
 
@@ -139,7 +139,7 @@ def _find_postprocessing(run: Path, predictions: Path, truth: Dataset, names: li
     save_postprocessing(found, run)
     classes = dict(zip(truth.values, truth.labels, strict=True))
     kept = ", ".join(classes[value] for value in found.keep_largest)
-    out.print(f"Largest component alone: {kept or 'no class scores better by it'}")
+    out.print(f"Keep the largest component only: {kept or 'no class scores better with it'}")
 
 
 def _table(scores: Scores) -> Table:

@@ -16,7 +16,7 @@ _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 class Format(str, Enum):
-    """What can be written."""
+    """Formats that can be written."""
 
     onnx = "onnx"
     pt2 = "pt2"
@@ -45,23 +45,23 @@ def export(
     backend: Annotated[
         str | None,
         typer.Option(
-            help="Backend of the scan in .pt2 files; export needs nothing but PyTorch.",
-            show_default="export; with aoti the fastest",
+            help="Backend of the scan in .pt2 files; export needs only PyTorch.",
+            show_default="export; for aoti the fastest",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where a .pt2 file will run: cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device for a .pt2 file: cpu or cuda.")] = "cpu",
 ) -> None:
     """Write a trained model for another runtime, with its preprocessing and labels.
 
-    The file is verified first, and not written if its output differs from the model's by more than
-    1e-4.
+    The exported file is verified first, and not written if its output differs from the model's by
+    more than 1e-4.
     """
     with errors_in_one_line():
         kind = kind or _by_ending(output)
         if (kind is Format.onnx) != (output.suffix == ".onnx"):
-            raise UserError(f"output: got {output.name}, expected a name for {kind.value}")
+            raise UserError(f"output: got {output.name}, expected a file name for {kind.value}")
         if kind is Format.onnx and (backend, device) != (None, "cpu"):
-            raise UserError("--backend and --device are for .pt2 files; ONNX files need neither")
+            raise UserError("--backend and --device apply to .pt2 files only, not to ONNX")
         _require_usable(backend, device)
         with err.status("Exporting"):
             error = _write(source, output, kind, last, backend, device)

@@ -1,4 +1,4 @@
-"""Ctrl-C, whatever libraries make of it: they swallow it, or fail otherwise, while imported."""
+"""Handle Ctrl-C while libraries are imported, which may swallow it or fail in other ways."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from types import FrameType
 from typing import Any
 
 INTERRUPTED = 128 + signal.SIGINT
-"""The exit status after Ctrl-C, as of shells."""
+"""The exit status after Ctrl-C, as in shells."""
 
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """End the process at once on Ctrl-C, while nothing has been begun."""
+    """End the process immediately on Ctrl-C, before any work has begun."""
     with _handled(lambda number, frame: os._exit(INTERRUPTED)):
         yield
 
 
 @contextmanager
 def exit_status_kept() -> Iterator[None]:
-    """Leave with the status of Ctrl-C after one, whatever error it led to."""
+    """Exit with the status of Ctrl-C after one, whatever error it caused."""
     came = False
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -43,13 +43,13 @@ def exit_status_kept() -> Iterator[None]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """With a handler in place of Python's own; another's stays."""
+    """Install a handler in place of Python's own; keep any other."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     try:
         signal.signal(signal.SIGINT, handler)
-    except ValueError:  # this is not the main thread
+    except ValueError:  # not the main thread
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""`swin-umamba nnunet-path`: what to export for nnU-Net to find our trainers."""
+"""`swin-umamba nnunet-path`: the export that lets nnU-Net find our trainers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ VARIABLE = "nnUNet_extTrainer"
 
 
 def nnunet_path() -> None:
-    """Print the shell command that lets nnU-Net find the Swin-UMamba trainers.
+    """Print the shell command with which nnU-Net finds the Swin-UMamba trainers.
 
-    Run it in a shell, or add it to the shell's start file: eval "$(swin-umamba nnunet-path)"
+    Run it in a shell, or add it to the shell's startup file: eval "$(swin-umamba nnunet-path)"
     Folders already in nnUNet_extTrainer are kept.
     """
     own = str(TRAINER_FOLDER)

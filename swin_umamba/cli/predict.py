@@ -10,7 +10,7 @@ import typer
 from swin_umamba.cli.commands import DEVICES
 from swin_umamba.cli.console import counted, errors_in_one_line, out, problem, progress
 
-OUTPUT_TOO = "More output"  # the title of a group of options
+OUTPUT_TOO = "More output"  # title of an option group
 
 
 def predict(
@@ -63,7 +63,7 @@ def predict(
         str, typer.Option(help="off (float32); 16-bit on a GPU: auto, bf16, fp16.")
     ] = "off",
     onnx: Annotated[
-        bool, typer.Option("--onnx", help="RUN is an ONNX file, whatever its name.")
+        bool, typer.Option("--onnx", help="RUN is an ONNX file, regardless of its name.")
     ] = False,
     postprocessing: Annotated[
         bool,
@@ -75,17 +75,19 @@ def predict(
     ] = True,
     patch_size: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Height and width of windows; those of training by default."),
+        typer.Option(
+            help="Height and width of sliding windows; the training patch size by default."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",
 ) -> None:
-    """Segment images; masks have the images' own format, geometry and label values.
+    """Segment images; masks get each image's format, geometry and label values.
 
-    Masks that exist already are skipped unless their image has changed, so an interrupted job
-    continues when started again. OUTPUT/predictions.jsonl records what made each file; files of
-    another model or other options are an error without --overwrite. Images that fail are listed at
-    the end, and the exit code is then 1.
+    Existing masks are skipped unless their image has changed, so an interrupted job continues when
+    started again. OUTPUT/predictions.jsonl records what produced each file; files made by another
+    model or with other options are an error without --overwrite. Images that fail are listed at the
+    end, and the exit code is then 1.
     """
     with errors_in_one_line():
         from swin_umamba.inference.files import Extras, predict_files
@@ -108,7 +110,11 @@ def predict(
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     existing = f", {len(outcome.skipped)} already existed" if outcome.skipped else ""
-    redone = f", {len(outcome.redone)} of them again as images changed" if outcome.redone else ""
+    redone = (
+        f", {len(outcome.redone)} of them recomputed because their images changed"
+        if outcome.redone
+        else ""
+    )
     out.print(f"{counted(len(outcome.done), 'mask')} in {output}{redone}{existing}", soft_wrap=True)
     if outcome.done and not overlays:
         out.print(

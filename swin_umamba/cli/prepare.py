@@ -1,4 +1,4 @@
-"""`swin-umamba prepare`: check a dataset, and make all that training reads."""
+"""`swin-umamba prepare`: check a dataset, and create everything that training reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from swin_umamba.data.prepare.prepared import PreparedDataset
 
 PREVIEW = "preview.png"
-FOLDS, PLAN = "Folds", "Plan"  # titles of groups of options
+FOLDS, PLAN = "Folds", "Plan"  # titles of option groups
 
 
 def prepare(
@@ -40,8 +40,8 @@ def prepare(
         str | None,
         typer.Option(
             metavar="REGEX",
-            help="Groups from case names: what this matches at the start of a name, or its first"
-            " group; '(.*)_' is everything up to the last underscore.",
+            help="Groups from case names: the match of this regular expression at the start of a"
+            " name, or its first group; '(.*)_' is everything up to the last underscore.",
             rich_help_panel=FOLDS,
         ),
     ] = None,
@@ -79,12 +79,12 @@ def prepare(
     clean: Annotated[
         bool, typer.Option("--clean", help="Discard the cached data and choices, and start over.")
     ] = False,
-    threads: Annotated[int, typer.Option(help="Cases to process at a time.")] = THREADS,
+    threads: Annotated[int, typer.Option(help="Cases to process in parallel.")] = THREADS,
 ) -> None:
     """Check a dataset, plan its preprocessing, and preprocess it.
 
-    Reads every case and lists all problems at once. Training does the same first if needed; run it
-    separately to find mistakes before a GPU is waiting. Choices made here apply to later trainings
+    Reads every case and lists all problems at once. `train` does the same first if needed; run it
+    separately to find mistakes before reserving a GPU. Choices made here apply to later trainings
     on the dataset. The cache is in SWIN_UMAMBA_CACHE or the platform's cache folder; see
     swin-umamba cache.
     """
@@ -153,19 +153,19 @@ def _folds(found: PreparedDataset) -> str:
     if not found.splits:
         return "none: train with --fold all"
     sizes = [len(split.val) for split in found.splits]
-    return f"{len(sizes)}, with {', '.join(map(str, sizes))} cases to validate on"
+    return f"{len(sizes)}, with {', '.join(map(str, sizes))} validation cases"
 
 
 def _channels(plan: Plan) -> list[str]:
     masked = plan.mask_normalization or (False,) * plan.in_channels
     return [
-        f"{name} ({scheme}{' of what is not zero' if inside else ''})"
+        f"{name} ({scheme}{' of nonzero pixels' if inside else ''})"
         for name, scheme, inside in zip(plan.channel_names, plan.normalization, masked, strict=True)
     ]
 
 
 def _classes(found: PreparedDataset) -> list[tuple[str, str]]:
-    """Of each class the share of its pixels and in how many cases it is."""
+    """For each class: its share of the pixels, and the number of cases that contain it."""
     counts = list(found.counts.values())
     known = max(sum(sum(row[1:]) for row in counts), 1)
     return [

@@ -1,4 +1,4 @@
-"""The progress bars of preparing a dataset."""
+"""Progress bars for preparing a dataset."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.progress import TaskID
 
 from swin_umamba.cli.console import progress
 
-THREADS = min(os.cpu_count() or 1, 4)  # whole volumes are in memory, one each
+THREADS = min(os.cpu_count() or 1, 4)  # each holds a whole volume in memory
 
 
 class PreparingBar:
-    """A context manager; to be called with what is under way, how much is done, and of how much."""
+    """A context manager that yields a function of the phase, the number done and the total."""
 
     def __init__(self, shown: bool = True) -> None:
         self._bar = progress()

@@ -1,4 +1,4 @@
-"""`swin-umamba pretrain`: from images to an encoder that `train --pretrained` starts from."""
+"""`swin-umamba pretrain`: pretrain an encoder for `train --pretrained`."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ def pretrain(
             " segmentation dataset."
         ),
     ],
-    run: Annotated[Path, typer.Argument(metavar="OUT", help="Folder: missing or empty.")],
+    run: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder: missing or empty.")],
     labels: Annotated[
         str | None,
         typer.Option(
-            help="folder: learn the images' classes (default). none: learn to fill in masked"
-            " squares, from images alone."
+            help="folder: learn the images' classes (default). none: predict masked squares, from"
+            " images alone."
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Model whose encoder, and stem, are trained; swin_umamba_d by default."),
+        typer.Option(help="Model whose encoder (and stem) is trained; swin_umamba_d by default."),
     ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="The model's encoder; vmamba_tiny by default.")
     ] = None,
     image_size: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Height and width that the network sees; 64 64 by default."),
+        typer.Option(help="Height and width of the network's input; 64 64 by default."),
     ] = None,
     in_channels: Annotated[
-        int | None, typer.Option(help="1 turns RGB into grey; those of the images by default.")
+        int | None, typer.Option(help="1 converts RGB to grey; by default as in the images.")
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="JSON or YAML file of settings, as pretraining.json of a run."),
+        typer.Option(help="JSON or YAML file of settings, such as a run's pretraining.json."),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as mask_share=0.5."),
     ] = None,
     iterations: Annotated[int | None, typer.Option(help="20,000 by default.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="End after this long.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Of all processes together; 512 by default.")
+        int | None, typer.Option(help="Summed over all processes; 512 by default.")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="1e-3 by default.")] = None,
     amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off.")] = None,
@@ -67,8 +67,8 @@ def pretrain(
 ) -> None:
     """Pretrain an encoder on images with classes, or on images alone.
 
-    OUT/encoder.safetensors is for `train --pretrained` and the nnU-Net trainers. Ctrl-C ends a run
-    after the iteration, with a checkpoint; --resume continues from there, as it does after a crash.
+    OUT/encoder.safetensors is for `train --pretrained` and the nnU-Net trainers. Ctrl-C stops after
+    the current iteration and saves a checkpoint; --resume continues from there, also after a crash.
     Several GPUs: torchrun --nproc-per-node=N -m swin_umamba.cli pretrain ...
     """
     options: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What `swin-umamba pretrain` does and says."""
+"""Run `swin-umamba pretrain` and print its progress and result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from swin_umamba.runs.folder import CURVES, holds_run, require_free
 
 
 def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: bool) -> None:
-    """Pretrain one encoder and say how it went. values: fields of the config by name."""
+    """Pretrain one encoder and print the result. values: config fields by name."""
     main = announced_rank() == 0
     out.quiet = not main
     resume = resume and holds_run(folder, CONFIG)
@@ -50,8 +50,8 @@ def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: 
         _say_how_it_went(config, result, folder)
     if result.stopped:
         words = ["swin-umamba", "pretrain", str(images), str(folder), "--resume"]
-        out.print(f"Stopped as asked. Continue: {shlex.join(words)}", soft_wrap=True)
-        # A launcher would take it for a failure, and itself tells of a signal that it was sent.
+        out.print(f"Stopped as requested. Continue: {shlex.join(words)}", soft_wrap=True)
+        # A launcher would take this for a failure, and reports the signal it was sent itself.
         if result.signal is not None and not launched():
             raise typer.Exit(128 + result.signal)
 
@@ -62,8 +62,8 @@ def _say_what(config: PretrainConfig, tiles: Tiles) -> None:
     _, held_out = tiles.split(config.held_out, config.seed)
     network = network_name(config.model, config.encoder)
     out.print(
-        f"{network}: {len(tiles) - len(held_out)} images to train on, {len(held_out)} to"
-        f" score, {height}x{width} with {tiles.channels} channels, batches of"
+        f"{network}: {len(tiles) - len(held_out)} training images, {len(held_out)} held out,"
+        f" {height}x{width} with {tiles.channels} channels, batches of"
         f" {config.batch_size}, {what}"
     )
 
@@ -75,7 +75,7 @@ def _say_how_it_went(config: PretrainConfig, result: PretrainResult, folder: Pat
     if result.dsc is not None:
         scores.append(f"accuracy {result.dsc:.1%}")
     if "held_out_loss" in last:
-        scores.append(f"loss {last['held_out_loss']:.4f} on images held out")
+        scores.append(f"loss {last['held_out_loss']:.4f} on held-out images")
     if steps:
         speed = config.batch_size / max(statistics.median(steps), 1e-9)
         waited = sum(record["waited"] for record in result.records) / max(sum(steps), 1e-9)
@@ -84,7 +84,7 @@ def _say_how_it_went(config: PretrainConfig, result: PretrainResult, folder: Pat
     say_choice_of_graphs(result.records)
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
-        out.print(f"{skipped} steps were skipped: log.jsonl says why")
+        out.print(f"{skipped} steps were skipped: see log.jsonl for the reasons")
     if result.records:
         out.print(f"Report: {write_report(folder)}", soft_wrap=True)
     out.print(f"Encoder: {folder / ENCODER_FILE}", soft_wrap=True)

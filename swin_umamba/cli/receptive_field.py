@@ -12,23 +12,23 @@ from swin_umamba.cli.console import errors_in_one_line, out
 
 def receptive_field(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")],
-    output: Annotated[Path, typer.Option("--out", help="The picture, a PNG.")] = Path(
+    output: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path(
         "receptive_field.png"
     ),
     dataset: Annotated[
-        Path | None, typer.Option(help="Where the runs' dataset lies now, if it moved.")
+        Path | None, typer.Option(help="The dataset, if it was moved since training.")
     ] = None,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Height and width of the images' middles; the patches' by default."),
+        typer.Option(help="Height and width of the central crops; the patch size by default."),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="How many validation images.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="Number of validation images.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
-    """Draw effective receptive fields: what each pixel contributes to the prediction at the center.
+    """Draw effective receptive fields: how much each pixel contributes to the center's prediction.
 
     Also prints the side of the central window that holds 50, 90 and 99 % of the contributions, as a
-    share of the image's side.
+    fraction of the image side.
     """
     with errors_in_one_line():
         from rich.table import Table

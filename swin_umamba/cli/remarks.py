@@ -1,4 +1,4 @@
-"""What libraries say beside their work: a line each on stderr, shortened, and not without end."""
+"""Show warnings and log records of libraries as short single lines on stderr, with a limit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TextIO
 
 from swin_umamba.cli.console import problem
 
-EACH = 5  # remarks of one origin; of a thousand files, each may give rise to one
+EACH = 5  # messages per origin; each of a thousand files may cause one
 LONG = 400  # letters
 
 
 class Remarks:
-    """Shows remarks until there have been many of one origin."""
+    """Shows messages until there have been too many from one origin."""
 
     def __init__(self) -> None:
         self._seen: Counter[tuple[str, int]] = Counter()
 
     def show(self, text: str, origin: tuple[str, int]) -> None:
-        """Print a remark. origin: the file and line of code that made it."""
+        """Print a message. origin: the file and line of code that caused it."""
         self._seen[origin] += 1
         if self._seen[origin] > EACH:
             return
@@ -32,7 +32,7 @@ class Remarks:
 
 
 class _Handler(logging.Handler):
-    """Of records that no other handler takes, which Python prints as they are."""
+    """Handles log records without another handler, which Python would print unformatted."""
 
     def __init__(self, remarks: Remarks) -> None:
         super().__init__(logging.WARNING)
@@ -43,10 +43,10 @@ class _Handler(logging.Handler):
 
 
 def show_remarks_in_one_line() -> None:
-    """Print warnings, and what is logged, as one line each.
+    """Print warnings and log records as one line each.
 
-    What libraries announce to programmers, as that a name will go, is left out unless Python's
-    option -W or PYTHONWARNINGS says what to show.
+    Warnings for programmers, such as deprecations, are dropped unless Python's option -W or
+    PYTHONWARNINGS asks for them.
     """
     remarks = Remarks()
 

@@ -1,4 +1,4 @@
-"""`swin-umamba report`: how a run went, on one page."""
+"""`swin-umamba report`: one page about a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ def report(
     run: Annotated[Path, typer.Argument(help="Run folder, or folder of a cross-validation.")],
     output: Annotated[
         Path | None,
-        typer.Option("--out", help="Page to write.", show_default="report.html in the run folder"),
+        typer.Option(
+            "--out", help="HTML file to write.", show_default="report.html in the run folder"
+        ),
     ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="The dataset, if it was moved since training.")
@@ -23,7 +25,8 @@ def report(
     predictions: Annotated[
         Path | None,
         typer.Option(
-            help="Masks of the validation cases.", show_default="predicted with the best weights"
+            help="Existing masks of the validation cases.",
+            show_default="predicted with the best weights",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",

@@ -11,7 +11,7 @@ from swin_umamba.cli.console import err, errors_in_one_line, out
 from swin_umamba.errors import UserError
 
 MAX_SIDE, MAX_COUNT = 65536, 4096
-"""With which no size of any tensor comes near what 64 bits hold."""
+"""Limit that keeps every tensor size far below 64-bit overflow."""
 
 
 def summary(
@@ -41,7 +41,7 @@ def summary(
     with errors_in_one_line():
         names = (*model_names(), *baseline_names())
         if model not in names:
-            raise UserError(f"no model {model!r}; there are {', '.join(names)}")
+            raise UserError(f"unknown model {model!r}, expected one of {', '.join(names)}")
         try:
             check_encoder(model, encoder, {})
             with err.status("Counting"):

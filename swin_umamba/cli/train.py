@@ -34,14 +34,14 @@ _FOLD_WORD = re.compile(r"\d+(,\d+)*,?")
 
 
 class Train(Command):
-    """A command whose option --folds takes all numbers that follow it: --folds 0 1 2 3 4."""
+    """A command whose option --folds takes all following numbers: --folds 0 1 2 3 4."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _joined(args))
 
 
 def _joined(args: list[str]) -> list[str]:
-    """The arguments with the words after --folds as one, with commas."""
+    """The arguments with the words after --folds joined by commas."""
     joined: list[str] = []
     rest = list(args)
     while rest:
@@ -159,7 +159,7 @@ def train(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            help="Of all processes together.",
+            help="Summed over all processes.",
             show_default="from the GPU's memory and the images; 2 on a CPU",
             rich_help_panel=TRAINING,
         ),
@@ -171,7 +171,7 @@ def train(
     warmup: Annotated[
         float | None,
         typer.Option(
-            help="Share of the run over which the learning rate rises.",
+            help="Fraction of the run over which the learning rate rises.",
             show_default="0",
             rich_help_panel=TRAINING,
         ),
@@ -252,12 +252,12 @@ def train(
         written = {} if config is None else load_settings(config)
         entries = parse_settings(setting or [])
         for name in sorted(_OF_THE_DATASET & entries.keys()):
-            raise UserError(f"--set: {name} follows from the dataset")
+            raise UserError(f"--set: {name} is determined by the dataset")
         job = Job(dataset, {**written, **entries, **given}, splits, axis, resume)
         if folds is None:
             train_run(job, run)
         elif fold is not None or "fold" in entries:
-            raise UserError("--fold trains one run, --folds one per fold: give one of the two")
+            raise UserError("--fold trains one run, --folds one per fold: give only one of the two")
         else:
             train_folds(job, run, _numbers(folds))
 
@@ -268,5 +268,5 @@ def _numbers(words: list[str]) -> list[int]:
         raise UserError(f"--folds: got {' '.join(words)!r}, expected numbers, as in --folds 0 1 2")
     numbers = [int(part) for part in parts]
     if len(set(numbers)) < len(numbers):
-        raise UserError(f"--folds: got {' '.join(parts)}, expected each once")
+        raise UserError(f"--folds: got {' '.join(parts)}, expected each fold once")
     return numbers

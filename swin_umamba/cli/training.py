@@ -1,4 +1,4 @@
-"""What `swin-umamba train` does and says: one run, or one for each of several folds."""
+"""Run `swin-umamba train` and print its result: one run, or one per fold."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """What was asked for. values: fields of the config by name, as options and files gave them."""
+    """What was requested. values: config fields by name, from options and files."""
 
     dataset: Path
     values: dict[str, Any]
@@ -47,7 +47,7 @@ class Job:
 
 
 def train_run(job: Job, folder: Path) -> None:
-    """Train one run and say how it went."""
+    """Train one run and print the result."""
     out.quiet = announced_rank() > 0
     (prepared,) = with_planned_batches([_prepared(job, folder, job.values)])
     _warn([prepared])
@@ -61,12 +61,12 @@ def train_run(job: Job, folder: Path) -> None:
 
 
 def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
-    """Train a run for each fold, one after another, and then cross-validate all in the folder."""
+    """Train one run per fold, one after another, then cross-validate the whole folder."""
     out.quiet = announced_rank() > 0
     require_parent(folder)
-    # A fold that is added to others has their settings, but for what is asked for now.
+    # A fold that is added to existing ones gets their settings, except what is requested now.
     like = next(iter(folds_of(folder) if job.resume else ()), None)
-    # All of them first, so that nothing that can be refused is found hours later.
+    # Check all of them first, so that no error is found only hours later.
     every = [
         _prepared(job, fold_folder(folder, fold), _values(job, fold, like), like=like)
         for fold in folds
@@ -85,13 +85,13 @@ def train_folds(job: Job, folder: Path, folds: list[int]) -> None:
 
 
 def _values(job: Job, fold: int, like: Path | None) -> dict[str, Any]:
-    """Of one fold's run, which continues from the same fold where there are several."""
+    """The request for one fold; it continues from the same fold if the source has several."""
     values = {**job.values, "fold": str(fold)}
     named = values.get("continue_from") or (like and read_run(like).continue_from)
     if named is not None:
         source = Path(named)
         if like is not None and source.name == like.name:
-            source = source.parent  # where the other fold had it from
+            source = source.parent  # where the other fold got it from
         if folds_of(source):
             values["continue_from"] = str(fold_folder(source, fold))
     return values
@@ -100,12 +100,12 @@ def _values(job: Job, fold: int, like: Path | None) -> dict[str, Any]:
 def _prepared(
     job: Job, folder: Path, values: dict[str, Any], *, like: Path | None = None
 ) -> Prepared:
-    """Check what is asked for, and prepare the dataset. like: a run of the wanted settings."""
+    """Check the request and prepare the dataset. like: a run with the wanted settings."""
     resume = job.resume and holds_run(folder)
     if resume:
         for name, value in (("--splits", job.splits), ("--axis", job.axis)):
             if value is not None:
-                raise UserError(f"{name} is that of the run that --resume goes on with")
+                raise UserError(f"{name} is fixed by the run that --resume continues")
     elif announced_rank() == 0:
         require_free(folder)
     source = folder if resume else like
@@ -114,11 +114,11 @@ def _prepared(
     except ValueError as error:
         raise UserError(str(error)) from error
     if resume and settings.patch_size != read_run(folder).patch_size:
-        raise UserError("patch_size is that of the run that --resume goes on with")
+        raise UserError("patch_size is fixed by the run that --resume continues")
     if not launched():
         pick_device(settings.device)
     if not resume:
-        build_model(settings, pretrained=True)  # fails before hours of preparing
+        build_model(settings, pretrained=True)  # fails before hours of preprocessing
     chosen = like is not None or settings.preset is not None or "patch_size" in values
     axis = job.axis
     if axis is None and not resume and like is not None:
@@ -129,7 +129,8 @@ def _prepared(
             settings,
             run=folder if resume else None,
             splits_file=job.splits,
-            patch_size=settings.patch_size if chosen and not resume else None,  # by the images
+            # determined by the images
+            patch_size=settings.patch_size if chosen and not resume else None,
             axis=axis,
             threads=THREADS,
             on_progress=bar,
@@ -139,14 +140,14 @@ def _prepared(
 
 
 def _warn(every: Iterable[Prepared]) -> None:
-    """What may be amiss with the dataset, each in one line, once for all folds."""
+    """Warnings about the dataset, one line each, once for all folds."""
     if announced_rank() == 0:
         for warning in dict.fromkeys(said for prepared in every for said in prepared.warnings):
             problem(warning, word="warning", style="yellow")
 
 
 def _start(values: dict[str, Any]) -> TrainConfig:
-    """What the given values change: the preset or the run that they name, or the defaults."""
+    """The starting point for the given values: their preset or run, or the defaults."""
     if values.get("preset") is not None:
         chosen = {name: values[name] for name in ("model", "pretrained") if name in values}
         return preset_config(values["preset"], **chosen)
@@ -176,21 +177,21 @@ def _say_what(prepared: Prepared) -> None:
     height, width = config.patch_size
     network = network_name(config.model, config.encoder)
     out.print(
-        f"{network}: {counted(len(prepared.train_cases.volumes), 'case')} to train on,"
-        f" {len(prepared.val_cases.volumes)} to validate, patches {height}x{width}, batches of"
+        f"{network}: {counted(len(prepared.train_cases.volumes), 'training case')},"
+        f" {len(prepared.val_cases.volumes)} for validation, patches {height}x{width}, batches of"
         f" {config.batch_size}, {config.num_classes} classes"
     )
 
 
 def _warn_of_source(prepared: Prepared, source: Run) -> None:
-    """Of validation cases that the source has seen, and of classes that take over others'."""
+    """Warnings about validation cases the source was trained on, and about renamed classes."""
     found = []
     seen = set(prepared.split.val).intersection(source.split.train if source.split else ())
     if seen:
         found.append(
             f"{len(seen)} of {len(prepared.split.val)} validation cases have the names of cases"
-            f" that {source.folder} was trained on: if they are the same, scores on them say"
-            " nothing of new ones"
+            f" that {source.folder} was trained on: if they are the same, their scores do not tell"
+            " how well new cases are segmented"
         )
     there, here = (plan and plan.output_names for plan in (source.plan, prepared.plan))
     if there and here and there != here and len(there) == len(here):
@@ -219,7 +220,7 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
     say_choice_of_graphs(result.records)
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
-        out.print(f"Skipped {counted(skipped, 'step')}: log.jsonl says why")
+        out.print(f"Skipped {counted(skipped, 'step')}: see log.jsonl for the reasons")
 
 
 def _origin(config: TrainConfig, report: Report) -> str:
@@ -240,7 +241,7 @@ def _say_what_is_next(folder: Path) -> None:
 
 
 def _leave_as_asked(result: TrainResult) -> None:
-    # A launcher would take it for a failure, and itself tells of a signal that it was sent.
+    # A launcher would take this for a failure, and reports the signal it was sent itself.
     if result.signal is not None and not launched():
         raise typer.Exit(128 + result.signal)
 
@@ -258,5 +259,7 @@ def _cross_validate(job: Job, folder: Path, device: str) -> None:
     names = dict(zip(dataset.values, dataset.labels, strict=True))
     kept = ", ".join(names[value] for value in found.postprocessing.keep_largest)
     if kept:
-        out.print(f"Largest component alone, which scores better and `predict` keeps: {kept}")
+        out.print(
+            f"Keep the largest component only, which scores better; `predict` applies it: {kept}"
+        )
     out.print(f"Runs: {folder}", soft_wrap=True)

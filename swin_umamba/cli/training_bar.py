@@ -1,4 +1,4 @@
-"""The progress bar of a training, and what is said of every training after it."""
+"""The training progress bar, and the summary printed after every training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from swin_umamba.runs.log import Record
     from swin_umamba.train import Progress
 
-RECENT = 0.95  # weight of what was shown before in the shown speed
+RECENT = 0.95  # weight of the previous value in the smoothed speed
 
 
 class TrainingBar:
-    """A context manager; to be called with each progress. The speed that it shows is smoothed.
+    """A context manager that yields a function of a Progress. The displayed speed is smoothed.
 
-    score: what the progress' score is called.
+    score: label of the score.
     """
 
     def __init__(self, description: str = "Training", *, score: str = "DSC") -> None:

@@ -1,1 +1,1 @@
-"""What every other part stands on: files, argument checks, devices, CUDA graphs, environment."""
+"""The base of all other packages: files, argument checks, devices, CUDA graphs, environment."""

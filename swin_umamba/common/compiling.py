@@ -1,4 +1,4 @@
-"""torch.compile as it suits the models."""
+"""torch.compile with the options that the models need."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 def compiled(model: nn.Module, *, fullgraph: bool = False, dynamic: bool | None = None) -> Any:
     """torch.compile(model) without inductor's own choice of memory layouts.
 
-    The models are in channels_last as they are. Inductor takes every map of four axes for
-    (B, C, H, W), also those of the encoder, (B, H, W, C), and would keep them for the backward pass
-    in an order of its own: copies before and after each of our ops. fullgraph, dynamic: as of
-    torch.compile. For small batches CUDA graphs gain more: `swin_umamba.common.graphs`.
+    The models already are channels_last. Inductor assumes that every 4-D map is (B, C, H, W),
+    although the encoder's are (B, H, W, C), and would save them for the backward pass in its own
+    layout, with copies before and after each of our ops. fullgraph, dynamic: as in torch.compile.
+    For small batches CUDA graphs gain more: `swin_umamba.common.graphs`.
     """
     return torch.compile(
         model, fullgraph=fullgraph, dynamic=dynamic, options={"layout_optimization": False}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""The last four are wide forms of the first, which spreadsheets take for them."""
+"""The last four are the full-width forms of the first four, which spreadsheets treat alike."""
 
 
 def cell(text: str) -> str:
-    """The text of a cell. What a spreadsheet would compute, a formula, has a quote before it."""
+    """The text of a cell. Anything a spreadsheet would evaluate gets a leading quote."""
     return f"'{text}" if text.startswith(_FORMULA) else text

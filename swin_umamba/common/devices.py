@@ -10,16 +10,16 @@ from swin_umamba.errors import UserError
 
 
 def usable_cores() -> int:
-    """The CPU cores that this process may use; all of them where the system does not say."""
+    """Number of CPU cores this process may use; all cores if the system does not report it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a CUDA device if there is one, else the CPU.
+    """The device with that name; "auto" is a CUDA device if there is one, else the CPU.
 
-    Raises UserError for a name torch does not know or a device this machine lacks.
+    Raises UserError for a name that PyTorch does not know or a device that is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,7 +27,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        # torch asserts that it was compiled for a device; its first line says all.
+        # The first line of PyTorch's assertion is enough: it was not compiled for the device.
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} cannot be used: {reason}") from error
     return device
@@ -45,10 +45,10 @@ def half_precision(amp: str, device: torch.device) -> torch.dtype | None:
 
 
 def amp_on(device: torch.device, amp: str) -> str:
-    """What a config's `amp` comes to there: "off", "bf16" or "fp16".
+    """Resolve a config's `amp` on a device: "off", "bf16" or "fp16".
 
-    "auto" is bf16 where the GPU computes in it. Before compute capability 8.0 (V100, T4) PyTorch
-    only emulates it, and says that it is supported: fp16 there.
+    "auto" is bf16 if the GPU supports it natively. Below compute capability 8.0 (V100, T4) PyTorch
+    only emulates bf16 yet reports it as supported; there "auto" is fp16.
     """
     if device.type != "cuda":
         return "off"

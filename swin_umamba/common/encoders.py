@@ -7,12 +7,12 @@ from dataclasses import dataclass
 DEFAULT_ENCODER = "vmamba_tiny"
 VMAMBA, VMAMBA_V2 = "vmamba", "vmamba_v2"
 BLOCKS = (VMAMBA, VMAMBA_V2)
-"""The blocks of VMamba's first and second generation."""
+"""The block types of VMamba's first and second generation."""
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """What an encoder is built of.
+    """The architecture of an encoder.
 
     blocks: one of BLOCKS. dims, depths: width and number of blocks of each stage. d_state: N,
     states per channel of the scan. expand: scanned channels per channel of the block.
@@ -39,17 +39,17 @@ ENCODERS = {
 
 
 def encoder_names() -> list[str]:
-    """Names of the encoders that `create_encoder` and `create_model` know."""
+    """Names that `create_encoder` and `create_model` accept."""
     return list(ENCODERS)
 
 
 def encoder_spec(name: str) -> EncoderSpec:
-    """What the encoder of that name is built of. Raises ValueError for another, listing them."""
+    """The spec of the encoder with that name. Raises ValueError that lists the valid names."""
     if not isinstance(name, str) or name not in ENCODERS:
         raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(ENCODERS)}")
     return ENCODERS[name]
 
 
 def network_name(model: str, encoder: str | None) -> str:
-    """A model and its encoder, where that is not the default, for people."""
+    """Display name of a model and, unless it is the default, its encoder."""
     return model if encoder in (None, DEFAULT_ENCODER) else f"{model} with {encoder}"

@@ -1,4 +1,4 @@
-"""With what and on what something was made: versions, devices, commit."""
+"""The environment that produced a result: versions, devices, commit."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PACKAGES = ("monai", "numpy", "scipy", "safetensors")
 
 
 PROCESSES = "processes"
-"""The fact that says how many processes trained together."""
+"""Key of the number of processes that trained together."""
 
 
 def describe(processes: int | None = None) -> dict[str, str]:
-    """Facts by their names, ready to be shown; the time is UTC.
+    """Facts by name, ready for display; the time is UTC.
 
-    processes: how many train together, where it is a training.
+    processes: number of processes of a training, if it is one.
     """
     together = {} if processes is None else {PROCESSES: str(processes)}
     return {
@@ -41,13 +41,13 @@ def describe_json(processes: int | None = None) -> str:
 
 
 def read_environment(path: Path) -> dict[str, str]:
-    """Read what `describe_json` wrote. Raises UserError, naming the file, if it is damaged."""
+    """Read the output of `describe_json`. Raises UserError, naming the file, if it is damaged."""
     facts = load_object(path, "an environment")
     return {name: str(value) for name, value in facts.items()}
 
 
 def commit(folder: Path = Path(__file__).parents[1]) -> str:
-    """The commit of a clone, marked if files differ from it; "unknown" where there is no clone."""
+    """The commit of the checkout, marked if files are modified; "unknown" outside of a checkout."""
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return "unknown"

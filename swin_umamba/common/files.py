@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, and where caches lie."""
+"""Atomic file writes, and the location of caches."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ _PLAIN = {
 
 @contextmanager
 def replacing(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
-    """A path to write to; it becomes `path` at the end, or is gone after an error.
+    """Yield a temporary path to write to; it replaces `path` on success and is removed on error.
 
-    It lies beside `path`, under a name that no other process uses, and ends as `path` does, for
-    libraries that go by the suffix. A symbolic link stays one: the file that it leads to is
-    replaced. FIFOs and devices, /dev/stdout among them, are never replaced: they are written to at
-    the end. What is written is on disk before it takes the place of `path`. make_folder: missing
-    folders are made.
+    The temporary file lies beside `path`, has a name unique to this process, and keeps the suffix,
+    for libraries that look at it. A symbolic link is followed: its target is replaced. FIFOs and
+    devices such as /dev/stdout are never replaced; the content is copied to them at the end. The
+    data is flushed to disk before `path` is replaced. make_folder: create missing folders.
 
-    Raises UserError, naming `path`, if it cannot be written; whatever else is raised meanwhile goes
-    on as it is.
+    Raises UserError, naming `path`, if it cannot be written. Other exceptions raised inside the
+    context propagate unchanged.
     """
     try:
         target = followed(path)
@@ -58,7 +57,7 @@ def replacing(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
         with partial_file(target) as partial:
             mode = partial.stat().st_mode
             yield partial
-            # Some libraries replace the file by one that nobody else may read.
+            # Some libraries replace the file by one that only its owner may read.
             if partial.stat().st_mode != mode:
                 partial.chmod(mode)
             to_disk(partial)
@@ -68,21 +67,21 @@ def replacing(path: Path, *, make_folder: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises UserError if that fails."""
+    """Write a file atomically. Raises UserError if that fails."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a UTF-8 file whole or not at all. Raises UserError if that fails."""
+    """Write a UTF-8 file atomically. Raises UserError if that fails."""
     write_bytes(path, content.encode())
 
 
 @contextmanager
 def file_for_torch(path: Path) -> Iterator[BinaryIO]:
-    """An open file for torch's writers, which say nothing of a full disk, or end the process.
+    """An open file for torch's writers, which ignore a full disk or abort the process.
 
-    Raises OSError at the end for what could not be written.
+    Raises OSError at the end if anything could not be written.
     """
     with path.open("wb") as file:
         sink = _Sink(file)
@@ -98,7 +97,7 @@ def file_for_torch(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Sink(io.RawIOBase):
-    """Takes whatever is written. The first error is kept, and what comes after it is dropped."""
+    """Accepts every write. The first error is kept, and everything after it is dropped."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__()
@@ -119,7 +118,8 @@ class _Sink(io.RawIOBase):
         return self._kept(lambda: self._file.write(content), size)
 
     def _kept(self, act: Callable[[], int], otherwise: int) -> int:
-        # torch's writers end their files when they are deleted, perhaps after an error.
+        # torch's writers finish their files when they are garbage-collected, perhaps after an
+        # error.
         if self.error is None and not self._file.closed:
             try:
                 return act()
@@ -129,21 +129,21 @@ class _Sink(io.RawIOBase):
 
 
 def to_disk(path: Path) -> None:
-    """Wait until the disk has a file's content. Raises OSError, as on a full or failing disk."""
-    with path.open("r+b") as file:  # Windows refuses it for files that are only read
+    """Wait until a file's content is on disk. Raises OSError if the disk is full or fails."""
+    with path.open("r+b") as file:  # Windows refuses this for files opened for reading only
         os.fsync(file.fileno())
 
 
 def reason_of(error: OSError) -> str:
-    """What went wrong in the system's words, and in plain ones where those are not."""
+    """What went wrong, in the system's words, or in plainer ones where those are unclear."""
     plain = _PLAIN.get(error.errno or 0)
     return (error.strerror or str(error)) + ("" if plain is None else f" ({plain})")
 
 
 def resolved(path: Path) -> Path:
-    """The absolute path without symbolic links; of a circle of links, as far as it leads.
+    """The absolute path with symbolic links resolved; in a link cycle, as far as it leads.
 
-    Path.resolve raises RuntimeError there, and lets nobody open the file and be given the reason.
+    Path.resolve raises RuntimeError for a cycle, so opening the file could not report the reason.
     """
     return Path(os.path.realpath(path))
 
@@ -158,8 +158,8 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 
 def cache_dir() -> Path:
-    """Where preprocessed datasets and downloads are kept: $SWIN_UMAMBA_CACHE, or the platform's
-    place for caches."""
+    """The folder for preprocessed datasets and downloads: $SWIN_UMAMBA_CACHE, or the platform's
+    cache folder."""
     named = os.environ.get("SWIN_UMAMBA_CACHE")
     if named:
         return Path(named).expanduser()
@@ -180,7 +180,7 @@ def _make(folder: Path) -> None:
 
 
 def _sweep_once(folder: Path) -> None:
-    """Remove what dead processes left there, the first time that this one writes there."""
+    """Remove what dead processes left in a folder, the first time this process writes there."""
     if folder not in _SWEPT:
         _SWEPT.add(folder)
         sweep(folder)
@@ -191,12 +191,12 @@ def _opened(target: Path, own: int | None) -> BinaryIO:
 
 
 def _append(source: Path, target: Path) -> None:
-    """Copy a file's content into what cannot be replaced."""
+    """Copy a file's content into a target that cannot be replaced."""
     own = own_descriptor(target)
     if own is not None:
-        with suppress(ValueError):  # a stdout that is closed
+        with suppress(ValueError):  # stdout is closed
             sys.stdout.flush()
-    # One's own open file as such: opened once more it would have another position.
+    # Use this process's own open file: opening it again would give another file position.
     with source.open("rb") as content, _opened(target, own) as stream:
         while block := content.read(_BLOCK):
             stream.write(block)

@@ -1,7 +1,7 @@
-"""CUDA graphs of a model: one launch in place of thousands, for batches too small to hide them.
+"""CUDA graphs of a model: one launch instead of thousands, for batches too small to hide them.
 
-A graph replays the very kernels of one shape of input on the very same memory: inputs are copied
-in, results are overwritten by the next call.
+A graph replays the same kernels, for one input shape, on the same memory: inputs are copied in, and
+results are overwritten by the next call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from swin_umamba.common.recent import Recent
 
 Logits = list[Tensor] | Tensor
 _Result = TypeVar("_Result")
-_WARM_UPS = 3  # as torch.cuda.make_graphed_callables: libraries choose and build their kernels
+_WARM_UPS = 3  # as in torch.cuda.make_graphed_callables: libraries select and build their kernels
 
 
 class GraphedInference:
@@ -75,18 +75,18 @@ class _GraphedForward:
 
 
 class GraphedStep:
-    """Forward, loss and backward for one shape of batch as one CUDA graph.
+    """Forward, loss and backward for one batch shape as one CUDA graph.
 
-    model: on a CUDA device; loss: of (outputs, target), a scalar; image, target: an example
-    batch; dtype: of autocast, None for none; scaler: its scale, whatever it is by then, multiplies
-    the loss before the backward pass.
+    model: on a CUDA device; loss: of (outputs, target), a scalar; image, target: an example batch;
+    dtype: for autocast, or None; scaler: its current scale multiplies the loss before the backward
+    pass.
 
-    batches: how many calls make one step of the optimizer. With one, a call sets every parameter's
-    `grad` to this batch's gradients, adding nothing to earlier ones. With more, it is their mean
-    over as many batches after the last call, and that with `first` begins a new one.
+    batches: number of calls per optimizer step. With 1, a call sets every parameter's `grad` to
+    this batch's gradient, without adding to earlier ones. With more, `grad` is the mean over that
+    many batches after the last call; the call with `first` starts a new mean.
 
-    A call returns the unscaled loss; the next call overwrites it and the gradients. Parameters that
-    are frozen or released later take effect only in a new graph.
+    A call returns the unscaled loss; the next call overwrites it and the gradients. Freezing or
+    unfreezing parameters takes effect only in a new graph.
     """
 
     def __init__(
@@ -107,8 +107,9 @@ class GraphedStep:
         self._sums = _Sums(parameters) if batches > 1 else None
 
         def step() -> tuple[Tensor, list[Tensor | None]]:
-            # The same memory as leaves of this step alone: autograd gathers a parameter's gradient
-            # on the stream of the first loss still held, which need not be the captured one.
+            # Aliases of the weights that are leaves of this step alone: autograd accumulates a
+            # parameter's gradient on the stream of the first loss still held, which need not be the
+            # captured one.
             leaves = {name: p.detach().requires_grad_() for name, p in named.items()}
             with _autocast(dtype):
                 outputs = torch.func.functional_call(model, leaves, (self._image,))
@@ -136,7 +137,7 @@ class GraphedStep:
 
 
 class _Sums:
-    """Sums of gradients over batches, in one piece of memory that is cleared at once."""
+    """Gradient sums over batches, in one allocation that is cleared at once."""
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self._whole = parameters[0].new_zeros(sum(p.numel() for p in parameters))
@@ -149,7 +150,7 @@ class _Sums:
         self._whole.zero_()
 
     def add(self, gradients: Sequence[Tensor | None], share: float) -> list[Tensor | None]:
-        """The sums, with a share of each gradient added."""
+        """The sums after adding a scaled gradient each."""
         for part, gradient in zip(self._parts, gradients, strict=True):
             if gradient is not None:
                 part.add_(gradient, alpha=share)
@@ -189,7 +190,7 @@ def _of_another_shape(name: str, new: Tensor, shape: torch.Size, dtype: torch.dt
 def _captured(
     run: Callable[[], _Result], device: torch.device
 ) -> tuple[torch.cuda.CUDAGraph, _Result]:
-    """The graph of a call, and what it returned: memory that a replay fills anew."""
+    """The graph of a call and its outputs: memory that each replay overwrites."""
     with torch.cuda.device(device):
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -198,8 +199,9 @@ def _captured(
                 run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # On this stream: the one that torch takes otherwise is of the GPU that captured first. What
-        # other threads do meanwhile (those that pin a loader's batches) is no part of the graph.
+        # On this stream: torch's default capture stream belongs to the GPU that captured first.
+        # Work of other threads meanwhile, such as pinning a loader's batches, is not part of the
+        # graph.
         try:
             with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
                 result = run()
@@ -210,9 +212,9 @@ def _captured(
 
 
 def _renew_generator() -> None:
-    """Have random numbers work again on the current device, from a new seed.
+    """Make random numbers work again on the current device, with a new seed.
 
-    A capture that fails leaves the generator as if it went on, and every later draw an error.
+    A failed capture leaves the generator in capture mode, and every later draw would fail.
     """
     device = torch.device("cuda", torch.cuda.current_device())
     fresh = torch.Generator(device).graphsafe_get_state()

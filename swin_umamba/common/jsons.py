@@ -1,4 +1,4 @@
-"""JSON from files, whoever wrote them: decoded, bounded and checked in one place."""
+"""Read untrusted JSON files: decoding, limits and checks in one place."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from swin_umamba.errors import UserError
 
 MAX_BYTES = 512 << 20
 MAX_DEPTH = 64
-"""How deeply lists and objects may be nested: beyond any file of ours, below Python's own limit."""
+"""Maximum nesting of lists and objects: more than any file of ours needs, below Python's limit."""
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The value that JSON text holds: UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+    """Parse JSON text: UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-    Raises ValueError for anything else, for NaN, infinities and numbers out of a float's range,
-    for text that is no valid Unicode, for a key that an object has twice, and for nesting beyond
-    MAX_DEPTH.
+    Raises ValueError for anything else, NaN, infinities and numbers beyond a float's range, invalid
+    Unicode, duplicate keys, and nesting beyond MAX_DEPTH.
     """
     if isinstance(content, bytes):
         content = content.decode(json.detect_encoding(content))
@@ -38,10 +37,10 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def load_json(path: str | os.PathLike[str], what: str) -> Any:
-    """The value that a JSON file holds, read by `parse_json`.
+    """Read a JSON file with `parse_json`.
 
-    what: what the file is read as, for the message. Raises UserError, naming the file, if it is
-    missing, larger than MAX_BYTES, or not such JSON.
+    what: description of the file for the message. Raises UserError, naming the file, if it is
+    missing, larger than MAX_BYTES, or not valid JSON.
     """
     try:
         with Path(path).open("rb") as file:
@@ -55,19 +54,19 @@ def load_json(path: str | os.PathLike[str], what: str) -> Any:
 
 
 def load_object(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
-    """`load_json` of a file that must hold a JSON object."""
+    """`load_json` for a file that must contain a JSON object."""
     return json_object(load_json(path, what), f"{path} cannot be read as {what}")
 
 
 def json_object(value: Any, source: str) -> dict[str, Any]:
-    """The value, which must be a JSON object. Raises UserError, opening with `source`."""
+    """The value, which must be a JSON object. Raises UserError that starts with `source`."""
     if not isinstance(value, dict):
         raise UserError(f"{source}: got {kind_of(value)}, expected a JSON object")
     return value
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls a value's type, with its article."""
+    """JSON's name for a value's type, with its article."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false"}
     if value is None:
         return "null"
@@ -90,7 +89,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _check(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Locks of folders, which end with the process that holds them."""
+"""Folder locks that end with the process that holds them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class InUseError(UserError):
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: float = 0.0, name: str = LOCK) -> Iterator[None]:
-    """Keep other processes that ask for the same lock out of a folder, which is made if missing.
+    """Hold a folder's lock, so that other processes asking for it wait or fail; created if missing.
 
-    What dead processes left half written in it is swept.
+    Files that dead processes left half written in it are removed.
 
-    what: who holds it, as in "training run". wait: seconds to wait for another to end; -1: until
-    it has. name: of the lock's file, where a folder has several. The lock is this process's own: it
-    ends with it, whatever ends it, and processes forked from it do not keep it. Raises InUseError
-    if the folder is in use, and UserError if it takes no files.
+    what: the holder, as in "training run". wait: seconds to wait for another holder; -1 waits
+    forever. name: file name of the lock, if a folder has several. The lock belongs to this process:
+    it ends with it in any case, and forked processes do not keep it. Raises InUseError if the
+    folder is in use, and UserError if it is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Names that come from files, as names of files.
+"""Case names from files, as file names.
 
-A case's name may come from dataset.json, from a split, or from an archive of another system. It is
-never a path: it becomes one component of one, here.
+A case name may come from dataset.json, a split, or an archive from another system. It is never
+treated as a path: here it becomes one path component.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Iterable
 from swin_umamba.errors import UserError
 
 MAX_BYTES = 255
-"""The longest name that common file systems take, in bytes of UTF-8."""
+"""Maximum file name length on common file systems, in bytes of UTF-8."""
 _DIGEST = 8  # bytes
 
 
 def check_case_name(name: object, source: str | os.PathLike[str]) -> str:
-    """The name, if it can be one component of a path. source: where it was read, for the message.
+    """The name, if it can be one path component. source: where it was read, for the message.
 
-    Raises UserError for what is no string, is empty, "." or "..", holds a separator or a control
-    character, is no UTF-8, or is longer than MAX_BYTES.
+    Raises UserError if it is not a string, is empty, "." or "..", contains a separator or control
+    character, is not valid UTF-8, or is longer than MAX_BYTES.
     """
     problem = _problem(name)
     if problem is not None:
@@ -32,10 +32,10 @@ def check_case_name(name: object, source: str | os.PathLike[str]) -> str:
 
 
 def check_case_names(names: Iterable[object], source: str | os.PathLike[str]) -> list[str]:
-    """`check_case_name` of each, and no two that some file systems take for one.
+    """`check_case_name` for each, and no two that some file systems consider equal.
 
-    Those that differ in case, or in how accents are composed, are: macOS and Windows would keep
-    one file for both.
+    Names that differ only in case or in the composition of accents are such: macOS and Windows
+    would keep one file for both.
     """
     checked = [check_case_name(name, source) for name in names]
     seen: dict[str, str] = {}
@@ -43,18 +43,18 @@ def check_case_names(names: Iterable[object], source: str | os.PathLike[str]) ->
         other = seen.setdefault(folded(name), name)
         if other != name:
             raise UserError(
-                f"{source}: the case names {other!r} and {name!r} are one name where file systems"
+                f"{source}: the case names {other!r} and {name!r} are the same on file systems that"
                 " ignore case or compose accents: rename one of them"
             )
     return checked
 
 
 def file_name(name: str, suffix: str = "") -> str:
-    """The name of the file that keeps what belongs to a case: one component, MAX_BYTES at most.
+    """File name for data of a case: one component of at most MAX_BYTES.
 
-    suffix: what the file's name ends in, kept as it is. A name that is too long with it is cut,
-    and a digest of the whole name keeps it apart from others. Raises UserError for a name that
-    `check_case_name` refuses for another reason than its length.
+    suffix: ending of the file name, kept as it is. A name that would be too long is cut, and a
+    digest of the whole name keeps it unique. Raises UserError for a name that `check_case_name`
+    refuses for any reason but its length.
     """
     problem = _problem(name, longest=None)
     if problem is not None:
@@ -69,12 +69,12 @@ def file_name(name: str, suffix: str = "") -> str:
 
 
 def folded(name: str) -> str:
-    """What names have in common that some file systems take for one."""
+    """A key that is equal for names that some file systems consider equal."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _problem(name: object, longest: int | None = MAX_BYTES) -> str | None:
-    """Why a name cannot be a component of a path, or None."""
+    """Why a name cannot be a path component, or None."""
     if not isinstance(name, str):
         return f"is {type(name).__name__}, expected text"
     if not name.strip():
@@ -82,13 +82,13 @@ def _problem(name: object, longest: int | None = MAX_BYTES) -> str | None:
     if name in (".", ".."):
         return "is a folder, not a name"
     if "/" in name or "\\" in name:
-        return "holds a path separator"
+        return "contains a path separator"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name):
-        return "holds a control character"
+        return "contains a control character"
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
-        return "is no UTF-8: rename the file"
+        return "is not valid UTF-8: rename the file"
     if longest is not None and length > longest:
         return f"is {length} bytes long, expected at most {longest}"
     return None

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them."""
+"""End child processes together with their parent."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EVERY = 0.5  # seconds
 
 
 def when_parent_ends(act: Callable[[], None]) -> None:
-    """Call `act`, once and in a thread, when the process that started this one has ended.
+    """Call `act` once, in a thread, when the parent process has ended.
 
-    However it ended, SIGKILL included: the system then gives its children another parent.
+    This also works if the parent was killed by SIGKILL: the system then reparents its children.
     """
     parent = os.getppid()
 

@@ -1,8 +1,8 @@
-"""Files being written: under names of their process alone, and swept once that is dead.
+"""Partially written files: named after their process, and removed once it is dead.
 
-A partial file lies in a folder of its own beside its target, `.partial-HOST-PID-START-RANDOM`, so
-that whatever a library leaves beside the file it writes goes with it, and the length of the
-target's name is no matter.
+A partial file lies in a folder of its own beside its target, `.partial-HOST-PID-START-RANDOM`.
+Anything a library leaves beside the file it writes is removed with it, and the length of the
+target's name does not matter.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from functools import cache
 from pathlib import Path
 
 PREFIX = ".partial-"
-# By whom: host, process, when that started; then 8 random letters.
+# Owner: host, process, its start time; then 8 random letters.
 _OWNED = re.compile(rf"{re.escape(PREFIX)}([0-9a-f]{{8}})-(\d+)-(\d+)-[0-9a-f]{{8}}")
-_OLD = re.compile(r"\.(\d+)\.partial\..+", re.DOTALL)  # as written before
-_SAFETENSORS = re.compile(r"\.tmp\w{6}")  # its own, beside a file that it writes
-_STALE = 24 * 3600.0  # seconds after which what another host began to write is given up
-_LINKS = 40  # followed at most, as Linux does
+_OLD = re.compile(r"\.(\d+)\.partial\..+", re.DOTALL)  # written by earlier versions
+_SAFETENSORS = re.compile(r"\.tmp\w{6}")  # safetensors' own, beside the file it writes
+_STALE = 24 * 3600.0  # seconds after which another host's partial file counts as abandoned
+_LINKS = 40  # maximum number of links followed, as on Linux
 
 
 @contextmanager
 def partial_file(target: Path) -> Iterator[Path]:
-    """A new, empty file that ends as `target` does, on its file system; gone at the end."""
+    """A new, empty file with the ending of `target`, on its file system; removed at the end."""
     folder = target.parent / f"{PREFIX}{_owner()}-{secrets.token_hex(4)}"
     folder.mkdir()
     try:
@@ -39,13 +39,13 @@ def partial_file(target: Path) -> Iterator[Path]:
         partial.touch()
         yield partial
     finally:
-        # A folder that cannot be removed must not hide what went wrong before.
+        # Failing to remove a folder must not hide the original error.
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def private_file(target: Path) -> Iterator[Path]:
-    """A new, empty file that ends as `target` does, among temporary files; gone at the end."""
+    """A new, empty file with the ending of `target`, in the temp folder; removed at the end."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         partial = Path(folder) / f"file{_suffix(target)}"
         partial.touch()
@@ -55,14 +55,14 @@ def private_file(target: Path) -> Iterator[Path]:
 def sweep(folder: Path, *, alone: bool = False) -> None:
     """Remove what dead processes left half written in a folder.
 
-    What a process of this host that lives is writing stays, and for a day what processes of other
-    hosts are. alone: this process holds the folder's lock, so that nobody else writes weights
-    there: what safetensors left, which names no process, goes, too.
+    Files of live processes on this host stay, and files of other hosts stay for a day. alone: this
+    process holds the folder's lock, so nobody else writes weights there; leftovers of safetensors,
+    whose names contain no process, are then removed too.
     """
     try:
         entries = list(os.scandir(folder))
     except OSError:
-        return  # there is nothing to sweep where nothing can be listed
+        return  # a folder that cannot be listed needs no cleaning
     for entry in entries:
         if _is_left(entry, alone):
             with suppress(OSError):
@@ -73,12 +73,12 @@ def sweep(folder: Path, *, alone: bool = False) -> None:
 
 
 def is_partial(name: str) -> bool:
-    """Whether a file of that name is one being written, or left by a process that was."""
+    """Whether a file of that name is being written, or was left by a process that wrote it."""
     return any(pattern.fullmatch(name) for pattern in (_OWNED, _OLD, _SAFETENSORS))
 
 
 def followed(path: Path) -> Path:
-    """Where a symbolic link leads in the end, even to nothing; any other path as it is.
+    """The final target of a symbolic link, even if missing; any other path unchanged.
 
     Links of /proc, by which /dev/stdout leads to an open file, are not followed.
     """
@@ -90,7 +90,7 @@ def followed(path: Path) -> Path:
 
 
 def written_through(path: Path) -> bool:
-    """Whether a path is written to as it is: a FIFO, a device, or another's open file."""
+    """Whether to write to a path directly: a FIFO, a device, or another process's open file."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +99,7 @@ def written_through(path: Path) -> bool:
 
 
 def own_descriptor(path: Path) -> int | None:
-    """The number of this process's open file that a path such as /dev/stdout names."""
+    """The file descriptor of this process that a path such as /dev/stdout refers to."""
     own = os.path.realpath(path.parent) == f"/proc/{os.getpid()}/fd"
     return int(path.name) if own and path.name.isdecimal() else None
 
@@ -109,7 +109,7 @@ def _in_proc(path: Path) -> bool:
 
 
 def _suffix(target: Path) -> str:
-    """From the first of the last two dots on, as in .nii.gz; of a length that no name comes to."""
+    """The ending from the first of the last two dots on, as in .nii.gz, limited in length."""
     return "".join(target.suffixes[-2:])[-32:]
 
 
@@ -119,7 +119,7 @@ def _owner() -> str:
 
 @cache
 def _host() -> str:
-    """This host, boot and PID namespace: where a PID means one process."""
+    """Identifies host, boot and PID namespace, within which a PID is unique."""
     facts = [os.uname().nodename]
     for path in ("/proc/sys/kernel/random/boot_id", "/etc/machine-id"):
         with suppress(OSError):
@@ -131,12 +131,12 @@ def _host() -> str:
 
 
 def _started(pid: int) -> int:
-    """When a process started, in the system's ticks; 0 where that is not told."""
+    """Start time of a process in system ticks; 0 if unknown."""
     try:
         content = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return 0
-    # The second field, the program's name in brackets, may hold spaces and brackets.
+    # The second field, the program name in parentheses, may contain spaces and parentheses.
     return int(content.rpartition(")")[2].split()[19])
 
 

@@ -1,4 +1,4 @@
-"""What does not fit in a record, in one line: the field, what came, and what fits."""
+"""Describe an invalid record field in one line: the field, the value, and what is expected."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pydantic import ValidationError
 _RANGES = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 _NOUNS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "switch"}
-_MANY = 2**31 - 1  # a bound that is there for the type's sake
-_SHOWN = 160  # letters of a value
+_MANY = 2**31 - 1  # a bound that only reflects the type
+_SHOWN = 160  # maximum characters of a value
 
 
 def explained(error: ValidationError, values: Mapping[str, Any], schema: dict[str, Any]) -> str:
-    """The first problem with the values given to a record. schema: JSON's, of its class."""
+    """The first problem with the values given to a record. schema: the JSON schema of its class."""
     problem = error.errors(include_url=False)[0]
     place, kind = problem["loc"], problem["type"]
     dotted = ".".join(map(str, place))
-    if kind == "value_error":  # from a check of ours, which names the field
+    if kind == "value_error":  # from a check of our own, which already names the field
         message = str(problem["ctx"]["error"])
         between = "" if not place else ": " if message.startswith("got ") else "."
         return f"{dotted}{between}{message}"
@@ -35,17 +35,17 @@ def explained(error: ValidationError, values: Mapping[str, Any], schema: dict[st
 
 
 def shown(value: Any) -> str:
-    """A value as Python writes it, cut where it is long."""
+    """A value's repr, shortened."""
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # whole numbers of thousands of digits
+    except ValueError:  # integers of thousands of digits
         return "a huge number"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def fitting(field: dict[str, Any], schema: dict[str, Any], *, ranged: bool = False) -> str:
-    """What fits in a field by its JSON schema, as "a whole number, at least 1". ranged: the range
-    alone."""
+    """What a field accepts by its JSON schema, as "a whole number, at least 1". ranged: only the
+    range."""
     if "$ref" in field:
         field = schema["$defs"][field["$ref"].rpartition("/")[2]]
     if "anyOf" in field:

@@ -1,7 +1,7 @@
-"""Typed records: checked when they are made, and kept in JSON and YAML files with a schema number.
+"""Typed records, validated on creation and stored in JSON and YAML files with a schema number.
 
-A record is a frozen dataclass whose fields pydantic checks, strictly: no text is a number, no
-number is true or false. Dataclasses' own functions (replace, fields, asdict) work on it.
+A record is a frozen dataclass whose fields pydantic validates strictly: text is not converted to
+numbers, nor numbers to booleans. The dataclasses functions (replace, fields, asdict) work on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Item = TypeVar("_Item")
 _RULES = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 Listed = Strict(False)
-"""In `Annotated[tuple[...], Listed]`: a list will do, as in JSON; what it holds stays strict."""
+"""In `Annotated[tuple[...], Listed]`: accept a list, as in JSON; its items stay strict."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -59,29 +59,29 @@ def record(cls: _Class) -> _Class:
 
 @cache
 def schema_of(cls: type) -> dict[str, Any]:
-    """The JSON schema of a record's class."""
+    """The JSON schema of a record class."""
     schema: dict[str, Any] = TypeAdapter(cls).json_schema()
     return schema
 
 
 def nested(cls: type[_Item]) -> BeforeValidator:
-    """In `Annotated[Other, nested(Other)]`: a record within another, which may come as a dict."""
+    """In `Annotated[Other, nested(Other)]`: a record inside another, also given as a dict."""
     return BeforeValidator(lambda value: cls(**value) if isinstance(value, dict) else value)
 
 
 class Record:
-    """What every record in a file can do; for classes that `record` decorates.
+    """Methods of every record that is stored in a file; for classes decorated with `record`.
 
-    SCHEMA: of the files written now. MIGRATIONS: by an older number, how that schema's values
-    become the next one's. Files that name no number are of schema 1.
+    SCHEMA: number of the current schema. MIGRATIONS: for each older number, how its values become
+    those of the next. Files without a number have schema 1.
     """
 
-    WHAT: ClassVar[str]  # a word for messages
+    WHAT: ClassVar[str]  # the name used in messages
     SCHEMA: ClassVar[int] = 1
     MIGRATIONS: ClassVar[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {}
 
     def changed(self, values: Mapping[str, Any]) -> Self:
-        """A copy with some fields set, from values as JSON has them or Python.
+        """A copy with some fields replaced by JSON or Python values.
 
         Raises ValueError, naming the field, if it is unknown or the value does not fit.
         """
@@ -94,22 +94,22 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote, or wrote in older versions; fields it lacks keep defaults.
+        """Read the output of `to_json` of this or an older version; missing fields keep defaults.
 
-        Raises ValueError for anything but a JSON object of known fields with values that fit.
+        Raises ValueError for anything but a JSON object of known fields with valid values.
         """
         return cls.from_values(parse_json(text))
 
     @classmethod
     def from_values(cls, values: Any) -> Self:
-        """The record of values as JSON has them. Raises ValueError as `from_json`."""
+        """The record from JSON values. Raises ValueError as `from_json` does."""
         values = cls.migrated(values)
         cls._require_known(values)
         return cls(**values)
 
     @classmethod
     def migrated(cls, values: Any) -> dict[str, Any]:
-        """Values of any schema as those of this one, without its number."""
+        """Values of any schema version, migrated to the current one, without the number."""
         if not isinstance(values, dict):
             raise ValueError(f"{cls.WHAT}: got {type(values).__name__}, expected a JSON object")
         found: dict[str, Any] = dict(values)
@@ -119,7 +119,7 @@ class Record:
         if number > cls.SCHEMA:
             raise ValueError(
                 f"schema: got {number}, expected at most {cls.SCHEMA}: a newer version of"
-                " swin-umamba wrote it, which is needed to read it"
+                " swin-umamba wrote it, and is needed to read it"
             )
         for old in range(number, cls.SCHEMA):
             if old in cls.MIGRATIONS:
@@ -127,12 +127,12 @@ class Record:
         return found
 
     def save(self, path: Path) -> None:
-        """Write `to_json`, whole or not at all."""
+        """Write `to_json` atomically."""
         write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file of `save`. Raises UserError, naming it, if it is missing or damaged."""
+        """Read a `save`d file. Raises UserError, naming it, if it is missing or damaged."""
         what = f"a {cls.WHAT}"
         values = json_object(load_json(path, what), f"{path} cannot be read as {what}")
         try:

@@ -1,10 +1,10 @@
 """The user's images and masks, and the patches cut from them.
 
-The way from files to batches: `open_dataset` finds the cases, `make_plan` decides how they are
-treated, `make_splits` divides them, and `preprocess` keeps them ready on disk; `prepare_dataset`
-does all of that, once. `PatchSampler` cuts patches, and `PatchLoader` does so ahead in worker
-processes. A new image goes `read_raw`,
-`Plan.preprocess`, the network, `Plan.restore`, `write_labels`.
+From files to batches: `open_dataset` finds the cases, `make_plan` decides how they are
+preprocessed, `make_splits` divides them into folds, and `preprocess` caches them on disk;
+`prepare_dataset` does all of this. `PatchSampler` cuts patches, and `PatchLoader` prefetches them
+in worker processes. A new image goes through `read_raw`, `Plan.preprocess`, the network,
+`Plan.restore` and `write_labels`.
 """
 
 from swin_umamba.data.datasets.dataset import CaseFiles, Dataset, read_case

@@ -25,7 +25,8 @@ from swin_umamba.train import Progress, TrainConfig, TrainResult, train
 FOLDER = "swin-umamba-demo"
 ITERATIONS = 300
 MINUTES = 4.0
-# The tensors are too small for more: two threads gain a fifth, and lose tenfold on busy cores.
+# The tensors are too small for more: a second thread gains a fifth, but costs tenfold on busy
+# cores.
 THREADS = 1
 PATCH = 128
 MIN_SIDE, MAX_SIDE = 64, 1024
@@ -50,18 +51,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo ends with."""
+    """The result of the demo."""
 
     train: TrainResult
-    trained_on: str  # the device, in words
+    trained_on: str  # description of the device
     picture: Path
 
 
 def load_pair(image: Path | None, mask: Path | None) -> Pair:
-    """The user's own pair, or the sample pair if both are None.
+    """The user's image and mask, or the sample pair if both are None.
 
-    Of an image with a side above 1024 pixels the central 1024 are taken. Raises UserError if one
-    of the two is missing, unreadable, too small, or does not fit the other.
+    Images with a side above 1024 pixels are cropped to the central 1024. Raises UserError if one of
+    the two is missing, unreadable, too small, or does not match the other.
     """
     if (image is None) != (mask is None):
         given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
@@ -86,10 +87,10 @@ def load_pair(image: Path | None, mask: Path | None) -> Pair:
 
 
 def quadrants(pair: Pair) -> list[Case]:
-    """Upper left, upper right, lower left, lower right; what is above 0 in the mask is class 1.
+    """Upper left, upper right, lower left, lower right; mask values above 0 become class 1.
 
-    Each is normalised by itself, so that nothing of one is known to another. Raises UserError if
-    the first three hold no object.
+    Each is normalized separately, so that no information leaks between them. Raises UserError if
+    the first three contain no object.
     """
     height, width = pair.mask.shape
     middle_y, middle_x = height // 2, width // 2
@@ -127,7 +128,7 @@ def demo_config(
         batch_size=2,
         iterations=iterations,
         minutes=minutes,
-        # A small model that is trained briefly from scratch bears a far higher rate than 1e-4.
+        # A small model trained briefly from scratch tolerates a far higher rate than 1e-4.
         lr=2e-3,
         warmup=0.05,
         validate_every=max(iterations // 24, 1),
@@ -148,11 +149,11 @@ def run_demo(
     threads: int = THREADS,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> DemoResult:
-    """Train on three quadrants, predict the fourth, and draw what came of it into `folder`.
+    """Train on three quadrants, predict the fourth, and draw the result into `folder`.
 
-    folder: missing or empty. Ends after so many iterations or minutes, whichever comes first.
-    Raises UserError, before any work is done, for what `require_possible` refuses, and for values
-    of the others that a config refuses.
+    folder: missing or empty. Ends after the given iterations or minutes, whichever comes first.
+    Raises UserError before any work for what `require_possible` refuses, and for other invalid
+    settings.
     """
     require_possible(folder, backend=backend, device=device)
     *train_cases, held_out = quadrants(pair)
@@ -182,7 +183,7 @@ def run_demo(
 
 
 def require_possible(folder: Path, *, backend: str, device: str) -> None:
-    """Raise UserError if the folder is taken, or the backend cannot serve on the device."""
+    """Raise UserError if the folder is not empty, or the backend does not support the device."""
     require_free(folder)
     place = pick_device(device)
     channels, states, rank = 2, MODEL_OPTIONS["d_state"], 1
@@ -201,7 +202,7 @@ def require_possible(folder: Path, *, backend: str, device: str) -> None:
 
 
 def free_folder() -> Path:
-    """The demo's folder below the current one: the first of its name that is missing or empty."""
+    """The demo's folder in the current one: the first name that is missing or empty."""
     number = 1
     while True:
         folder = Path(FOLDER if number == 1 else f"{FOLDER}-{number}")

@@ -1,7 +1,7 @@
-"""The demo's image and mask: one real pair that the stardist wheel on PyPI carries.
+"""The demo's image and mask, which are part of the stardist wheel on PyPI.
 
 512x512 fluorescence microscopy of 125 nuclei from the 2018 Data Science Bowl (BBBC038, CC0). The
-wheel is fetched by the user's own pip, read as the zip file it is, and never installed.
+user's pip downloads the wheel, which is read as a zip file and never installed.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from swin_umamba.common.files import cache_dir, write_bytes
 from swin_umamba.errors import UserError
 
 REQUIREMENT = "stardist==0.9.2"
-# SHA-256 of the two files; all wheels of this version carry the same.
+# SHA-256 of the two files, which are the same in all wheels of this version.
 FILES = {
     "img2d.tif": "f9ccc1571b92c861ff87e28463068b43f61bd47357ed0503f711e5cd1eb97750",
     "mask2d.tif": "59ad5e820b7982ca9d13e946fa6e7f64e2714899e00a2ae6c69aa79aad53d46f",
 }
 FOLDER_IN_WHEEL = "stardist/data/images"
-# The machine's own wheel first: a local mirror may hold no other. Then one that PyPI has, for
-# machines and Python versions that stardist builds no wheel for.
+# First the wheel for this machine: a local mirror may have no other. Then one from PyPI, for
+# platforms and Python versions without a wheel of stardist.
 _WHEELS: tuple[tuple[str, ...], ...] = (
     (),
     ("--platform=win_amd64", "--python-version=3.11", "--implementation=cp", "--abi=cp311"),
 )
 PIP_SECONDS = 180
 INSTEAD = (
-    "Without a network, bring your own pair: swin-umamba demo --image IMAGE --mask MASK"
+    "Without a network, use your own image and mask: swin-umamba demo --image IMAGE --mask MASK"
     " (the mask is 0 outside the objects)."
 )
 
 
 def sample_pair() -> tuple[Path, Path]:
-    """Paths of the image and the mask, fetched if the cache does not hold them whole.
+    """Paths of the image and the mask, downloaded unless they are in the cache.
 
-    Raises UserError if pip cannot fetch the wheel or what it brings is not what is expected; the
-    cache is then as before.
+    Raises UserError if pip cannot download the wheel or its content is not as expected; the cache
+    is then unchanged.
     """
     folder = cache_dir() / REQUIREMENT.replace("==", "-")
     image, mask = (folder / name for name in FILES)
@@ -55,7 +55,7 @@ def sample_pair() -> tuple[Path, Path]:
 
 
 def download_wheel(folder: Path) -> Path:
-    """Let pip put the wheel into `folder`."""
+    """Let pip download the wheel into `folder`."""
     answers = []
     for options in _WHEELS:
         answer = _pip_download(folder, options)
@@ -70,7 +70,7 @@ def download_wheel(folder: Path) -> Path:
 
 
 def _pip_download(folder: Path, options: tuple[str, ...]) -> str:
-    """Run pip; what it said last, for when it brought nothing."""
+    """Run pip; returns its last message, in case it downloaded nothing."""
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--no-input", "--retries=1", "--no-deps", "--only-binary=:all:", f"--dest={folder}"),
@@ -94,7 +94,7 @@ def _pip_download(folder: Path, options: tuple[str, ...]) -> str:
 
 
 def read_wheel(wheel: Path) -> dict[str, bytes]:
-    """The two files in a wheel, by name, with their hashes checked."""
+    """The two files in a wheel, by name, with verified hashes."""
     contents = {}
     try:
         with zipfile.ZipFile(wheel) as archive:

@@ -1,4 +1,4 @@
-"""Pictures of effective receptive fields, side by side."""
+"""Images of effective receptive fields, side by side."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from swin_umamba.common.files import replacing
 from swin_umamba.drawing.plots import DPI, INK
 
 _PANEL = 420  # pixels
-_DECADES = 4  # below the highest value, which the colours distinguish
+_DECADES = 4  # range below the maximum that the colors distinguish
 
 
 def save_fields(path: Path, fields: Mapping[str, npt.NDArray[np.float64]]) -> None:
-    """Draw fields (H, W) by their names as a PNG, in colours of their logarithms.
+    """Draw fields (H, W) by name as a PNG, in colors of their logarithms.
 
-    Each is relative to its own highest value.
+    Each is scaled by its own maximum.
     """
     height = _PANEL + 40
     figure = Figure(figsize=(_PANEL * len(fields) / DPI, height / DPI), dpi=DPI, facecolor="white")

@@ -1,4 +1,4 @@
-"""Masks drawn over images: classes, and where a prediction differs from the truth."""
+"""Masks drawn over images: classes, and differences between prediction and ground truth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swin_umamba.common.names import file_name
 from swin_umamba.drawing.png import png as png
 from swin_umamba.drawing.png import write_png
 
-# Told apart by all common kinds of colour blindness, on dark and on bright images.
+# Distinguishable with all common kinds of color blindness, on dark and bright images.
 CORRECT, ADDED, MISSED, CONFUSED = "#2ec4a6", "#ff9f1c", "#e5399e", "#7b61ff"
 CLASS_COLOURS = ("#4cc9f0", "#f7b32b", "#2ec4a6", "#e5399e", "#9b7bff", "#f46036", "#c5e063")
 IGNORED = "#808080"
@@ -28,7 +28,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def class_colour(label: int) -> str:
-    """The colour of a class, 1 for the first that is no background."""
+    """The color of a class, with 1 the first after background."""
     if label <= len(CLASS_COLOURS):
         return CLASS_COLOURS[label - 1]
     rgb = colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.7, 0.95)
@@ -36,7 +36,7 @@ def class_colour(label: int) -> str:
 
 
 def displayable(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """(H, W) grey, or (H, W, 3) of images (C, H, W) with 3 channels or more, stretched to 0..1."""
+    """(H, W) grey, or (H, W, 3) for images (C, H, W) with 3 or more channels, scaled to 0..1."""
     channels = image[:3] if image.shape[0] >= 3 else image[:1]
     low, high = np.percentile(channels, (0.5, 99.0))
     stretched = np.clip((channels - low) / max(high - low, 1e-6), 0, 1).astype(np.float64)
@@ -46,10 +46,10 @@ def displayable(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 class Canvas:
-    """Draws one image and masks over it at one size, in PNG.
+    """Draws one image, with masks over it, at one size as PNG.
 
-    image: (C, H, W) of a real dtype. spacing: of rows and columns; pictures have square pixels and
-    their longer side is `side`.
+    image: (C, H, W) of a real dtype. spacing: of rows and columns; the result has square pixels and
+    a longer side of `side`.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class Canvas:
     def input(self) -> Image.Image:
         """The image itself, in grey or RGB."""
         pixels = np.round(255 * displayable(self._image)).astype(np.uint8)
-        # Pixels that are magnified stay what they are.
+        # Nearest neighbour keeps magnified pixels sharp.
         smaller = self.size[0] < pixels.shape[1]
         method = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
         return Image.fromarray(pixels).resize(self.size, method)
 
     def classes(self, labels: Labels) -> Image.Image:
-        """(H, W) class indices, -1 where ignored, as a transparent layer in colours."""
+        """Class indices (H, W), -1 where ignored, as a transparent color layer."""
         labels = self._resized(labels)
         highest = max(int(labels.max()), 0)
         colours = [class_colour(label) for label in range(1, highest + 1)]
@@ -88,7 +88,7 @@ class Canvas:
         )
 
     def under(self, layer: Image.Image) -> Image.Image:
-        """The image with one of the layers over it, in RGB."""
+        """The image in RGB with one of the layers over it."""
         picture = self.input().convert("RGBA")
         picture.alpha_composite(layer.convert("RGBA"))
         return picture.convert("RGB")
@@ -101,7 +101,7 @@ class Canvas:
 
 
 def overlay_path(run: Path, case: str, iteration: int) -> Path:
-    """Where a run keeps what it predicted of a case after an iteration."""
+    """Path in a run folder of the picture of a case after an iteration."""
     return run / FOLDER / file_name(case) / f"{iteration:07d}.png"
 
 
@@ -113,7 +113,7 @@ def save_overlay(
     truth: Labels,
     prediction: Labels,
 ) -> None:
-    """Draw what a prediction has right and wrong over its image, into the folder of a run.
+    """Draw correct and wrong pixels of a prediction over its image, into the run folder.
 
     image: (C, H, W); truth, prediction: (H, W) class indices, truth -1 where ignored.
     """
@@ -127,7 +127,7 @@ def _layer(
     colours: Sequence[str],
     fills: Sequence[float] | None = None,
 ) -> Image.Image:
-    """Areas in their colours with darker edges, transparent elsewhere; a palette, so small."""
+    """Areas in their colors with darker edges, transparent elsewhere; palette mode for size."""
     shown = np.zeros(areas[0].shape, np.uint8)
     palette, opacity = [0, 0, 0], [0]
     for i, (area, colour) in enumerate(zip(areas, colours, strict=True)):
@@ -142,7 +142,7 @@ def _layer(
 
 
 def _inside(area: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """What is farther than an edge's width from what lies outside; the picture's rim counts in."""
+    """Pixels farther than an edge's width from other areas; the image border counts as inside."""
     inside = np.pad(area, EDGE_WIDTH, mode="edge")
     for axis in (0, 1):
         shifted = [np.roll(inside, s, axis) for s in range(-EDGE_WIDTH, EDGE_WIDTH + 1)]

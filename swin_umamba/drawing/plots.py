@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and an input with truth and prediction."""
+"""Figures of a run: curves, and an input with ground truth and prediction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOSS, SCORE, RATE = "#5b6ee1", "#e07a1f", "#2a9d8f"
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of what is no curve. paper: None leaves the picture transparent."""
+    """Colors of everything but the curves. paper: None for a transparent background."""
 
     ink: str = INK
     faint: str = FAINT
@@ -83,10 +83,10 @@ def pretraining_curves_png(records: Sequence[dict[str, Any]], theme: Theme) -> b
 
 
 def _score_of_pretraining(records: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """The name of what a pretraining is scored by in its log, and a title."""
+    """The log key of a pretraining's score, and its title."""
     if any(record.get(ACCURACY) is not None for record in records):
-        return ACCURACY, "Accuracy on images held out"
-    return HELD_OUT_LOSS, "Loss on images held out"
+        return ACCURACY, "Accuracy on held-out images"
+    return HELD_OUT_LOSS, "Loss on held-out images"
 
 
 def save_picture(
@@ -229,7 +229,7 @@ def _outline(axes: Axes, pixels: npt.NDArray[np.bool_], colour: str) -> None:
 
 
 def _smooth(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The mean of each value and its neighbours, over a twentieth of them all."""
+    """Moving average of each value over a twentieth of all values."""
     reach = max(len(values) // 40, 1)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))

@@ -1,4 +1,4 @@
-"""The one way in which PNG files are made."""
+"""The only place that writes PNG files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from swin_umamba.common.files import write_bytes
 
 
 def png(image: Image.Image, *, small: bool = True) -> bytes:
-    """The file of a picture. small: whether to take more time for fewer bytes."""
+    """Encode an image. small: whether to spend more time for a smaller file."""
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=small)
     return file.getvalue()
 
 
 def write_png(path: Path, image: Image.Image, *, small: bool = True) -> None:
-    """Write a picture whole or not at all. Raises UserError if that fails."""
+    """Write an image atomically. Raises UserError if that fails."""
     write_bytes(path, png(image, small=small))

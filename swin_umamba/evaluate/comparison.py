@@ -1,4 +1,4 @@
-"""Whether one set of predictions is better than another, case by case."""
+"""Compare two sets of predictions case by case."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean of (first - second) over the cases that both define, with its 95 % interval."""
+    """Mean of (first - second) over the cases for which both are defined, with a 95 % interval."""
 
     metric: str
     name: str
@@ -26,16 +26,17 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def compare(first: Scores, second: Scores, *, seed: int = 0) -> list[Difference]:
-    """Paired differences of every metric and class, with percentile bootstrap over cases.
+    """Paired differences for every metric and class, with percentile bootstrap over cases.
 
-    A case counts where both scores are defined.
+    A case counts if both scores are defined.
 
-    Both of the same cases and classes, else UserError. One generator of `seed` draws the cases.
+    Both must have the same cases and classes, else UserError. A single generator with `seed`
+    resamples the cases.
     """
     cases = {c.case for c in first.cases} ^ {c.case for c in second.cases}
     if cases:

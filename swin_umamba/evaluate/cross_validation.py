@@ -1,4 +1,4 @@
-"""The scores of a cross-validation: every case by the model that was not trained on it."""
+"""Cross-validation scores: every case by the model that was not trained on it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from swin_umamba.evaluate.scores import Scores, mean_of_defined
 from swin_umamba.inference.postprocessing import Postprocessing
 from swin_umamba.runs.folds import CROSS_VALIDATION, folds_of
 
-MEAN = "mean"  # stands in the place of a class
+MEAN = "mean"  # used in place of a class
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is done, how many cases are done, and how many there are."""
+"""Called with the current phase, the number of cases done and the total."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One metric of one class, or of `MEAN`, the mean over the classes.
 
-    folds: the mean over the cases of each fold, NaN where none has the class. over_cases: over all
-    cases of all folds. over_folds, deviation: of the folds' means, the latter NaN for a single one.
+    folds: mean over the cases of each fold, NaN if none contains the class. over_cases: mean over
+    all cases of all folds. over_folds, deviation: of the folds' means; the deviation is NaN for a
+    single fold.
     """
 
     metric: str
@@ -46,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """The scores of each fold by its name, and the postprocessing that was found on all of them."""
+    """The scores of each fold by name, and the postprocessing determined on all of them."""
 
     scores: Mapping[str, Scores]
     postprocessing: Postprocessing
@@ -58,7 +59,7 @@ class CrossValidation:
         return Scores(first.classes, first.tolerance, cases)
 
     def rows(self) -> list[Row]:
-        """Every metric's classes, and then their mean."""
+        """All metrics of each class, followed by their means."""
         whole, rows = self.together(), []
         for metric in whole.metrics():
             table = np.array([_means(scores, metric) for scores in self.scores.values()])
@@ -73,7 +74,7 @@ class CrossValidation:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with null where a score is not defined."""
+        """Plain values, with null for undefined scores."""
         return {
             "schema": 1,
             "folds": list(self.scores),
@@ -101,11 +102,11 @@ def cross_validate(
     tolerance: float = TOLERANCE,
     on_progress: OnProgress | None = None,
 ) -> CrossValidation:
-    """Predict each fold's held-out cases, score them, and find the postprocessing that helps.
+    """Predict each fold's held-out cases, score them, and determine the postprocessing.
 
-    folder: with runs of the folds below it. Masks that are there already are used. The scores are
-    without postprocessing; what helps is written into every fold's run, the table into `folder`.
-    Raises UserError if there are no folds, or runs, images or masks cannot be read.
+    folder: contains the fold runs. Existing masks are used. Scores are without postprocessing; the
+    helpful postprocessing is written into every fold's run, and the table into `folder`. Raises
+    UserError if there are no folds, or if runs, images or masks cannot be read.
     """
     files: dict[str, Path] = {}
     scores = {}

@@ -15,7 +15,7 @@ from swin_umamba.evaluate.scores import CaseScores, Scores, score_case
 from swin_umamba.evaluate.truth import open_truth
 from swin_umamba.inference.postprocessing import keep_largest
 
-SHOWN = 5  # names listed of cases that lack something
+SHOWN = 5  # maximum number of cases listed in a message
 TOLERANCE = 2.0
 
 
@@ -31,13 +31,13 @@ def evaluate_folder(
     allow_extra: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Score files named like the cases, with the dataset's numbers for classes.
+    """Score files named like the cases, with the dataset's values for classes.
 
-    truth: a dataset, or a folder of one or of masks, see `open_truth`. names: of the cases, by
-    default all that have a mask. allow_missing: score those that `predictions` holds files of.
-    allow_extra: pass over files of no case. The rest as `evaluate_cases`. Raises UserError, naming
-    the file or case, for missing, unknown or unreadable predictions, other shapes and unknown
-    labels.
+    truth: a dataset, or a folder of masks, see `open_truth`. names: cases to score, by default all
+    that have a mask. allow_missing: score only cases for which `predictions` has files.
+    allow_extra: ignore files that belong to no case. Other arguments as in `evaluate_cases`. Raises
+    UserError, naming the file or case, for missing, unknown or unreadable predictions, wrong shapes
+    and unknown labels.
     """
     folder = Path(predictions)
     dataset = truth if isinstance(truth, Dataset) else open_truth(truth)
@@ -55,7 +55,7 @@ def evaluate_folder(
     wanted = sorted(known if names is None else set(names))
     missing = [name for name in wanted if name not in files]
     if missing and (not allow_missing or len(missing) == len(wanted)):
-        # Where all are missing, it is another folder that is asked for.
+        # If all are missing, the folder is wrong and the hint would not help.
         hint = "" if len(missing) == len(wanted) else "; --allow-missing scores the others"
         raise UserError(f"{folder} lacks predictions of {some(missing)}{hint}")
     return evaluate_cases(
@@ -78,13 +78,13 @@ def evaluate_cases(
     keep_largest: Sequence[int] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Score predicted masks by the names of their cases, with the dataset's numbers for classes.
+    """Score predicted masks by case name, with the dataset's values for classes.
 
-    tolerance: of NSD, in the unit of the images' spacing (pixels where files have none).
-    release_nsd: measure NSD as the release does too; UserError for volumes. instances: whether to
-    match objects of class 1 with the maps of instances, by default if every case has one.
-    keep_largest: classes of which only the largest component counts. on_progress: called with
-    (done, all).
+    tolerance: of NSD, in the unit of the images' spacing (pixels if files have none). release_nsd:
+    also measure NSD as the original implementation does; UserError for volumes. instances: whether
+    to match objects of class 1 with the instance maps, by default if every case has one.
+    keep_largest: classes reduced to their largest component. on_progress: called with (done,
+    total).
     """
     if instances is None:
         instances = all(dataset.case(name).instances is not None for name in files)
@@ -116,7 +116,7 @@ def _score(
         objects = read_labels(case.instances, raw).labels
     if release_nsd and target.shape[0] > 1:
         raise UserError(
-            f"{mask} is a volume: the release's convention for NSD is for pictures alone"
+            f"{mask} is a volume: the release's convention for NSD is for 2-D images only"
         )
     return score_case(
         name,
@@ -134,13 +134,13 @@ def _score(
 def labels_of(
     file: Path, raw: RawImage, mask: Path, dataset: Dataset
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Class indices (Z, H, W) of a predicted file and of the truth, which is -1 where ignored."""
+    """Class indices (Z, H, W) of a predicted file and of the ground truth, -1 where ignored."""
     target = classes_of(read_labels(mask, raw), dataset.values, dataset.ignore_label)
     return classes_of(read_labels(file, raw), dataset.values), target
 
 
 def grid_of(case: CaseFiles, dataset: Dataset) -> tuple[RawImage, Path]:
-    """The image of a case, or the mask itself where there is none, and the mask's path."""
+    """The image of a case, or its mask if there is none, and the path of the mask."""
     if case.mask is None:
         raise UserError(f"{case.name} has no mask in {dataset.folder}")
     if case.images:

@@ -1,4 +1,4 @@
-"""The cases that a run was not trained on, and its masks of them."""
+"""The cases that a run was not trained on, and its predictions for them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from swin_umamba.inference.targets import MASKS_ALONE, Targets
 from swin_umamba.runs.folds import folds_of
 from swin_umamba.runs.run import Run
 
-VALIDATION = "validation"  # a run's masks of them, in its folder
+VALIDATION = "validation"  # their masks, in the run folder
 
 OnProgress = Callable[[int, int], None]
 
 
 def held_out(folder: Path) -> tuple[str, ...]:
-    """The names of the cases that a run validated on without training on them.
+    """The names of cases that a run validated on without training on them.
 
-    Raises UserError if there are none, as of fold "all", and for a folder of folds, each of whose
-    runs has its own.
+    Raises UserError if there are none, as with fold "all", and for a folder of several folds, each
+    of which has its own.
     """
     folds = folds_of(folder)
     if folds:
@@ -32,7 +32,7 @@ def held_out(folder: Path) -> tuple[str, ...]:
         )
     run = Run.open(folder)
     if run.split is None:
-        raise UserError(f"{folder} was not trained from a dataset: which cases it held out is open")
+        raise UserError(f"{folder} was not trained from a dataset: its held-out cases are unknown")
     trained = set(run.split.train)
     names = tuple(name for name in run.split.val if name not in trained)
     if not names:
@@ -49,10 +49,10 @@ def predict_validation(
     device: str = "auto",
     on_progress: OnProgress | None = None,
 ) -> dict[str, Path]:
-    """Masks of cases by a run's best weights, without postprocessing; files by the cases' names.
+    """Masks of cases by a run's best weights, without postprocessing; files by case name.
 
-    They lie in the run's folder, with a record of what made them, and are left as they are if these
-    weights made them in this way, of these images. Raises UserError for images that cannot be read.
+    They are stored in the run folder with a record of their origin, and reused if the same weights
+    made them in the same way from the same images. Raises UserError for unreadable images.
     """
     masks = folder / VALIDATION
     outcome = predict_cases(

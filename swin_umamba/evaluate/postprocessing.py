@@ -1,7 +1,7 @@
-"""Which classes gain from keeping only their largest component, found on held-out cases.
+"""Find the classes that gain from keeping only their largest component, on held-out cases.
 
-nnU-Net's rule: a class is cleaned where the mean DSC over the classes rises by it and that of no
-class, or region, falls. (nnU-Net first tries all of the foreground as one object; not so here.)
+nnU-Net's rule: a class is cleaned if that raises the mean DSC over the classes and lowers the DSC
+of no class or region. (nnU-Net first tries to treat all foreground as one object; we do not.)
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from swin_umamba.runs.folder import POSTPROCESSING
 
 
 def find_postprocessing(files: Mapping[str, Path], dataset: Dataset) -> Postprocessing:
-    """By predicted masks of held-out cases, by the cases' names; masks without postprocessing."""
+    """From predicted masks of held-out cases by case name; masks without postprocessing."""
     classes = range(1, len(dataset.values))
     if dataset.regions is None:
-        # Classes that exclude each other: what is removed of one is the background of all others.
+        # With mutually exclusive classes, what is removed of one becomes background for all others.
         before, after = (_means(files, dataset, cleaned) for cleaned in ((), classes))
         better: list[int] = [number for number in classes if after[number - 1] > before[number - 1]]
     else:
@@ -36,14 +36,14 @@ def find_postprocessing(files: Mapping[str, Path], dataset: Dataset) -> Postproc
 
 
 def save_postprocessing(found: Postprocessing, run: Path) -> None:
-    """Write it into a run's folder, where prediction looks for it."""
+    """Write it into a run folder, where prediction finds it."""
     found.save(run / POSTPROCESSING)
 
 
 def _means(
     files: Mapping[str, Path], dataset: Dataset, cleaned: Iterable[int]
 ) -> npt.NDArray[np.float64]:
-    """The mean DSC over the cases of each class or region, NaN where it is nowhere."""
+    """The mean DSC over the cases for each class or region, NaN if no case contains it."""
     table = []
     regions = dataset.region_classes
     for name, file in files.items():

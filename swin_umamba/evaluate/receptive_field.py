@@ -26,12 +26,13 @@ IMAGES = 16
 def effective_receptive_field(
     network: Callable[[Tensor], Tensor], images: Iterable[Tensor]
 ) -> Field:
-    """How much each pixel of an image changes the map's value at its centre: (H, W), of sum 1.
+    """How much each pixel of an image affects the output at its center: (H, W), normalized to sum
+    1.
 
-    network: gives a map (1, K, h, w), as logits are, of an image (1, C, H, W). images: of one size.
-    The gradient is that of the highest of the K values there; its absolute values are added up over
-    channels, and each image's sum of them counts alike. Raises ValueError for no images, or where
-    no gradient is finite and above 0.
+    network: returns a map (1, K, h, w), such as logits, for an image (1, C, H, W). images: of one
+    size. The gradient of the highest of the K center values is taken; its absolute values are
+    summed over channels, and each image counts alike. Raises ValueError without images, or if no
+    gradient is finite and nonzero.
     """
     total: Field | None = None
     for image in images:
@@ -51,9 +52,9 @@ def effective_receptive_field(
 
 
 def side_of(field: Field, share: float) -> float:
-    """The side of the smallest window around the centre that holds a share of a field.
+    """The side of the smallest window around the center that contains a given share of a field.
 
-    As a part of the field's own sides, 0..1.
+    As a fraction of the field's side, 0..1.
     """
     height, width = field.shape
     steps = max(height, width)
@@ -73,17 +74,17 @@ def field_of_run(
     images: int = IMAGES,
     device: str = "auto",
 ) -> Field:
-    """The field of a run's best weights on images that it was validated on.
+    """The effective receptive field of a run's best weights on its validation images.
 
-    dataset: where the run's own lies now, if it moved. size: height and width of the middles of the
-    images; the patches' by default. images: how many, evenly spread. Raises UserError for a run
-    that was not trained from a dataset, or has no images to take.
+    dataset: where the run's dataset is now, if it was moved. size: height and width of the central
+    crops; by default the patch size. images: how many, evenly spaced. Raises UserError if the run
+    was not trained from a dataset, or has no validation images.
     """
     run = Run.open(folder)
     plan, split = run.require_plan(), run.split
     place = dataset or (None if run.config.dataset is None else Path(run.config.dataset))
     if split is None or not split.val or place is None:
-        raise UserError(f"{folder} has no images that it was validated on")
+        raise UserError(f"{folder} has no validation images")
     model = load_model(run.weights()).to(pick_device(device)).eval().requires_grad_(False)
     model.deep_supervision = False
     cases = cached_cases(open_dataset(place), plan, split.val)
@@ -115,7 +116,7 @@ def _middle(length: int, part: float) -> slice:
 
 
 def _cut(image: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """The middle of an image (C, H, W), with zeros around where it is smaller."""
+    """The center of an image (C, H, W), zero-padded if it is smaller."""
     cut = np.zeros((image.shape[0], height, width), np.float32)
     kept = [min(n, m) for n, m in zip(image.shape[1:], (height, width), strict=True)]
     source, target = (

@@ -16,7 +16,7 @@ from swin_umamba.common.csv_cells import cell
 from swin_umamba.metrics import InstanceScores, dice, instance_f1, normalized_surface_dice
 from swin_umamba.metrics.surface import Convention
 
-# All there are, with their names for people.
+# All metrics, with their display names.
 METRICS = {
     "dsc": "DSC",
     "dsc_merged": "merged DSC",
@@ -27,15 +27,16 @@ METRICS = {
 Labels = npt.NDArray[np.int64]
 Regions = Sequence[Sequence[int]]
 """The class indices that each region is the union of."""
-MERGED, OBJECTS = "all merged", "objects"  # what stands in the place of a class
+MERGED, OBJECTS = "all merged", "objects"  # used in place of a class
 
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One case: a value a class, NaN where neither mask holds it.
+    """Scores of one case: a value per class, NaN if neither mask contains it.
 
-    nsd is of the contour; nsd_release, as the release measures it, and instances are there where
-    they were asked for. dsc_merged: DSC of all classes taken for one, () if there is only one.
+    nsd is of the contour; nsd_release, in the original implementation's convention, and instances
+    are present if requested. dsc_merged: DSC of all classes merged into one, () if there is only
+    one.
     """
 
     case: str
@@ -46,7 +47,7 @@ class CaseScores:
     dsc_merged: tuple[float, ...] = ()
 
     def values(self, metric: str) -> tuple[float, ...]:
-        """Of one of METRICS: a value a class, or one alone, or none where it was not measured."""
+        """One of METRICS: a value per class, a single one, or none if it was not measured."""
         if metric == "f1":
             return () if self.instances is None else (self.instances.f1,)
         found: tuple[float, ...] = getattr(self, metric)
@@ -55,7 +56,7 @@ class CaseScores:
 
 @dataclass(frozen=True)
 class Scores:
-    """All cases. classes: their names, without the background. tolerance: of NSD, in the unit of
+    """Scores of all cases. classes: names without the background. tolerance: of NSD, in the unit of
     the images' spacing."""
 
     classes: tuple[str, ...]
@@ -63,25 +64,25 @@ class Scores:
     cases: tuple[CaseScores, ...]
 
     def metrics(self) -> tuple[str, ...]:
-        """Those of METRICS that were measured."""
+        """The METRICS that were measured."""
         return tuple(m for m in METRICS if any(case.values(m) for case in self.cases))
 
     def names(self, metric: str) -> tuple[str, ...]:
-        """What the columns of `values` are of."""
+        """Names of the columns of `values`."""
         return {"f1": (OBJECTS,), "dsc_merged": (MERGED,)}.get(metric, self.classes)
 
     def values(self, metric: str) -> npt.NDArray[np.float64]:
-        """(cases, names), NaN where a score is not defined."""
+        """(cases, names), NaN for undefined scores."""
         missing = (math.nan,) * len(self.names(metric))
         return np.array([case.values(metric) or missing for case in self.cases], np.float64)
 
     def means(self, metric: str) -> list[tuple[str, float, int]]:
-        """Name, mean over the cases where it is defined, and how many those are; NaN for none."""
+        """Name, mean over the cases where it is defined, and their number; NaN for none."""
         columns = zip(self.names(metric), self.values(metric).T, strict=True)
         return [(name, mean_of_defined(c), int((~np.isnan(c)).sum())) for name, c in columns]
 
     def mean(self, metric: str) -> float:
-        """The mean over the classes of their means over the cases; NaN if there are none."""
+        """The mean over classes of their means over cases; NaN if there are none."""
         return mean_of_defined(np.array([mean for _, mean, _ in self.means(metric)]))
 
     def objects(self) -> InstanceScores | None:
@@ -90,7 +91,7 @@ class Scores:
         return summed(found) if found else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, with null where a score is not defined."""
+        """Plain values, with null for undefined scores."""
         objects = self.objects()
         return {
             "classes": list(self.classes),
@@ -119,7 +120,7 @@ class Scores:
         }
 
     def to_csv(self) -> str:
-        """A row for each case, class and metric; empty where a score is not defined."""
+        """A row for each case, class and metric; empty for undefined scores."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["case", "class", "metric", "value"])
@@ -145,16 +146,19 @@ def score_case(
 ) -> CaseScores:
     """Score one case.
 
-    pred, target: class indices (Z, H, W), spacing to match; Z = 1 for pictures. Where target is -1
-    (ignored) both count as background. release_nsd: measure NSD in the release's convention too,
-    of pictures alone. instances: true objects (Z, H, W), against class 1 slice by slice. regions:
-    score each of these unions of classes, in place of the classes.
+    pred, target: class indices (Z, H, W), with spacing in the same order; Z = 1 for 2-D images.
+    Pixels with target -1 (ignored) count as background in both. release_nsd: also measure NSD in
+    the original implementation's convention, for 2-D images only. instances: true objects (Z, H,
+    W), matched with class 1 slice by slice. regions: score these unions of classes instead of the
+    classes.
     """
     ignored = target < 0
     pred, target = without_ignored(pred, target)
     flat = target.shape[0] == 1
     if release_nsd and not flat:
-        raise ValueError(f"release_nsd: for pictures alone, got {name} of {target.shape[0]} slices")
+        raise ValueError(
+            f"release_nsd: for 2-D images only, got {name} with {target.shape[0]} slices"
+        )
     pairs = list(scored_apart(pred, target, num_classes, regions))
 
     def nsd(convention: Convention) -> tuple[float, ...]:
@@ -187,7 +191,7 @@ def score_case(
 
 
 def without_ignored(pred: Labels, target: Labels) -> tuple[Labels, Labels]:
-    """Both with the background where the target is ignored (-1)."""
+    """Both, with background where the target is ignored (-1)."""
     ignored = target < 0
     return np.where(ignored, 0, pred), np.where(ignored, 0, target)
 
@@ -195,7 +199,7 @@ def without_ignored(pred: Labels, target: Labels) -> tuple[Labels, Labels]:
 def scored_apart(
     pred: Labels, target: Labels, num_classes: int, regions: Regions | None
 ) -> Iterator[tuple[Labels, Labels, int]]:
-    """Pairs of maps and their numbers of classes: that which is given, or one of each region."""
+    """Pairs of maps with their number of classes: the given pair, or one pair per region."""
     if regions is None:
         yield pred, target, num_classes
         return
@@ -207,9 +211,9 @@ def scored_apart(
 def dsc_of(
     pred: Labels, target: Labels, num_classes: int, regions: Regions | None
 ) -> tuple[float, ...]:
-    """DSC of every class but the background, or of every region; NaN where neither map has it.
+    """DSC of every class but the background, or of every region; NaN if neither map has it.
 
-    pred, target: class indices of one shape, without ignored ones.
+    pred, target: class indices of the same shape, without ignored ones.
     """
     found = (dice(*pair).tolist() for pair in scored_apart(pred, target, num_classes, regions))
     return tuple(value for values in found for value in values)
@@ -221,7 +225,7 @@ def summed(found: Sequence[InstanceScores]) -> InstanceScores:
 
 
 def mean_of_defined(values: npt.NDArray[np.float64]) -> float:
-    """The mean of what is not NaN; NaN if nothing is."""
+    """The mean of the values that are not NaN; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else math.nan
 

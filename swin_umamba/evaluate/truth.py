@@ -1,4 +1,4 @@
-"""What predictions are held to."""
+"""The ground truth that predictions are compared with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from swin_umamba.errors import UserError
 
 
 def open_truth(path: str | Path, dataset: Dataset | None = None) -> Dataset:
-    """A dataset, or a folder that holds nothing but masks, as a dataset.
+    """A dataset, or a folder that contains only masks, as a dataset.
 
-    dataset: whose classes, names of classes and ignored label the masks of such a folder have;
-    without, the distinct numbers of all the masks are the classes. Raises UserError for what is
-    neither, or for a dataset with `dataset` beside it.
+    dataset: provides the classes, their names and the ignore label for a folder of masks; without
+    it, the distinct values of all masks are the classes. Raises UserError for anything else, or if
+    `dataset` is given although the folder is a dataset.
     """
     folder = Path(path)
     masks = files_by_stem(folder)
@@ -43,7 +43,7 @@ def open_truth(path: str | Path, dataset: Dataset | None = None) -> Dataset:
 
 
 def with_instances(dataset: Dataset, folder: Path) -> Dataset:
-    """The dataset with the maps of instances of another folder, by the cases' names."""
+    """The dataset with instance maps from another folder, by case name."""
     maps = files_by_stem(folder)
     cases = tuple(
         dataclasses.replace(case, instances=maps.get(case.name)) for case in dataset.cases

@@ -1,4 +1,4 @@
-"""Models as ONNX files, which any runtime of that standard can run."""
+"""Export models as ONNX files for any ONNX runtime."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir
 
 OPSET = 20
-"""The version of ONNX's operators that files are written in."""
+"""The ONNX opset version of the files."""
 _SIZES = ("batch", None, "height", "width")
 
 
@@ -35,16 +35,16 @@ def export_onnx(
     plan: Plan | None = None,
     **use: Any,
 ) -> float:
-    """Write the model as ONNX, opset 20; each of its scans is one Scan, whatever the image's size.
+    """Write the model as ONNX, opset 20, with one Scan node per scan, whatever the image size.
 
     Input `image` (batch, in_channels, height, width), output `logits` (batch, out_channels, height,
-    width), both float32, with three free sizes from 1 upwards. The model is written as in
-    evaluation, without deep supervision. The file holds `Facts` as JSON under the key "swin_umamba"
-    of its metadata; use: overlap and keep_largest, as there. Needs the packages of the extra
+    width), both float32, with dynamic batch, height and width. The model is exported in eval mode
+    without deep supervision. The file's metadata contains `Facts` as JSON under the key
+    "swin_umamba"; use: their fields overlap and keep_largest. Requires the packages of the extra
     `export`.
 
-    Returns what `check` finds between the file, run by onnxruntime, and the model; the file is
-    written whole, after that, or not at all.
+    Returns what `check` finds when comparing the file, run by onnxruntime, with the model; the file
+    is written only after that, atomically.
     """
     facts = Facts.of(model, plan, **use)
     program = trace(model)
@@ -69,7 +69,7 @@ def export_onnx(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings, which are of its own insides; errors are raised or told."""
+    """Silence the exporter's warnings, which concern its internals; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -84,7 +84,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _forget_tracing(model: onnx_ir.Model) -> None:
-    """Drop what the exporter notes of every node: among it, paths of this machine."""
+    """Remove the exporter's metadata of every node, which includes paths of this machine."""
     graphs = (model.graph, *model.graph.subgraphs())
     noted: list[onnx_ir.Model | onnx_ir.Graph | onnx_ir.Node | onnx_ir.Value]
     noted = [model, *graphs, *model.graph.all_nodes(), *_values(model)]
@@ -94,7 +94,7 @@ def _forget_tracing(model: onnx_ir.Model) -> None:
 
 
 def _name_sizes(model: onnx_ir.Model) -> None:
-    """Call the free sizes batch, height and width in every shape that mentions them."""
+    """Name the dynamic sizes batch, height and width in every shape that uses them."""
     (image,) = model.graph.inputs
     assert image.shape is not None
     names = {str(size): name for size, name in zip(image.shape, _SIZES, strict=True) if name}

@@ -1,4 +1,4 @@
-"""Segment files with an ONNX file alone: it knows preprocessing and labels."""
+"""Segment files with just an ONNX file, which contains preprocessing and labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from swin_umamba.inference.sources import open_export
 
 
 class OnnxPredictor(Predictor):
-    """`Predictor.from_export` by its earlier name, for a single file."""
+    """The earlier name of `Predictor.from_export`, for a single file."""
 
     def __init__(
         self, path: str | os.PathLike[str], *, overlap: float = 0.5, batch_size: int = 4
@@ -28,6 +28,6 @@ class OnnxPredictor(Predictor):
         self.network = source.network
 
     def predict_file(self, image: str | Path, output: str | Path) -> None:
-        """Segment one file and write its labels, numbered as the training masks were."""
+        """Segment one file and write its labels with the values of the training masks."""
         raw = read_raw(image)
         write_labels(output, self.segment(raw), raw, self.plan.values)

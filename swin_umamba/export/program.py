@@ -1,4 +1,4 @@
-"""A model as one graph that serves every batch and image size."""
+"""A model as one graph for every batch and image size."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from swin_umamba.models.fused import use_backend
 from swin_umamba.models.ss2d import SS2D
 
 GRAPH_BACKEND = "export"
-"""The scan as plain operations, which every exported format can hold."""
+"""The backend that computes scans by plain operations, which every exported format supports."""
 MAX_SIDE = 2**16
 TOLERANCE = 1e-4
-"""Most that logits of an exported network may differ from the model's."""
+"""Maximum difference between the logits of an exported network and of its model."""
 
 
 def min_side(model: SegmentationModel) -> int:
-    """The smallest height and width that the model's graphs serve in torch.
+    """The smallest height and width that the model's graphs support in torch.
 
-    One more than the stride: torch's graphs tell a size of one from larger ones, and the coarsest
-    map must not have it.
+    One more than the stride: torch's graphs distinguish size 1 from larger ones, so the coarsest
+    map must not have size 1.
     """
     return model.stride + 1
 
@@ -36,10 +36,10 @@ def trace(
 ) -> ExportedProgram:
     """The graph from images (B, in_channels, H, W) to the finest logits (B, out_channels, H, W).
 
-    Both float32; B at least 1, H and W at least `min_side(model)`. The model itself stays as it is:
-    a copy of it is traced in evaluation mode, without deep supervision, on `device`, its scans on
-    `backend`. With a backend other than "export" the graph calls our ops, and needs
-    `import swin_umamba_ops` where it runs.
+    Both float32; B at least 1, H and W at least `min_side(model)`. The model itself is not changed:
+    a copy is traced in eval mode, without deep supervision, on `device`, with its scans on
+    `backend`. With a backend other than "export" the graph calls our ops, and needs `import
+    swin_umamba_ops` wherever it runs.
     """
     network = _Exportable(model, backend).to(device)
     side = min_side(model)
@@ -48,20 +48,20 @@ def trace(
         2: Dim("height", min=side, max=MAX_SIDE),
         3: Dim("width", min=side, max=MAX_SIDE),
     }
-    # An example of no special size: not one image, not square, no multiple of the stride.
+    # An unspecific example: more than one image, not square, not a multiple of the stride.
     example = torch.zeros(2, model.in_channels, 2 * side, 3 * side + 1, device=device)
     with torch.no_grad():
         return torch.export.export(
             network,
             (example,),
             dynamic_shapes={"image": dynamic},
-            # Padding to multiples relates sizes in ways that the solver of guards cannot prove.
+            # Padding to multiples relates sizes in ways that the guard solver cannot prove.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
 
 
 class DiffersError(UserError, RuntimeError):
-    """An exported network computes something else than its model."""
+    """An exported network does not compute the same as its model."""
 
 
 def check(
@@ -70,10 +70,10 @@ def check(
     *,
     device: torch.device | str = "cpu",
 ) -> float:
-    """The largest difference of an exported network's logits from the model's, on noise.
+    """The largest difference between the logits of an exported network and of its model, on noise.
 
-    Compared on `device` at two sizes that `trace` did not see, relative to the largest logit where
-    that is above 1. Raises DiffersError if it is above `TOLERANCE`: the export went wrong.
+    Compared on `device` at two sizes that `trace` did not see, relative to the largest logit if
+    that is above 1. Raises DiffersError if it exceeds `TOLERANCE`: the export went wrong.
     """
     eager = _Exportable(model, "auto").to(device).model
     side = min_side(model)
@@ -114,8 +114,8 @@ class _Exportable(nn.Module):
         padded_width = (width + stride - 1) // stride * stride
         padded = F.pad(image, (0, padded_width - width, 0, padded_height - height))
         logits = self.model.logits(padded)[0]
-        # Slices would ask whether anything is cut off, and the graph would keep the example's
-        # answer.
+        # Slicing would check whether anything is cut off, and fix the example's answer in the
+        # graph.
         rows = torch.arange(height, device=image.device)
         columns = torch.arange(width, device=image.device)
         return logits.index_select(2, rows).index_select(3, columns)

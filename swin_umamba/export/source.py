@@ -1,4 +1,4 @@
-"""What is exported: a run's folder, or a file of weights."""
+"""What can be exported: a run folder, or a weights file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from swin_umamba.runs.run import Run
 
 
 def load_source(source: Path, *, last: bool = False) -> tuple[SegmentationModel, dict[str, Any]]:
-    """The model, and of a run how it is used: plan, overlap and keep_largest as in `Facts`.
+    """The model and, for a run, how it is used: plan, overlap and keep_largest as in `Facts`.
 
-    source: a run's folder, of which the best weights are taken if there are such and `last` does
-    not ask for the last ones; or a file of `save_weights`. Raises UserError if it is neither, or
-    if a weight is not finite.
+    source: a run folder, whose best weights are used if there are any and `last` is False; or a
+    file written by `save_weights`. Raises UserError if it is neither, or if a weight is not finite.
     """
     use: dict[str, Any] = {}
     weights = source

@@ -1,4 +1,4 @@
-"""Models as files that PyTorch runs without their Python code."""
+"""Export models as files that PyTorch runs without this package's model code."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def export_pt2(
     device: torch.device | str = "cpu",
     **use: Any,
 ) -> float:
-    """Write the model's graph as torch.export keeps it: images to the finest logits, float32.
+    """Write the model's graph with torch.export: images to the finest logits, float32.
 
-    With backend "export" it needs torch alone, but is slow, and `device` must be the CPU; with
-    another, it is as fast as that backend where swin_umamba_ops is installed and imported. Batch
-    and image sizes are free, the latter from `Facts.min_side` upwards. Raises ValueError for a
-    device that does not fit.
+    With backend "export" it needs only PyTorch, but is slow, and `device` must be the CPU; with
+    another it is as fast as that backend, and needs swin_umamba_ops to be installed and imported.
+    Batch and image sizes are dynamic, the latter from `Facts.min_side` upwards. Raises ValueError
+    for an unsuitable device.
 
-    Returns what `check` finds between the graph and the model; the file is written whole, after
-    that, or not at all. Its facts are an extra file named "swin_umamba"; use: overlap and
-    keep_largest, as in them.
+    Returns what `check` finds when comparing the graph with the model; the file is written only
+    after that, atomically. Its facts are an extra file named "swin_umamba"; use: their fields
+    overlap and keep_largest.
     """
     if backend == GRAPH_BACKEND and torch.device(device).type != "cpu":
         raise ValueError(f"device: got {device}, expected the CPU with backend {backend!r}")
@@ -57,13 +57,12 @@ def export_aot(
 ) -> float:
     """Compile the model ahead of time with AOTInductor, for `device` and machines like this one.
 
-    The scans stay calls of our ops: whatever loads the file has to import swin_umamba_ops first.
-    backend: any but "export", which AOTInductor does not compile with free sizes. Sizes, result,
-    and how the file is written are as of `export_pt2`; its facts are in the package's metadata.
-    Raises ValueError for that backend, and UserError where the compiler fails, as where there is
-    none.
+    The scans remain calls of our ops: programs that load the file must import swin_umamba_ops
+    first. backend: any but "export", which AOTInductor does not compile with dynamic sizes. Sizes,
+    result, and writing are as in `export_pt2`; the facts are in the package's metadata. Raises
+    ValueError for that backend, and UserError if compilation fails, for example without a compiler.
     """
-    # Late: the compiler takes long to import.
+    # Imported late: the compiler is slow to import.
     from torch._inductor import aoti_compile_and_package, aoti_load_package
     from torch._inductor.exc import InductorError
 

@@ -1,4 +1,4 @@
-"""Probabilities and labels of arrays that are normalised already, without a plan."""
+"""Probabilities and labels of normalized arrays, without a plan."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def predict(
 def predict_labels(
     model: SegmentationModel, image: Floats, *, patch_size: tuple[int, int], **options: Any
 ) -> npt.NDArray[np.int64]:
-    """The likeliest class of every pixel, (H, W); arguments as in `predict`.
+    """The most probable class of every pixel, (H, W); arguments as in `predict`.
 
-    Memory holds the image, its labels and the logits of a row of windows.
+    Memory holds the image, its labels and the logits of one row of windows.
     """
     labels = np.empty(image.shape[1:], np.int64)
     for row, band in _bands(model, image[None], _likeliest, patch_size=patch_size, **options):

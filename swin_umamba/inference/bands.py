@@ -1,4 +1,4 @@
-"""Probabilities of an image in bands of rows, and what the crop left out around them."""
+"""Process an image's probabilities in bands of rows, and restore what was cropped off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from swin_umamba.data.prepare.placement import Placement
 
-HELD_VALUES = 1 << 22  # of a band of what lies outside
+HELD_VALUES = 1 << 22  # bytes of a band outside of the crop
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,22 @@ class Band:
     values: npt.NDArray[Any]
 
     def of(self, slices: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The part (N, ..., rows, W) of an array (Z, ..., H, W) that the band is of."""
+        """The part (N, ..., rows, W) of an array (Z, ..., H, W) that the band covers."""
         count, rows = self.values.shape[0], self.values.shape[-2]
         return slices[self.first : self.first + count, ..., self.row : self.row + rows, :]
 
 
 class Frame:
-    """Puts bands of the part of an image that was kept into the whole of it.
+    """Places bands of the cropped part into the whole image.
 
-    placement: of the slices; outside: the probabilities (K,) of what was cropped off.
+    placement: of the slices; outside: the probabilities (K,) of cropped-off pixels.
     """
 
     def __init__(self, placement: Placement, outside: npt.NDArray[np.float32]) -> None:
         self.placement, self.outside = placement, outside
 
     def around(self, band: Band) -> Band:
-        """The band as one of the whole image, as wide as that."""
+        """The band extended to the full width of the image."""
         if self.placement.whole:
             return band
         z, y, x = self.placement.part
@@ -51,7 +51,7 @@ class Frame:
         return Band(z.start + band.first, y.start + band.row, values)
 
     def rest(self) -> Iterator[Band]:
-        """Bands of the rows and slices of the whole image of which nothing was kept."""
+        """Bands for rows and slices of the image that were cropped off entirely."""
         if self.placement.whole:
             return
         depth, height, width = self.placement.full

@@ -1,15 +1,15 @@
-"""How much memory prediction may ask for: checked before it is allocated."""
+"""Memory limits of prediction, checked before allocating."""
 
 from __future__ import annotations
 
 from swin_umamba.errors import UserError
 
 BUDGET = 16 << 30
-"""Bytes of one array: a batch of windows, or the logits of a row of them."""
+"""Maximum bytes of one array: a batch of windows, or the logits of a row of them."""
 
 
 def require_affordable(values: int, what: str, reason: str) -> None:
-    """Raise UserError, saying what and why, if so many float32 values exceed the budget."""
+    """Raise UserError, saying what and why, if this many float32 values exceed the budget."""
     size = 4 * values
     if size > BUDGET:
         raise UserError(

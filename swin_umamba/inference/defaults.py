@@ -1,4 +1,4 @@
-"""The plan of a model that was trained without one, on arrays."""
+"""The plan of a model that was trained on arrays, without one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from swin_umamba.data.prepare.normalization import Scheme
 
 
 def default_plan(in_channels: int, out_channels: int, patch_size: tuple[int, int]) -> Plan:
-    """Z-scored channels, classes by their numbers; its spacing of 1 is to be ignored."""
+    """Z-scored channels, and classes named by number; its spacing of 1 is to be ignored."""
     names = {"background": 0, **{f"class {i}": i for i in range(1, out_channels)}}
     zscore: Scheme = "zscore"
     return Plan(

@@ -1,4 +1,4 @@
-"""What an exported file says of itself."""
+"""The metadata of an exported file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from swin_umamba.models import SegmentationModel
 from swin_umamba_ops import __version__
 
 KEY = "swin_umamba"
-"""The name under which files hold these facts: ONNX metadata, a member of .pt2 archives."""
+"""Key of these facts in files: ONNX metadata, or a member of .pt2 archives."""
 
 INPUT, OUTPUT = "image", "logits"
-"""What ONNX files call their input and output."""
+"""Names of the input and output of ONNX files."""
 
 
 def _plan(value: Any) -> Any:
@@ -26,13 +26,12 @@ def _plan(value: Any) -> Any:
 
 @record
 class Facts(Record):
-    """How to use an exported network, beside its graph.
+    """How to use an exported network, in addition to its graph.
 
-    model: the model's name. in_channels, out_channels: of image and logits, background included.
-    min_side: the least height and width of images, in pixels. plan: how images become the network's
-    input, and its labels by name; None where only weights were known. version: of this package.
-    overlap: of neighbouring windows. keep_largest: classes of which only the largest component
-    stays in masks.
+    model: its name. in_channels, out_channels: of image and logits, background included. min_side:
+    minimum height and width of images, in pixels. plan: how images become the network's input, and
+    its label names; None if only weights were exported. version: of this package. overlap: of
+    neighbouring windows. keep_largest: classes whose masks are reduced to the largest component.
     """
 
     WHAT: ClassVar[str] = "description of an exported network"
@@ -56,7 +55,7 @@ class Facts(Record):
         overlap: float = 0.5,
         keep_largest: tuple[int, ...] = (),
     ) -> Facts:
-        """The facts of a model. Raises ValueError for a plan of other channels or outputs."""
+        """The facts of a model. Raises ValueError for a plan with other channels or outputs."""
         for name, mine, planned in (
             ("in_channels", model.in_channels, plan and plan.in_channels),
             ("num_classes", model.out_channels, plan and plan.num_outputs),
@@ -77,5 +76,5 @@ class Facts(Record):
     def to_json(self) -> str:
         values = {**dataclasses.asdict(self), "plan": None}
         if self.plan is not None:
-            values["plan"] = json.loads(self.plan.to_json())  # with its schema number
+            values["plan"] = json.loads(self.plan.to_json())  # including its schema number
         return json.dumps({"schema": self.SCHEMA, **values}, allow_nan=False)

@@ -31,9 +31,9 @@ __all__ = ["MASKS_ALONE", "Extras", "Outcome", "predict_cases", "predict_files"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Names of the cases that were done, found done already, and failed, with why.
+    """Names of the cases that were done, already existed, or failed, with the reason.
 
-    redone: those of the first that had been done before, of images that have changed since.
+    redone: those done that had existed before, but whose images have changed.
     """
 
     done: tuple[str, ...]
@@ -60,17 +60,16 @@ def predict_files(
 ) -> Outcome:
     """Write a mask for every image, in the image's format (PNG for lossy ones) and geometry.
 
-    run: the folder of a training run, that of a cross-validation, which stands for all its folds,
-    or an ONNX file of `swin-umamba export`, which ends in .onnx or is said to be one by `onnx`; of
-    several, probabilities are averaged. inputs: a folder, or one
-    image of one file; images of several files are named as nnU-Net does (_0000, _0001, ...).
-    checkpoint to patch_size: as of `Predictor.from_run`. extras: what to write besides.
-    Existing files are left as they are unless `overwrite` or their image has changed, and only what
-    is missing is written, so that an interrupted job continues; `record.RECORD` in `output` says
-    what made each file. An image that cannot be segmented is named in the outcome and does not end
-    the job. Raises UserError if a run or the inputs cannot be read, `output` is the folder of the
-    images or a mask would replace one, an existing file was made by another model or with other
-    options and not `overwrite`, or the output cannot be written.
+    run: a run folder, a cross-validation folder, which stands for all its folds, or an ONNX file of
+    `swin-umamba export`, recognised by the ending .onnx or the argument `onnx`; probabilities of
+    several are averaged. inputs: a folder, or one single-file image; images of several files are
+    named as in nnU-Net (_0000, _0001, ...). checkpoint to patch_size: as in `Predictor.from_run`.
+    extras: additional outputs. Existing files are kept unless `overwrite` is set or their image has
+    changed, and only missing ones are written, so an interrupted job continues; `record.RECORD` in
+    `output` records what produced each file. An image that cannot be segmented is listed in the
+    outcome and does not end the job. Raises UserError if a run or the inputs cannot be read, if
+    `output` is the image folder or a mask would replace an image, if an existing file was made by
+    another model or with other options (without `overwrite`), or if the output cannot be written.
     """
     given = [run] if isinstance(run, Path) else run
     runs = [path for one in given for path in folds_of(one) or (one,)]
@@ -114,13 +113,15 @@ def open_predictor(
     exported = [path for path in runs if path.is_file() or path.suffix.lower() == ONNX or onnx]
     for path in exported:
         if path.suffix.lower() != ONNX and not onnx:
-            raise UserError(f"{path} is a file, not the folder of a run; of an export, say --onnx")
+            raise UserError(
+                f"{path} is a file, not a run folder; for an exported model, use --onnx"
+            )
     if exported and patch_size is not None:
-        raise UserError("patch_size is for runs, not for exported files")
+        raise UserError("patch_size applies to runs, not to exported files")
     if exported == list(runs) and (
         amp != "off" or device not in ("auto", "cpu") or checkpoint != "best"
     ):
-        raise UserError("amp, device and last are for runs, not for ONNX files")
+        raise UserError("amp, device and last apply to runs, not to ONNX files")
     found = [
         Predictor.from_export(path, mirror=mirror, postprocessing=postprocessing)
         if path in exported
@@ -139,13 +140,13 @@ def open_predictor(
 
 
 def _cases(inputs: Path, files: int) -> list[CaseFiles]:
-    """The images of a folder, or the one that a file or DICOM series is, each of so many files."""
+    """The images of a folder, or the single one that a file or DICOM series is."""
     if inputs.is_file():
         if files > 1:
             raise UserError(
                 f"{inputs} is one file, but each image here has {files}: name their folder"
             )
-        # Named as among others in a folder.
+        # Named as it would be within a folder.
         return [CaseFiles((stem_of(inputs) or inputs.name).removesuffix("_0000"), (inputs,))]
     cases = group_images(inputs, files=files)
     if not cases:
@@ -163,10 +164,10 @@ def predict_cases(
     replace_others: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
-    """`predict_files` of cases whose files are known, with a predictor.
+    """`predict_files` for cases whose files are known, with an existing predictor.
 
-    replace_others: overwrite existing files of another model or other options, in place of an
-    error. A predictor of a model in memory leaves no record.
+    replace_others: overwrite existing files of another model or other options instead of raising. A
+    predictor of an in-memory model writes no record.
     """
     targets = [Targets.of(case, output, extras) for case in cases]
     _require_apart(cases, targets)
@@ -219,7 +220,8 @@ class _Job:
         return Outcome(tuple(self.done), tuple(self.skipped), self.failed, tuple(self.redone))
 
     def _require_there(self, pairs: Sequence[tuple[CaseFiles, Targets]]) -> None:
-        """Raise UserError if files went while others were made, as when their folder is removed."""
+        """Raise UserError if files disappeared while others were written, such as with their
+        folder."""
         lost = [
             path
             for case, target in pairs
@@ -228,14 +230,14 @@ class _Job:
         ]
         if lost:
             raise UserError(
-                f"{lost[0]} and, in all, {len(lost)} files were removed while the prediction was"
-                " going on: run it again to make them"
+                f"{lost[0]} and, in all, {len(lost)} files were removed during the prediction:"
+                " run it again to restore them"
             )
 
     def _segment(self, case: CaseFiles, target: Targets, wanted: set[Path]) -> bool:
-        """Write what is wanted of a case. Returns whether that was possible."""
+        """Write the outputs of a case. Returns whether that was possible."""
         try:
-            # Before the image is read: should it change meanwhile, the next job sees that.
+            # Before the image is read: if it changes meanwhile, the next job notices.
             facts = [] if self.record is None else facts_of(case.images)
             found = segment_case(self.predictor, case.images, target)
         except ScratchError:
@@ -248,7 +250,7 @@ class _Job:
                 raise
             self.failed[case.name] = f"{case.images[0]} needs more memory than there is"
             return False
-        # What cannot be written ends the job: a full disk is full for the others too.
+        # A failed write ends the job: a full disk is full for the other cases too.
         with _noted(self.record, wanted, facts):
             found.write(target, wanted, self.predictor.plan.values)
         return True
@@ -256,7 +258,7 @@ class _Job:
 
 @contextmanager
 def _noted(record: Manifest | None, files: set[Path], images: Images) -> Iterator[None]:
-    """Record what makes the files, of new ones first: a kill then leaves none unknown."""
+    """Record the origin of files before they are written, so that a kill leaves none unknown."""
     if record is None:
         yield
         return
@@ -270,7 +272,7 @@ def _noted(record: Manifest | None, files: set[Path], images: Images) -> Iterato
 
 
 def _require_apart(cases: Sequence[CaseFiles], targets: Sequence[Targets]) -> None:
-    """Refuse to write over what is to be read."""
+    """Refuse to overwrite input images."""
     images = {resolved(path) for case in cases for path in case.images}
     for target in targets:
         for path in target.paths():

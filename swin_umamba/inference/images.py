@@ -1,4 +1,4 @@
-"""What a predictor is given, as an image of its plan."""
+"""Convert the inputs of a predictor to images of its plan."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from swin_umamba.data.io.raw import RawImage
 from swin_umamba.errors import UserError
 
 ImageLike = npt.NDArray[Any] | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | RawImage
-"""Pixels (C, H, W) or (C, Z, H, W), a file, the files of the channels, or what `read_raw` gave."""
+"""Pixels (C, H, W) or (C, Z, H, W), a file, the channels' files, or a result of `read_raw`."""
 
 Spacing = float | Sequence[float] | None
 
-_ARRAY = Path("the array")  # where errors name a file
+_ARRAY = Path("the array")  # name used in errors
 
 
 def as_raw(image: ImageLike, plan: Plan, spacing: Spacing) -> RawImage:
-    """The image with its spacing. Raises UserError for arrays and files that are no image.
+    """The image with its spacing. Raises UserError for invalid arrays and files.
 
-    spacing: of an array, one number or one for each axis but the channels, the slices' one may be
-    left out; by default the plan's own, so that nothing is resampled.
+    spacing: of an array, one number, or one per axis without the channels, where the slice axis may
+    be omitted; by default the plan's own, so that nothing is resampled.
     """
     if isinstance(image, np.ndarray):
         return _of_array(image, plan, spacing)
     if spacing is not None:
-        raise ValueError("spacing: is for arrays; files have their own")
+        raise ValueError("spacing: applies to arrays only; files have their own")
     if isinstance(image, RawImage):
         return image
     if isinstance(image, str | os.PathLike):
@@ -46,14 +46,14 @@ def _of_array(image: npt.NDArray[Any], plan: Plan, spacing: Spacing) -> RawImage
             " (C, Z, H, W)"
         )
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError("image: holds NaN or infinite pixels")
-    # A single slice is one as the network sees it, whichever axis volumes are sliced along.
+        raise UserError("image: contains NaN or infinite pixels")
+    # A single slice is as the network sees it, whichever axis volumes are sliced along.
     pixels = np.expand_dims(image, plan.axis + 1) if image.ndim == 3 else image
     return RawImage(pixels, _spacing(spacing, plan, image.ndim - 1), (_ARRAY,), None)
 
 
 def _spacing(given: Spacing, plan: Plan, axes: int) -> tuple[float, float, float]:
-    """(z, y, x), 1 along the slices where it is not known."""
+    """(z, y, x), with 1 along the slices if unknown."""
     try:
         values = [float(v) for v in (plan.spacing if given is None else np.atleast_1d(given))]
     except (TypeError, ValueError):
@@ -69,7 +69,7 @@ def _spacing(given: Spacing, plan: Plan, axes: int) -> tuple[float, float, float
 
 
 def without_slice_axis(found: npt.NDArray[Any], image: ImageLike, plan: Plan) -> npt.NDArray[Any]:
-    """(..., Z, H, W) as (..., H, W) for an array (C, H, W) and for files of one slice."""
+    """(..., Z, H, W), or (..., H, W) for an array (C, H, W) and for files with one slice."""
     if isinstance(image, np.ndarray):
         return found if image.ndim == 4 else np.squeeze(found, plan.axis - 3)
     if isinstance(image, RawImage) or found.shape[-3] > 1:

@@ -1,4 +1,4 @@
-"""One network with its plan: from an image to probabilities on that image's own grid."""
+"""One network with its plan: from an image to probabilities on the image's grid."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Member:
     """A network, the plan of its run, and its windows.
 
     mirror: average the logits of windows and their mirror images, as nnU-Net does. spaced: whether
-    the plan knows of spacings; if not, images keep their own grid. Raises UserError for a network
-    and a plan that do not fit together.
+    the plan knows about spacing; if not, images keep their own grid. Raises UserError if network
+    and plan do not match.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Member:
         expected = (plan.in_channels, plan.num_outputs)
         if found != expected:
             raise UserError(
-                f"{network.name} is of another model: for {found[0]} channels and {found[1]}"
+                f"{network.name} belongs to another model: {found[0]} channels and {found[1]}"
                 f" classes, expected {expected[0]} and {expected[1]} as in its plan"
             )
         self.network, self.plan, self.windows = network, plan, windows
@@ -96,10 +96,10 @@ class Member:
         return found.to(torch.uint8 if self.plan.num_classes <= BYTE_CLASSES else torch.int32)
 
     def on_image(self, raw: RawImage) -> Iterator[Band]:
-        """The probabilities of an image, on the grid of its files, in slices along `plan.axis`.
+        """The probabilities of an image on the grid of its files, in slices along `plan.axis`.
 
-        Raises UserError, naming the file, for one that does not fit the plan or that resampling
-        would make too large for memory.
+        Raises UserError, naming the file, if it does not match the plan or if resampling would
+        exceed memory.
         """
         placement, slices = self._opened(raw)
         frame = Frame(placement, self.plan.outside)

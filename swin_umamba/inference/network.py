@@ -1,4 +1,4 @@
-"""What turns windows into logits: a model in memory, or an exported file."""
+"""Networks that turn windows into logits: a model in memory, or an exported file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from swin_umamba.models import SegmentationModel
 
 
 class NonFiniteError(UserError):
-    """A network gave NaN or infinite logits, or its weights are."""
+    """A network returned NaN or infinite logits, or has such weights."""
 
 
 class Network(Protocol):
     """Windows (B, in_channels, h, w) float32 in, logits (B, out_channels, h, w) out.
 
-    name: what errors call it. device: where windows should lie.
+    name: used in errors. device: where windows should be.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Network(Protocol):
 
 
 class TorchNetwork:
-    """A model's finest logits, in evaluation mode and without gradients; the model stays as it was.
+    """A model's finest logits, in eval mode and without gradients; the model itself is unchanged.
 
     amp: "off" for float32, on a GPU "bf16" or "fp16"; "auto" takes the one that the GPU has.
     cuda_graph: see `graphed.WindowGraphs`. Raises UserError for others, and for graphs that are
@@ -92,7 +92,7 @@ class Mirrored:
 
 
 class Checked:
-    """A network whose logits are float32 and of the expected shape, or an error."""
+    """A network whose logits are guaranteed to be float32 and of the expected shape."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -117,7 +117,7 @@ def require_finite(model: SegmentationModel, name: str) -> None:
 
 @contextmanager
 def _finest_only(model: SegmentationModel) -> Iterator[None]:
-    """Evaluation mode without deep supervision, for a while."""
+    """Temporarily switch to eval mode without deep supervision."""
     training, deep_supervision = model.training, model.deep_supervision
     if training:
         model.eval()

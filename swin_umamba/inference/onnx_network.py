@@ -25,19 +25,19 @@ _DAMAGED = (
     states.NotImplemented,
     states.RuntimeException,
 )
-_FATAL = 4  # of onnxruntime's levels of logging
+_FATAL = 4  # onnxruntime's logging level
 _FLOAT = "tensor(float)"
 RUN_SECONDS = 600
-"""After which a batch of windows is given up."""
+"""Seconds after which a batch of windows is aborted."""
 
 
 class OnnxNetwork:
-    """A file of `export_onnx`: `logits = network(images)`, as of the model it was made from.
+    """A file of `export_onnx`: `logits = network(images)`, as from the exported model.
 
     images: (B, in_channels, H, W), floating point, on any device; logits: (B, out_channels, H, W)
-    float32 on the CPU, where onnxruntime's default provider runs. facts: what the file says of
-    itself. threads: at most; by default all. Raises UserError if the file is missing, damaged or
-    not one of `export_onnx`.
+    float32 on the CPU, where onnxruntime's default provider runs. facts: the file's metadata.
+    threads: maximum number; by default all. Raises UserError if the file is missing, damaged or not
+    from `export_onnx`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class OnnxNetwork:
         options = onnxruntime.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-        # What it would print may hold anything that is in the file.
+        # Its log messages could contain anything that is in the file.
         options.log_severity_level = _FATAL
         try:
             with redirect_stdout(io.StringIO()):
@@ -87,8 +87,8 @@ class OnnxNetwork:
             )
         array = images.detach().float().cpu().contiguous().numpy()
         options = onnxruntime.RunOptions()
-        options.log_severity_level = _FATAL  # what fails is raised
-        # A graph may loop without end.
+        options.log_severity_level = _FATAL  # failures are raised as exceptions anyway
+        # A graph could loop forever.
         timer = threading.Timer(RUN_SECONDS, setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()

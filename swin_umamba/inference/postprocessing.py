@@ -1,4 +1,4 @@
-"""What is done to masks after the network: smaller components, likely errors, are removed."""
+"""Postprocess masks: remove smaller components, which are likely errors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from swin_umamba.data import Plan
 
 @record
 class Postprocessing(Record):
-    """What a run found to help on its validation cases; its postprocessing.json.
+    """What improved a run's validation scores; its postprocessing.json.
 
-    keep_largest: the values, in masks, of classes of which only the largest component stays.
+    keep_largest: mask values of the classes that are reduced to their largest component.
     """
 
     WHAT: ClassVar[str] = "postprocessing"
@@ -25,7 +25,7 @@ class Postprocessing(Record):
     keep_largest: Annotated[tuple[int, ...], Listed] = ()
 
     def classes(self, plan: Plan) -> tuple[int, ...]:
-        """The classes of `keep_largest` by their indices. Raises ValueError for unknown values."""
+        """The classes of `keep_largest` by index. Raises ValueError for unknown values."""
         unknown = sorted(set(self.keep_largest).difference(plan.values[1:]))
         if unknown:
             raise ValueError(f"keep_largest: got {unknown[0]}, expected some of {plan.values[1:]}")
@@ -33,10 +33,10 @@ class Postprocessing(Record):
 
 
 def keep_largest(labels: npt.NDArray[Any], classes: Iterable[int]) -> npt.NDArray[Any]:
-    """Class indices (Z, H, W) or (H, W) where of each given class only the largest component stays.
+    """Class indices (Z, H, W) or (H, W) with each given class reduced to its largest component.
 
-    Components are connected through faces, edges and corners, as in nnU-Net; of equally large ones
-    the first stays. What is removed becomes background. Returns a new array of the same dtype.
+    Components are connected through faces, edges and corners, as in nnU-Net; the first one of ties
+    is kept. Removed pixels become background. Returns a new array of the same dtype.
     """
     kept = labels.copy()
     for number in classes:

@@ -29,20 +29,20 @@ from swin_umamba.runs.folds import folds_of
 
 __all__ = ["Ensemble", "Predictor", "predict", "predict_labels", "predict_stack"]
 
-DECIDED_VALUES = 1 << 21  # probabilities that are decided on at a time
+DECIDED_VALUES = 1 << 21  # probabilities processed at a time
 
 Floats = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.unsignedinteger[Any]]
-"""Class indices of the smallest dtype that holds all classes."""
+"""Class indices in the smallest dtype that can represent all classes."""
 PathLike = str | os.PathLike[str]
 
 
 class Predictor:
-    """Masks of images as the plan of the model's run says: `labels = predictor(image)`.
+    """Segments images according to the plan of a model's run: `labels = predictor(image)`.
 
-    An image is normalised and resampled as in training, segmented window by window, and its
-    probabilities are brought back to its own grid; there the mask is decided. All of this is done
-    in bands of rows, so that memory holds the image and its mask, but not all probabilities.
+    An image is normalized and resampled as in training and segmented window by window; its
+    probabilities are brought back to the image's own grid, and the mask is decided there. This is
+    done in bands of rows, so memory holds the image and its mask, but not all probabilities.
 
     model: a SegmentationModel, or another `inference.network.Network`. plan: of its run; without,
     channels are z-scored, nothing is resampled, and masks hold the likeliest class. patch_size:
@@ -98,13 +98,13 @@ class Predictor:
         postprocessing: bool = True,
         patch_size: tuple[int, int] | None = None,
     ) -> Predictor:
-        """The model that a training run left in its folder; of several folders, their Ensemble.
+        """The model of a run folder; for several folders, their Ensemble.
 
-        folder: of a run, or of the folds of `train --folds`, which are several. checkpoint: "best",
-        by validation (the last where none was validated), or "last". postprocessing: whether to
-        apply what the run found to help. patch_size: of windows, height and width; by default that
-        of training. Raises UserError if the folder is no run's or does not
-        hold its weights whole.
+        folder: of a run, or of the folds of `train --folds`, which count as several. checkpoint:
+        "best", by validation (the last one if there was no validation), or "last". postprocessing:
+        whether to apply the run's postprocessing. patch_size: height and width of windows; by
+        default as in training. Raises UserError if the folder is not a run folder or lacks complete
+        weights.
         """
         if isinstance(folder, str | os.PathLike):
             folders: Sequence[PathLike] = folds_of(Path(folder))
@@ -133,10 +133,9 @@ class Predictor:
         batch_size: int | None = None,
         postprocessing: bool = True,
     ) -> Predictor:
-        """What `swin-umamba export` wrote of a run as ONNX; onnxruntime computes, on the CPU.
+        """An ONNX file of a run, written by `swin-umamba export`; onnxruntime computes, on the CPU.
 
-        overlap: by default the run's. Raises UserError if the file is none of these or holds no
-        plan.
+        overlap: by default the run's. Raises UserError if the file is not such or contains no plan.
         """
         source = open_export(Path(path), overlap=overlap)
         return cls._of(source, mirror=mirror, batch_size=batch_size, postprocessing=postprocessing)
@@ -155,7 +154,7 @@ class Predictor:
             keep_largest=source.keep_largest if postprocessing else (),
             **options,
         )
-        # Earlier versions decided before resampling, and recorded nothing of it.
+        # Earlier versions decided before resampling, and did not record it.
         decided = {"decided": "on the image's grid"}
         found.made_by = {**source.facts(), "mirror": mirror, "amp": amp, **decided}
         if found.keep_largest:
@@ -163,34 +162,35 @@ class Predictor:
         return found
 
     def __call__(self, image: ImageLike, spacing: Spacing = None) -> npt.NDArray[np.int64]:
-        """Class indices on the image's own grid: (H, W), or (Z, H, W) of several slices.
+        """Class indices on the image's own grid: (H, W), or (Z, H, W) for several slices.
 
         image: an array (C, H, W) or (C, Z, H, W) in the units of the files that the model was
-        trained on; the path of a file, or the paths of its channels; or what `read_raw` gave, of
-        which the result is always (Z, H, W). spacing: of an array, (y, x) or (z, y, x) in the unit
-        of the training files; by default the plan's, and nothing is resampled. Raises UserError for
-        an image that does not fit, and for a model that gives NaN.
+        trained on; the path of a file, or the paths of its channels; or a result of `read_raw`, for
+        which the output is always (Z, H, W). spacing: of an array, (y, x) or (z, y, x) in the unit
+        of the training files; by default the plan's, so that nothing is resampled. Raises UserError
+        for an image that does not match, and for a model that returns NaN.
         """
         raw = self._raw(image, spacing)
         labels = without_slice_axis(self.segment(raw), image, self.plan)
         return labels.astype(np.int64, copy=False)
 
     def probabilities(self, image: ImageLike, spacing: Spacing = None) -> Floats:
-        """What a call decides the mask from: (K, H, W) or (K, Z, H, W), all of it in memory."""
+        """The probabilities that a call decides the mask from: (K, H, W) or (K, Z, H, W), in
+        memory."""
         raw = self._raw(image, spacing)
         found = np.zeros((self.plan.num_outputs, *raw.pixels.shape[1:]), np.float32)
         self._add_up(raw, found)
         return without_slice_axis(found, image, self.plan)
 
     def labels(self, image: Floats) -> npt.NDArray[np.int64]:
-        """(H, W) class indices of one slice (C, H, W) that is preprocessed already."""
+        """(H, W) class indices of one preprocessed slice (C, H, W)."""
         labels: npt.NDArray[np.int64] = self.labels_of_slices(image[None])[0].astype(np.int64)
         return labels
 
     def labels_of_slices(self, slices: Floats) -> Classes:
-        """(Z, h, w) class indices of slices (Z, C, h, w) that are preprocessed, on their grid."""
+        """(Z, h, w) class indices of preprocessed slices (Z, C, h, w), on their grid."""
         if len(self.members) > 1:
-            raise ValueError("slices: the models of an ensemble each preprocess images themselves")
+            raise ValueError("slices: the models of an ensemble each preprocess images differently")
         labels = self._zeros((slices.shape[0], *slices.shape[2:]))
         for band in self.members[0].on_slices(slices, decided=True):
             band.of(labels)[...] = band.values
@@ -201,8 +201,8 @@ class Predictor:
     ) -> Classes:
         """Class indices (Z, H, W) on the grid of the image's files.
 
-        kept: zeros (K, Z, H, W) to add the probabilities to. folder: for the files of an ensemble's
-        probabilities where memory does not hold them.
+        kept: zeros (K, Z, H, W) to add the probabilities to. folder: for temporary files of an
+        ensemble's probabilities if they exceed memory.
         """
         labels = self._zeros(raw.pixels.shape[1:])
         if kept is None and len(self.members) == 1:
@@ -237,11 +237,11 @@ class Predictor:
 
 
 class Ensemble(Predictor):
-    """Predictors as one: their probabilities are averaged on the image's own grid.
+    """Several predictors as one: their probabilities are averaged on the image's own grid.
 
     Each uses its own plan, patch size and windows. They must have the same channels and classes. A
-    class's largest component alone is kept where all of them do so. Raises UserError for predictors
-    that do not fit together.
+    class is reduced to its largest component if all of them do so. Raises UserError for predictors
+    that do not match.
     """
 
     def __init__(self, predictors: Sequence[Predictor]) -> None:

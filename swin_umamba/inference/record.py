@@ -1,7 +1,7 @@
-"""What made the files of a folder of predictions: a line of JSON for each, beside them.
+"""Record the origin of the files in a prediction folder: one line of JSON per file.
 
-Lines are appended, and the last one of a file counts: jobs side by side in one folder don't undo
-each other's, and one that a kill cut off is passed over.
+Lines are appended, and the last line of a file counts: concurrent jobs in one folder do not undo
+each other's, and a line truncated by a kill is ignored.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from swin_umamba.data.io.formats import files_of
 from swin_umamba.errors import UserError
 
 RECORD = "predictions.jsonl"
-MODELS = "models"  # of an ensemble: what each makes its files by
+MODELS = "models"  # for an ensemble: the origin facts of each model
 _SHOWN = 3
 
 Images = list[dict[str, Any]]
-"""Name, size in bytes, time of the last change in ns, and SHA-256 of each of a case's files."""
+"""Name, size in bytes, modification time in ns, and SHA-256 of each of a case's files."""
 
 
 def facts_of(images: Iterable[Path]) -> Images:
-    """What tells a case's images from others. Raises UserError for files that cannot be read."""
+    """The stamps of a case's images. Raises UserError for unreadable files."""
     return [{**_stat(path), "sha256": _checksum(path)} for path in _files(images)]
 
 
 class Manifest:
-    """The record of a folder, and what this job makes its files by.
+    """The record of a folder, and the origin of the current job's files.
 
-    made_by: JSON values by name: of the weights' and the plan's checksums, and of options.
+    made_by: JSON values by name: checksums of weights and plan, and options.
     """
 
     def __init__(self, folder: Path, made_by: Mapping[str, Any]) -> None:
         self.folder = folder
-        self.made_by = json.loads(json.dumps(made_by))  # tuples as JSON has them
+        self.made_by = json.loads(json.dumps(made_by))  # tuples become lists, as in JSON
         self._entries = _read(folder / RECORD)
 
     def outdated(
         self, files: Mapping[Path, Sequence[Path]], *, replace_others: bool = False
     ) -> set[Path]:
-        """Those of the files, each with its images, whose images have changed since.
+        """The files, each with its images, whose images have changed since.
 
-        Raises UserError for files that another model or other options made, or of which nothing is
-        known; with `replace_others` these are outdated, too.
+        Raises UserError for files made by another model or with other options, or of unknown
+        origin; with `replace_others` these count as outdated too.
         """
         unknown: list[Path] = []
         otherwise: list[Path] = []
@@ -78,7 +78,7 @@ class Manifest:
         return changed
 
     def note(self, files: Iterable[Path], images: Images) -> None:
-        """Append that this job makes the files, of these images. Raises UserError if it cannot."""
+        """Append that this job makes the files from these images. Raises UserError on failure."""
         lines = b""
         for file in files:
             entry = {"file": self._name(file), "made_by": self.made_by, "images": images}
@@ -93,7 +93,7 @@ class Manifest:
             with path.open("a+b", buffering=0) as record:
                 if record.seek(0, os.SEEK_END):
                     record.seek(-1, os.SEEK_END)
-                    if record.read(1) != b"\n":  # a kill cut the last line off
+                    if record.read(1) != b"\n":  # the last line was cut off by a kill
                         lines = b"\n" + lines
                 if record.write(lines) != len(lines):
                     raise UserError(f"cannot write {path}: the disk is full")
@@ -118,10 +118,11 @@ class Manifest:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """The last line of each file; nothing of lines that are none of ours."""
+    """The last line of each file; lines of other programs are ignored."""
     try:
         lines = path.read_bytes().split(b"\n")
-    except (FileNotFoundError, NotADirectoryError):  # the latter is told on writing
+    # missing folders and files are reported on writing
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
@@ -138,7 +139,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _same(before: Sequence[Any], images: Sequence[Path]) -> bool:
-    """Whether these are the images; their content is read where only their times differ."""
+    """Whether the images are the same; content is read only if only the times differ."""
     files = _files(images)
     if len(before) != len(files):
         return False
@@ -153,7 +154,8 @@ def _same(before: Sequence[Any], images: Sequence[Path]) -> bool:
 
 
 def _files(images: Iterable[Path]) -> list[Path]:
-    """All files that the images are read from: slices of a series, spacings, pixels of headers."""
+    """All files that the images are read from: slices of a series, spacing files, pixel files of
+    headers."""
     return [file for image in images for file in files_of(image)]
 
 
@@ -173,7 +175,7 @@ def _checksum(path: Path) -> str:
 
 
 def _single(facts: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Name and value of each fact, those of several models by their number."""
+    """Name and value of each fact; those of several models are numbered."""
     for name, value in facts.items():
         if name == MODELS:
             for number, model in enumerate(value, 1):

@@ -1,4 +1,4 @@
-"""Resample a stream of bands of rows: what resampling the whole image gives, in bounded memory."""
+"""Resample a stream of bands of rows: the same as resampling the whole image, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Floats = npt.NDArray[np.float32]
 
 
 class RowResampler:
-    """Bands (..., rows, w) of images (h, w), from top to bottom, to bands of images of `size`.
+    """Convert bands (..., rows, w) of images (h, w), from top to bottom, to bands of images of
+    `size`.
 
-    Bilinear, smoothed where pixels become fewer, as `data.prepare.resampling.resample_image` with
-    order 1. `push` returns the rows that no later band can change: (..., rows, W), perhaps 0 rows.
+    Bilinear, smoothed when downsampling, as in `data.prepare.resampling.resample_image` with order
+    1. `push` returns the rows that no later band can change: (..., rows, W), possibly none.
     """
 
     def __init__(self, have: tuple[int, int], size: tuple[int, int]) -> None:
@@ -22,7 +23,7 @@ class RowResampler:
         self.indices, self.weights = _taps(have[0], size[0])
         self.last = self.indices.max(1)  # rising
         self.done = 0  # rows of the output
-        self.first = 0  # row of the input that `held` begins with
+        self.first = 0  # index of the first input row in `held`
         self.held: Floats | None = None
 
     def push(self, band: Floats) -> Floats:
@@ -54,10 +55,10 @@ def _columns_resampled(band: Floats, width: int) -> Floats:
 
 
 def _taps(have: int, want: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Which rows make each row of the output, and their weights, both (want, taps).
+    """Which input rows make each output row, and their weights, both (want, taps).
 
-    A triangle of half-width 1, or of `have / want` where rows become fewer, around each centre;
-    at the edges its part inside the image.
+    A triangle around each center with half-width 1, or `have / want` when downsampling, truncated
+    at the image borders.
     """
     scale = have / want
     reach = max(scale, 1.0)
@@ -66,7 +67,7 @@ def _taps(have: int, want: int) -> tuple[npt.NDArray[np.intp], Floats]:
     weights = np.maximum(1 - np.abs(indices + 0.5 - centres[:, None]) / reach, 0)
     weights[(indices < 0) | (indices >= have)] = 0
     weights /= weights.sum(1, keepdims=True)
-    # Taps without weight point to a row that has some, so that none waits for rows in vain.
+    # Taps with weight 0 point to a row with nonzero weight, so that no output waits for them.
     heaviest = np.take_along_axis(indices, weights.argmax(1)[:, None], 1)
     indices = np.where(weights > 0, indices, heaviest)
     return indices.astype(np.intp), weights.astype(np.float32)

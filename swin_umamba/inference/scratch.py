@@ -1,4 +1,4 @@
-"""Probabilities of all classes of a whole image: in memory if they are few, else on disk."""
+"""Storage for all class probabilities of an image: in memory if small, else on disk."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ScratchError(UserError):
 
 @contextmanager
 def scratch(folder: Path | None, shape: tuple[int, ...]) -> Iterator[npt.NDArray[np.float32]]:
-    """An array of zeros to write to; of more than 64 MiB, in a nameless file that ends with it.
+    """A writable array of zeros; above 64 MiB, in an anonymous file that is freed with it.
 
-    folder: where the file is made, missing folders too, by default where temporary files go. The
-    file takes all of its room at once. Raises ScratchError if the folder has no room or takes no
-    files.
+    folder: where the file is created, including missing folders; by default the temporary folder.
+    All disk space is allocated at once. Raises ScratchError if the folder has no room or is not
+    writable.
     """
     size = int(np.prod(shape, dtype=np.int64)) * _DTYPE.itemsize
     if size <= IN_MEMORY:
@@ -53,7 +53,7 @@ def scratch(folder: Path | None, shape: tuple[int, ...]) -> Iterator[npt.NDArray
 
 
 def _reserve(file: Any, size: int) -> None:
-    """Give the file its blocks, as writing through a memory map dies of a full disk."""
+    """Allocate the file's blocks now: writing to a memory map on a full disk kills the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file.fileno(), 0, size)
         return

@@ -1,4 +1,4 @@
-"""Where trained networks come from: the folder of a run, or an exported file."""
+"""Load trained networks: from a run folder, or an exported file."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ ONNX = ".onnx"
 
 @dataclass(frozen=True)
 class Source:
-    """A network and how it is used. plan: None where it was trained on arrays.
+    """A network and how it is used. plan: None if it was trained on arrays.
 
-    files: what it was read from, by role. keep_largest: classes of which only the largest component
-    stays in masks.
+    files: what it was read from, by role. keep_largest: classes whose masks are reduced to the
+    largest component.
     """
 
     network: Network
@@ -36,7 +36,7 @@ class Source:
     files: dict[str, Path]
 
     def facts(self) -> dict[str, Any]:
-        """What a record of predictions says of it: checksums and what decides the result."""
+        """Its entry in a prediction record: checksums, and everything that affects the result."""
         return {
             "runtime": self.runtime,
             **{role: sha256(path) for role, path in self.files.items()},
@@ -53,7 +53,7 @@ def open_run(
     amp: str = "off",
     patch_size: tuple[int, int] | None = None,
 ) -> Source:
-    """A run's network: see `Predictor.from_run`."""
+    """The network of a run: see `Predictor.from_run`."""
     if patch_size is not None and min(patch_size) < 1:
         raise UserError(f"patch_size: got {patch_size}, expected two numbers above 0")
     run = Run.open(folder)
@@ -61,7 +61,7 @@ def open_run(
     try:
         model = load_model(weights)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is no finished training run: {error}") from error
+        raise UserError(f"{folder} is not a finished training run: {error}") from error
     require_finite(model, str(weights))
     model.to(pick_device(device)).eval().requires_grad_(False)
     network = TorchNetwork(model, amp=amp, name=str(weights))
@@ -78,7 +78,7 @@ def open_run(
 
 
 def classes_to_clean(run: Run) -> tuple[int, ...]:
-    """The classes of which only the largest component stays, as the run's postprocessing says."""
+    """The classes to reduce to their largest component, from the run's postprocessing."""
     if run.postprocessing is None or run.plan is None:
         return ()
     try:
@@ -92,7 +92,7 @@ def open_export(path: Path, *, overlap: float | None = None) -> Source:
     """An exported file: see `Predictor.from_export`."""
     if path.suffix.lower() == ".pt2":
         raise UserError(
-            f"{path}: PyTorch reads .pt2 files by running code that they hold; export as {ONNX} to"
+            f"{path}: PyTorch reads .pt2 files by running code in them; export as {ONNX} to"
             " predict with a file"
         )
     try:

@@ -1,4 +1,4 @@
-"""The files that prediction writes of an image."""
+"""The files that prediction writes for an image."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MOST_IN_PNG = np.iinfo(np.uint16).max
 class Extras:
     """What to write besides masks.
 
-    probabilities: (K, Z, H, W) beside each mask as .npz; meanwhile the disk holds them once more,
-    not compressed, if they are more than 64 MiB. instances: in a folder of that name, the
-    8-connected objects of class 1, numbered from 1 as `swin_umamba.metrics.instance_f1` splits
-    them; of images of one slice. overlays: likewise PNGs of the classes over the image.
+    probabilities: (K, Z, H, W) beside each mask as .npz; meanwhile an uncompressed copy is on disk
+    if they exceed 64 MiB. instances: in a folder of that name, the 8-connected objects of class 1,
+    numbered from 1 and split as in `swin_umamba.metrics.instance_f1`; only for images with one
+    slice. overlays: in a folder of that name, PNGs of the classes over the image.
     """
 
     probabilities: bool = False
@@ -44,7 +44,7 @@ MASKS_ALONE = Extras()
 
 @dataclass(frozen=True)
 class Targets:
-    """The files that are asked for of one case."""
+    """The files requested for one case."""
 
     mask: Path
     probabilities: Path | None
@@ -68,7 +68,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in one image: labels and instances (Z, H, W), probabilities (K, Z, H, W)."""
+    """The result for one image: labels and instances (Z, H, W), probabilities (K, Z, H, W)."""
 
     raw: RawImage
     labels: npt.NDArray[Any]
@@ -76,23 +76,23 @@ class Found:
     instances: npt.NDArray[np.int32] | None
 
     def write(self, target: Targets, wanted: set[Path], values: Sequence[int]) -> None:
-        """Write those of the targets that are wanted, each whole or not at all."""
+        """Write the wanted targets, each atomically."""
         if target.probabilities in wanted and self.probabilities is not None:
             write_probabilities(target.probabilities, self.probabilities, self.raw)
         if target.instances in wanted and self.instances is not None:
             write_labels(target.instances, self.instances, self.raw)
         if target.overlay in wanted:
             _draw(target.overlay, self.raw, self.labels)
-        # Last, since people take a mask that is there for the end of its case.
+        # Last, since the presence of a mask means that its case is complete.
         if target.mask in wanted:
             write_labels(target.mask, self.labels, self.raw, values)
 
 
 def segment_case(predictor: Predictor, paths: Sequence[Path], target: Targets) -> Found:
-    """Read and segment one case. Raises UserError, naming the file, for one that does not fit."""
+    """Read and segment one case. Raises UserError, naming the file, if it does not match."""
     raw = read_raw(paths)
     if target.instances is not None and (depth := raw.pixels.shape[1]) > 1:
-        raise UserError(f"{paths[0]}: instances are of images of one slice, it has {depth}")
+        raise UserError(f"{paths[0]}: instances need images with one slice, it has {depth}")
     kept, folder = None, target.mask.parent
     if target.probabilities is None:
         labels = predictor.segment(raw, folder=folder)
@@ -112,7 +112,7 @@ def segment_case(predictor: Predictor, paths: Sequence[Path], target: Targets) -
 
 
 def _draw(path: Path, raw: RawImage, labels: npt.NDArray[Any]) -> None:
-    """The classes over the image, of a volume over the slice that holds most of them."""
+    """The classes over the image; for a volume, over the slice with the most labelled pixels."""
     at = int((labels > 0).sum((1, 2)).argmax())
     canvas = Canvas(raw.pixels[:, at], raw.spacing[1:])
     write_bytes(path, png(canvas.under(canvas.classes(labels[at]))))

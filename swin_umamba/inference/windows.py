@@ -31,9 +31,9 @@ def windows_at_once(size: tuple[int, int], device: torch.device) -> int:
 class Windows:
     """How images are cut into windows.
 
-    size: height and width of a window; smaller images are padded with 0. overlap: share of a window
-    that the next one covers again, 0 to below 1; there, logits are averaged with Gaussian weights.
-    batch_size: windows at a time.
+    size: height and width of a window; smaller images are zero-padded. overlap: fraction of a
+    window shared with the next, 0 to below 1; there, logits are averaged with Gaussian weights.
+    batch_size: windows per batch.
     """
 
     size: tuple[int, int]
@@ -49,7 +49,7 @@ class Windows:
             raise ValueError(f"batch_size: got {self.batch_size}, expected at least 1")
 
     def starts(self, length: int, axis: int) -> list[int]:
-        """Where the windows start along an axis of an image that is no shorter than one of them.
+        """Where windows start along an axis of an image that is at least as long as one.
 
         At multiples of a stride; the last window ends with the image.
         """
@@ -109,7 +109,7 @@ def _padding(length: int, size: int) -> tuple[int, int]:
 
 
 class _Held:
-    """Sums of weighted logits, and of weights, of rows that windows still to come may add to."""
+    """Running sums of weighted logits, and of weights, for rows that later windows may add to."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights  # of a window, (h, w)
@@ -119,7 +119,7 @@ class _Held:
     def add(
         self, places: Sequence[tuple[int, int, int]], logits: Tensor, strip: torch.Size
     ) -> None:
-        """Add windows that lie at (image, row, column) of a strip (N, C, rows, W)."""
+        """Add windows at (image, row, column) of a strip (N, C, rows, W)."""
         self._reserve(strip[0], logits.shape[1], strip[2], strip[3])
         assert self.sums is not None
         assert self.totals is not None
@@ -131,7 +131,7 @@ class _Held:
                 self.totals[y : y + tall, x : x + wide] += self.weights
 
     def pop(self, rows: int) -> Tensor:
-        """The mean logits (N, K, rows, W) of the first rows, which are then dropped."""
+        """The mean logits (N, K, rows, W) of the first rows, which are then removed."""
         assert self.sums is not None
         assert self.totals is not None
         found = self.sums[:, :, :rows] / self.totals[:rows]

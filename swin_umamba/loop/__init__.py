@@ -1,1 +1,1 @@
-"""What `train` and `pretrain` share: processes, the loop around the steps, averages, rates."""
+"""Shared by `train` and `pretrain`: processes, training loop, weight averages, learning rates."""

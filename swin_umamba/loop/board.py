@@ -1,4 +1,4 @@
-"""TensorBoard, where it is installed."""
+"""TensorBoard logging, if it is installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FOLDER = "tensorboard"
 
 
 class Board:
-    """Writes the numbers of a run's records for TensorBoard; does nothing where that is missing.
+    """Writes the numbers of a run's records for TensorBoard; does nothing if it is not installed.
 
-    iteration: where the run stands; what an earlier process wrote after it is hidden.
+    iteration: where the run continues; anything an earlier process wrote after it is hidden.
     """
 
     def __init__(self, folder: Path, iteration: int) -> None:

@@ -1,4 +1,4 @@
-"""A moving average of the weights."""
+"""An exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 class MovingAverage(Generic[_Model]):
-    """A model whose weights follow another's: at each update, `1 - decay` of the way.
+    """A model whose weights follow another's: each update moves them by `1 - decay` of the way.
 
-    Buffers of whole numbers, as a count of batches, are copied.
+    Integer buffers, such as a count of batches, are copied.
 
-    The first updates go further, by (1 + n) / (10 + n) in place of a higher decay, so that a short
-    run does not end near its random start. `model` is in eval mode and needs no gradients.
+    The first updates use the decay (1 + n) / (10 + n) if it is lower, so that a short run does not
+    end near its random start. `model` is in eval mode and requires no gradients.
     """
 
     def __init__(self, model: _Model, decay: float) -> None:

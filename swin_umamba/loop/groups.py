@@ -1,4 +1,4 @@
-"""A model's parameters in groups of one learning rate and one weight decay each."""
+"""Parameter groups, each with one learning rate and one weight decay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 SCALE = "lr_scale"
-"""Of a group: the factor of the learning rate; 1 where it is missing."""
+"""Key of a group's learning rate factor; 1 if missing."""
 ENCODER = "vssm_encoder."
 _BEFORE = (ENCODER, "stem.")
 _BLOCK = re.compile(r"layers\.(\d+)\.blocks\.(\d+)\.")
@@ -20,15 +20,15 @@ Named = tuple[str, nn.Parameter]
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay is usual: not for norms, biases, and the scans' own parameters."""
+    """Whether weight decay is customary: not for norms, biases, and the scans' own parameters."""
     return parameter.ndim > 1 and not name.endswith((*_STATES, "dt_projs_bias", "token"))
 
 
 def encoder_depths(named: Iterable[Named]) -> dict[str, int]:
-    """Of each parameter of stem and encoder, how deep it lies: 0 for stem and patch embedding.
+    """Depth of each parameter of stem and encoder: 0 for stem and patch embedding.
 
-    Blocks are counted from 1 on. What makes a stage's maps smaller goes with the next block, what
-    follows the last block with that.
+    Blocks are counted from 1. Downsampling layers count with the next block, and whatever follows
+    the last block counts with it.
     """
     names = [name for name, _ in named if name.startswith(_BEFORE)]
     blocks = sorted({(int(m[1]), int(m[2])) for name in names if (m := _BLOCK.search(name))})
@@ -54,12 +54,12 @@ def parameter_groups(
     encoder_scale: float = 1.0,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Groups for an optimizer, in the order of their first parameters.
+    """Parameter groups for an optimizer, in the order of their first parameters.
 
-    decay_all: norms, biases and states, too. encoder_scale: factor of the rate of stem and encoder.
-    layer_decay: factor from each of their layers to the one before it (BEiT, arXiv:2106.08254); the
-    last block has it once, as what follows the encoder has none. One group of everything, without a
-    factor, where all is alike.
+    decay_all: also decay norms, biases and states. encoder_scale: factor of the rate of stem and
+    encoder. layer_decay: factor from each of their layers to the one before it (BEiT,
+    arXiv:2106.08254); the last block gets it once, whereas everything after the encoder gets none.
+    A single group without a factor if all parameters are treated alike.
     """
     pairs = list(named)
     depths = encoder_depths(pairs)
@@ -80,6 +80,6 @@ def parameter_groups(
 
 
 def set_rate(groups: Iterable[dict[str, Any]], lr: float) -> None:
-    """Set the learning rate of every group, by its own factor."""
+    """Set the learning rate of every group, times its factor."""
     for group in groups:
         group["lr"] = lr * group.get(SCALE, 1.0)

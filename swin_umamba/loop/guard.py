@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is not finite, and where that began."""
+"""Steps with a non-finite loss or gradient, and where it originated."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from swin_umamba.runs.log import Record
 def explain_skip(
     record: Record, model: nn.Module, forward: Callable[[], Any], scaler: torch.amp.GradScaler
 ) -> None:
-    """Say in a step's record where its values that are not finite began.
+    """Record in a step's log entry where its non-finite values originated.
 
-    forward: as of `culprit_of_loss`. scaler: whether fp16's scale can still be lowered decides
-    about "overflow".
+    forward: as in `culprit_of_loss`. scaler: "overflow" is recorded if fp16's scale can still be
+    lowered.
     """
     if math.isfinite(record["loss"]):
         record["skipped"] = culprit_of_gradient(model)
@@ -31,10 +31,10 @@ def explain_skip(
 
 
 def culprit_of_gradient(model: nn.Module) -> str:
-    """The parameter nearest to the loss whose gradient is not finite, in words.
+    """The parameter nearest to the loss whose gradient is not finite, as text.
 
-    What is behind it in the backward pass is spoilt by it, as a rule. Parameters come in the
-    order in which they were registered, which is about that of the forward pass.
+    Later gradients of the backward pass are usually affected by it. Parameters are in registration
+    order, which is roughly that of the forward pass.
     """
     spoilt = [
         name
@@ -48,9 +48,9 @@ def culprit_of_gradient(model: nn.Module) -> str:
 
 
 def culprit_of_loss(model: nn.Module, forward: Callable[[], Any]) -> str:
-    """The first module whose output is not finite in a forward pass, in words.
+    """The first module with a non-finite output in a forward pass, as text.
 
-    forward: runs the model again on the same input. Neither gradients nor random numbers change.
+    forward: runs the model again on the same input. Gradients and random state do not change.
     """
     found: list[str] = []
     handles = [

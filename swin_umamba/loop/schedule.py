@@ -1,4 +1,4 @@
-"""How far a run is, and the learning rate there."""
+"""The progress of a run, and its learning rate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Length(Protocol):
-    """How long a run is to take."""
+    """The length of a run."""
 
     @property
     def iterations(self) -> int: ...
@@ -17,7 +17,7 @@ class Length(Protocol):
 
 
 class Rates(Length, Protocol):
-    """What the learning rate goes by."""
+    """The parameters of the learning rate schedule."""
 
     @property
     def lr(self) -> float: ...
@@ -30,9 +30,9 @@ class Rates(Length, Protocol):
 
 
 def learning_rate(config: Rates, done: float) -> float:
-    """The rate when a share `done`, 0..1, of the run is over: a linear rise, then half a cosine.
+    """The learning rate at a fraction `done`, 0..1, of the run: linear warmup, then half a cosine.
 
-    With `decay_iterations` a shorter run ends before the cosine does, and a longer one after it.
+    With `decay_iterations` a shorter run ends before the cosine, and a longer one after it.
     """
     if done < config.warmup:
         return config.lr * done / config.warmup
@@ -43,13 +43,13 @@ def learning_rate(config: Rates, done: float) -> float:
 
 
 class Clock:
-    """How far a run is: by iterations, or by time if that is limited and further."""
+    """The progress of a run: by iterations, or by time if that is limited and further along."""
 
     def __init__(self, config: Length) -> None:
         self.iterations = config.iterations
         self.limit = math.inf if config.minutes is None else 60 * config.minutes
         self.started = time.perf_counter()
-        self.reserve = 0.0  # seconds that the last validation will take
+        self.reserve = 0.0  # expected seconds of the last validation
 
     def go_on_from(self, seconds: float) -> None:
         self.started = time.perf_counter() - seconds
@@ -58,6 +58,6 @@ class Clock:
         return time.perf_counter() - self.started
 
     def done(self, iteration: int) -> float:
-        """0..1, after that many iterations."""
+        """The fraction done, 0..1, after a number of iterations."""
         by_time = (self.seconds() + self.reserve) / self.limit
         return min(max(iteration / self.iterations, by_time), 1.0)

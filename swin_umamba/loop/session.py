@@ -1,4 +1,4 @@
-"""A run as it goes on: validations, the log, checkpoints, and returns to the last of them."""
+"""The loop of a run: validations, log, checkpoints, and returns to the last checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Trained_co = TypeVar("_Trained_co", bound=nn.Module, covariant=True)
 
 
 class Settings(Rates, Protocol):
-    """What a session reads of a run's config."""
+    """The config fields that a session uses."""
 
     @property
     def batch_size(self) -> int: ...
@@ -53,68 +53,68 @@ class Steps(Protocol[_Trained_co]):
 
     @property
     def trained(self) -> _Trained_co:
-        """The model to validate and to keep."""
+        """The model to validate and save."""
         ...
 
     @property
     def pretrained_report(self) -> Report | None:
-        """What became of the weights that a new run started from, if any."""
+        """Report about the weights that a new run started from, if any."""
         ...
 
     def load_pretrained(self) -> None:
-        """Start from the config's weights, if it names some."""
+        """Load the initial weights named in the config, if any."""
         ...
 
     def step(self, iteration: int, done: float, factor: float) -> Record:
-        """Iteration number `iteration`, from 0; factor: of the learning rate.
+        """Run iteration number `iteration`, from 0; factor: of the learning rate.
 
-        Returns the record of the log, with "skipped" where a loss or gradient was not finite and
-        nothing was changed; "overflow" too, if lowering fp16's scale will help.
+        Returns the log record, with "skipped" if a loss or gradient was not finite and nothing was
+        changed; also with "overflow" if lowering fp16's scale will help.
         """
         ...
 
     def gather(self) -> None:
-        """Have `trained` up to date; called by all processes together."""
+        """Bring `trained` up to date; called by all processes together."""
         ...
 
     def state(self) -> State:
-        """What a checkpoint needs beside the weights of `trained`."""
+        """Everything a checkpoint needs besides the weights of `trained`."""
         ...
 
     def restore(self, state: State) -> None:
-        """Go on from a `state()`, when the weights of `trained` are in place."""
+        """Continue from a `state()`, after the weights of `trained` have been loaded."""
         ...
 
 
 class Score(Protocol):
-    """What a validation found."""
+    """The result of a validation."""
 
     @property
     def value(self) -> float | None:
-        """By which the best weights are chosen, 0..1, higher is better; None: by nothing."""
+        """Selects the best weights, 0..1, higher is better; None if nothing is selected."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What the log tells of it, by name."""
+        """Its values for the log, by name."""
         ...
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands after an iteration."""
+    """The state of a run after an iteration."""
 
     iteration: int  # counted from 1
-    done: float  # 0..1, of iterations or of minutes, whichever is further
+    done: float  # 0..1, of iterations or minutes, whichever is further along
     seconds_left: float  # estimated
     loss: float | None  # None if it was not finite
     dsc: float | None  # of the last validation; in pretraining the accuracy
     images_per_second: float  # of the last step
-    waited: float  # share of the last step, 0..1, spent waiting for data
+    waited: float  # fraction of the last step, 0..1, spent waiting for data
 
 
 @dataclass(frozen=True)
 class Result(Generic[_Model]):
-    """A trained model, in eval mode and on its device, with the log's records."""
+    """A trained model, in eval mode on its device, with the log's records."""
 
     model: _Model
     device: torch.device
@@ -122,15 +122,16 @@ class Result(Generic[_Model]):
     dsc: float | None  # of the last validation; in pretraining the accuracy
     best_dsc: float | None
     seconds: float
-    stopped: bool  # asked to end before its time: `resume` goes on
-    signal: int | None  # that asked this process, if one did
-    pretrained: Report | None  # of the weights that a new run started from, if any
+    stopped: bool  # stopped early on request: `resume` continues
+    signal: int | None  # the signal that stopped this process, if any
+    pretrained: Report | None  # report about the weights that a new run started from, if any
 
 
 class Session(Generic[_Model]):
-    """All around the steps: validations, the log, checkpoints, and the end.
+    """Everything around the steps: validations, log, checkpoints, and the end.
 
-    validation: of the model after an iteration. keep_best: keep the weights of the best one, too.
+    validation: called with the model after an iteration. keep_best: also keep the weights of the
+    best validation.
     """
 
     def __init__(
@@ -146,18 +147,18 @@ class Session(Generic[_Model]):
     ) -> None:
         self.keep_best = keep_best
         self.config, self.validation, self.stepper, self.world = config, validation, stepper, world
-        self.path, self.folder = path, folder  # the latter only in the process that writes
+        self.path, self.folder = path, folder  # the log only in the process that writes
         self.checkpoints = Checkpoints(path)
         self.clock = Clock(config)
         self.records: list[Record] = []
         self.iteration = 0
         self.done = 0.0
-        self.dsc: float | None = None  # as `Progress` has it
+        self.dsc: float | None = None  # as in `Progress`
         self.best: float | None = None
         self.since_best = 0  # validations
         self.skipped = 0  # in a row
         self.returns = 0
-        self.returned: str | None = None  # why, for the next record
+        self.returned: str | None = None  # the reason, for the next record
 
     def go(
         self,
@@ -175,7 +176,7 @@ class Session(Generic[_Model]):
             self.restore(state)
         else:
             if resume:
-                # It died before its first checkpoint.
+                # The run died before its first checkpoint.
                 self.cut_log(0)
                 self.stepper.load_pretrained()
             self.save()
@@ -216,7 +217,7 @@ class Session(Generic[_Model]):
         return self.done >= 1 or (patience is not None and self.since_best >= patience)
 
     def after_step(self, record: Record) -> None:
-        """Validate, log and save where it is time."""
+        """Validate, log and save when due."""
         config = self.config
         if self.returned is not None:
             record["returned"], self.returned = self.returned, None
@@ -246,7 +247,7 @@ class Session(Generic[_Model]):
         record.update(score.facts())
         if self.world.device.type == "cuda":
             record["memory_mb"] = round(torch.cuda.max_memory_allocated(self.world.device) / 1e6)
-        # While steps are being skipped there is no checkpoint that the weights could belong to.
+        # While steps are being skipped there is no checkpoint to which the weights could belong.
         better = score.value is not None and (self.best is None or score.value > self.best)
         if better and self.skipped == 0:
             self.best, self.since_best = score.value, 0
@@ -267,7 +268,7 @@ class Session(Generic[_Model]):
         )
 
     def save(self, better: bool = False) -> None:
-        """Write a checkpoint, with the weights as the best ones if they are."""
+        """Write a checkpoint, and the weights as the best ones if they are."""
         self.stepper.gather()
         trained = self.stepper.state()
         if self.folder is None:
@@ -324,9 +325,9 @@ class Session(Generic[_Model]):
         returns, seconds = self.returns + 1, self.clock.seconds()
         self.world.wait()  # all processes read what the first one has written
         state = self.checkpoints.load()
-        assert state is not None  # every run begins with one
+        assert state is not None  # every run begins with a checkpoint
         self.restore({**state, "seconds": seconds, "skipped": 0})
         self.returns, self.returned = returns, why
         self.world.wait()
-        # Lest a process that dies now goes back to the full rate.
+        # Save now, so that a process that dies does not return to the full rate.
         self.save()

@@ -1,4 +1,4 @@
-"""FSDP: each process keeps a share of the weights, gradients and optimizer's state."""
+"""FSDP: each process holds a shard of the weights, gradients and optimizer state."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from swin_umamba.models.block_kinds import RESIDUAL_BLOCKS
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
-    """Share the parameters among all processes, in place, block by block.
+    """Shard the parameters among all processes, in place, block by block.
 
-    Names stay; parameters become DTensors, of which optimizers have to be made anew.
+    Names do not change; parameters become DTensors, so optimizers must be created afterwards.
     """
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for block in [module for module in model.modules() if isinstance(module, RESIDUAL_BLOCKS)]:
@@ -27,9 +27,9 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 
 def gathered(value: Any) -> Any:
-    """The same with whole tensors in place of shares, in dicts and lists too.
+    """The same with full tensors in place of shards, also within dicts and lists.
 
-    To be called by all processes together, as is `load_shares`.
+    Must be called by all processes together, like `load_shares`.
     """
     if isinstance(value, DTensor):
         return value.full_tensor().detach()
@@ -42,7 +42,7 @@ def gathered(value: Any) -> Any:
 
 @torch.no_grad()
 def load_shares(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a whole state dict into a model that `shard` has divided."""
+    """Load a full state dict into a model sharded by `shard`."""
     targets = model.state_dict()
     if targets.keys() != state.keys():
         raise ValueError("the weights are of another model")
@@ -51,7 +51,7 @@ def load_shares(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def share_state(optimizer: torch.optim.Optimizer) -> None:
-    """Divide what an optimizer has loaded as its parameters are."""
+    """Shard an optimizer's loaded state like its parameters."""
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
@@ -67,7 +67,7 @@ def _share(whole: Tensor, like: Tensor) -> Tensor:
 
 @contextmanager
 def unsynced(model: nn.Module) -> Iterator[None]:
-    """Within it, gradients stay this process's own."""
+    """Within this context, gradients are not exchanged between processes."""
     assert isinstance(model, FSDPModule)
     model.set_requires_gradient_sync(False)
     try:

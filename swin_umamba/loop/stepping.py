@@ -1,4 +1,4 @@
-"""What steps of `train` and `pretrain` share: precision, graphs, and what a checkpoint holds."""
+"""Shared by the steppers of `train` and `pretrain`: precision, CUDA graphs, checkpoint content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Model = TypeVar("_Model", bound=nn.Module)
 
 
 class StepSettings(Protocol):
-    """What every stepper reads of a run's config."""
+    """The config fields that every stepper uses."""
 
     @property
     def amp(self) -> str: ...
@@ -38,11 +38,10 @@ class _Batches(Protocol):
 
 
 class BaseStepper(Generic[_Model]):
-    """A model with its moving average, optimizer and batches: what an iteration reads and changes.
+    """A model with its moving average, optimizer and batches: the state of an iteration.
 
-    A context manager that ends the reading of batches. no_graphs: why CUDA graphs are impossible
-    for this run, None where a CUDA device can have them. Subclasses set optimizer, scaler and
-    batches.
+    A context manager that ends the loading of batches. no_graphs: why CUDA graphs are impossible in
+    this run; None if a CUDA device can use them. Subclasses set optimizer, scaler and batches.
     """
 
     optimizer: torch.optim.Optimizer
@@ -56,7 +55,7 @@ class BaseStepper(Generic[_Model]):
         self.model = model.to(world.device)
         self.average = None if config.ema is None else MovingAverage(self.model, config.ema)
         self.half = half_precision(amp_on(world.device, config.amp), world.device)
-        # On a CPU there is nothing to choose, nor to report.
+        # On a CPU there is nothing to choose or report.
         wanted = config.cuda_graph if world.device.type == "cuda" else False
         self._graphs: GraphChoice[GraphedStep] = GraphChoice(wanted, no_graphs)
 
@@ -83,7 +82,7 @@ class BaseStepper(Generic[_Model]):
         model.load_state_dict(state)
 
     def state(self) -> State:
-        """What a checkpoint needs beside the weights of `trained`."""
+        """Everything a checkpoint needs besides the weights of `trained`."""
         average = self.average
         return {
             "optimizer": self.optimizer.state_dict(),
@@ -93,9 +92,9 @@ class BaseStepper(Generic[_Model]):
         }
 
     def restore(self, state: State) -> None:
-        """Go on from a `state()`, when the weights of `trained` are in place.
+        """Continue from a `state()`, after the weights of `trained` have been loaded.
 
-        Raises KeyError, TypeError, ValueError or RuntimeError for a state of anything else.
+        Raises KeyError, TypeError, ValueError or RuntimeError for anything but a valid state.
         """
         require_optimizer(state, self.optimizer)
         require_scaler(state, self.scaler)

@@ -1,4 +1,4 @@
-"""Ending a run when it is asked to: Ctrl-C, or a scheduler's SIGTERM."""
+"""End a run on request: Ctrl-C, or a scheduler's SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# A launcher passes on a signal that the terminal has already sent to all processes.
+# seconds in which a launcher may pass on a signal that the terminal has already sent to all
+# processes
 SAME_REQUEST = 1.0  # seconds
 
 
 class StopRequests:
-    """Called, tells whether a signal came that asks to stop; `signal` is its number, or None."""
+    """A callable that returns whether to stop; `signal` is the signal received, or None."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -26,10 +27,10 @@ class StopRequests:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Collect SIGINT and SIGTERM; a later second one acts as without us.
+    """Handle SIGINT and SIGTERM; a later second one has its default effect.
 
-    Outside of the main thread, where Python takes no signals, there are never any. A signal that
-    the process was started to ignore, as shells have background jobs ignore SIGINT, stays ignored.
+    Outside of the main thread, where Python handles no signals, there are never any. A signal that
+    the process was started to ignore, as SIGINT in background jobs of shells, stays ignored.
     """
     asked = StopRequests()
     if threading.current_thread() is not threading.main_thread():
@@ -48,7 +49,7 @@ def stop_requests() -> Iterator[StopRequests]:
 
     def restore() -> None:
         for kind, handler in before.items():
-            # None stands for a handler that Python did not set, and cannot set again.
+            # None is a handler that Python did not install and cannot restore.
             signal.signal(kind, signal.SIG_DFL if handler is None else handler)
 
     for kind in before:

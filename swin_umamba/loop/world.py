@@ -20,8 +20,8 @@ from swin_umamba.common.parent import when_parent_ends
 from swin_umamba.errors import UserError
 from swin_umamba.loop.sharding import unsynced
 
-LAUNCHED = "LOCAL_RANK"  # a variable that launchers set
-# How many processes there are, in the words of torchrun and accelerate, of Open MPI, and of MPICH.
+LAUNCHED = "LOCAL_RANK"  # environment variable set by launchers
+# Variables with the number of processes: of torchrun and accelerate, Open MPI, and MPICH.
 SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
@@ -31,7 +31,7 @@ def launched() -> bool:
 
 
 def announced_rank() -> int:
-    """This process's number among those that a launcher started, before they are joined."""
+    """This process's rank among those started by a launcher, before they join."""
     return _number("RANK") if launched() else 0
 
 
@@ -42,7 +42,7 @@ def _number(name: str) -> int:
 
 @functools.cache
 def _warn_of_absent(joined: int) -> None:
-    """Say once that a launcher started more processes than train together."""
+    """Warn once if a launcher started more processes than train together."""
     for name in SIZES:
         if _number(name) > joined:
             warnings.warn(
@@ -56,17 +56,17 @@ def _warn_of_absent(joined: int) -> None:
 
 @functools.cache
 def _stop_with_launcher() -> None:
-    """Have this process stop as by SIGTERM when its launcher is gone, by SIGKILL perhaps."""
+    """Stop this process as SIGTERM would when its launcher is gone, even if killed by SIGKILL."""
     when_parent_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 class World:
     """This process among those that train together, which accelerate finds and joins.
 
-    device: as TrainConfig.device; with several processes on GPUs each takes its own. Without a
-    launcher accelerate is not needed. sharded: by FSDP, in place of DDP. Raises UserError for
-    devices that this machine lacks, and for other ways of distributing. Warns where a launcher
-    announces more processes than were joined. Processes end with their launcher, as by SIGTERM.
+    device: as in TrainConfig.device; with several processes on GPUs each uses its own. Without a
+    launcher accelerate is not needed. sharded: by FSDP instead of DDP. Raises UserError for
+    unavailable devices, and for unsupported ways of distributing. Warns if a launcher started more
+    processes than joined. Processes end with their launcher, as by SIGTERM.
     """
 
     def __init__(self, device: str) -> None:
@@ -85,7 +85,7 @@ class World:
 
         if device not in ("auto", "cuda", "cpu"):
             raise UserError(f"device {device!r}: expected auto, cuda or cpu under a launcher")
-        # Said of convolutions' gradients, which are channels last; nothing is to be done.
+        # Concerns gradients of convolutions, which are channels last; harmless.
         message = "Grad strides do not match bucket view strides"
         warnings.filterwarnings("ignore", message=message)
         cuda = torch.cuda.is_available()
@@ -95,7 +95,7 @@ class World:
             atexit.register(_leave)
         self._accelerator = Accelerator(
             cpu=not cuda or device == "cpu",
-            mixed_precision="no",  # the loop's own autocast decides
+            mixed_precision="no",  # the training loop's own autocast decides
             device_placement=False,
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
@@ -106,20 +106,20 @@ class World:
         self.rank = self._accelerator.process_index
         self.size = self._accelerator.num_processes
         self.device = self._accelerator.device
-        # accelerate itself leaves FSDP out on CPUs.
+        # accelerate itself does not set up FSDP on CPUs.
         sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
         self.sharded = sharded and self.size > 1
         _stop_with_launcher()
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Whether this is the process that writes."""
         return self.rank == 0
 
     def wrapped(self, model: nn.Module) -> nn.Module:
-        """The model to train by: with several processes, in DDP, unless it is sharded.
+        """The model to train with: with several processes, wrapped in DDP, unless it is sharded.
 
-        To be called again whenever other parameters require gradients than before.
+        Must be called again whenever the set of parameters that require gradients changes.
         """
         if self.size == 1 or self.sharded:
             return model
@@ -128,7 +128,7 @@ class World:
         return wrapped
 
     def unsynced(self, model: nn.Module) -> AbstractContextManager[Any]:
-        """Within it, gradients stay this process's own."""
+        """Within this context, gradients are not exchanged between processes."""
         if self.sharded:
             return unsynced(model)
         alone: AbstractContextManager[Any] = (
@@ -145,7 +145,7 @@ class World:
         return shared.tolist()
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Give each tensor the mean of its values in all processes, in place."""
+        """Average each tensor over all processes, in place."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
@@ -156,7 +156,7 @@ class World:
             tensor.copy_(part.view(tensor.shape))
 
     def gathered(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes, one after another, in every process."""
+        """The concatenated lists of all processes, in every process."""
         if self.size == 1:
             return values
         from accelerate.utils import gather_object
@@ -165,26 +165,26 @@ class World:
         return everyone
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process is here."""
         if self.size > 1:
             self._accelerator.wait_for_everyone()
 
 
 class Alone(World):
-    """One process that trains by itself on a device, whatever launched it."""
+    """A single process that trains on its own, however it was launched."""
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.size, self.sharded, self.device = 0, 1, False, device
 
 
 def _leave() -> None:
-    """Destroy the group of processes on CPUs, while there is an interpreter.
+    """Destroy the process group on CPUs before the interpreter shuts down.
 
-    A thread of Gloo's frees the tensors of the last sums. If it asks for the interpreter's lock
-    when there is none any more, the process is aborted, after a training that went well.
+    A Gloo thread frees the tensors of the last reductions. If it requests the interpreter's lock
+    after shutdown, the process is aborted, although training went well.
     """
     if not torch.distributed.is_initialized() or torch.distributed.get_backend() != "gloo":
         return
-    # A DDP model must not outlive its group: that would wait, the lock in hand, for such a thread.
+    # A DDP model must not outlive its group: it would wait, holding the lock, for such a thread.
     gc.collect()
     torch.distributed.destroy_process_group()

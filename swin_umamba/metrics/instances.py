@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class InstanceScores:
-    """Objects found (tp), made up (fp) and missed (fn); the ratios are NaN where they divide 0."""
+    """Objects found (tp), spurious (fp) and missed (fn); ratios are NaN for a denominator of 0."""
 
     tp: int
     fp: int
@@ -38,10 +38,10 @@ def instance_f1(
 ) -> InstanceScores:
     """Match predicted objects to true ones, each at most once, by their overlap.
 
-    pred_foreground: (H, W), not 0 inside objects: class 1, the interior, of a three-class map. It
-    is split into 8-connected objects. target_instances: (H, W) integers, 0 or the number of an
-    object. iou: intersection over union from which a pair counts. border: objects with a pixel
-    this near an edge of the image are left out of both, as cut off; 0 keeps all.
+    pred_foreground: (H, W), nonzero inside objects: class 1, the interior, of a three-class map. It
+    is split into 8-connected objects. target_instances: (H, W) integers, 0 or an object's number.
+    iou: minimum intersection over union of a matching pair. border: objects with a pixel this close
+    to an image edge are excluded from both, as cut off; 0 keeps all.
     """
     foreground, target = np.asarray(pred_foreground), np.asarray(target_instances)
     if foreground.ndim != 2 or foreground.shape != target.shape:
@@ -62,7 +62,7 @@ def instance_f1(
 
 
 def instance_map(foreground: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """The 8-connected objects of what is not 0 in (H, W), numbered from 1; 0 is what is around."""
+    """The 8-connected objects of nonzero pixels in (H, W), numbered from 1; 0 is background."""
     from scipy import ndimage
 
     objects: npt.NDArray[np.int32]
@@ -78,7 +78,7 @@ def _without_border(objects: npt.NDArray[Any], border: int) -> npt.NDArray[Any]:
 
 @dataclass(frozen=True)
 class _Overlaps:
-    """Pairs of objects that share a pixel: how many do not grow with the product of all objects."""
+    """Pairs of objects that share a pixel: far fewer than all pairs."""
 
     shape: tuple[int, int]  # objects of each side
     rows: npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ class _Overlaps:
 
 
 def _overlaps(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> _Overlaps:
-    """Intersection over union of the objects of a with those of b that they meet."""
+    """Intersection over union of the objects of a with the objects of b that they overlap."""
     (a_numbers, a_index, a_sizes), (b_numbers, b_index, b_sizes) = (
         np.unique(m.ravel(), return_inverse=True, return_counts=True) for m in (a, b)
     )
@@ -95,7 +95,7 @@ def _overlaps(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> _Overlaps:
     rows, columns = np.divmod(pairs, len(b_numbers))
     inside = (a_numbers[rows] != 0) & (b_numbers[columns] != 0)
     rows, columns, both = rows[inside], columns[inside], both[inside]
-    # Numbered without the background, which comes first where there is any of it.
+    # Renumbered without the background, which comes first if present.
     first = (int((a_numbers == 0).sum()), int((b_numbers == 0).sum()))
     below = [(numbers < 0).sum() for numbers in (a_numbers, b_numbers)]
     return _Overlaps(
@@ -107,7 +107,7 @@ def _overlaps(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> _Overlaps:
 
 
 def _matches(overlaps: _Overlaps, iou: float) -> int:
-    """The most pairs that can be made of objects that overlap enough."""
+    """The maximum number of pairs of sufficiently overlapping objects."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
 

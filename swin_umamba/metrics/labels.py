@@ -1,4 +1,4 @@
-"""What the metrics ask of two maps of class indices."""
+"""Validation of pairs of class index maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Labels = npt.NDArray[Any]
 
 
 def checked(pred: npt.ArrayLike, target: npt.ArrayLike, num_classes: int) -> tuple[Labels, Labels]:
-    """Both as arrays of whole numbers and of one shape. Raises ValueError or TypeError."""
+    """Both as integer arrays of the same shape. Raises ValueError or TypeError."""
     pred, target = np.asarray(pred), np.asarray(target)
     if pred.shape != target.shape:
         raise ValueError(f"pred: got shape {pred.shape}, expected {target.shape} as in target")

@@ -11,9 +11,9 @@ from swin_umamba.metrics.labels import checked
 def dice(pred: npt.ArrayLike, target: npt.ArrayLike, num_classes: int) -> npt.NDArray[np.float64]:
     """Dice similarity coefficient of every class but the background, of one image or volume.
 
-    pred, target: class indices of one shape, integers. num_classes counts the background, so the
-    result is (num_classes - 1,) float64 in 0..1: NaN for a class that neither holds, 0 for one
-    that only one of them holds.
+    pred, target: class indices of the same shape, integers. num_classes includes the background, so
+    the result is (num_classes - 1,) float64 in 0..1: NaN for a class in neither map, 0 for a class
+    in only one of them.
     """
     pred, target = checked(pred, target, num_classes)
     scores = np.full(num_classes - 1, np.nan)

@@ -1,4 +1,4 @@
-"""The normalised surface Dice (NSD)."""
+"""Normalized surface Dice (NSD)."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def normalized_surface_dice(
     spacing: Sequence[float] | None = None,
     convention: Convention = "contour",
 ) -> npt.NDArray[np.float64]:
-    """Share of both surfaces that lies within `tolerance` of the other, for each class but 0.
+    """Fraction of both surfaces within `tolerance` of the other, for each class but 0.
 
-    pred, target: class indices of one shape, (H, W) or (Z, H, W), integers. tolerance: in the
-    unit of `spacing`, which is the distance of neighbours along each axis (default 1, pixels).
-    convention: "contour" measures along contours and surfaces between pixels; "release" gives
-    (H, W) masks the thickness of a pixel first, as the Swin-UMamba release does, so that their
-    whole area counts as surface and scores come out higher. Returns (num_classes - 1,) float64:
-    NaN for a class that neither holds, 0 for one that only one of them holds.
+    pred, target: class indices of the same shape, (H, W) or (Z, H, W), integers. tolerance: in the
+    unit of `spacing`, the distance of neighbours along each axis (default 1, pixels). convention:
+    "contour" measures along contours and surfaces between pixels; "release" first extends (H, W)
+    masks to a thickness of one voxel, as the original implementation does, so that their whole area
+    counts as surface and scores are higher. Returns (num_classes - 1,) float64: NaN for a class in
+    neither map, 0 for a class in only one of them.
     """
     pred, target = checked(pred, target, num_classes)
     if pred.ndim not in (2, 3):
@@ -62,8 +62,8 @@ def _of_class(pred: Labels, target: Labels, tolerance: float, spacing: list[floa
         return 0.0
     from monai.metrics.surface_dice import compute_surface_dice
 
-    # What both lack is cut away, since MONAI's time goes by the size of the masks. Empty margins
-    # stay, so that surfaces at the cut are those of the whole.
+    # Crop what both lack, since MONAI's time depends on the mask size. A margin stays, so that
+    # surfaces at the crop are unchanged.
     box = tuple(
         slice(max(int(at.min()) - 2, 0), int(at.max()) + 3) for at in np.nonzero(pred | target)
     )
@@ -71,7 +71,7 @@ def _of_class(pred: Labels, target: Labels, tolerance: float, spacing: list[floa
         torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (pred, target)
     )
     with warnings.catch_warnings():
-        # MONAI warns of an argument that it gives to itself.
+        # MONAI warns about an argument that it sets itself.
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
         score = compute_surface_dice(
             near_pred,

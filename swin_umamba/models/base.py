@@ -1,4 +1,4 @@
-"""What all models share: checks, padding, deep supervision, freezing."""
+"""Shared by all models: checks, padding, deep supervision, freezing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 class SegmentationModel(nn.Module, HubModel, ABC):
     """Segment an image of any height and width.
 
-    x: (B, in_channels, H, W), floating point. With deep_supervision the result is a list of
-    logits, finest first: entry i is (B, out_channels, ceil(H / s), ceil(W / s)), s = scales[i].
-    Without, it is the first of them alone. H and W are padded with zeros at the bottom and the
-    right to multiples of `stride`, and the logits cropped.
+    x: (B, in_channels, H, W), floating point. With deep_supervision the result is a list of logits,
+    finest first: entry i is (B, out_channels, ceil(H / s), ceil(W / s)), s = scales[i]. Otherwise
+    it is the first of them. H and W are zero-padded at the bottom and right to multiples of
+    `stride`, and the logits cropped.
     """
 
     scales: tuple[int, ...]
@@ -39,23 +39,23 @@ class SegmentationModel(nn.Module, HubModel, ABC):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.deep_supervision = deep_supervision
-        # What `create_model` was called with; saved beside the weights.
+        # The arguments of `create_model`; saved with the weights.
         self.config = None
-        # What became of the weights that `create_model` started it from, if any.
+        # Report about the weights that `create_model` loaded, if any.
         self.pretrained_report: Report | None = None
 
     @abstractmethod
     def logits(self, x: Tensor) -> list[Tensor]:
-        """Logits, finest first, of an image whose H and W are multiples of `stride`.
+        """Logits, finest first, for an image whose H and W are multiples of `stride`.
 
-        All scales with deep_supervision, the finest alone without.
+        All scales with deep_supervision, otherwise only the finest.
         """
 
     @abstractmethod
     def stages(self) -> dict[str, list[nn.Module]]:
-        """The model's parts in the order they run, under the names a summary shows.
+        """The model's parts in execution order, by the names shown in a summary.
 
-        Every parameter belongs to exactly one.
+        Every parameter belongs to exactly one part.
         """
 
     def forward(self, x: Tensor) -> list[Tensor] | Tensor:
@@ -65,7 +65,8 @@ class SegmentationModel(nn.Module, HubModel, ABC):
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom))
         if self.in_channels == 1:
-            # Its layout is open, and convolutions would take it for channels first.
+            # With one channel the layout is ambiguous, and convolutions would assume channels
+            # first.
             x = x.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
         logits = self.logits(x)
         if bottom or right:
@@ -85,9 +86,9 @@ class SegmentationModel(nn.Module, HubModel, ABC):
             raise TypeError(f"x: got {x.dtype}, expected floating point")
 
     def freeze_encoder(self) -> None:
-        """Keep the encoder's weights from training, but for its patch embedding's.
+        """Freeze the encoder except its patch embedding.
 
-        The patch embedding is what pretraining on other channel counts cannot provide.
+        The patch embedding cannot come from pretraining with another number of channels.
         """
         for name, parameter in self._encoder_parameters():
             parameter.requires_grad_(name.startswith("patch_embed."))
@@ -98,7 +99,7 @@ class SegmentationModel(nn.Module, HubModel, ABC):
             parameter.requires_grad_(True)
 
     def _encoder_parts(self) -> dict[str, list[nn.Module]]:
-        """The encoder's share of `stages`."""
+        """The encoder's part of `stages`."""
         encoder = self.vssm_encoder
         parts: dict[str, list[nn.Module]] = {"patch embedding": [encoder.patch_embed]}
         for i in range(len(encoder.layers)):
@@ -107,15 +108,15 @@ class SegmentationModel(nn.Module, HubModel, ABC):
         return parts
 
     def _encoder_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The encoder's parameters that can train, under the encoder's own names for them."""
+        """The encoder's trainable parameters, by their names within the encoder."""
         return list(self.vssm_encoder.named_parameters())
 
 
 def known_size(x: Tensor) -> tuple[int, int]:
-    """Height and width of an image (..., H, W), as numbers under torch.compile, too.
+    """Height and width of an image (..., H, W), as numbers even under torch.compile.
 
-    Inductor orders memory by strides, and fails on those of symbolic H and W that are sums, as the
-    padded sizes are. So each size is compiled for itself; torch.export keeps symbols.
+    Inductor orders memory by strides, and fails for strides with symbolic H and W that are sums, as
+    padded sizes are. So each size is compiled separately; torch.export keeps symbols.
     """
     height, width = x.shape[-2:]
     if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():

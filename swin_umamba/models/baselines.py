@@ -1,4 +1,4 @@
-"""Other people's networks to compare with, built by MONAI, in the form of our models."""
+"""Networks by other authors for comparison, built by MONAI, with the interface of our models."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from swin_umamba.common.checks import check_positive
 from swin_umamba.models.base import SegmentationModel, known_size
 from swin_umamba.models.registry import register_model
 
-SMALLEST = 4  # pixels along an axis of nnU-Net's coarsest feature map
-WIDTHS = (32, 512)  # of nnU-Net's finest and, at most, its coarser feature maps
+SMALLEST = 4  # minimum pixels along an axis of nnU-Net's coarsest feature map
+WIDTHS = (32, 512)  # channels of nnU-Net's finest and, at most, its coarser feature maps
 
 
 class Baseline(SegmentationModel):
-    """A network without our encoder: nothing of it is frozen, and weights are our own files.
+    """A network without our encoder: nothing can be frozen, and weights are our own files.
 
-    H and W are padded with zeros to multiples of `strides`, each axis for itself.
+    H and W are zero-padded to multiples of `strides`, separately for each axis.
     """
 
     strides: tuple[int, int]
@@ -83,7 +83,7 @@ def pooling(patch_size: Sequence[int]) -> list[tuple[int, int]]:
 def levels(
     patch_size: Sequence[int], widths: tuple[int, int]
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[int]]:
-    """nnU-Net's levels for a patch: stride into each, scale of each, and channels of each.
+    """nnU-Net's levels for a patch: the stride, scale and channels of each.
 
     widths: channels of the first level, which double from level to level, and their limit.
     """
@@ -98,10 +98,10 @@ def levels(
 class DynUNet(Baseline):
     """nnU-Net's 2-D network by MONAI's DynUNet, with logits at every scale but the coarsest.
 
-    patch_size: (H, W) it will be trained on, which decides the depth; see `pooling`. Widths double
-    from 32 to 512; two 3x3 convolutions a stage with instance norm and leaky ReLU; He
-    initialisation (arXiv:1809.10486). Unlike nnU-Net's, its 3x3 convolutions have no bias, which
-    the norm would undo.
+    patch_size: (H, W) used for training, which determines the depth; see `pooling`. Widths double
+    from 32 to 512; each stage has two 3x3 convolutions with instance norm and leaky ReLU; He
+    initialization (arXiv:1809.10486). Unlike nnU-Net's, the 3x3 convolutions have no bias, which
+    the norm would cancel.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class DynUNet(Baseline):
             deep_supr_num=len(strides) - 2,
             trans_bias=True,
         )
-        # MONAI's own forward pass brings all logits to the finest size.
+        # MONAI's own forward pass would upsample all logits to the finest size.
         self.input_block, self.downsamples = net.input_block, net.downsamples
         self.bottleneck, self.upsamples = net.bottleneck, net.upsamples
         self.heads = nn.ModuleList([net.output_block, *net.deep_supervision_heads])
@@ -156,7 +156,7 @@ class DynUNet(Baseline):
 
 
 class _Single(Baseline):
-    """A network of MONAI's with logits at one scale."""
+    """A MONAI network with logits at a single scale."""
 
     net: nn.Module
 
@@ -171,7 +171,7 @@ class _Single(Baseline):
 class SwinUNETR(_Single):
     """MONAI's SwinUNETR in 2-D (arXiv:2201.01266).
 
-    feature_size: width of the first stage, a multiple of 12. depths: blocks of each stage.
+    feature_size: width of the first stage, a multiple of 12. depths: number of blocks per stage.
     """
 
     def __init__(
@@ -195,9 +195,9 @@ class SwinUNETR(_Single):
 class UNETR(_Single):
     """MONAI's UNETR in 2-D (arXiv:2103.10504).
 
-    Every image up to patch_size is padded to it, larger ones are refused.
+    Every image up to patch_size is padded to it; larger ones are refused.
 
-    patch_size: (H, W), taken up to multiples of 16. hidden_size, mlp_dim, num_heads: of the
+    patch_size: (H, W), rounded up to multiples of 16. hidden_size, mlp_dim, num_heads: of the
     transformer. feature_size: width of the decoder's finest stage.
     """
 
@@ -228,7 +228,7 @@ class UNETR(_Single):
             num_heads=num_heads,
             spatial_dims=2,
         )
-        # They exist without being used, and would hold up distributed training.
+        # They exist but are unused, and would block distributed training.
         for name, parameter in self.net.named_parameters():
             parameter.requires_grad_("cross_attn" not in name)
 

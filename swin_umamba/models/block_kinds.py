@@ -1,4 +1,4 @@
-"""The residual blocks that encoders and decoders are made of, by the name of their kind."""
+"""The residual blocks of encoders and decoders, by the name of their kind."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from swin_umamba.models.layers import VSSBlock
 from swin_umamba.models.vmamba_v2 import MlpVSSBlock
 
 RESIDUAL_BLOCKS: tuple[type[nn.Module], ...] = (VSSBlock, MlpVSSBlock)
-"""Blocks that keep (B, H, W, dim): units of recomputation and of sharding."""
+"""Blocks (B, H, W, dim) -> (B, H, W, dim): the units of recomputation and sharding."""
 
 
 @dataclass(frozen=True)
 class BlockKind:
-    """How blocks are built; the words are those of `EncoderSpec`. backend: of their scans."""
+    """How to build blocks; field names as in `EncoderSpec`. backend: of their scans."""
 
     blocks: str
     d_state: int

@@ -1,7 +1,7 @@
-"""Swin-UMamba's convolutional blocks: MONAI's in names and arithmetic, channels last in memory.
+"""Swin-UMamba's convolutional blocks: MONAI's names and arithmetic, channels last in memory.
 
-MONAI's instance norms leave channels_last, and every norm, activation and sum reads and writes its
-maps anew; here each is fused with what follows it.
+MONAI's instance norms do not preserve channels_last, and every norm, activation and sum is another
+pass over memory; here each is fused with the operation that follows.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from swin_umamba.models.fused import Conv3x3, InstanceNorm, OnBackend
 
 __all__ = ["Head", "InstanceNorm", "ResidualBlock", "SkipBlock", "UpBlock"]
 
-_SLOPE = 0.01  # of the leaky ReLU
-_MANY, _PARTS = 2**26, 4  # values of a map that is joined in parts, and how many
+_SLOPE = 0.01  # slope of the leaky ReLU
+_MANY, _PARTS = 2**26, 4  # values from which a map is joined in parts, and the number of parts
 
 
 class ConvLayer(nn.Module):
-    """A convolution under the name that MONAI gives it: `conv`."""
+    """A convolution with MONAI's parameter name: `conv`."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv = conv
 
     def forward(self, x: Tensor, norm_slope: float | None = None) -> Tensor:
-        """Of x, or of leaky_relu(InstanceNorm(x), norm_slope)."""
+        """The convolution of x, or of leaky_relu(InstanceNorm(x), norm_slope)."""
         if norm_slope is None:
             out: Tensor = self.conv(x)
             return out
@@ -47,7 +47,7 @@ class Head(nn.Module):
 
 
 class ResidualBlock(OnBackend, nn.Module):
-    """Two 3x3 convolutions and a short cut: (B, in_channels, H, W) to (B, out_channels, H, W).
+    """Two 3x3 convolutions and a shortcut: (B, in_channels, H, W) to (B, out_channels, H, W).
 
     The norms have no parameters. MONAI's UnetResBlock, arXiv:1904.08128.
     """
@@ -75,7 +75,7 @@ class ResidualBlock(OnBackend, nn.Module):
 class SkipBlock(nn.Module):
     """A residual block on a skip connection; MONAI's UnetrBasicBlock.
 
-    recompute: in training keep its input alone, and run the block again in the backward pass.
+    recompute: in training keep only the input, and run the block again in the backward pass.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, recompute: bool = False) -> None:
@@ -85,7 +85,7 @@ class SkipBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.recompute and self.training and torch.is_grad_enabled():
-            # Nothing in the block is random.
+            # The block has no randomness, so no random state is preserved.
             out: Tensor = checkpoint(self.layer, x, use_reentrant=False, preserve_rng_state=False)
         else:
             out = self.layer(x)
@@ -106,8 +106,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or skip.numel() <= _MANY:
             return self._join(x, skip)
-        # Nothing is kept for a backward pass, so that a model's memory peaks here: a part of the
-        # images at a time, whose norms are their own.
+        # Without a backward pass a model's memory peaks here: process some images at a time, which
+        # is possible since instance norms are per image.
         images = -(-skip.shape[0] // _PARTS)
         parts = zip(x.split(images), skip.split(images), strict=True)
         return torch.cat([self._join(*part) for part in parts])

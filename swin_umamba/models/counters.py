@@ -1,4 +1,4 @@
-"""The models' multiply-adds in other people's counters: thop, ptflops, fvcore.
+"""Rules for third-party counters of multiply-adds: thop, ptflops, fvcore.
 
 They know PyTorch's own layers and operators; these rules add the fused layers and the scan:
 
@@ -8,11 +8,11 @@ They know PyTorch's own layers and operators; these rules add the fused layers a
                                       backend_specific_config={"count_functional": False})
     fvcore.nn.FlopCountAnalysis(model, x).set_op_handle(**fvcore_rules())
 
-All count as `swin-umamba summary` does, one for a multiply-add; norms, activations and biases
-count nothing. ptflops, which counts them, is kept from it: by rules for its own layers too, and by
-not counting functions that layers call. The scan counts as in the paper's
-later version, 9 for each state and step and 1 for each step, or with scan=False not at all, which
-leaves its projections. No counter is needed to import this.
+All count as `swin-umamba summary` does, one per multiply-add; norms, activations and biases count
+nothing. ptflops would count them; this is avoided by rules for its own layers and by not counting
+functions called inside layers. The scan counts as in the paper's later version, 9 per state and
+step plus 1 per step, or, with scan=False, not at all except for its projections. Importing this
+module needs none of the counters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from swin_umamba.models.ss2d import DIRECTIONS, Scan
 
 LayerRule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 OperatorRule = Callable[[list[Any], list[Any]], float]
-# thop counts each pixel of a transposed convolution's result as many times as its stride squared.
+# thop multiplies a transposed convolution's count by its stride squared.
 _LAYERS: tuple[type[nn.Module], ...] = (Conv3x3, DepthwiseConv2d, nn.ConvTranspose2d, Scan)
 _NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.InstanceNorm2d, LayerNorm, InstanceNorm)
 

@@ -15,11 +15,12 @@ class MambaDecoder(nn.Module):
     """From the encoder's feature maps to logits.
 
     features: one map (B, dims[i], H_i, W_i) per encoder stage, finest first. Every decoder stage
-    doubles the resolution, joins the encoder's map of that size and runs blocks of a kind; a last
-    expansion by patch_size reaches the image's resolution. The result holds logits, finest first:
-    of the image's resolution and of every stage with `all_scales`, of the image's alone without.
+    doubles the resolution, concatenates the encoder's map of that size and runs its blocks; a last
+    expansion by patch_size restores the image's resolution. The result is a list of logits, finest
+    first: at the image's resolution and at every stage with `all_scales`, otherwise at the image's
+    only.
 
-    depths: number of blocks of each stage, coarsest first. drop_path_rate: drop rate of the first
+    depths: number of blocks per stage, coarsest first. drop_path_rate: drop rate of the first
     block; it falls linearly to 0 at the last.
     """
 
@@ -59,8 +60,8 @@ class MambaDecoder(nn.Module):
             x = torch.cat((x, maps[i + 1].to(x.dtype)), dim=-1)
             x = stage(self.concat_back_dim[i](x))
             decoded.append(x.permute(0, 3, 1, 2))
-        # A head acts on one pixel at a time, so that of the finest only its logits, which are few,
-        # are spread out, and not the patches' channels.
+        # A head acts on single pixels, so for the finest scale only its few logits are rearranged,
+        # rather than all channels of the patches.
         patches = self.expand_layers[-1](x).flatten(2, 3).permute(0, 3, 1, 2)
         finest = self.seg_layers[-1](patches)
         p = self.patch_size

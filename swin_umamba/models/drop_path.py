@@ -1,4 +1,4 @@
-"""Stochastic depth: drop a whole residual branch for some of the samples."""
+"""Stochastic depth: drop whole residual branches for some samples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Zero x for each sample with probability `rate` while training, and scale the rest to match.
+    """Zero x for each sample with probability `rate` during training, and rescale the rest.
 
-    x: (B, ...), any dtype; the result has x's shape and dtype and, over the draws, x's mean.
-    Nothing happens in eval mode or at rate 0. Source: Huang et al., Deep Networks with Stochastic
-    Depth, arXiv:1603.09382.
+    x: (B, ...), any dtype; the result has x's shape, dtype and expectation. No effect in eval mode
+    or at rate 0. Source: Huang et al., Deep Networks with Stochastic Depth, arXiv:1603.09382.
     """
 
     def __init__(self, rate: float) -> None:
@@ -32,7 +31,7 @@ class DropPath(nn.Module):
 
 
 def linear_rates(first: float, last: float, depths: tuple[int, ...]) -> list[list[float]]:
-    """Drop rates of every block, spaced evenly from `first` to `last`, as one list per stage."""
+    """Drop rates of all blocks, evenly spaced from `first` to `last`, as one list per stage."""
     blocks = sum(depths)
     step = (last - first) / max(blocks - 1, 1)
     rates = iter([first + step * i for i in range(blocks)])

@@ -1,4 +1,4 @@
-"""Encoders by name: alone, or as a model's part."""
+"""Encoders by name, stand-alone or as part of a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from swin_umamba.models.fused import use_backend
 from swin_umamba.weights.load import load_pretrained_encoder
 
 CONV_PATCH = 4
-"""Pixels along a side of the patches of the second generation's embedding."""
+"""Side of the patches of the second generation's embedding, in pixels."""
 
 
 @dataclass(frozen=True)
 class EncoderPlan:
-    """An encoder by name, with what a caller changed of it.
+    """An encoder by name, with the caller's changes applied.
 
     name, dims, depths: see `create_encoder`. kind: of its blocks.
     """
@@ -31,7 +31,7 @@ class EncoderPlan:
 
     @property
     def embeds_by_convolutions(self) -> bool:
-        """Whether it is of the second generation, whose patch embedding begins with a stem."""
+        """Whether it is of the second generation, whose patch embedding starts with a stem."""
         return self.kind.blocks != VMAMBA
 
     def build(self, in_channels: int, *, patch_size: int, drop_path_rate: float) -> Encoder:
@@ -52,7 +52,7 @@ class EncoderPlan:
         return ConvVSSMEncoder(in_channels, kind=self.kind, drop_path_rate=drop_path_rate, **sizes)
 
     def blocks(self, name: str | None, d_state: int | None) -> BlockKind:
-        """Other blocks to go with the encoder: of its own kind by default."""
+        """Blocks for a decoder to go with the encoder: of the same kind by default."""
         if name is None or name == self.kind.blocks:
             return self.kind
         expand, states = (2, 16) if name == VMAMBA else (1, 1)
@@ -67,9 +67,9 @@ def plan_encoder(
     d_state: int | None,
     backend: str,
 ) -> EncoderPlan:
-    """The encoder of that name, with what is not None in place of its own numbers.
+    """The encoder with that name; arguments that are not None override its published sizes.
 
-    Raises ValueError, naming the argument, for an unknown name and numbers that cannot work.
+    Raises ValueError, naming the argument, for unknown names and invalid sizes.
     """
     spec = encoder_spec(name)
     sizes = check_stages(
@@ -91,17 +91,17 @@ def create_encoder(
     drop_path_rate: float = 0.2,
     backend: str = "auto",
 ) -> Encoder:
-    """An encoder alone, for decoders of any kind: see `encoder_names()`.
+    """A stand-alone encoder, for any decoder: see `encoder_names()`.
 
-    Called with an image (B, in_channels, H, W) it gives one map (B, channels[i], H /
-    reductions[i], W / reductions[i]) per stage, finest first: four of them, at 1/4 to 1/32, with
-    the published sizes. `vmamba_tiny` needs H and W that are multiples of `stride`; maps of the
-    others are rounded up.
+    For an image (B, in_channels, H, W) it returns one map (B, channels[i], H / reductions[i], W /
+    reductions[i]) per stage, finest first: four of them, at 1/4 to 1/32, with the published sizes.
+    `vmamba_tiny` needs H and W to be multiples of `stride`; for the others, map sizes are rounded
+    up.
 
-    pretrained: VMamba's checkpoint, a file of `swin-umamba convert`, or a whole model, of which
-    the encoder is taken; every tensor must fit, but that the first convolution is adapted to other
-    image channels. dims, depths: width and number of blocks of each stage. d_state: states per
-    channel of the scan. drop_path_rate: drop rate of the last block. backend: as in
+    pretrained: VMamba's checkpoint, a file of `swin-umamba convert`, or a whole model, whose
+    encoder is used; every tensor must match, except that the first convolution is adapted to other
+    numbers of image channels. dims, depths: width and number of blocks per stage. d_state: states
+    per channel of the scan. drop_path_rate: drop rate of the last block. backend: as in
     `swin_umamba_ops.ss2d`.
 
     Raises ValueError for an unknown name, and for weights of another encoder, which it names.
@@ -117,7 +117,7 @@ def create_encoder(
 def check_stages(
     dims: Sequence[int], depths: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """dims and depths as tuples of equal length, at least two positive numbers each."""
+    """Check that dims and depths are equally long tuples of at least two positive numbers."""
     for name, values in (("dims", dims), ("depths", depths)):
         if len(values) < 2 or min(values) < 1:
             raise ValueError(f"{name}: got {tuple(values)}, expected two or more numbers above 0")

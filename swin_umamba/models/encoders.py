@@ -1,4 +1,4 @@
-"""The encoders: VMamba without its classification head, of the first and second generation."""
+"""VMamba encoders without classification head, of the first and second generation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Encoder(nn.Module, ABC):
-    """Feature maps of an image at ever coarser scales.
+    """Feature maps of an image at increasingly coarse scales.
 
-    x: (B, in_channels, H, W), floating point. The result holds one map (B, channels[i], H_i, W_i)
-    per stage, finest first, stored channels last.
+    x: (B, in_channels, H, W), floating point. Returns one map (B, channels[i], H_i, W_i) per stage,
+    finest first, in channels_last.
 
-    in_channels: of the image. dims, depths: width and number of blocks of each stage. kind: of the
+    in_channels: of the image. dims, depths: width and number of blocks per stage. kind: of the
     blocks. drop_path_rate: drop rate of the last block; it grows linearly from 0 at the first.
     """
 
@@ -40,7 +40,7 @@ class Encoder(nn.Module, ABC):
         super().__init__()
         self.channels = tuple(channels)
         self.reductions = tuple(patch_size * 2**i for i in range(len(self.channels)))
-        # What became of the weights that `create_encoder` started it from, if any.
+        # Report about the weights that `create_encoder` loaded, if any.
         self.pretrained_report: Report | None = None
 
     @property
@@ -51,7 +51,7 @@ class Encoder(nn.Module, ABC):
     @property
     @abstractmethod
     def first_convolution(self) -> nn.Conv2d:
-        """The layer that sees the image."""
+        """The layer applied to the image."""
 
     @abstractmethod
     def forward(self, x: Tensor, stages: int | None = None) -> list[Tensor]:
@@ -59,10 +59,10 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def parts(self, stage: int) -> list[nn.Module]:
-        """The modules of a stage; with the patch embedding, every parameter belongs to one."""
+        """The modules of a stage; together with the patch embedding they cover every parameter."""
 
     def _init_linear(self) -> None:
-        # VMamba cuts this normal off at 100 standard deviations, which changes nothing.
+        # VMamba truncates this normal at 100 standard deviations, which changes nothing.
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
@@ -122,7 +122,7 @@ class VSSMEncoder(Encoder):
 
 
 class ConvVSSMEncoder(Encoder):
-    """VMamba's second generation: of any H and W; map i has ceil(H / reductions[i]) rows."""
+    """VMamba's second generation: any H and W; map i has ceil(H / reductions[i]) rows."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class ConvVSSMEncoder(Encoder):
     ) -> list[Tensor]:
         """Run the first `stages` stages, all by default.
 
-        halfway: put the patch embedding's map (B, channels[0] / 2, H / 2, W / 2) before theirs.
+        halfway: prepend the patch embedding's intermediate map (B, channels[0] / 2, H / 2, W / 2).
         """
         half, x = self.patch_embed(x)
         features = [half] if halfway else []

@@ -1,4 +1,4 @@
-"""Build a model by its name, with or without weights."""
+"""Create models by name, with or without weights."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def create_model(
     pretrained: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> SegmentationModel:
-    """Build a model by name: see `model_names()` and `baseline_names()`.
+    """Create a model by name: see `model_names()` and `baseline_names()`.
 
     in_channels: channels of the image. out_channels: classes, background included.
-    deep_supervision: return the logits of all scales, not of the finest alone; may be switched
-    later by the attribute of that name. pretrained: a file of ours or an original checkpoint, as
-    `swin_umamba.weights.load_pretrained` takes it; for a baseline, a file of ours alone.
-    A warning names the output layers that start at random since the file has other classes.
-    kwargs: what the model's class takes besides, such as dims, depths, d_state, drop_path_rate and
-    backend.
+    deep_supervision: return the logits of all scales rather than only the finest; can be switched
+    later by the attribute of that name. pretrained: a file of this package or an original
+    checkpoint, as accepted by `swin_umamba.weights.load_pretrained`; for a baseline, only files of
+    this package. A warning names output layers that stay randomly initialized because the file has
+    other classes. kwargs: further arguments of the model class, such as dims, depths, d_state,
+    drop_path_rate and backend.
     """
     model = model_class(name)(
         in_channels, out_channels, deep_supervision=deep_supervision, **kwargs
@@ -44,7 +44,7 @@ def create_model(
         **kwargs,
     }
     if pretrained is not None:
-        if is_baseline(name):  # no encoder of ours: only whole files of ours fit
+        if is_baseline(name):  # no encoder of ours: only complete files of this package match
             load_weights(model, pretrained)
         else:
             model.pretrained_report = load_pretrained(model, pretrained)
@@ -56,7 +56,7 @@ def _warn_of_new_heads(report: Report) -> None:
     heads = new_heads(report)
     if heads:
         warnings.warn(
-            f"{report.path} is of another number of classes: {len(heads)} tensors of the output"
-            f" layers are new and random, and need training: {', '.join(heads)}",
+            f"{report.path} has another number of classes: {len(heads)} tensors of the output"
+            f" layers are randomly initialized and need training: {', '.join(heads)}",
             stacklevel=3,
         )

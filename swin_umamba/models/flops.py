@@ -1,4 +1,4 @@
-"""Multiply-adds of a model, counted without computing anything."""
+"""Count a model's multiply-adds without computing anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swin_umamba.models.ss2d import DIRECTIONS, Scan
 
 @dataclass(frozen=True)
 class Flops:
-    """What one module does in one forward pass.
+    """The work of one module in one forward pass.
 
     macs: multiply-adds of convolutions, linear layers and SS2D's projections.
     scan_state_steps: B*L*K*D*N of the scans. scan_steps: B*L*K*D of the scans.
@@ -46,8 +46,8 @@ class Flops:
 def count_flops(model: nn.Module) -> Iterator[dict[nn.Module, Flops]]:
     """Record, within the context, the FLOPs of every convolution, linear layer and scan that runs.
 
-    Holds the latest pass of each module; a model that runs a module twice in one pass is
-    undercounted, which none of ours does.
+    Keeps the latest call of each module; a module that runs twice in one pass would be
+    undercounted, which does not occur in our models.
     """
     counts: dict[nn.Module, Flops] = {}
 
@@ -99,5 +99,5 @@ _RULES: dict[type[nn.Module], _Rule] = {
 
 
 def rule_of(module: nn.Module) -> _Rule:
-    """How a layer's work is counted: a function of it, its inputs and its output."""
+    """Counts a layer's work from the layer, its inputs and its output."""
     return next(rule for kind, rule in _RULES.items() if isinstance(module, kind))

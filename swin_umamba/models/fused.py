@@ -1,10 +1,10 @@
-"""Layers of PyTorch that can run together with their neighbours as one op of swin_umamba_ops.
+"""PyTorch layers that can be fused with their neighbours into one op of swin_umamba_ops.
 
-Each is the layer that its base class is: called with an input alone it computes what PyTorch's
-layer computes. A block that holds one asks it, by the static method beside `forward`, to take a
-neighbour in; of a layer that somebody put in its place (an adapter, a quantized layer) the same
-method calls the layer and the neighbour one after the other. Either way the layer's own `forward`
-runs, which hooks, pruning, parametrizations and adapters rely on.
+Each is a subclass of the PyTorch layer: called with just an input, it computes what that layer
+computes. A block calls the static method beside `forward` to fuse the layer with a neighbour; if
+the layer has been replaced (by an adapter or a quantized layer), the same method calls the layer
+and the neighbour one after the other. Either way the layer's own `forward` runs, which hooks,
+pruning, parametrizations and adapters rely on.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import swin_umamba_ops as ops
 
 
 class OnBackend:
-    """A module whose forward runs ops that stand around the scan, by a backend's name."""
+    """A module whose forward runs fused ops on a named backend."""
 
     backend: str = "auto"
 
 
 def use_backend(model: nn.Module, scan_backend: str) -> None:
-    """Run what stands around a model's scans by the backend of these, where that has such ops."""
+    """Run a model's fused ops on the backend of its scans, if that backend has such ops."""
     backend = ops.fused_backend(scan_backend)
     for module in model.modules():
         if isinstance(module, OnBackend):
@@ -63,7 +63,7 @@ class DepthwiseConv2d(OnBackend, nn.Conv2d):
 
     @staticmethod
     def then_silu(layer: nn.Module, x: Tensor) -> Tensor:
-        """silu(layer(x)); x: (B, C, H, W), fastest in channels_last, as is the result."""
+        """silu(layer(x)); x: (B, C, H, W), fastest in channels_last, like the result."""
         if isinstance(layer, DepthwiseConv2d):
             out: Tensor = layer(x, silu=True)
         else:
@@ -72,7 +72,7 @@ class DepthwiseConv2d(OnBackend, nn.Conv2d):
 
 
 class InstanceNorm(OnBackend, nn.InstanceNorm2d):
-    """InstanceNorm2d that stays in channels_last."""
+    """InstanceNorm2d that preserves channels_last."""
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.instance_norm_act(x, self.weight, self.bias, eps=self.eps, backend=self.backend)
@@ -102,8 +102,8 @@ class Conv3x3(OnBackend, nn.Conv2d):
 class Mlp(OnBackend, nn.Module):
     """Two linear layers with a GELU between them: (..., dim) to (..., dim) through `hidden`.
 
-    They run as one op as long as both are what they were made as; an adapter in the place of one,
-    or a hook on it, has each run by itself.
+    They run as one op as long as both are unmodified; with an adapter in place of one, or a hook on
+    it, each runs separately.
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -120,7 +120,7 @@ class Mlp(OnBackend, nn.Module):
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a linear layer is PyTorch's own with nothing hooked to it: no forward is missed."""
+    """Whether a linear layer is PyTorch's own without hooks, so that no forward is skipped."""
     hooked = (
         layer._forward_hooks
         or layer._forward_pre_hooks

@@ -43,14 +43,14 @@ class HubModel(
     tags=["image-segmentation", "medical-imaging", "mamba", "vmamba", "swin-umamba"],
     model_card_template=_CARD,
 ):
-    """What a model of `create_model` needs for the Hub; one safetensors file holds it all."""
+    """Hub support for models of `create_model`; a single safetensors file contains everything."""
 
     config: dict[str, Any] | None
     deep_supervision: bool
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The card of a repository; kwargs: fields of its header (license, language, datasets, ...)
-        as in huggingface_hub.ModelCardData, and what the card's text takes besides."""
+        """A repository's model card; kwargs: header fields (license, language, datasets, ...) as in
+        huggingface_hub.ModelCardData, and variables of the card's text."""
         header = {name: kwargs.pop(name) for name in _HEADER & kwargs.keys()}
         data: dict[str, Any] = self._hub_mixin_info.model_card_data.to_dict()  # type: ignore[no-untyped-call]
         card: ModelCard = ModelCard.from_template(
@@ -62,8 +62,10 @@ class HubModel(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         if self.config is None:
-            raise ValueError("the model was not made by create_model, and has no name to load by")
-        # It may have been switched since.
+            raise ValueError(
+                "the model was not made by create_model, so it has no name to load it by"
+            )
+        # deep_supervision may have been switched since.
         self.config = {**self.config, "deep_supervision": self.deep_supervision}
         save_weights(self, save_directory / WEIGHTS)  # type: ignore[arg-type]
         write_text(save_directory / "config.json", json.dumps(portable(self.config), indent=2))
@@ -73,8 +75,7 @@ class HubModel(
     ) -> str:
         """Upload config, weights and a model card; options: those of PyTorchModelHubMixin.
 
-        The card names the repository where `repo_id` names its owner, too. Returns the commit's
-        address.
+        The card names the repository if `repo_id` includes its owner. Returns the commit's URL.
         """
         named = {"repo_id": repo_id} if "/" in repo_id else {}
         card = {**named, **(model_card_kwargs or {})}
@@ -86,14 +87,14 @@ class HubModel(
     ) -> Self:
         """Any of our models by its file, on `map_location`; every tensor must fit."""
         if not strict:
-            raise ValueError("strict: got False, expected True: no tensor is left out in silence")
+            raise ValueError("strict: got False, expected True: no tensor may be skipped silently")
         where = (
             "revision",
             "cache_dir",
             "force_download",
             "local_files_only",
             "token",
-            "proxies",  # this and the next before huggingface_hub 1.0
+            "proxies",  # this and the next argument exist before huggingface_hub 1.0
             "resume_download",
         )
         download = {name: options.pop(name) for name in where if name in options}
@@ -102,9 +103,9 @@ class HubModel(
             path = weights_in(folder) or folder / WEIGHTS
         else:
             path = Path(hf_hub_download(repo_id=model_id, filename=WEIGHTS, **download))
-        # What is left are the arguments in config.json, with the caller's own in place of them.
+        # What remains are the arguments from config.json, overridden by the caller's.
         own = require_whole(path)
-        # A choice of machine in config.json is the writer's; files have none any more.
+        # A machine choice in config.json is that of its writer; newer files contain none.
         given = {n: v for n, v in options.items() if n not in left_of_a_machine(path, options)}
         model = create_model(**{**own, **given}, pretrained=path)
         if not isinstance(model, cls):

@@ -1,4 +1,4 @@
-"""The pieces that encoder and decoder share. Feature maps are (B, H, W, C) between them."""
+"""Layers shared by encoder and decoder. Feature maps between them are (B, H, W, C)."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class PatchMerging(nn.Module):
 
 
 class PatchExpand(nn.Module):
-    """Raise the resolution: (B, H, W, dim) to (B, scale * H, scale * W, out_dim).
+    """Increase the resolution: (B, H, W, dim) to (B, scale * H, scale * W, out_dim).
 
-    spread: False leaves the new pixels where they were made: (B, H, W, scale * scale, out_dim).
-    Source: Swin-Unet, arXiv:2105.05537.
+    spread: False keeps the new pixels grouped: (B, H, W, scale * scale, out_dim). Source:
+    Swin-Unet, arXiv:2105.05537.
     """
 
     def __init__(self, dim: int, out_dim: int, scale: int, *, spread: bool = True) -> None:
@@ -75,7 +75,7 @@ class VSSBlock(nn.Module):
 
 
 class VSSStage(nn.Module):
-    """Blocks in a row, on (B, H, W, dim)."""
+    """A sequence of blocks on (B, H, W, dim)."""
 
     def __init__(self, blocks: Iterable[nn.Module]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A model from its file: built only once the file is known to hold one of that size."""
+"""Load a model from its file, built only after checking that the file contains all of it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from swin_umamba.models.base import SegmentationModel
 
 _LARGEST = 2**20
-"""The most that any number in a model's description may be: far beyond every real width."""
+"""Upper limit for every number in a model's description: far beyond every real width."""
 _LISTED = ("dims", "depths", "decoder_depths", "widths")
 
 
 def load_model(path: str | os.PathLike[str], **options: Any) -> SegmentationModel:
-    """The model whose weights a file of `save_weights` holds, on the CPU, for any machine.
+    """The model of a file written by `save_weights`, on the CPU.
 
-    options: further arguments of `create_model`, which override the file's own, as `backend`.
-    Raises FileNotFoundError, or ValueError for a file that is damaged, of no model of ours, or does
-    not hold all of it; memory is taken for nothing that the file does not hold.
+    options: further arguments of `create_model`, which override those in the file, such as
+    `backend`. Raises FileNotFoundError, or ValueError for a file that is damaged, of no model of
+    ours, or incomplete; no memory is allocated for anything that the file does not contain.
     """
     config = {**read_config(path), **options}
     _require_whole(config, path)
@@ -34,9 +34,9 @@ def load_model(path: str | os.PathLike[str], **options: Any) -> SegmentationMode
 
 
 def require_whole(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments of `create_model` that a file holds, if it holds their whole model, too.
+    """The arguments of `create_model` from a file, if it contains the whole model.
 
-    Errors as those of `load_model`.
+    Errors as in `load_model`.
     """
     config = read_config(path)
     _require_whole(config, path)
@@ -47,14 +47,14 @@ def _require_whole(config: dict[str, Any], path: str | os.PathLike[str]) -> None
     try:
         shapes = laid_out(config)
     except ValueError as error:
-        raise ValueError(f"{path} is of no model that can be built: {error}") from error
+        raise ValueError(f"{path} describes a model that cannot be built: {error}") from error
     require_fit(shapes, path)
 
 
 def laid_out(config: dict[str, Any]) -> SegmentationModel:
-    """The model of `create_model`'s arguments on the meta device: its shapes, and no memory.
+    """The model on the meta device: its shapes, without memory.
 
-    Raises ValueError, in one line, for arguments of which no model can be built.
+    Raises ValueError, in one line, for arguments that describe no valid model.
     """
     _require_sensible(config)
     try:
@@ -66,7 +66,7 @@ def laid_out(config: dict[str, Any]) -> SegmentationModel:
 
 
 class _RangesOnCpu(TorchFunctionMode):
-    """MONAI reads the values of a range as it builds a Swin UNETR."""
+    """Needed since MONAI reads the values of a range while building a Swin UNETR."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class _RangesOnCpu(TorchFunctionMode):
 
 
 def _require_sensible(config: dict[str, Any]) -> None:
-    """Refuse numbers that would take for ever even to lay out."""
+    """Refuse numbers so large that even building the layers would take forever."""
     for name, value in config.items():
         numbers = value if isinstance(value, (list, tuple)) else [value]
         for number in numbers:

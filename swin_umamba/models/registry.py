@@ -16,9 +16,9 @@ _BASELINES: set[str] = set()
 
 
 def register_model(name: str, *, baseline: bool = False) -> Callable[[_Model], _Model]:
-    """Class decorator: make the model known to `create_model` as `name`.
+    """Class decorator: register the model with `create_model` under `name`.
 
-    baseline: it is none of ours, but there to compare with.
+    baseline: it is a network by other authors, for comparison.
     """
 
     def register(model: _Model) -> _Model:
@@ -33,30 +33,30 @@ def register_model(name: str, *, baseline: bool = False) -> Callable[[_Model], _
 
 
 def model_names() -> list[str]:
-    """Names of the Swin-UMamba models that `create_model` knows, sorted."""
+    """Sorted names of the Swin-UMamba models of `create_model`."""
     return sorted(_MODELS.keys() - _BASELINES)
 
 
 def baseline_names() -> list[str]:
-    """Names of other networks that `create_model` knows, for comparison, sorted."""
+    """Sorted names of the other networks of `create_model`, for comparison."""
     return sorted(_BASELINES)
 
 
 def takes_patch_size(name: str) -> bool:
-    """Whether the baseline of that name is built for a `patch_size` (H, W) of images.
+    """Whether the baseline with that name is built for a fixed `patch_size` (H, W) of images.
 
-    Swin-UMamba†'s argument of that name is another: the pixels of a patch of its embedding.
+    Swin-UMamba†'s argument of the same name means something else: the patch of its embedding.
     """
     return name in _BASELINES and "patch_size" in signature(_MODELS[name]).parameters
 
 
 def is_baseline(name: str) -> bool:
-    """Whether the model of that name is none of ours."""
+    """Whether the model with that name is a baseline."""
     return name in _BASELINES
 
 
 def model_class(name: str) -> type[SegmentationModel]:
-    """The class registered under a name. Raises ValueError, listing the names, for another."""
+    """The class registered under a name. Raises ValueError, listing the names, if unknown."""
     if name not in _MODELS:
         raise ValueError(
             f"name: got {name!r}, expected one of {', '.join((*model_names(), *baseline_names()))}"

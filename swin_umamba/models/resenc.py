@@ -1,4 +1,4 @@
-"""nnU-Net's residual encoder network to compare with, in the form of our models."""
+"""nnU-Net's residual encoder network for comparison, with the interface of our models."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from swin_umamba.models.baselines import WIDTHS, Baseline, levels
 from swin_umamba.models.registry import register_model
 
 BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
-"""Residual blocks of each encoder stage, in as many stages as there are."""
+"""Residual blocks per encoder stage, truncated to the number of stages."""
 
 
 @register_model("resenc_m", baseline=True)
 class ResEncUNet(Baseline):
-    """nnU-Net's ResEnc-M in 2-D by dynamic_network_architectures (arXiv:2404.09556), with logits
+    """nnU-Net's ResEnc-M in 2-D from dynamic_network_architectures (arXiv:2404.09556), with logits
     at every scale but the coarsest.
 
-    patch_size: (H, W) it will be trained on, which decides the depth; see `baselines.pooling`.
-    Widths double from 32 to 512; a decoder stage is one convolution; initialised as there. Raises
-    ValueError where that package is not installed.
+    patch_size: (H, W) used for training, which determines the depth; see `baselines.pooling`.
+    Widths double from 32 to 512; a decoder stage is one convolution; initialized as in that
+    package. Raises ValueError if it is not installed.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ResEncUNet(Baseline):
             from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
         except ImportError as error:
             raise ValueError(
-                "resenc_m: it needs the package dynamic-network-architectures:"
+                "resenc_m: needs the package dynamic-network-architectures:"
                 " pip install --no-deps dynamic-network-architectures (this network needs none of"
                 " its dependencies, which would replace a PyTorch for CPUs)"
             ) from error
@@ -63,10 +63,10 @@ class ResEncUNet(Baseline):
         )
         net.apply(net.initialize)
         for module in net.modules():
-            if hasattr(module, "all_modules"):  # holds its parts a second time, in order
+            if hasattr(module, "all_modules"):  # contains its layers a second time, in order
                 for name in [n for n, _ in module.named_children() if n != "all_modules"]:
                     delattr(module, name)
-        # Its decoder holds the encoder a second time.
+        # Its decoder contains the encoder a second time.
         self.encoder, decoder = net.encoder, net.decoder
         self.transposed, self.decoded = decoder.transpconvs, decoder.stages
         self.heads = decoder.seg_layers

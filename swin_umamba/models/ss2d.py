@@ -15,10 +15,10 @@ DIRECTIONS = 4
 
 
 class Scan(nn.Module):
-    """The scan of an SS2D layer, without parameters of its own: `swin_umamba_ops.ss2d`.
+    """The scan of an SS2D layer as a module without parameters: `swin_umamba_ops.ss2d`.
 
-    Called with that function's six tensors and the backend's name, so that hooks see the scan as
-    they see any layer.
+    Called with that function's six tensors and the backend's name, so that hooks see the scan like
+    any other layer.
     """
 
     def forward(
@@ -39,18 +39,17 @@ class Scan(nn.Module):
 class SS2D(nn.Module):
     """Mix a feature map by scanning it in four directions (VMamba, arXiv:2401.10166).
 
-    x: (B, H, W, d_model), float64, float32 or half; the result has x's shape and, outside of
-    autocast, x's dtype. Channels come last throughout, so that no step copies the map to change
-    its layout.
+    x: (B, H, W, d_model), float64, float32 or 16-bit; the result has x's shape and, outside of
+    autocast, x's dtype. The layout is channels last throughout, so no step copies the map to change
+    it.
 
-    d_state: N, states per channel. expand: d_inner = expand * d_model channels are scanned.
-    d_conv: odd width of the depthwise convolution before the scan. dt_rank: R, rank of the step
-    size's projection; ceil(d_model / 16) by default. dt_min, dt_max: range of the initial step
-    sizes. gated: multiply the scan's result by SiLU of a second share of the input projection.
-    conv_bias: of the depthwise convolution. backend: the op's backend, as in
-    `swin_umamba_ops.ss2d`.
+    d_state: N, states per channel. expand: d_inner = expand * d_model channels are scanned. d_conv:
+    odd width of the depthwise convolution before the scan. dt_rank: R, rank of the step size
+    projection; ceil(d_model / 16) by default. dt_min, dt_max: range of initial step sizes. gated:
+    multiply the scan's result by SiLU of the other half of the input projection. conv_bias: of the
+    depthwise convolution. backend: as in `swin_umamba_ops.ss2d`.
 
-    Parameter names and shapes are those of VMamba's and Swin-UMamba's checkpoints; VMamba's second
+    Parameter names and shapes match the checkpoints of VMamba and Swin-UMamba; VMamba's second
     generation has neither gate nor bias.
     """
 
@@ -99,7 +98,7 @@ class SS2D(nn.Module):
 
     @torch.no_grad()
     def _init_scan(self, dt_min: float, dt_max: float) -> None:
-        """Set the scan's parameters as Mamba does: A = -(1..N), and steps in dt_min..dt_max."""
+        """Initialize the scan's parameters as Mamba does: A = -(1..N), steps in dt_min..dt_max."""
         self.x_proj_weight.uniform_(-1.0, 1.0).mul_(self.d_inner**-0.5)
         self.dt_projs_weight.uniform_(-1.0, 1.0).mul_(self.dt_rank**-0.5)
         log_dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max))
@@ -124,7 +123,7 @@ class SS2D(nn.Module):
             self.Ds,
             self.backend,
         )
-        # y is float32 when x is half, and is normalised in that precision.
+        # y is float32 for 16-bit x, and is normalized in that precision.
         y = y.permute(0, 2, 3, 1)
         y = LayerNorm.gated(self.out_norm, y, z) if self.gated else self.out_norm(y).to(u.dtype)
         out: Tensor = self.out_proj(y)

@@ -20,7 +20,7 @@ from swin_umamba.models.flops import Flops, count_flops
 
 @dataclass(frozen=True)
 class Row:
-    """One stage of a model: its name, its parameter count, and what it computes."""
+    """One stage of a model: its name, parameter count, and work."""
 
     stage: str
     params: int
@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A model at one input shape (B, in_channels, H, W), stage by stage in the order they run."""
+    """A model at one input shape (B, in_channels, H, W), by stage in execution order."""
 
     name: str
     shape: tuple[int, int, int, int]
@@ -98,9 +98,9 @@ def summarize(
 ) -> Summary:
     """Count the parameters and FLOPs of `create_model(name, ...)` at `size` = (H, W).
 
-    kwargs: as in `create_model`. Nothing is computed: the model is run on fake tensors. The FLOPs
-    are those of one forward pass without deep supervision, at the padded size if H or W is no
-    multiple of the model's stride. Like the papers', they include the last encoder stage of
+    kwargs: as in `create_model`. Nothing is computed: the model runs on fake tensors. FLOPs are
+    those of one forward pass without deep supervision, at the padded size if H or W is not a
+    multiple of the model's stride. As in the papers, they include the last encoder stage of
     swin_umamba_v1, which is not run.
     """
     height, width = size
@@ -108,7 +108,7 @@ def summarize(
     shape = (batch, in_channels, height, width)
     if takes_patch_size(name):
         kwargs.setdefault("patch_size", size)
-    # MONAI computes some drop rates by tensors, so a baseline is built in earnest.
+    # MONAI computes some drop rates with tensors, so a baseline is built for real.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with contextlib.nullcontext() if name in baseline_names() else fake, torch.no_grad():
         model = create_model(

@@ -17,25 +17,25 @@ from swin_umamba.models.registry import register_model
 
 @register_model("swin_umamba")
 class SwinUMamba(SegmentationModel):
-    """Swin-UMamba as released: 59.89 M parameters at 1 input and 14 output channels.
+    """Swin-UMamba as in the original implementation: 59.89 M parameters at 1 input and 14 output
+    channels.
 
-    Level i holds the feature map at scale 1 / 2**i: the image, the stem's output, then those of
-    the encoder's stages. A residual block makes a skip connection of each level, and the decoder
-    climbs from the coarsest level to the image, one skip at a time.
+    Level i is the feature map at scale 1 / 2**i: the image, the stem's output, then the encoder's
+    stages. A residual block turns each level into a skip connection, and the decoder goes from the
+    coarsest level back to the image, one skip at a time.
 
-    encoder: see `encoder_names()`. One of VMamba's second generation needs no stem before it: its
-    own patch embedding, which is pretrained, gives the map at half the image's size on its way.
+    encoder: see `encoder_names()`. Encoders of VMamba's second generation need no stem: their own
+    pretrained patch embedding produces the map at half the image's size as an intermediate result.
 
-    dims, depths: width and number of blocks of each encoder stage, the encoder's own by default.
+    dims, depths: width and number of blocks of each encoder stage; by default the encoder's.
     stem_dim: width of the stem and of the finest decoder level, dims[0] // 2 by default, and always
-    that with an encoder of the second generation. d_state: states per channel of the scan, the
-    encoder's own by default. drop_path_rate: drop rate of the encoder's last block. backend: as in
-    `swin_umamba_ops.ss2d`; what stands around the scans is computed by it too where it has such
-    ops.
+    that with an encoder of the second generation. d_state: states per channel of the scan; by
+    default the encoder's. drop_path_rate: drop rate of the encoder's last block. backend: as in
+    `swin_umamba_ops.ss2d`; fused ops around the scans use it too if it has them.
     """
 
     unused_stages = 0
-    """How many encoder stages, counted from the last, exist without being used."""
+    """Number of encoder stages, counted from the last, that exist but are unused."""
 
     def __init__(
         self,
@@ -78,11 +78,12 @@ class SwinUMamba(SegmentationModel):
         self.used_stages = len(plan.dims) - self.unused_stages
         self.stride = self.vssm_encoder.stride * (1 if self.stem is None else 2)
 
-        # The release's names: encoder<i+1> makes the skip of level i, decoder<i+2> climbs to level
-        # i, decoder1 refines level 0. A skip is as wide as the level below it, so every level has
-        # its own entry of widths, and the last encoder stage shares the last one.
+        # The original implementation's names: encoder<i+1> makes the skip of level i, decoder<i+2>
+        # upsamples to level i, decoder1 refines level 0. A skip is as wide as the level below it,
+        # so every level has its own entry in widths, and the last encoder stage shares the last
+        # one.
         for i, source in enumerate((in_channels, *widths[:-1])):
-            # Maps as large as the image from few channels: cheap to make, a tenth of the memory.
+            # Image-sized maps from few channels: cheap to recompute, and a tenth of the memory.
             skip = SkipBlock(source, widths[i], recompute=i == 0)
             self.add_module(f"encoder{i + 1}", skip)
         for i in reversed(range(self.used_stages + 1)):
@@ -122,11 +123,11 @@ class SwinUMamba(SegmentationModel):
         return parts
 
     def _skip_blocks(self) -> list[nn.Module]:
-        """From level 0, the image, downwards."""
+        """From level 0, the image, to coarser levels."""
         return [self.get_submodule(f"encoder{i + 1}") for i in range(len(self.out_layers) + 1)]
 
     def _up_blocks(self) -> list[nn.Module]:
-        """From the coarsest level upwards."""
+        """From the coarsest level to finer ones."""
         return [
             self.get_submodule(f"decoder{i + 2}") for i in reversed(range(self.used_stages + 1))
         ]

@@ -16,18 +16,19 @@ from swin_umamba.models.registry import register_model
 
 @register_model("swin_umamba_d")
 class SwinUMambaD(SegmentationModel):
-    """Swin-UMamba† as released: 27.50 M parameters at 1 input and 14 output channels.
+    """Swin-UMamba† as in the original implementation: 27.50 M parameters at 1 input and 14 output
+    channels.
 
-    encoder: see `encoder_names()`. decoder_blocks: "vmamba" or "vmamba_v2", those of VMamba's first
-    or second generation; the encoder's by default.
+    encoder: see `encoder_names()`. decoder_blocks: "vmamba" or "vmamba_v2", the blocks of VMamba's
+    first or second generation; by default the encoder's.
 
-    dims, depths: width and number of blocks of each encoder stage, the encoder's own by default.
+    dims, depths: width and number of blocks of each encoder stage; by default the encoder's.
     decoder_depths: number of blocks of each decoder stage, coarsest first; 2 each by default.
     patch_size: input pixels per pixel of the finest feature map, always 4 with an encoder of the
-    second generation. d_state: states per channel of all scans, the blocks' own by default.
+    second generation. d_state: states per channel of all scans; by default those of the blocks.
     drop_path_rate: drop rate of the encoder's last block and the decoder's first; it falls to 0
-    towards image and logits. backend: as in `swin_umamba_ops.ss2d`; what stands around the scans is
-    computed by it too where it has such ops.
+    towards image and logits. backend: as in `swin_umamba_ops.ss2d`; fused ops around the scans use
+    it too if it has them.
     """
 
     def __init__(
@@ -90,11 +91,12 @@ class SwinUMambaD(SegmentationModel):
 
 
 def _init_he(module: nn.Conv2d, bias: bool) -> None:
-    """nnU-Net's initialisation, which the release gives every convolution of this model.
+    """nnU-Net's initialization, which the original implementation applies to every convolution
+    here.
 
-    It makes biases 0, and then an image's zeros (its padding, say) stay 0 in all channels from norm
-    to norm: each multiplies the gradient by 1 / sqrt(eps), and all together by more than float32
-    holds. The first layer's bias, which alone can prevent that, keeps PyTorch's initialisation.
+    It zeroes biases, and then zeros in an image (such as padding) stay 0 in all channels from norm
+    to norm: each norm multiplies the gradient by 1 / sqrt(eps), and together they exceed float32's
+    range. The first layer's bias, which alone can prevent that, keeps PyTorch's initialization.
     """
     nn.init.kaiming_normal_(module.weight, a=0.01)
     if bias and module.bias is not None:

@@ -15,9 +15,10 @@ from swin_umamba.models.swin_umamba import SwinUMamba
 class SwinUMambaV1(SwinUMamba):
     """Swin-UMamba whose decoder starts one level higher: 40.43 M parameters.
 
-    The encoder's last stage holds weights, as in the release, but nothing reads its output. It is
-    neither run nor trained: its parameters never require gradients, so that they don't hold up
-    distributed training. Its encoder is `vmamba_tiny`, or one of that kind in other sizes.
+    The encoder's last stage has weights, as in the original implementation, but its output is
+    unused. It is neither run nor trained: its parameters never require gradients, so that they do
+    not block distributed training. Its encoder is `vmamba_tiny`, or one of that kind in other
+    sizes.
     """
 
     unused_stages = 1

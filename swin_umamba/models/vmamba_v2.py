@@ -1,4 +1,4 @@
-"""What VMamba's second generation is built of. Names are those of its own checkpoints."""
+"""Building blocks of VMamba's second generation, with the parameter names of its checkpoints."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ChannelsFirst(nn.Module):
 class ConvPatchEmbed(nn.Sequential):
     """Two convolutions of stride 2, each with a LayerNorm, and a GELU between them.
 
-    x: (B, in_channels, H, W). The result is the map halfway, (B, dim / 2, ceil(H / 2), ceil(W /
-    2)), and the patches (B, ceil(H / 4), ceil(W / 4), dim).
+    x: (B, in_channels, H, W). Returns the intermediate map (B, dim / 2, ceil(H / 2), ceil(W / 2)),
+    and the patches (B, ceil(H / 4), ceil(W / 4), dim).
     """
 
     def __init__(self, in_channels: int, dim: int) -> None:
@@ -89,10 +89,10 @@ class MlpVSSBlock(nn.Module):
 
 
 class DownsampledStage(VSSStage):
-    """Blocks in a row, on (B, H, W, dim), and what takes their result to the next stage's size.
+    """A sequence of blocks on (B, H, W, dim), and the layer that resizes for the next stage.
 
-    The stage's own result is that of its blocks; `downsample` is called on it by the encoder. The
-    last stage has None.
+    The stage's result is that of its blocks; the encoder calls `downsample` on it. It is None in
+    the last stage.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], downsample: nn.Module | None) -> None:

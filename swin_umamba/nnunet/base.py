@@ -1,4 +1,4 @@
-"""The trainer that all of ours are, in terms of nnU-Net's own."""
+"""The common base class of our trainers, derived from nnU-Net's."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ if "plans_manager" not in inspect.signature(nnUNetTrainer.build_network_architec
 
 
 class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is untyped
-    """nnU-Net's trainer with our network and the release's optimizer, schedule and freezing.
+    """nnU-Net's trainer with our network and the original implementation's optimizer, schedule and
+    freezing.
 
     A subclass sets `recipe`. Loss, sampling, augmentation, mixed precision and clipping are
-    nnU-Net's, which the release left as they are.
+    nnU-Net's, which the original implementation did not change.
     """
 
     recipe: ClassVar[Recipe]
@@ -80,9 +81,10 @@ class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is unty
         )
 
     def initialize(self) -> None:
-        """Build the network; for a new training, load what a pretrained one starts from.
+        """Build the network; for a new training, load the weights that a pretrained one starts
+        from.
 
-        Weights given to nnUNetv2_train by -pretrained_weights are loaded later, over these.
+        Weights given to nnUNetv2_train by -pretrained_weights are loaded later and override these.
         """
         path = None
         if self.recipe.pretrained and not self._restoring:
@@ -120,7 +122,7 @@ class SwinUMambaTrainer(nnUNetTrainer):  # type: ignore[misc]  # nnU-Net is unty
         self._frozen = frozen
 
     def on_epoch_end(self) -> None:
-        # The release's, which its commands for prediction name: checkpoint_349.pth.
+        # As in the original implementation, whose prediction commands use checkpoint_349.pth.
         if (self.current_epoch + 1) % self.save_every == 0:
             folder = Path(self.output_folder)
             self.save_checkpoint(str(folder / f"checkpoint_{self.current_epoch}.pth"))

@@ -1,4 +1,4 @@
-"""What the nnU-Net trainers do differently from nnU-Net, without nnU-Net."""
+"""How the trainers differ from nnU-Net's, without importing nnU-Net."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from swin_umamba.errors import UserError
 from swin_umamba.models import SegmentationModel, create_model
 
 PRETRAINED_VARIABLE = "SWIN_UMAMBA_PRETRAINED"
-"""Names the file of weights that the trainers without "Scratch" in their names start from."""
+"""Variable with the weights file that trainers without "Scratch" in their names start from."""
 
-# As released; the same as the defaults of swin_umamba.train.TrainConfig, which this does not
-# import, since that needs more packages.
+# From the original implementation; the same as the defaults of swin_umamba.train.TrainConfig, which
+# is not imported since it needs more packages.
 LR = 1e-4
 MIN_LR = 1e-6
 WEIGHT_DECAY = 0.05
@@ -33,9 +33,9 @@ FROZEN_EPOCHS = 10
 class Recipe:
     """What one trainer trains, and how.
 
-    model, encoder: as in `create_model`. pretrained: start from the file that PRETRAINED_VARIABLE
-    names, with the encoder frozen for the first epochs. deep_supervision: train the logits of all
-    scales. epochs: to train for, nnU-Net's 1,000 by default.
+    model, encoder: as in `create_model`. pretrained: start from the file named by
+    PRETRAINED_VARIABLE, with the encoder frozen for the first epochs. deep_supervision: train the
+    logits of all scales. epochs: number of epochs, by default nnU-Net's 1,000.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Recipe:
 
     @property
     def frozen_epochs(self) -> int:
-        """Epochs in which the encoder does not train, but for its patch embedding."""
+        """Number of epochs in which the encoder, except its patch embedding, is frozen."""
         return FROZEN_EPOCHS if self.pretrained else 0
 
     def build(
@@ -58,7 +58,7 @@ class Recipe:
     ) -> SegmentationModel:
         """The model with random weights, for patches of that size in pixels.
 
-        Raises UserError for patches that have not two dimensions.
+        Raises UserError for patches that are not two-dimensional.
         """
         if len(patch_size) != 2:
             raise UserError(
@@ -75,9 +75,9 @@ class Recipe:
 
 
 def pretrained_file(trainer: str, environment: Mapping[str, str] = os.environ) -> Path:
-    """The file that PRETRAINED_VARIABLE names. Raises UserError if it is not set or no file.
+    """The file named by PRETRAINED_VARIABLE. Raises UserError if it is unset or not a file.
 
-    trainer: name of the trainer that asks.
+    trainer: name of the trainer, for the message.
     """
     value = environment.get(PRETRAINED_VARIABLE, "")
     if not value:
@@ -92,14 +92,14 @@ def pretrained_file(trainer: str, environment: Mapping[str, str] = os.environ) -
 
 
 def build_optimizer(model: nn.Module) -> torch.optim.AdamW:
-    """The release's optimizer, of all parameters, frozen ones too."""
+    """The original implementation's optimizer, with all parameters, including frozen ones."""
     return torch.optim.AdamW(
         model.parameters(), lr=LR, betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY
     )
 
 
 class CosineSchedule:
-    """Half a cosine from LR to MIN_LR over so many epochs, stepped as nnU-Net steps its own."""
+    """Half a cosine from LR to MIN_LR over the given epochs, with nnU-Net's scheduler interface."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, epochs: int) -> None:
         self.optimizer = optimizer
@@ -113,16 +113,16 @@ class CosineSchedule:
 
 
 def supervision_scales(model: SegmentationModel, patch_size: Sequence[int]) -> list[list[float]]:
-    """Height and width of each scale's logits as a share of the patch's, finest first.
+    """Height and width of each scale's logits as fractions of the patch, finest first.
 
-    For a scale of 1/s these are 1/s, or a little more where s does not divide the patch: nnU-Net
-    rounds its targets to the nearest size, while the logits' is rounded up.
+    For a scale of 1/s these are 1/s, or slightly more if s does not divide the patch: nnU-Net
+    rounds its targets to the nearest size, while sizes of logits are rounded up.
     """
     return [[-(-size // scale) / size for size in patch_size] for scale in model.scales]
 
 
 def inner_model(network: nn.Module) -> SegmentationModel:
-    """The model in what torch.compile and DistributedDataParallel made of it."""
+    """The model inside the wrappers of torch.compile and DistributedDataParallel."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
     network = getattr(network, "_orig_mod", network)
@@ -131,10 +131,10 @@ def inner_model(network: nn.Module) -> SegmentationModel:
 
 
 def with_encoder_frozen(network: nn.Module, frozen: bool) -> nn.Module:
-    """Keep the model's encoder from training, or let it train; what to train by from then on.
+    """Freeze or unfreeze the model's encoder; returns the network to train with from then on.
 
-    That is the network itself, but for DistributedDataParallel: it awaits gradients of those
-    parameters that required them when it was made, so it is made anew.
+    This is the network itself, except with DistributedDataParallel: it waits for gradients of the
+    parameters that required them when it was created, so it is recreated.
     """
     model = inner_model(network)
     if frozen:

@@ -1,8 +1,8 @@
 """Archives of tiles: one array in a file, or pictures that each show many tiles in rows.
 
 A folder with tiles.npy, uint8 (N, S, S), (N, S, S, C) or (N, C, S, S), or with mosaic_0, mosaic_1,
-... of a picture format each, tile after tile row by row; and labels.npy, whole numbers (N,). Names
-of classes may lie in classes.txt, one a line.
+... in any picture format, with tiles row by row; and labels.npy, integers (N,). Class names may be
+in classes.txt, one per line.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def is_archive(folder: Path) -> bool:
 
 
 def read_archive(folder: Path, *, labelled: bool, channels: int | None) -> Tiles:
-    """The tiles of an archive. channels: 1 makes RGB grey; None: as stored.
+    """The tiles of an archive. channels: 1 converts RGB to grey; None: as stored.
 
-    Raises UserError, naming the file, for what is missing, damaged or does not fit together.
+    Raises UserError, naming the file, for anything missing, damaged or inconsistent.
     """
     labels = None
     if (folder / LABELS).is_file():
@@ -44,7 +44,7 @@ def read_archive(folder: Path, *, labelled: bool, channels: int | None) -> Tiles
     if (folder / TILES).is_file():
         pixels = _array(folder / TILES)
     else:
-        assert labels is not None  # by which `is_archive` knows mosaics
+        assert labels is not None  # name prefix by which `is_archive` recognises mosaics
         pixels = _cut(_mosaics(folder), len(labels))
     if labels is not None and len(labels) != len(pixels):
         raise UserError(f"{folder}: {len(pixels)} tiles and {len(labels)} labels")
@@ -111,7 +111,9 @@ def _cut(mosaics: list[Path], count: int) -> npt.NDArray[np.uint8]:
     for path, sheet in zip(mosaics, sheets, strict=True):
         height, width, channels = sheet.shape
         if height % side or width % side or channels != sheets[0].shape[2]:
-            raise UserError(f"{path} is {width}x{height}, which tiles of {side}x{side} do not fill")
+            raise UserError(
+                f"{path} is {width}x{height}, which is not a multiple of {side}x{side} tiles"
+            )
         rows = sheet.reshape(height // side, side, width // side, side, channels)
         parts.append(rows.transpose(0, 2, 4, 1, 3).reshape(-1, channels, side, side))
     return np.concatenate(parts)

@@ -16,9 +16,9 @@ Batch = tuple[Tensor, Tensor]  # see Views
 
 
 class Batches:
-    """Batches by the number of their iteration, each made while the one before it is trained on.
+    """Batches by iteration number, each prepared during the iteration before it.
 
-    `close` ends the reading.
+    `close` ends the loading.
     """
 
     def __init__(self, tiles: Tiles, config: PretrainConfig, world: World) -> None:
@@ -47,13 +47,13 @@ class Batches:
         return self._made(iteration)
 
     def prepare(self, iteration: int) -> float:
-        """Make a batch before it is read. Returns the seconds of waiting for its images."""
+        """Prefetch a batch. Returns the seconds of waiting for its images."""
         batch, waited = self._made(iteration)
         self._next = iteration, batch
         return waited
 
     def scored(self, first: int, count: int) -> tuple[Batch, int]:
-        """A batch of this process's images that are held out, whole and as they are."""
+        """A batch of this process's held-out images, whole and unchanged."""
         own = self.held_out[self.world.rank :: self.world.size][first : first + count]
         return self._views(
             self._store.take(own)[0],

@@ -1,6 +1,6 @@
-"""What is random in a batch, drawn for the whole of it by the number of its iteration.
+"""All randomness of a batch, drawn for the whole batch from its iteration number.
 
-So a run that goes on, or one of more processes, sees the very same images.
+So a resumed run, or one with another number of processes, sees exactly the same images.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ _ORDER, _DRAWS, _SCORED = range(3)  # streams of random numbers
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of a part of a batch of B images.
+    """Random numbers for a part of a batch of B images.
 
-    views: (B, 2, 3), the affine maps of crop and flip as torch's affine_grid has them. colours:
-    (B, 3), brightness in deviations, factors of contrast and saturation. shares: (B,), of the image
-    itself where it is mixed with its neighbour. masks: (B, squares); the lowest are masked.
+    views: (B, 2, 3), affine maps of crop and flip in the convention of torch's affine_grid.
+    colours: (B, 3), brightness in deviations, and factors of contrast and saturation. shares: (B,),
+    weight of the image itself when it is mixed with its neighbour. masks: (B, squares); the lowest
+    values are masked.
     """
 
     views: Floats
@@ -35,7 +36,7 @@ class Draws:
 
 
 class Order:
-    """Which images each batch has: all in a random order, then all in another."""
+    """Which images are in each batch: random permutations of all images, one after another."""
 
     def __init__(self, indices: Indices, batch_size: int, seed: int) -> None:
         self.indices, self.batch_size, self.seed = indices, batch_size, seed
@@ -58,12 +59,12 @@ class Order:
 
 
 def draw(config: PretrainConfig, iteration: int, part: slice) -> Draws:
-    """The draws of an iteration's batch, of which `part` is this process's."""
+    """The random numbers of an iteration's batch, of which this process uses `part`."""
     rng = np.random.default_rng((config.seed, _DRAWS, iteration))
     count = config.batch_size
     shares: npt.NDArray[np.float64] = np.ones(count)
     if config.task == CLASSES and config.mixup > 0:
-        # Neighbours are mixed with one another, by the same shares.
+        # Neighbours are mixed with each other, with the same weights.
         shares = np.repeat(rng.beta(config.mixup, config.mixup, count // 2), 2)
     numbers = rng.random((count, 9))
     masks = rng.random((count, squares(config))) if config.task != CLASSES else np.empty((count, 0))
@@ -77,7 +78,7 @@ def draw(config: PretrainConfig, iteration: int, part: slice) -> Draws:
 
 
 def draw_for_scores(config: PretrainConfig, indices: Indices) -> Draws:
-    """Draws of images that are scored: whole, and with masks that stay the same."""
+    """For scoring: whole images, and masks that stay the same."""
     count = len(indices)
     views = np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
     masks = np.empty((count, 0), np.float32)
@@ -89,12 +90,12 @@ def draw_for_scores(config: PretrainConfig, indices: Indices) -> Draws:
 
 
 def squares(config: PretrainConfig) -> int:
-    """How many squares, of which some are masked, an image has."""
+    """The number of squares in an image, some of which are masked."""
     return math.prod(-(-n // config.mask_side) for n in config.image_size)
 
 
 def _views(config: PretrainConfig, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """numbers: (B, 6), 0..1: area, aspect, place in x and y, flips."""
+    """numbers: (B, 6), 0..1: area, aspect, position in x and y, flips."""
     low, high = config.crop
     area = low + (high - low) * numbers[:, 0]
     aspect = np.exp(math.log(config.aspect) * (2 * numbers[:, 1] - 1))

@@ -1,4 +1,4 @@
-"""What a pretraining leaves for others: stem and encoder, and what they were trained on."""
+"""The result of a pretraining for other programs: stem and encoder, and their provenance."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from swin_umamba_ops import __version__
 
 ENCODER_FILE = "encoder.safetensors"
 PRETRAINING = "pretraining"
-"""The metadata that hold a JSON object: see `provenance`."""
+"""Metadata key with a JSON object: see `provenance`."""
 
 
 def provenance(config: PretrainConfig, tiles: Tiles, records: list[Record]) -> dict[str, Any]:
-    """What the weights were trained on and how, and how good they were at it."""
+    """What the weights were trained on, how, and with what result."""
     mean, deviation = tiles.statistics()
     last = records[-1] if records else {}
     reached: dict[str, Any] = {
@@ -49,9 +49,9 @@ def provenance(config: PretrainConfig, tiles: Tiles, records: list[Record]) -> d
 
 
 def save_encoder(front: Front, path: Path, facts: dict[str, Any]) -> None:
-    """Write stem and encoder under the names that segmentation models have for them.
+    """Write stem and encoder under their names in segmentation models.
 
-    `train --pretrained`, `create_model(pretrained=)`, `convert` and the nnU-Net trainers take the
+    `train --pretrained`, `create_model(pretrained=)`, `convert` and the nnU-Net trainers accept the
     file. Raises UserError if it cannot be written.
     """
     metadata = {

@@ -1,4 +1,4 @@
-"""Which images there are and of which class: a folder for each class, a CSV file, or a folder."""
+"""List images and their classes: from a folder per class, a CSV file, or a plain folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS = ("image", "label")
 
 @dataclass(frozen=True)
 class Listing:
-    """Images as files. labels: of each its class, as a place in `classes`; None without classes."""
+    """Images as files. labels: class of each, as an index into `classes`; or None."""
 
     source: Path
     files: tuple[Path, ...]
@@ -30,7 +30,7 @@ class Listing:
     held_out: tuple[bool, ...] | None = None
 
     def digest(self) -> str:
-        """That of files' names, sizes and times, and of the labels."""
+        """A digest of the files' names, sizes and times, and of the labels."""
         known = hashlib.blake2b(digest_size=16)
         try:
             for number, path in enumerate(self.files):
@@ -42,11 +42,11 @@ class Listing:
 
 
 def list_classes(path: Path) -> Listing:
-    """Images with classes: of a CSV file, or of a folder with a folder for each class.
+    """Images with classes: from a CSV file, or from a folder with one folder per class.
 
-    Folders train/ and val/ (or validation/, test/) may stand above those of the classes: images of
-    the latter are held out. CSV: a header with the columns image, a path from the file's own
-    folder, and label, the class's name. Raises UserError for anything else.
+    There may be train/ and val/ (or validation/, test/) above the class folders: images of the
+    latter are held out. CSV: a header with the columns image, a path relative to the file, and
+    label, the class name. Raises UserError for anything else.
     """
     if path.is_file():
         files, names = _rows(path, labelled=True)
@@ -57,7 +57,7 @@ def list_classes(path: Path) -> Listing:
         trained, held = _of_classes(folders[TRAIN]), _of_classes(folders[apart])
         unknown = sorted({name for _, name in held} - {name for _, name in trained})
         if unknown:
-            raise UserError(f"{folders[apart]} has the class {unknown[0]}, {TRAIN} has it not")
+            raise UserError(f"{folders[apart]} has the class {unknown[0]}, which {TRAIN} lacks")
         found = [*trained, *held]
         flags = tuple(i >= len(trained) for i in range(len(found)))
     else:
@@ -66,7 +66,7 @@ def list_classes(path: Path) -> Listing:
 
 
 def list_images(path: Path) -> Listing:
-    """Images alone: of a folder and all folders in it, or of a CSV file's column `image`."""
+    """Images without classes: of a folder and its subfolders, or of a CSV file's column `image`."""
     files = _rows(path, labelled=False)[0] if path.is_file() else sorted(_below(path))
     if not files:
         raise UserError(f"{path} holds no images")

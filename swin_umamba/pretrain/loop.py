@@ -1,4 +1,4 @@
-"""`pretrain`: what a pretraining needs is checked and opened, and then goes on as a session."""
+"""`pretrain`: check and open everything a pretraining needs, then run it as a session."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def pretrain(
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> PretrainResult:
-    """Train the front of a model on images; leave config, log, checkpoint and encoder in `folder`.
+    """Pretrain stem and encoder on images; write config, log, checkpoint and encoder to `folder`.
 
-    tiles: see `read_tiles`. folder: missing or empty; with `resume`, that of a pretraining of the
-    same config but for CHANGEABLE fields, which goes on from its last checkpoint as if it had never
-    stopped: on a CPU, unless `minutes` decides, with the same weights bit by bit. on_progress is
-    called after every iteration. SIGINT or SIGTERM ends a run after the iteration, with a
-    checkpoint. encoder.safetensors is what `train --pretrained` takes; model.safetensors holds the
-    head of the task besides.
+    tiles: see `read_tiles`. folder: missing or empty; with `resume`, that of a pretraining with the
+    same config except for CHANGEABLE fields, which continues from its last checkpoint as if it had
+    never stopped: on a CPU, unless `minutes` decides, with bitwise the same weights. on_progress is
+    called after every iteration. SIGINT or SIGTERM stops a run after the current iteration, with a
+    checkpoint. encoder.safetensors is for `train --pretrained`; model.safetensors also contains the
+    task's head.
 
     Under torchrun or `accelerate launch` the processes share every batch, which is the same for any
-    number of them; the first one writes.
+    number of processes; the first one writes.
 
-    Raises UserError if images and config do not fit, the folder is taken or cannot be written to, a
-    checkpoint is damaged or of another model, or losses stay without a finite value.
+    Raises UserError if images and config do not match, the folder is not empty or not writable, a
+    checkpoint is damaged or of another model, or losses remain non-finite.
     """
     _check(config, tiles)
     world = World(config.device)
     if world.sharded:
-        raise UserError("pretraining is shared among processes by torchrun, not by FSDP")
+        raise UserError("pretraining supports several processes with torchrun, not FSDP")
     each = 2 if config.task == CLASSES and config.mixup > 0 else 1
     if config.batch_size % (each * world.size):
         raise UserError(
@@ -57,7 +57,7 @@ def pretrain(
             f" for {world.size} processes"
         )
     if config.cuda_graph is True and world.device.type != "cuda":
-        raise UserError("cuda_graph: got true, expected auto or false but on a CUDA device")
+        raise UserError("cuda_graph: got true, expected auto or false except on a CUDA device")
     if resume:
         _require_same_images(folder / IMAGES, tiles)
     with ExitStack() as stack:

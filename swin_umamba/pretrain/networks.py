@@ -1,4 +1,4 @@
-"""What is trained: the front of a segmentation model, with a small head for the task."""
+"""The networks that are pretrained: stem and encoder of a model, with a small head for the task."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _HEAD_STD = 0.02
 
 
 class Front(nn.Module):
-    """The parts of a segmentation model before its decoder, under its own names for them.
+    """The parts of a segmentation model before its decoder, with their names in the model.
 
-    These are the encoder, and the stem where the model has one. x: (B, in_channels, H, W); H and W
-    are padded with zeros at the bottom and the right to multiples of `stride`. The result holds one
-    map (B, C_i, H_i, W_i) for each stage, finest first.
+    These are the encoder, and the stem if the model has one. x: (B, in_channels, H, W); H and W are
+    zero-padded at the bottom and right to multiples of `stride`. Returns one map (B, C_i, H_i, W_i)
+    per stage, finest first.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -61,12 +61,12 @@ class Classifier(nn.Module):
 
 
 class MaskedImageModel(nn.Module):
-    """Images with squares put back that were masked: SimMIM (arXiv:2111.09886).
+    """Images with their masked squares reconstructed: SimMIM (arXiv:2111.09886).
 
-    x: (B, C + 1, H, W), an image and its mask, 1 where masked. In place of masked
-    squares the front sees a learned one. Unlike SimMIM's token it is put into the image, not behind
-    the patch embedding: embeddings by overlapping convolutions would see across its border. A
-    linear layer on the coarsest map tells all pixels; the result is (B, C, H, W).
+    x: (B, C + 1, H, W), an image and its mask, 1 where masked. The masked squares are replaced by a
+    learned one. Unlike SimMIM's token it is applied to the image rather than behind the patch
+    embedding, since embeddings by overlapping convolutions would see across its border. A linear
+    layer on the coarsest map predicts all pixels; the result is (B, C, H, W).
     """
 
     def __init__(self, front: Front, side: int) -> None:

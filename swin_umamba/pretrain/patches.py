@@ -1,4 +1,4 @@
-"""Patches of a segmentation dataset's images, normalised as its training would have them."""
+"""Patches of a segmentation dataset's images, normalized as for training on it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def patches_of_dataset(
 ) -> Tiles:
     """Overlapping squares that cover the images of a fold's training cases.
 
-    Those of its validation cases are held out, and no mask is used.
+    Images of its validation cases are held out, and masks are not used.
     """
     found = prepare_dataset(folder, fold=config.fold, threads=threads, on_progress=on_progress)
     channels = found.plan.in_channels
@@ -40,7 +40,7 @@ def patches_of_dataset(
 
 
 def _squares(image: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.half]:
-    """Squares of an image (C, H, W), at most half of a side apart; smaller images are mirrored."""
+    """Squares of an image (C, H, W), at most half a side apart; small images are mirror-padded."""
     missing = [max(side - n, 0) for n in image.shape[1:]]
     padded = image
     while any(missing):

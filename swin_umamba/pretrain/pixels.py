@@ -1,4 +1,4 @@
-"""An image of any size as a square of bytes."""
+"""Convert images of any size to uint8 squares."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from PIL import Image
 from swin_umamba.errors import UserError
 
 Bytes = npt.NDArray[np.uint8]
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow
 
 
 def tile_of(image: npt.NDArray[Any], side: int, channels: int, name: str) -> Bytes:
-    """An image (C, H, W) of 8 or 16 bits as (channels, side, side).
+    """Convert an 8- or 16-bit image (C, H, W) to (channels, side, side).
 
-    Its shorter side becomes `side`, and the middle is kept. channels: 1, or 3. An alpha channel is
-    dropped. Raises UserError, naming the image, for one of other numbers or channels.
+    Its shorter side becomes `side`, and the center is kept. channels: 1, or 3. An alpha channel is
+    dropped. Raises UserError, naming the image, for other dtypes or numbers of channels.
     """
     if image.dtype == np.uint16:
         image = (image // 257).astype(np.uint8)
@@ -42,7 +42,7 @@ def tile_of(image: npt.NDArray[Any], side: int, channels: int, name: str) -> Byt
 
 
 def is_coloured(image: npt.NDArray[Any]) -> bool:
-    """Whether an image (C, H, W) has colours, an alpha channel aside."""
+    """Whether an image (C, H, W) has colors, not counting alpha."""
     return bool(image.shape[0] > 2)
 
 

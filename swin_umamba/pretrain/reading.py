@@ -1,4 +1,4 @@
-"""From a folder, a CSV file, an archive or a segmentation dataset to tiles."""
+"""Read tiles from a folder, a CSV file, an archive or a segmentation dataset."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from swin_umamba.pretrain.patches import patches_of_dataset
 from swin_umamba.pretrain.pixels import is_coloured, tile_of
 from swin_umamba.pretrain.tiles import Tiles
 
-FOLDER = "tiles"  # of the cache
+FOLDER = "tiles"  # subfolder of the cache
 READING = "Reading images"
-_LOOKED_AT = 16  # images, to tell whether they have colours
+_LOOKED_AT = 16  # images examined to determine whether they have colors
 _PIXELS, _FACTS = "pixels.npy", "facts.json"
 
 
 def read_tiles(
     path: Path, config: PretrainConfig, *, threads: int = 1, on_progress: OnProgress | None = None
 ) -> Tiles:
-    """The images of a source, as the config wants them.
+    """The images of a source as required by the config.
 
-    path: a folder of a folder for each class, or of images alone; a CSV file; an archive of tiles;
-    or, for masked pixels, a segmentation dataset, whose images are normalised as its plan
-    says. Files are decoded once and kept in the cache, by one process at a time.
+    path: a folder with a folder per class, or with plain images; a CSV file; an archive of tiles;
+    or, for masked pixels, a segmentation dataset, whose images are normalized by its plan. Files
+    are decoded once and cached, by one process at a time.
 
-    Raises UserError, naming the file, for what is missing, damaged, or of no use for the task.
+    Raises UserError, naming the file, for anything missing, damaged, or unsuitable for the task.
     """
     labelled = config.task == CLASSES
     if not path.exists():

@@ -1,4 +1,4 @@
-"""A network's score on the images that are held out."""
+"""Score a network on the held-out images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swin_umamba.pretrain.tasks import Held, Network, loss_of
 
 
 class Scoring:
-    """Scores the images that are held out, whole; processes share them."""
+    """Scores held-out images, whole; processes share them."""
 
     def __init__(self, config: PretrainConfig, batches: Batches, world: World) -> None:
         self.config, self.batches, self.world = config, batches, world
@@ -26,7 +26,7 @@ class Scoring:
     def __call__(self, network: Network, iteration: int) -> Held:
         network.eval()
         device = self.world.device
-        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right ones, images
+        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct images, images
         own = len(self.batches.held_out[self.world.rank :: self.world.size])
         for first in range(0, own, self.config.batch_size):
             (images, targets), count = self.batches.scored(first, self.config.batch_size)
@@ -40,7 +40,7 @@ class Scoring:
             return Held(None, None)
         if loss != loss:
             warnings.warn(
-                f"the score at iteration {iteration} is not finite: the network gives NaN",
+                f"the score at iteration {iteration} is not finite: the network returns NaN",
                 stacklevel=2,
             )
             return Held(None, None)

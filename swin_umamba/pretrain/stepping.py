@@ -1,7 +1,7 @@
-"""One step of a pretraining after another.
+"""Pretraining steps.
 
-The device is never waited for but once a step, for its loss, while the step's end and the next
-batch are still to be computed there.
+The host waits for the device only once per step, for its loss, while the end of the step and the
+next batch are still being computed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from swin_umamba.pretrain.tiles import Tiles
 from swin_umamba.runs.log import Record
 from swin_umamba.weights.report import Report
 
-_NEVER = 2**31 - 1  # steps after which a scale that is to stay would grow
+_NEVER = 2**31 - 1  # growth interval in steps of a scale that should stay constant
 
 
 class Stepper(BaseStepper[Network]):
-    """Network, optimizer and batches: what an iteration reads and changes.
+    """Network, optimizer and batches: the state of an iteration.
 
-    A context manager that ends the reading.
+    A context manager that ends the loading.
     """
 
     pretrained_report: Report | None = None
@@ -51,7 +51,7 @@ class Stepper(BaseStepper[Network]):
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
-            fused=True,  # which leaves out steps that are not finite without asking the device
+            fused=True,  # it skips non-finite steps without synchronizing with the device
         )
         self._scales = self.half == torch.float16
         self.scaler = (
@@ -59,23 +59,24 @@ class Stepper(BaseStepper[Network]):
             if self._scales
             else torch.amp.GradScaler(world.device.type, init_scale=1.0, growth_interval=_NEVER)
         )
-        self.scaler.scale(torch.zeros((), device=world.device))  # it has its scale from now on
+        # the scaler has its scale from now on
+        self.scaler.scale(torch.zeros((), device=world.device))
         self.loss_of = loss_of(config)
         self.batches: Batches = Batches(tiles, config, world)
 
     @property
     def trained(self) -> Network:
-        """The network to score and to keep."""
+        """The network to score and save."""
         return self._source
 
     def gather(self) -> None:
         """Nothing: every process has the whole network."""
 
     def load_pretrained(self) -> None:
-        """Nothing: a pretraining starts at random."""
+        """Nothing: a pretraining starts from random weights."""
 
     def step(self, iteration: int, done: float, factor: float) -> Record:
-        """Iteration number `iteration`, from 0, when a share `done` of the run is over.
+        """Run iteration number `iteration`, from 0, at a fraction `done` of the run.
 
         factor: of the learning rate. Returns the record of the log; see `train`.
         """
@@ -111,7 +112,7 @@ class Stepper(BaseStepper[Network]):
         return self._timed(record, began, waited)
 
     def _backward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Leave the gradient of the batch's loss, and return that."""
+        """Compute the gradient of the batch's loss, and return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         loss: Tensor = self.loss_of(self._forward(self.model, images), targets)
         self.scaler.scale(loss).backward()
@@ -127,5 +128,5 @@ class Stepper(BaseStepper[Network]):
                 dtype=self.half,
                 scaler=self.scaler if self._scales else None,
             )
-        finally:  # capturing draws numbers
+        finally:  # capturing consumes random numbers
             seed_iteration(self.config.seed, iteration, self.world.rank)

@@ -1,4 +1,4 @@
-"""Tiles where batches are taken from: the GPU's memory, or the host's with a thread that reads."""
+"""Tiles for batches: in the GPU's memory, or in the host's with a loading thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from swin_umamba.pretrain.tiles import Indices
 
-_SHARE = 0.25  # of the GPU's memory that tiles may take
+_SHARE = 0.25  # fraction of the GPU's memory that tiles may use
 
 
 def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """An array on a device, without waiting for what the device does before."""
+    """An array on a device, without waiting for pending work there."""
     tensor = torch.from_numpy(values)
     if device.type == "cuda":
         tensor = tensor.pin_memory()
@@ -25,7 +25,7 @@ def moved(values: npt.NDArray[Any], device: torch.device) -> Tensor:
 
 
 def fits(pixels: npt.NDArray[Any], device: torch.device) -> bool:
-    """Whether tiles are few enough to stay in a GPU's memory beside a training."""
+    """Whether the tiles are small enough to stay in a GPU's memory during training."""
     if device.type != "cuda":
         return False
     _, whole = torch.cuda.mem_get_info(device)
@@ -33,10 +33,10 @@ def fits(pixels: npt.NDArray[Any], device: torch.device) -> bool:
 
 
 class Store:
-    """Images by their indices, on a device.
+    """Images by index, on a device.
 
-    resident: keep all of them there. Otherwise a thread gathers what was asked for into pinned
-    memory; `ask` for a batch before the one before it is used, then `take` it.
+    resident: keep all of them there. Otherwise a thread gathers requested images in pinned memory;
+    `ask` for a batch before the previous one is used, then `take` it.
     """
 
     def __init__(self, pixels: npt.NDArray[Any], device: torch.device, *, resident: bool) -> None:
@@ -47,7 +47,7 @@ class Store:
         self._asked: dict[bytes, Future[Tensor]] = {}
 
     def ask(self, indices: Indices) -> None:
-        """Have a batch gathered."""
+        """Request a batch."""
         if self._pool is not None:
             self._asked[indices.tobytes()] = self._pool.submit(self._gathered, indices)
 
@@ -67,7 +67,7 @@ class Store:
             self._pool.shutdown(cancel_futures=True)
 
     def _gathered(self, indices: Indices) -> Tensor:
-        # In the order of the file, which may lie on a disk.
+        # In file order, since the file may be on a disk.
         order = np.argsort(indices)
         gathered = np.empty((len(indices), *self._pixels.shape[1:]), self._pixels.dtype)
         gathered[order] = self._pixels[indices[order]]

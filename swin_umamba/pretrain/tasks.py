@@ -1,4 +1,4 @@
-"""The two tasks: to tell an image's class, and to tell the pixels that are masked in it."""
+"""The two tasks: predict an image's class, or its masked pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Network = Classifier | MaskedImageModel
 
 
 def build_network(config: PretrainConfig, channels: int, classes: int) -> Network:
-    """The network on the CPU, its random weights by the config's seed.
+    """The network on the CPU, with random weights from the config's seed.
 
     Raises UserError for a model or options that do not exist.
     """
@@ -41,12 +41,12 @@ def build_network(config: PretrainConfig, channels: int, classes: int) -> Networ
 
 
 def loss_of(config: PretrainConfig) -> nn.Module:
-    """The loss of the network's output and what Views has it compared with."""
+    """The loss between the network's output and the target from Views."""
     return ClassLoss() if config.task == CLASSES else MaskedLoss()
 
 
 class ClassLoss(nn.Module):
-    """Cross-entropy of logits (B, classes) with probabilities of that shape, in float32."""
+    """Cross-entropy between logits (B, classes) and class probabilities, in float32."""
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return -(targets * logits.float().log_softmax(1)).sum(1).mean()
@@ -63,9 +63,9 @@ class MaskedLoss(nn.Module):
 
 @dataclass(frozen=True)
 class Held:
-    """How good a network is on images that are held out; None where there are none.
+    """A network's scores on held-out images; None if there are none.
 
-    accuracy: of the likeliest class, where classes are predicted.
+    accuracy: of the most probable class, if classes are predicted.
     """
 
     accuracy: float | None

@@ -1,4 +1,4 @@
-"""Images of one size in one array: what a pretraining reads."""
+"""Images of one size in one array: the input of a pretraining."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from swin_umamba.errors import UserError
 
-_SAMPLED = 20_000  # images, of which mean and deviation are taken
+_SAMPLED = 20_000  # number of images used for mean and deviation
 
 Indices = npt.NDArray[np.int64]
 
 
 def digest_of(*arrays: npt.NDArray[Any]) -> str:
-    """A digest of what arrays hold."""
+    """A digest of the content of arrays."""
     digest = hashlib.blake2b(digest_size=16)
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
@@ -27,11 +27,11 @@ def digest_of(*arrays: npt.NDArray[Any]) -> str:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Images (N, C, S, S), uint8, or float16 of those that are normalised already.
+    """Images (N, C, S, S): uint8, or float16 if already normalized.
 
-    name: of their source. labels: the class of each; None where images have none. classes: their
-    names. digest: of pixels and labels, or of the files that they are read from. held_out: which
-    images the source itself keeps apart for scoring, if it does.
+    name: of their source. labels: the class of each; None if images have none. classes: their
+    names. digest: of pixels and labels, or of the files they are read from. held_out: the images
+    that the source itself reserves for scoring, if any.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Tiles:
         return int(self.pixels.shape[1])
 
     def to_json(self) -> str:
-        """All but the pixels and labels, for people and for a run that goes on."""
+        """Everything but pixels and labels, for display and for resuming."""
         facts = {
             "name": self.name,
             "digest": self.digest,
@@ -74,7 +74,7 @@ class Tiles:
         return json.dumps(facts, indent=2) + "\n"
 
     def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel, in the pixels' unit; 0 and 1 if normalised."""
+        """Mean and deviation of each channel, in the pixels' unit; 0 and 1 if normalized."""
         if self.pixels.dtype != np.uint8:
             return (0.0,) * self.channels, (1.0,) * self.channels
         sample = self.pixels[:: -(-len(self) // _SAMPLED)]
@@ -90,9 +90,9 @@ class Tiles:
         return tuple(means), tuple(deviations)
 
     def split(self, share: float, seed: int) -> tuple[Indices, Indices]:
-        """Indices to train on and to score: the source's own split, or a random share held out.
+        """Indices for training and scoring: the source's own split, or a random fraction held out.
 
-        Raises UserError where one of the two has nothing to train on.
+        Raises UserError if no image is left for training.
         """
         if self.held_out is not None:
             train, held = np.flatnonzero(~self.held_out), np.flatnonzero(self.held_out)

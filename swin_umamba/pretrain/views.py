@@ -1,4 +1,4 @@
-"""Tiles to what a network sees, on their device and a whole batch at a time."""
+"""Turn tiles into network inputs, on their device and a whole batch at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swin_umamba.pretrain.store import moved
 
 
 class Views:
-    """Crops, flips, changes colours of, normalises, mixes and masks a batch of tiles.
+    """Crops, flips, color-jitters, normalizes, mixes and masks a batch of tiles.
 
     mean, deviation: of each channel, in the tiles' unit. classes: their number.
     """
@@ -36,11 +36,11 @@ class Views:
     def __call__(
         self, tiles: Tensor, labels: Tensor | None, draws: Draws, *, soften: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """What the network takes and what the loss compares its output with.
+        """The network's input and the target of the loss.
 
-        tiles: (B, C, S, S). labels: (B,). The first is (B, C, H, W), the second the classes'
-        probabilities (B, classes), smoothed if `soften`; where pixels are to be predicted, both are
-        image and mask (B, C + 1, H, W).
+        tiles: (B, C, S, S). labels: (B,). The input is (B, C, H, W), the target class probabilities
+        (B, classes), smoothed if `soften`; if pixels are predicted, both are image and mask (B, C +
+        1, H, W).
         """
         views, colours, shares, noise = (
             moved(values, self.device)
@@ -69,7 +69,7 @@ class Views:
         return images, targets
 
     def _masks(self, noise: Tensor) -> Tensor:
-        """(B, 1, H, W) of 0 and 1: the same number of squares masked in every image."""
+        """(B, 1, H, W) of 0 and 1, with the same number of masked squares in every image."""
         side, share = self.config.mask_side, self.config.mask_share
         rows, columns = (-(-n // side) for n in self.config.image_size)
         masked = max(round(share * rows * columns), 1)
@@ -81,7 +81,7 @@ class Views:
 
 
 def _coloured(images: Tensor, colours: Tensor) -> Tensor:
-    """Saturation, contrast, then brightness changed, each image by its own numbers."""
+    """Change saturation, contrast, then brightness, each image with its own numbers."""
     brightness, contrast, saturation = colours.view(-1, 3, 1, 1, 1).unbind(1)
     if images.shape[1] == 3:
         grey = images.mean(1, keepdim=True)
@@ -90,6 +90,6 @@ def _coloured(images: Tensor, colours: Tensor) -> Tensor:
 
 
 def _mixed(values: Tensor, shares: Tensor) -> Tensor:
-    """Each of two neighbours with a share of the other; mixup, arXiv:1710.09412."""
+    """Mix each pair of neighbours by their weights; mixup, arXiv:1710.09412."""
     other = values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return torch.lerp(other, values, shares.view(-1, *([1] * (values.ndim - 1))))

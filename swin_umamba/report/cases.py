@@ -1,4 +1,4 @@
-"""Scores and pictures of the cases that a run validated on."""
+"""Scores and pictures of a run's validation cases."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ OnProgress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Picture:
-    """A slice of a case in PNG: the image, and three transparent layers of its size."""
+    """A slice of a case as PNGs: the image, and three transparent layers of the same size."""
 
     case: str
-    place: str  # which slice, empty for pictures
+    place: str  # which slice, empty for 2-D images
     dsc: float
     size: tuple[int, int]  # width, height
     image: bytes
@@ -41,8 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Masks:
-    """Predicted masks by the names of their cases, and the classes whose largest component alone
-    counts in them."""
+    """Predicted masks by case name, and the classes reduced to their largest component."""
 
     files: dict[str, Path]
     keep_largest: tuple[int, ...] = ()
@@ -57,9 +56,9 @@ def predicted_masks(
     device: str,
     on_progress: OnProgress,
 ) -> Masks:
-    """The masks of the named cases: those in `predictions` as they are, or the best weights' own.
+    """The masks of the named cases: those in `predictions`, or predictions of the best weights.
 
-    The latter lie in the run's folder, see `predict_validation`, and count with the run's
+    The latter are kept in the run folder, see `predict_validation`, and get the run's
     postprocessing.
     """
     if predictions is None:
@@ -88,19 +87,19 @@ def score(masks: Masks, dataset: Dataset, on_progress: OnProgress) -> Scores:
 
 
 def mean_dsc(case: CaseScores) -> float:
-    """Over the classes that truth or prediction hold; NaN if there are none."""
+    """Mean over the classes in ground truth or prediction; NaN if there are none."""
     return mean_of_defined(np.array(case.dsc))
 
 
 def ranked(scores: Scores) -> list[CaseScores]:
-    """Worst first, without those where there is nothing to find and nothing was found."""
+    """Worst first, without those where both masks are empty."""
     return sorted((case for case in scores.cases if not math.isnan(mean_dsc(case))), key=mean_dsc)
 
 
 def draw(case: CaseScores, masks: Masks, dataset: Dataset, plan: Plan) -> Picture:
-    """The slice of a case that holds most of the truth, or of the prediction if there is none."""
+    """The slice of a case with most of the ground truth, or of the prediction if there is none."""
     files = dataset.case(case.case)
-    assert files.mask is not None  # it was scored
+    assert files.mask is not None  # the case was scored, so it has a mask
     raw = read_raw(files.images)
     found, true = labels_of(masks.files[case.case], raw, files.mask, dataset)
     found = keep_largest(found, masks.keep_largest)

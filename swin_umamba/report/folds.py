@@ -1,4 +1,4 @@
-"""The page of a cross-validation: its table, and where the folds' own pages are."""
+"""The page of a cross-validation: its table, and links to the folds' pages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Table(TypedDict):
 
 
 def folds_page(folder: Path, pages: Mapping[str, str]) -> str:
-    """pages: where each fold's page is, from `folder`, by the fold's name."""
+    """pages: the path of each fold's page, relative to `folder`, by fold name."""
     title = resolved(folder).name
     links = "".join(
         f'<li><a href="{escape(quote(where))}">{escape(name)}</a></li>'
@@ -82,7 +82,7 @@ def _read(path: Path) -> _Table:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is no cross-validation: {where}: {first['msg']}") from error
+        raise UserError(f"{path} is not a cross-validation: {where}: {first['msg']}") from error
     for row in found["rows"]:
         _require_folds(path, found["folds"], row["folds"])
     return found
@@ -91,7 +91,8 @@ def _read(path: Path) -> _Table:
 def _require_folds(path: Path, names: Sequence[str], values: Sequence[float | None]) -> None:
     if len(values) != len(names):
         raise UserError(
-            f"{path} is no cross-validation: a row has {len(values)} folds, expected {len(names)}"
+            f"{path} is not a cross-validation: a row has {len(values)} folds,"
+            f" expected {len(names)}"
         )
 
 

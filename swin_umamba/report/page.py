@@ -1,4 +1,4 @@
-"""The page itself, in HTML."""
+"""The HTML page."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from swin_umamba.train import TrainConfig
 
 @dataclass(frozen=True)
 class Cases:
-    """What is known of the cases that the run validated on."""
+    """Scores and pictures of the run's validation cases."""
 
     scores: Scores
     order: list[CaseScores]  # worst first, without empty ones
-    worst: list[Picture]  # all, if there are few
+    worst: list[Picture]  # all of them, if there are few
     best: list[Picture]
-    cleaned: tuple[str, ...] = ()  # classes of which only the largest component counts
+    cleaned: tuple[str, ...] = ()  # classes reduced to their largest component
 
 
 def page(run: Run, cases: Cases | None) -> str:
-    """One HTML document, with every picture in it."""
+    """One self-contained HTML document."""
     title = f"{resolved(run.folder).name}: Swin-UMamba training report"
     if cases is None:
         scored = (
@@ -50,11 +50,11 @@ def page(run: Run, cases: Cases | None) -> str:
 
 
 def document(title: str, body: str) -> str:
-    """A page of a title, which is text, and a body in HTML."""
+    """A page with a title, as text, and a body, as HTML."""
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # No icon to ask for, and nothing but what is written here.
+        # Prevents requests for an icon and for anything not in this file.
         f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n'
         f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
@@ -79,7 +79,7 @@ def _tiles(run: Run, cases: Cases | None) -> str:
             value = sum(means) / len(means) if means else math.nan
             what = {
                 "dsc": "mean over the classes" if several else scores.classes[0],
-                "dsc_merged": "all classes taken for one",
+                "dsc_merged": "all classes merged",
                 "nsd": f"tolerance {_length(run, scores.tolerance)}",
                 "f1": "of objects, mean over cases",
             }[metric]
@@ -96,13 +96,17 @@ def _tiles(run: Run, cases: Cases | None) -> str:
     tiles.append(("Training", duration(run.seconds), steps))
     if run.split is not None:
         tiles.append(
-            ("Cases", f"{len(run.split.train)} + {len(run.split.val)}", "to train + to validate on")
+            (
+                "Cases",
+                f"{len(run.split.train)} + {len(run.split.val)}",
+                "training + validation cases",
+            )
         )
     return tile_row(tiles)
 
 
 def tile_row(tiles: Iterable[tuple[str, str, str]]) -> str:
-    """Numbers side by side, each with its name and what it is of."""
+    """Numbers side by side, each with its name and a description."""
     return (
         "<div class=tiles>"
         + "".join(
@@ -122,7 +126,7 @@ def _curves(run: Run) -> str:
 
 
 def curves_card(draw: Callable[[Theme], bytes], alt: str) -> str:
-    """A picture of 1600x430, as PNG, drawn for light and for dark pages."""
+    """A picture of 1600x430 as PNG, drawn for light and dark pages."""
     light, dark = (_inlined(draw(theme)) for theme in (ON_LIGHT, ON_DARK))
     return (
         "<h2>Curves</h2><div class=card><picture>"
@@ -136,14 +140,16 @@ def curves_card(draw: Callable[[Theme], bytes], alt: str) -> str:
 def _scores(run: Run, cases: Cases) -> str:
     scores, config = cases.scores, run.config
     if run.split is not None and set(run.split.train) & set(run.split.val):
-        honest = "These are cases that the run was trained on: they say nothing of new ones."
+        honest = (
+            "The run was trained on these cases: their scores do not tell how well new ones do."
+        )
     else:
         honest = (
             f"Cases of fold {config.fold}, none of which was trained on. The best weights were"
             " chosen by their DSC, so other cases may score a little lower."
         )
     if cases.cleaned:
-        honest += f" Of {', '.join(cases.cleaned)}, the largest component alone counts."
+        honest += f" Of {', '.join(cases.cleaned)}, only the largest component counts."
     columns = [metric for metric in scores.metrics() if metric not in ("dsc_merged", "f1")]
     means = {metric: scores.means(metric) for metric in scores.metrics()}
     rows = []
@@ -161,7 +167,7 @@ def _scores(run: Run, cases: Cases) -> str:
     if objects is not None:
         told = (
             f"<p class=small>Objects of all cases together: {objects.tp} found,"
-            f" {objects.fn} missed, {objects.fp} not in the truth; precision"
+            f" {objects.fn} missed, {objects.fp} false positives; precision"
             f" {number(objects.precision)}, recall {number(objects.recall)}, pooled F1"
             f" {number(objects.f1)}.</p>"
         )
@@ -279,7 +285,7 @@ def _setting(run: Run) -> str:
 
 
 def facts_table(facts: Mapping[str, Any]) -> str:
-    """Names and values, a row each."""
+    """Names and values, one row each."""
     rows = "".join(
         f"<tr><td>{escape(name)}</td><td>{escape(_told(value))}</td></tr>"
         for name, value in facts.items()
@@ -320,12 +326,12 @@ def _length(run: Run, value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A score as it is shown."""
+    """A score as displayed."""
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """A time as it is shown."""
+    """A time as displayed."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = seconds / 60

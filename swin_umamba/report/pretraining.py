@@ -1,4 +1,4 @@
-"""The page about a pretraining."""
+"""The page of a pretraining."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from swin_umamba.runs.log import LOG, Record, read_log
 
 
 def pretraining_page(folder: Path) -> str:
-    """One HTML document. Raises UserError, naming the file, for what is missing or damaged."""
+    """One HTML document. Raises UserError, naming the file, for missing or damaged files."""
     config = PretrainConfig.load(folder / CONFIG)
     records = read_log(folder)
     if not records:
-        raise UserError(f"{folder / LOG} is empty: the run has not made an iteration yet")
+        raise UserError(f"{folder / LOG} is empty: the run has not finished an iteration yet")
     images = load_object(folder / IMAGES, "the images of a pretraining")
     environment = read_environment(folder / ENVIRONMENT)
     name = resolved(folder).name
@@ -37,7 +37,7 @@ def pretraining_page(folder: Path) -> str:
         + tile_row(_numbers(config, records, images))
         + curves_card(
             lambda theme: pretraining_curves_png(records, theme),
-            "Training loss, score on images held out and learning rate over the iterations",
+            "Training loss, score on held-out images and learning rate over the iterations",
         )
         + _settings(config, environment)
     )
@@ -50,9 +50,9 @@ def _numbers(
     found = []
     scored = next((r for r in reversed(records) if "held_out_loss" in r), {})
     if "accuracy" in scored:
-        found.append(("Accuracy", f"{scored['accuracy']:.1%}", "top 1, on images held out"))
+        found.append(("Accuracy", f"{scored['accuracy']:.1%}", "top 1, on held-out images"))
     if "held_out_loss" in scored:
-        found.append(("Loss", f"{scored['held_out_loss']:.3f}", "on images held out"))
+        found.append(("Loss", f"{scored['held_out_loss']:.3f}", "on held-out images"))
     seconds = float(records[-1].get("seconds", 0.0))
     steps = f"{records[-1]['iteration']:,} steps"
     if skipped := sum("skipped" in record for record in records):

@@ -1,4 +1,4 @@
-"""What a training run left in its folder."""
+"""Read everything a training run left in its folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.log import LOG
 
 _NUMBERED = re.compile(r"[0-9]{1,9}\.png")
-TIMES = 6  # overlays of a case, evenly spread over the run
+TIMES = 6  # overlays of a case, evenly spaced over the run
 
 
 @dataclass(frozen=True)
@@ -26,16 +26,16 @@ class Run:
 
     folder: Path
     config: TrainConfig
-    records: list[dict[str, Any]]  # the log, at least one
+    records: list[dict[str, Any]]  # the log, with at least one record
     plan: Plan | None
     split: Split | None
     environment: dict[str, str]
-    trained_there: bool  # whether that is the environment of the training, or of now
-    overlays: dict[str, list[tuple[int, Path]]]  # of each case, by iteration
+    trained_there: bool  # whether it is the training's environment, or the current one
+    overlays: dict[str, list[tuple[int, Path]]]  # overlays of each case, by iteration
 
     @property
     def best_dsc(self) -> float | None:
-        """The best of its validations, by which best.safetensors was chosen."""
+        """The best validation score, by which best.safetensors was chosen."""
         return max((r["dsc"] for r in self.records if r.get("dsc") is not None), default=None)
 
     @property
@@ -44,22 +44,22 @@ class Run:
 
     @property
     def skipped(self) -> int:
-        """Steps without a finite loss and gradient."""
+        """Number of steps without a finite loss and gradient."""
         return sum("skipped" in record for record in self.records)
 
     @property
     def waited(self) -> float | None:
-        """The share of the time that went by waiting for data."""
+        """Fraction of the time spent waiting for data."""
         waits = [r["waited"] for r in self.records if "waited" in r]
         return sum(waits) / self.seconds if waits and self.seconds else None
 
 
 def load_run(folder: Path) -> Run:
-    """Read a run, finished or not. Raises UserError, naming the file, for what is damaged."""
+    """Read a run, finished or not. Raises UserError, naming the file, for damaged files."""
     run = runs.Run.open(folder)
     records = run.log()
     if not records:
-        raise UserError(f"{folder / LOG} is empty: the run has not made an iteration yet")
+        raise UserError(f"{folder / LOG} is empty: the run has not finished an iteration yet")
     return Run(
         folder,
         run.config,

@@ -1,4 +1,4 @@
-"""Every case as a dot on a line from 0 to 1."""
+"""A strip plot: every case as a dot on a line from 0 to 1."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH, ROW, LEFT, RIGHT = 520, 46, 16, 16
 
 
 def strip(scores: Scores) -> str:
-    """SVG with a row for each class: the DSC of its cases, and their mean as a stroke."""
+    """SVG with a row per class: the DSC of its cases as dots, and their mean as a stroke."""
     across = WIDTH - LEFT - RIGHT
     height = ROW * len(scores.classes) + 22
     parts = []

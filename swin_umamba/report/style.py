@@ -1,4 +1,4 @@
-"""How the page looks, in light and dark."""
+"""Style sheet of the page, light and dark."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ a { color: var(--accent); }
 
 ERRORS = {
     "correct": CORRECT,
-    "not in the truth": ADDED,
+    "false positive": ADDED,
     "missed": MISSED,
     "wrong class": CONFUSED,
 }

@@ -1,4 +1,4 @@
-"""Make a run's report."""
+"""Write a run's report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from swin_umamba.runs.folder import holds_run
 from swin_umamba.runs.folds import REPORT, folds_of
 
 PAGE = REPORT
-SHOWN = 3  # cases of the best, and of the worst
+SHOWN = 3  # number of best and of worst cases
 
 
 def write_report(
@@ -31,17 +31,17 @@ def write_report(
     device: str = "auto",
     on_progress: OnProgress | None = None,
 ) -> Path:
-    """Write one HTML page that needs no other file; return its path.
+    """Write one self-contained HTML page; return its path.
 
-    run: a run's folder, finished or not. output: the page, by default report.html in it. dataset:
-    where the run's own lies now, if it moved. predictions: a folder with masks of the cases that
-    the run validated on; by default the best weights predict them, into the run's folder. device:
-    for that. on_progress: called with (what, done, all). A run that was not trained from a dataset
-    gets a page without cases. A folder with runs of folds below it gets a page with the table of
-    its cross-validation, and each fold one of its own, in its folder. A pretraining's has its
-    curves and scores.
+    run: a run folder, finished or not. output: the page, by default report.html in the run folder.
+    dataset: where the run's dataset is now, if it was moved. predictions: a folder with masks of
+    the validation cases; by default the best weights predict them into the run folder. device: for
+    these predictions. on_progress: called with (what, done, total). A run that was not trained from
+    a dataset gets a page without cases. A folder with fold runs gets a page with the
+    cross-validation table, and each fold a page of its own in its folder. A pretraining's page has
+    its curves and scores.
 
-    Raises UserError, naming the file, for what is missing, damaged or cannot be written.
+    Raises UserError, naming the file, for anything missing, damaged or not writable.
     """
     if holds_run(Path(run), PRETRAINING):
         return _written(pretraining_page(Path(run)), Path(run), output)

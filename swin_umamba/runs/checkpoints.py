@@ -1,9 +1,9 @@
 """Checkpoints: weights and training state that always belong together.
 
-state.pt, replaced in one step, decides. It names the digest of every weights file that belongs to
-it. New weights are written beside the old ones first, under a name with their iteration; then
-state.pt; then the new weights take their place. Whatever moment a process dies at, the files of
-the last state.pt are there: in their place, or waiting to be moved there.
+state.pt, replaced atomically, is authoritative. It contains the digest of every weights file that
+belongs to it. New weights are first written beside the old ones, under a name with their iteration;
+then state.pt is replaced; then the new weights are moved into place. Whenever a process dies, the
+files of the last state.pt exist: in place, or waiting to be moved.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PENDING = ".pending-"
 
 
 class Checkpoints:
-    """The checkpoints of one run, of which the last is kept."""
+    """The checkpoints of one run, of which only the last is kept."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,13 +34,13 @@ class Checkpoints:
     def save(self, state: State, weights: Mapping[str, nn.Module]) -> None:
         """Write a checkpoint.
 
-        state: tensors, numbers, strings, None, and dicts and lists of them; "iteration" is one.
-        weights: by file name, those that changed since the last checkpoint; the others stay.
-        Raises UserError, naming the file, if one cannot be written; the last checkpoint is then as
-        it was.
+        state: tensors, numbers, strings, None, and dicts and lists of them, including "iteration".
+        weights: by file name, those that changed since the last checkpoint; the others are kept.
+        Raises UserError, naming the file, if one cannot be written; the last checkpoint then
+        remains valid.
         """
         if not self.folder.is_dir():
-            raise UserError(f"{self.folder} was removed while the run was going on")
+            raise UserError(f"{self.folder} was removed during the run")
         written = {}
         try:
             for name, model in weights.items():
@@ -49,7 +49,7 @@ class Checkpoints:
             self._write_state({**state, FILES: digests})
         except BaseException:
             for name in weights:
-                with suppress(OSError):  # which must not hide the error
+                with suppress(OSError):  # a failure here must not hide the original error
                     self._pending(name, state["iteration"]).unlink()
             raise
         self._digests = digests
@@ -57,7 +57,7 @@ class Checkpoints:
             self._move(self._pending(name, state["iteration"]), self.folder / name)
 
     def settle(self) -> None:
-        """Finish what a killed process began: to be called before `load`, by one process."""
+        """Complete what a killed process had begun: one process calls this before `load`."""
         state = read_state(self.folder / STATE)
         digests = {} if state is None else state[FILES]
         for pending in sorted(self.folder.glob(f"{_PENDING}*")):
@@ -71,8 +71,7 @@ class Checkpoints:
     def load(self) -> State | None:
         """The last checkpoint's state, on the CPU; None if there is none.
 
-        Raises UserError, naming the file, for a damaged one, and for weights that do not belong to
-        the state.
+        Raises UserError, naming the file, if it is damaged, or if weights do not belong to it.
         """
         state = read_state(self.folder / STATE)
         if state is None:
@@ -83,14 +82,14 @@ class Checkpoints:
                 raise UserError(f"{path} is missing, which belongs to {self.folder / STATE}")
             if sha256(path) != digest:
                 raise UserError(
-                    f"{path} is damaged or replaced: it is not what {self.folder / STATE} was"
+                    f"{path} is damaged or was replaced: {self.folder / STATE} needs another"
                     " written with"
                 )
         self._digests = state[FILES]
         return state
 
     def load_weights(self, name: str, model: nn.Module) -> None:
-        """Load one of the weights files. Raises UserError if it is of another model."""
+        """Load one of the weights files. Raises UserError if it belongs to another model."""
         try:
             load_weights(model, self.folder / name)
         except (OSError, ValueError) as error:

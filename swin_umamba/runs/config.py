@@ -1,4 +1,4 @@
-"""Every number of a training run."""
+"""All settings of a training run."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ EncoderName = Annotated[
     AfterValidator(_known_encoder),
     Field(json_schema_extra=lambda schema: schema.update(enum=encoder_names())),
 ]
-# A number will do: YAML has it where no quotes are.
+# A number is accepted: YAML yields one without quotes.
 Fold = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 
 
 def _arguments(model: type) -> set[str]:
-    """Names of what a model's class takes; of its bases too, where it hands further ones on."""
+    """Argument names of a model class, and of its bases if it passes further ones on."""
     found: set[str] = set()
     for cls in model.__mro__:
         parameters = inspect.signature(vars(cls).get("__init__", object)).parameters.values()
@@ -67,7 +67,7 @@ def _arguments(model: type) -> set[str]:
 
 
 def check_model_options(model: str, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for options that a model's class does not take."""
+    """Raise ValueError for options that a model class does not accept."""
     known = _arguments(model_class(model))
     unknown = sorted(options.keys() - known)
     if unknown:
@@ -78,7 +78,7 @@ def check_model_options(model: str, options: Mapping[str, Any]) -> None:
 
 
 def check_encoder(model: str, encoder: str | None, options: Mapping[str, Any]) -> None:
-    """Raise ValueError for an encoder that a model does not take; options: its further ones."""
+    """Raise ValueError for an encoder that a model does not accept; options: further ones."""
     if encoder is None:
         return
     if "encoder" in options:
@@ -105,7 +105,7 @@ def network_options(encoder: str | None, options: Mapping[str, Any]) -> dict[str
 def with_open_fields(
     config: RunConfig, values: Mapping[str, Any], open_fields: Sequence[str]
 ) -> dict[str, Any]:
-    """Values by field, with NAME.ENTRY put into the config's own value of an open field NAME."""
+    """Values by field, with NAME.ENTRY merged into the config's current value of field NAME."""
     plain = {name: value for name, value in values.items() if "." not in name}
     for name in (name for name in values if "." in name):
         outer, inner = name.split(".", 1)
@@ -119,20 +119,20 @@ def with_open_fields(
 
 
 OPEN_FIELDS = ("model_options", "augmentation")
-"""Fields of which NAME.ENTRY sets one entry."""
+"""Fields for which NAME.ENTRY sets a single entry."""
 _OWN_FIELDS = ("in_channels", "out_channels", "deep_supervision", "pretrained", "name")
 
 
 @record
 class TrainConfig(RunConfig):
-    """A training run.
+    """Settings of a training run.
 
-    The defaults are those of the original implementation, the Swin-UMamba release, with two
+    The defaults are those of the original implementation (the Swin-UMamba release), with two
     exceptions: batch_size, which nnU-Net plans there (12 to 30 in the published trainings, see
-    `runs.presets`), and deep_supervision, which is on here for every model and off there for
+    `runs.presets`), and deep_supervision, which is on for every model here but off there for
     Swin-UMamba† from scratch.
 
-    Raises ValueError, naming the field, for values of another type and those that cannot work.
+    Raises ValueError, naming the field, for values of the wrong type and invalid values.
     """
 
     WHAT: ClassVar[str] = "config"
@@ -155,41 +155,42 @@ class TrainConfig(RunConfig):
             "tensorboard",
         }
     )
-    SCHEMA: ClassVar[int] = 3  # 2 had no encoder: it was each model's own
+    SCHEMA: ClassVar[int] = 3  # schema 2 had no encoder: it was always the model's default
     MIGRATIONS: ClassVar = {1: from_schema_1}
 
-    preset: str | None = None  # name of that which the numbers came from: `preset_config`
-    dataset: str | None = None  # folder, where training reads one
+    preset: str | None = None  # name of the preset that the settings came from: `preset_config`
+    dataset: str | None = None  # folder, if training reads one
     fold: Fold = "0"  # of the splits; "all" trains and validates on every case
     model: ModelName = "swin_umamba_d"
-    encoder: EncoderName | None = None  # None: vmamba_tiny, or what a baseline has
-    model_options: dict[str, Any] = field(default_factory=dict)  # further arguments, as dims
+    encoder: EncoderName | None = None  # None: vmamba_tiny, or none for a baseline
+    # further model arguments, such as dims
+    model_options: dict[str, Any] = field(default_factory=dict)
     in_channels: Count = 1
-    num_classes: Annotated[int, Field(ge=2, le=2**15 - 1)] = 2  # the background included
+    num_classes: Annotated[int, Field(ge=2, le=2**15 - 1)] = 2  # background included
     deep_supervision: bool = True
     pretrained: str | None = None  # weights to start from
-    continue_from: str | None = None  # a run's folder, whose best weights to start from
-    freeze_iterations: Number = 2_500  # the encoder's, but for its patch embedding, if pretrained
+    continue_from: str | None = None  # run folder whose best weights to start from
+    freeze_iterations: Number = 2_500  # the encoder's, except its patch embedding, if pretrained
 
     patch_size: Annotated[tuple[Count, Count], Listed] = (320, 320)  # height, width
-    batch_size: Count = 2  # of all processes together
-    accumulate: Count = 1  # batches whose gradients make one step
-    foreground: Share = 1 / 3  # share of each batch centred on foreground
+    batch_size: Count = 2  # summed over all processes
+    accumulate: Count = 1  # batches whose gradients are combined in one step
+    foreground: Share = 1 / 3  # fraction of each batch centred on foreground
     augment: bool = True
     augmentation: dict[str, Any] = field(default_factory=dict)  # fields of data.Augmentation
     batch_dice: bool = True
 
-    iterations: Count = 25_000  # the release: 250 an epoch
-    minutes: Positive | None = None  # stop, with the schedule run to its end, after this long
+    iterations: Count = 25_000  # the original implementation's epochs have 250
+    minutes: Positive | None = None  # stop after this time, with the schedule run to its end
     decay_iterations: Count | None = None  # length of lr's cosine; None: the run's
     lr: Positive = 1e-4
-    min_lr: NotNegative = 1e-6  # where the cosine ends
-    warmup: Fraction = 0.0  # share of the run in which lr rises to its height
-    encoder_lr: Positive | None = None  # of stem and encoder, in place of lr, which it follows
+    min_lr: NotNegative = 1e-6  # final value of the cosine
+    warmup: Fraction = 0.0  # fraction of the run in which lr rises to its maximum
+    encoder_lr: Positive | None = None  # of stem and encoder, instead of lr, with the same schedule
     # Factor of the rate from each block of the encoder to the one before it.
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     weight_decay: NotNegative = 0.05
-    decay_all: bool = True  # weight decay of norms, biases and the scans' own parameters, too
+    decay_all: bool = True  # weight decay also for norms, biases and the scans' own parameters
     eps: Positive = 1e-5
     betas: Annotated[tuple[Fraction, Fraction], Listed] = (0.9, 0.999)
     clip_norm: Positive = 12.0  # of the whole gradient
@@ -199,20 +200,21 @@ class TrainConfig(RunConfig):
     validate_every: Count = 250  # iterations
     checkpoint_every: Count = 250  # iterations
     patience: Count | None = None  # validations without a better DSC before training ends early
-    max_skipped: Count = 20  # steps in a row without a finite loss and gradient; see `train`
-    max_returns: Number = 3  # to the last checkpoint, each with half the rate, before the run fails
+    max_skipped: Count = 20  # consecutive steps without a finite loss and gradient; see `train`
+    # returns to the last checkpoint, each with half the rate, before the run fails
+    max_returns: Number = 3
     overlap: Fraction = 0.5  # of neighbouring windows in validation
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
-    device: str = "auto"  # "auto" takes a CUDA device if there is one, else the CPU
+    device: str = "auto"  # "auto" is a CUDA device if there is one, else the CPU
     # On CUDA devices, validations included; "auto": bf16 if supported, else fp16.
     amp: Amp = "auto"
-    # Processes that cut patches; None: up to 8 for a GPU, 0 for a CPU.
+    # Worker processes for patches; None: up to 8 for a GPU, 0 for a CPU.
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     compile: bool = False  # torch.compile
-    # A step's kernels in one launch, up to 10x faster for small batches; "auto" measures both ways.
+    # All kernels of a step in one launch, up to 10x faster for small batches; "auto" measures both.
     cuda_graph: CudaGraph = "auto"
     checkpoint_activations: bool = False  # recompute blocks in the backward pass: less memory
-    tensorboard: bool = True  # where it is installed
+    tensorboard: bool = True  # if it is installed
 
     def __post_init__(self) -> None:
         self._require("fold", self.fold == "all" or self.fold.isdecimal(), "0, 1, ... or all")
@@ -235,7 +237,7 @@ class TrainConfig(RunConfig):
         self.augmentation_numbers()
 
     def augmentation_numbers(self) -> bool | Augmentation:
-        """What PatchSampler takes as `augment`."""
+        """The `augment` argument of PatchSampler."""
         known = Augmentation.field_names()
         unknown = sorted(self.augmentation.keys() - set(known))
         if unknown:
@@ -249,9 +251,9 @@ class TrainConfig(RunConfig):
             raise ValueError(f"augmentation.{error}") from error
 
     def changed(self, values: Mapping[str, Any]) -> TrainConfig:
-        """A copy with some fields set, from values as JSON has them or Python.
+        """A copy with some fields replaced by JSON or Python values.
 
         "model_options.x" and "augmentation.x" set single entries. Raises ValueError, naming the
-        field, if it is unknown or the value does not fit.
+        field, if it is unknown or the value is invalid.
         """
         return super().changed(with_open_fields(self, values, OPEN_FIELDS))

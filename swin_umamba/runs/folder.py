@@ -28,24 +28,24 @@ from swin_umamba.weights.places import LAST
 PLAN = "plan.json"
 SPLITS = "splits.json"
 ENVIRONMENT = "environment.json"
-POSTPROCESSING = "postprocessing.json"  # what was found on validation cases to help
-IMAGES = "images.json"  # what a pretraining reads
-PRETRAINED = "pretrained.json"  # what became of every tensor of the weights to start from
+POSTPROCESSING = "postprocessing.json"  # postprocessing that improved validation scores
+IMAGES = "images.json"  # images of a pretraining
+PRETRAINED = "pretrained.json"  # report on every tensor of the initial weights
 WEIGHTS = LAST
 CURVES = "curves.png"
 PICTURE = "picture.png"
 
 
 def holds_run(folder: Path, config: str = CONFIG) -> bool:
-    """Whether a run was started here; its config is written last of the files of a start.
+    """Whether a run was started here; of the initial files, its config is written last.
 
-    config: the name of that file, which says what kind of run.
+    config: name of the config file, which determines the kind of run.
     """
     return (folder / config).is_file()
 
 
 def require_free(folder: Path, config: str = CONFIG) -> None:
-    """Raise UserError unless `folder` is missing or empty, but for a start that was cut short."""
+    """Raise UserError unless `folder` is missing, empty, or contains an interrupted start."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, expected a folder for the run")
     if folder.is_dir():
@@ -59,13 +59,13 @@ def require_free(folder: Path, config: str = CONFIG) -> None:
 
 
 class RunFolder:
-    """A run's files but for its checkpoints: config, plan, splits, and a log that grows.
+    """A run's files except its checkpoints: config, plan, splits, and the growing log.
 
-    A context manager that keeps the folder locked against other processes; the lock goes with the
-    process. Every file but the log is written whole or not at all; the log is written line by
-    line, each a JSON object. resume: go on in a folder that holds a run, of a config that differs
-    in CHANGEABLE fields alone, which are then written. files: further text files of a new run, by
-    name. Raises UserError if the folder is taken, in use, or cannot be written to.
+    A context manager that keeps the folder locked against other processes; the lock ends with the
+    process. Every file is written atomically except the log, which is appended line by line, each a
+    JSON object. resume: continue in a folder with a run whose config differs in CHANGEABLE fields
+    at most, which are then updated. files: further text files of a new run, by name. Raises
+    UserError if the folder is not empty, in use, or not writable.
     """
 
     def __init__(
@@ -120,18 +120,19 @@ class RunFolder:
         self._held.close()
 
     def log(self, record: Record) -> None:
-        """Add a line; the system has it when this returns."""
+        """Append a line; the operating system has it when this returns."""
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         try:
             if os.fstat(self._log).st_nlink == 0:
-                raise UserError(f"{self.path / LOG} was removed while the run was going on")
+                raise UserError(f"{self.path / LOG} was removed during the run")
             while line:
                 line = line[os.write(self._log, line) :]
         except OSError as error:
             raise UserError(f"cannot write {self.path / LOG}: {reason_of(error)}") from error
 
     def cut_log(self, iteration: int) -> list[Record]:
-        """Drop the lines after an iteration, half a line of a killed run too. Returns the rest."""
+        """Drop the lines after an iteration, and any partial line of a killed run. Returns the
+        rest."""
         records = read_log(self.path, iteration)
         write_text(self.path / LOG, "".join(json.dumps(record) + "\n" for record in records))
         self._open_log()
@@ -148,7 +149,7 @@ class RunFolder:
 
 
 def _require_same(path: Path, config: RunConfig) -> None:
-    """Compare what both know: a field that came later is no difference."""
+    """Compare fields that both have: a field added later is no difference."""
     found = type(config).load(path)
     written = config.migrated(load_object(path, f"a {config.WHAT}"))
     changed = [

@@ -1,4 +1,4 @@
-"""The folder of a cross-validation: a run for each fold below it."""
+"""The folder of a cross-validation: one run folder per fold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fold_folder(parent: Path, fold: int) -> Path:
 
 
 def folds_of(folder: Path) -> tuple[Path, ...]:
-    """The runs of the folds in a folder, by their number; empty if it holds none."""
+    """The fold runs in a folder, by number; empty if there are none."""
     if not folder.is_dir():
         return ()
     found = {
@@ -32,7 +32,7 @@ def folds_of(folder: Path) -> tuple[Path, ...]:
 
 
 def require_parent(folder: Path) -> None:
-    """Raise UserError unless runs of folds can be made below a folder, which may be missing."""
+    """Raise UserError unless fold runs can be created below a folder, which may be missing."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, expected a folder for the folds' runs")
     if (folder / CONFIG).exists():

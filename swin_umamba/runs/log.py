@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line, one line an iteration."""
+"""The log of a run: one JSON object per line, one line per iteration."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from swin_umamba.errors import UserError
 LOG = "log.jsonl"
 
 Record = dict[str, Any]
-# What every record holds besides its iteration, and what it may: numbers, or None for what was not
-# finite.
+# What every record contains besides its iteration, and what it may contain: numbers, or None if
+# they were not finite.
 _NEEDED = ("loss", "lr")
 _NUMBERS = (
     *("seconds", "step", "waited", "gradient", "dsc", "memory_mb"),
@@ -22,7 +22,7 @@ _NUMBERS = (
 
 
 def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
-    """A run's records up to an iteration, in their order; half a line at the end does not count.
+    """A run's records up to an iteration, in order; a partial line at the end is ignored.
 
     Raises UserError, naming the file, if it cannot be read or an earlier line is damaged.
     """
@@ -41,7 +41,7 @@ def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
             if iteration is not None and at > iteration:
                 break
             if records and at <= records[-1]["iteration"]:
-                raise ValueError(f"iteration {at} comes again")
+                raise ValueError(f"iteration {at} occurs again")
             records.append(_checked(record))
         except ValueError as error:
             raise UserError(f"{path} is damaged in line {number}: {error}") from error
@@ -50,7 +50,7 @@ def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
 
 def _iteration(record: Any) -> int:
     if not isinstance(record, dict) or "iteration" not in record:
-        raise ValueError("it is no record of an iteration")
+        raise ValueError("it is not the record of an iteration")
     at = record["iteration"]
     if not isinstance(at, int) or isinstance(at, bool) or at < 1:
         raise ValueError(f"iteration: got {at!r}, expected a whole number, at least 1")

@@ -1,4 +1,4 @@
-"""Configs of runs from before their files had a schema number."""
+"""Configs of runs made before their files had a schema number."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _SWITCHES = (
 
 
 def from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
-    """What the values of schema 1 meant, which no type was checked of: as Python took them."""
+    """Interpret values of schema 1, whose types were not checked, as Python treated them."""
     values = {name: _whole(value) for name, value in values.items()}
     for name in _SWITCHES:
         if name in values:
-            values[name] = bool(values[name])  # any text, "False" too, was true
+            values[name] = bool(values[name])  # any text, even "False", counted as true
     augmentation = values.get("augmentation")
     if isinstance(augmentation, dict):
         values["augmentation"] = {
@@ -26,7 +26,7 @@ def from_schema_1(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> Any:
-    """Whole numbers as such: --set iterations=1e3 wrote 1000.0."""
+    """Convert whole floats to integers: --set iterations=1e3 used to write 1000.0."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

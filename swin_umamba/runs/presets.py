@@ -1,4 +1,4 @@
-"""The published trainings by name: every number as the Swin-UMamba release sets it."""
+"""The published trainings by name: every setting as in the original implementation."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from swin_umamba.runs.config import TrainConfig
 
 EPOCH = 250  # iterations
-COSINE_EPOCHS = 1_000  # after which the release's rate would reach its end
+COSINE_EPOCHS = 1_000  # after which the original implementation's rate would reach its end
 DAGGER = "swin_umamba_d"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What the release's trainings differ in.
+    """The settings in which the published trainings differ.
 
-    what: the data in words. patch_size, batch_size: as nnU-Net planned them there. epochs: of
-    EPOCH iterations, after which the release stops and evaluates.
+    what: description of the data. patch_size, batch_size: as planned by nnU-Net there. epochs: of
+    EPOCH iterations, after which the original implementation stops and evaluates.
     """
 
     what: str
@@ -36,12 +36,12 @@ PRESETS = {
 def preset_config(
     name: str, *, model: str = DAGGER, pretrained: str | None = None, **changes: Any
 ) -> TrainConfig:
-    """The config of a published training, of any model; `changes` override its fields.
+    """The config of a published training, for any model; `changes` override its fields.
 
-    pretrained: weights to start from, with the encoder frozen for ten epochs; from scratch
-    otherwise, where † then trains without deep supervision, as in the release. All cases are
-    trained on: fold="0" to "4" holds a fifth back. Raises ValueError for an unknown name, which
-    lists those there are, and for changes that cannot work.
+    pretrained: weights to start from, with the encoder frozen for ten epochs; otherwise from
+    scratch, where † then trains without deep supervision, as in the original implementation. All
+    cases are used for training: fold="0" to "4" holds out a fifth. Raises ValueError for an unknown
+    name, listing the valid ones, and for invalid changes.
     """
     if name not in PRESETS:
         raise ValueError(f"preset: got {name!r}, expected one of {', '.join(PRESETS)}")
@@ -69,7 +69,7 @@ def preset_config(
         betas=(0.9, 0.999),
         clip_norm=12.0,
         ema=None,
-        # The release scores 50 patches an epoch, where whole images are segmented here.
+        # The original implementation scores 50 patches per epoch; here whole images are segmented.
         validate_every=10 * EPOCH,
         overlap=0.5,
         amp="fp16",

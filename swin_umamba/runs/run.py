@@ -1,4 +1,4 @@
-"""A run's folder, read: by prediction, export, evaluation, report, and training that goes on."""
+"""Read a run folder: for prediction, export, evaluation, reports, and continued training."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from swin_umamba.weights.places import LAST, weights_in
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's folder holds; everything but the config is read when it is asked for.
+    """The content of a run folder; everything but the config is read on access.
 
-    All raise UserError, naming the file, for what is damaged.
+    All properties raise UserError, naming the file, if it is damaged.
     """
 
     folder: Path
@@ -38,14 +38,14 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Run:
-        """Open a run, finished or not. Raises UserError if the folder holds none."""
+        """Open a run, finished or not. Raises UserError if the folder contains none."""
         folder = Path(folder)
         if not holds_run(folder):
             folds = folds_of(folder)
             what = "is missing" if not folder.exists() else f"holds no {CONFIG}"
             if folds:
                 what = f"holds those of several folds; name one of them, as {folds[0]}"
-            raise UserError(f"{folder} is no training run: it {what}")
+            raise UserError(f"{folder} is not a training run: it {what}")
         return cls(folder, TrainConfig.load(folder / CONFIG))
 
     @cached_property
@@ -55,11 +55,11 @@ class Run:
 
     @cached_property
     def split(self) -> Split | None:
-        """Which cases it trained on and validated; None if it was not trained from a dataset."""
+        """The training and validation cases; None if it was not trained from a dataset."""
         return read_splits(self.folder / SPLITS)[0] if self._from_dataset(SPLITS) else None
 
     def _from_dataset(self, name: str) -> bool:
-        """Whether the folder holds a file that training from a dataset leaves, and must hold."""
+        """Whether a file exists that every training from a dataset leaves and must have."""
         found = (self.folder / name).is_file()
         if not found and self.config.dataset is not None:
             raise UserError(
@@ -70,13 +70,13 @@ class Run:
 
     @cached_property
     def environment(self) -> dict[str, str] | None:
-        """With what and on what it was trained, see `common.environment`; None if not told."""
+        """The environment of the training, see `common.environment`; None if not recorded."""
         path = self.folder / ENVIRONMENT
         return read_environment(path) if path.is_file() else None
 
     @cached_property
     def postprocessing(self) -> dict[str, Any] | None:
-        """What postprocessing.json holds; None if there is none."""
+        """The content of postprocessing.json; None if there is none."""
         path = self.folder / POSTPROCESSING
         return load_object(path, "postprocessing") if path.is_file() else None
 
@@ -85,13 +85,14 @@ class Run:
         return read_log(self.folder)
 
     def weights(self, checkpoint: str = "best") -> Path:
-        """The file of weights: "best" by validation, or the last where none was validated; "last".
+        """The weights file: "best" by validation (the last one if there was no validation), or
+        "last".
 
-        Raises UserError if there is none, ValueError for another word.
+        Raises UserError if there is none, ValueError for any other word.
         """
         found = weights_in(self.folder, checkpoint)
         if found is None:
-            raise UserError(f"{self.folder} is no finished training run: it holds no {LAST}")
+            raise UserError(f"{self.folder} is not a finished training run: it holds no {LAST}")
         return found
 
     def require_plan(self) -> Plan:

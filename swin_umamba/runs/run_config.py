@@ -1,4 +1,4 @@
-"""What the configs of all runs are: typed records in a file of their own name."""
+"""Common base of all run configs: typed records stored in a file of their own name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ CONFIG = "config.json"  # of a training
 
 
 class RunConfig(Record):
-    """The config of a run. FILE: its name in the run's folder.
+    """The config of a run. FILE: its name in the run folder.
 
-    CHANGEABLE: fields that may differ when a run goes on: how long, how often, and where; not what
-    is learned.
+    CHANGEABLE: fields that may differ when a run is resumed: length, intervals and devices, but
+    nothing that affects what is learned.
     """
 
     FILE: ClassVar[str]

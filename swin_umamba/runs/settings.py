@@ -1,4 +1,4 @@
-"""Settings as people write them: NAME=VALUE on a command line, and JSON or YAML files."""
+"""Settings as users write them: NAME=VALUE on the command line, and JSON or YAML files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_YAML = 1 << 20  # bytes
 
 
 def parse_settings(pairs: Sequence[str], config: type[RunConfig] = TrainConfig) -> dict[str, Any]:
-    """Values by field from NAME=VALUE each, of the field's type; see `parse_setting`."""
+    """Values by field from NAME=VALUE pairs, of the field's type; see `parse_setting`."""
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -39,12 +39,12 @@ def parse_settings(pairs: Sequence[str], config: type[RunConfig] = TrainConfig) 
 
 
 def parse_setting(name: str, text: str, config: type[RunConfig] = TrainConfig) -> Any:
-    """The value of one field of a config, as its type has it.
+    """Parse the value of a config field according to its type.
 
-    Switches are true, yes, on, 1 and their contraries in any case; None and null are none where the
-    field may be; numbers are as Python has them, lists as JSON or Python; any other text stays
-    text. Raises UserError, naming the field, what came and what fits. Names that are no fields are
-    left to the config's `changed`.
+    Booleans are true, yes, on, 1 and their opposites in any case; None and null mean None if the
+    field allows it; numbers are written as in Python, lists as in JSON or Python; any other text
+    stays text. Raises UserError, naming the field, the value and what is expected. Unknown names
+    are left to the config's `changed`.
     """
     schema, field = _schema_of(name, config)
     if field is None:
@@ -57,10 +57,10 @@ def parse_setting(name: str, text: str, config: type[RunConfig] = TrainConfig) -
 
 
 def load_settings(path: Path, config: type[RunConfig] = TrainConfig) -> dict[str, Any]:
-    """Values by field from a JSON file, or YAML where its name ends in .yaml or .yml.
+    """Values by field from a JSON file, or YAML if its name ends in .yaml or .yml.
 
-    Those of a run's own config will do, of any schema. Raises UserError, naming the file, if it is
-    missing, damaged or of another form.
+    A run's config of any schema is accepted. Raises UserError, naming the file, if it is missing,
+    damaged or has another structure.
     """
     if path.suffix.lower() in _YAML:
         values = json_object(_load_yaml(path), str(path))
@@ -73,7 +73,7 @@ def load_settings(path: Path, config: type[RunConfig] = TrainConfig) -> dict[str
 
 
 def _schema_of(name: str, config: type[RunConfig]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The JSON schema that holds a field, and the field's own; None for what has no type."""
+    """The JSON schema that contains a field, and the field's own; None if it has no type."""
     outer, dot, inner = name.partition(".")
     if dot and outer == "augmentation":
         schema = schema_of(Augmentation)
@@ -100,7 +100,7 @@ def _typed(text: str, field: dict[str, Any]) -> Any:
     if kind == "number":
         return int(text) if _INTEGER.fullmatch(text) else float(text)
     if kind in ("array", "object"):
-        return _untyped(text)  # whose type the config checks
+        return _untyped(text)  # the config checks its type
     return _unquoted(text)
 
 
@@ -119,7 +119,7 @@ def _unquoted(text: str) -> str:
 
 
 def _untyped(text: str) -> Any:
-    """JSON; the words for true, false and none in any case, in lists, too; text otherwise."""
+    """JSON; true, false and none in any case, also within lists; otherwise text."""
     word = text.strip().lower()
     if word in ("true", "yes", "on"):
         return True
@@ -137,7 +137,7 @@ def _untyped(text: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers, so that 1e-4 is one; no aliases, by which few lines become gigabytes."""
+    """YAML 1.2's numbers, so that 1e-4 is one; no aliases, which can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

@@ -1,4 +1,4 @@
-"""state.pt of a run: read with torch's own reader of weights alone, and checked before use."""
+"""A run's state.pt: read with torch's weights-only reader, and validated before use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from swin_umamba.weights.reader import check_records
 State = dict[str, Any]
 
 STATE = "state.pt"
-FILES = "files"  # key of the state: digests by the files' names
+FILES = "files"  # key in the state: digests by file name
 
 _Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Seconds = Annotated[float, Field(ge=0)]
@@ -30,7 +30,7 @@ _FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.]*$")]
 
 @record
 class Belonging:
-    """What every state tells: its iteration, and the digests of the files that belong to it."""
+    """What every state contains: its iteration, and the digests of the files that belong to it."""
 
     iteration: _Number
     files: dict[_FileName, _Digest]
@@ -38,7 +38,7 @@ class Belonging:
 
 @record
 class Standing(Record):
-    """Where a run stands, beside its tensors."""
+    """The state of a run apart from its tensors."""
 
     WHAT: ClassVar[str] = "state"
 
@@ -56,7 +56,7 @@ class Standing(Record):
 def read_state(path: Path) -> State | None:
     """A run's state, on the CPU; None if there is none.
 
-    Raises UserError, naming the file, for one that is damaged or holds anything else.
+    Raises UserError, naming the file, if it is damaged or contains anything else.
     """
     try:
         if not path.exists():
@@ -69,18 +69,18 @@ def read_state(path: Path) -> State | None:
             AssertionError, OverflowError, MemoryError, UnpicklingError,
             BadZipFile) as error:  # fmt: skip
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is damaged or no checkpoint: {reason}") from error
+        raise UserError(f"{path} is damaged or not a checkpoint: {reason}") from error
     if not isinstance(state, dict) or not {"iteration", FILES} <= state.keys():
-        raise UserError(f"{path} is no checkpoint of a run")
+        raise UserError(f"{path} is not a checkpoint of a run")
     try:
         Belonging(state["iteration"], state[FILES])
     except ValueError as error:
-        raise UserError(f"{path} is no checkpoint of a run: {error}") from error
+        raise UserError(f"{path} is not a checkpoint of a run: {error}") from error
     return state
 
 
 def require_standing(state: State, folder: Path) -> None:
-    """Raise UserError, naming the folder, unless the numbers of a state are such."""
+    """Raise UserError, naming the folder, unless the numbers in a state are valid."""
     needed = ("optimizer", "scaler", *Standing.field_names())
     missing = [repr(name) for name in needed if name not in state]
     try:
@@ -92,7 +92,7 @@ def require_standing(state: State, folder: Path) -> None:
 
 
 def require_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError unless a state's part for the optimizer is one of its parameters."""
+    """Raise ValueError unless a state's optimizer part matches the optimizer's parameters."""
     found = _mapping(state, "optimizer")
     own = optimizer.state_dict()
     groups = found.get("param_groups")
@@ -100,27 +100,27 @@ def require_optimizer(state: State, optimizer: torch.optim.Optimizer) -> None:
         raise ValueError(f"optimizer: got the groups {shown(groups)}")
     for group, expected in zip(groups, own["param_groups"], strict=True):
         if not isinstance(group, dict) or group.get("params") != expected["params"]:
-            raise ValueError("optimizer: it is of other parameters")
+            raise ValueError("optimizer: it belongs to other parameters")
         for name, value in expected.items():
-            # A rate that is none is set before the first step.
+            # An invalid rate is overwritten before the first step.
             if type(group.get(name)) is not type(value) and name not in ("lr", "initial_lr"):
                 raise ValueError(f"optimizer: got {name} {shown(group.get(name))}")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for index, values in _mapping(found, "state").items():
         if not isinstance(index, int) or not 0 <= index < len(parameters):
-            raise ValueError(f"optimizer: it tells of a parameter {shown(index)}")
+            raise ValueError(f"optimizer: it refers to a parameter {shown(index)}")
         if not isinstance(values, dict) or values.keys() != {"step", "exp_avg", "exp_avg_sq"}:
             raise ValueError(f"optimizer: got {shown(values)} for parameter {index}")
         for name, value in values.items():
             shape = torch.Size() if name == "step" else parameters[index].shape
             if not isinstance(value, torch.Tensor) or value.shape != shape:
-                raise ValueError(f"optimizer: {name} of parameter {index} is of another shape")
+                raise ValueError(f"optimizer: {name} of parameter {index} has another shape")
             if not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise ValueError(f"optimizer: {name} of parameter {index} is not finite")
 
 
 def require_scaler(state: State, scaler: torch.amp.GradScaler) -> None:
-    """Raise ValueError unless a state's part for the gradient scaler is one."""
+    """Raise ValueError unless a state's gradient scaler part is valid."""
     found, own = _mapping(state, "scaler"), scaler.state_dict()
     for name, value in found.items():
         number = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""How many patches a batch may have on a GPU: measured by steps of the very training."""
+"""Measure the largest batch size for a GPU with steps of the actual training."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from swin_umamba.loop.world import Alone
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.train.stepping import Stepper
 
-TRIED = (2, 4)  # patches; from their memory follows that of more
-LESS = 0.9  # of a batch that proved too large
+TRIED = (2, 4)  # batch sizes measured; the memory of larger ones is extrapolated from them
+LESS = 0.9  # factor for a batch that proved too large
 
 
 def fitting_patches(peak: Callable[[int], float], room: float, most: int) -> int:
-    """The largest batch whose peak memory is within `room`, 1 to `most`; 1 if none is.
+    """The largest batch with peak memory within `room`, 1 to `most`; 1 if none is.
 
-    peak: bytes that a step with so many patches takes, infinite where they do not fit. It is about
-    linear, so that few calls do; any batch above 1 that is returned has been tried.
+    peak: bytes used by a step with a given batch size, infinite if it does not fit. It is roughly
+    linear, so few calls suffice; any result above 1 has been tried.
     """
     peak = functools.cache(peak)
     small, large = TRIED
@@ -48,10 +48,10 @@ def measured_patches(
     most: int,
     memory: int | None = None,
 ) -> int:
-    """Patches that one process may train with on a CUDA device, 1 to `most`.
+    """Patches per process for training on a CUDA device, 1 to `most`.
 
-    A fifth of the memory that is free stays so, for what steps do not show: fragments, validation.
-    memory: bytes to plan for, where the GPU has more.
+    A fifth of the free memory is left for what steps do not show: fragmentation, validation.
+    memory: bytes to plan for, if the GPU has more.
     """
     free, _ = torch.cuda.mem_get_info(device)
     usable = free + torch.cuda.memory_reserved(device)
@@ -62,9 +62,9 @@ def measured_patches(
 def step_memory(
     config: TrainConfig, cases: Sequence[Case], plan: Plan, device: torch.device, size: int
 ) -> float:
-    """Peak bytes of training on batches of so many patches, infinite where they do not fit."""
-    # Not compiled, and without graphs, which take about as much. A frozen encoder, as at first,
-    # would take less.
+    """Peak bytes of training with a given batch size, infinite if it does not fit."""
+    # Without compilation and graphs, which need about as much. A frozen encoder, as at the start,
+    # would need less.
     plain = replace(
         config,
         batch_size=size,
@@ -81,8 +81,8 @@ def step_memory(
         with Stepper(
             plain, cases, Alone(device), lambda: False, pretrained=False, plan=plan
         ) as stepper:
-            # Without fp16's scale, which a first step may only lower: the second one then has the
-            # optimizer's state beside everything else.
+            # Without fp16's scaling, whose first step may only lower the scale: in the second step
+            # the optimizer's state must exist besides everything else.
             stepper.scaler = torch.amp.GradScaler(device.type, enabled=False)
             for iteration in range(2):
                 stepper.step(iteration, 0.0, 1.0)
@@ -94,7 +94,7 @@ def step_memory(
 
 
 def _release(device: torch.device) -> None:
-    """Give back what nothing uses any more, and count peaks from here."""
+    """Free unused cached memory, and reset the peak statistics."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)

@@ -17,10 +17,10 @@ MAX_WORKERS = 8
 
 
 class Batches:
-    """This process's part of every batch, by the number of its iteration.
+    """This process's part of every batch, by iteration number.
 
-    Worker processes prepare those of the iterations that follow the last one that was read; `close`
-    ends them. asked: whether the run was asked to stop.
+    Worker processes prefetch the iterations that follow the last one read; `close` ends them.
+    asked: whether the run was asked to stop.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batches:
             world_size=world.size,
         )
         self._loader: PatchLoader | None = None
-        self._next = -1  # the iteration that the loader's next batch is of
+        self._next = -1  # the iteration of the loader's next batch
 
     def read(self, iteration: int) -> tuple[list[tuple[Tensor, Tensor]], float]:
         """Images and masks of an iteration, `accumulate` pairs, and the seconds of waiting."""
@@ -72,7 +72,8 @@ class Batches:
             try:
                 return next(self._loader)
             except UserError:
-                # A terminal or scheduler asks the workers too, and they may be gone before us.
+                # A terminal or scheduler signals the workers too, which may end before this
+                # process.
                 if not self.asked():
                     raise
                 self.close()
@@ -86,7 +87,7 @@ class Batches:
 
 
 def workers_of(config: TrainConfig, world: World) -> int:
-    """Processes that cut patches for this one."""
+    """Number of worker processes that cut patches for this process."""
     if config.workers is not None:
         return config.workers
     if world.device.type != "cuda":

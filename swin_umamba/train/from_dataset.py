@@ -24,21 +24,22 @@ from swin_umamba.runs.run import Run
 from swin_umamba.train.batch_size import measured_patches
 from swin_umamba.train.loop import TrainResult, train
 
-OVERLAYS = 3  # validation cases that are drawn as training goes on
+OVERLAYS = 3  # validation cases drawn during training
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What `train` takes, ready on disk."""
+    """The input of `train`, preprocessed on disk."""
 
     config: TrainConfig
     plan: Plan
     split: Split
     train_cases: CachedCases
     val_cases: CachedCases
-    warnings: tuple[str, ...] = ()  # what may be amiss with the dataset
-    largest_batch: int | None = None  # to plan batches by, with gpu_memory; None where they are set
-    gpu_memory: int | None = None  # bytes; None for all that there is
+    warnings: tuple[str, ...] = ()  # possible problems of the dataset
+    # for planning the batch size, with gpu_memory; None if it is set
+    largest_batch: int | None = None
+    gpu_memory: int | None = None  # bytes; None for all there is
 
 
 def prepare(
@@ -52,14 +53,14 @@ def prepare(
     threads: int = 1,
     on_progress: OnProgress | None = None,
 ) -> Prepared:
-    """Read a dataset, plan, split and preprocess it, or find that done: see `prepare_dataset`.
+    """Read, plan, split and preprocess a dataset, or reuse cached results: see `prepare_dataset`.
 
-    config: its fold, model and numbers are kept; dataset, channels, classes and patch_size are
-    filled in from the dataset (patch_size: by the plan unless given). run: a run to go on with,
-    whose plan and split are kept. splits_file: in nnU-Net's form; what `swin-umamba prepare` was
-    told last otherwise, or five folds by a fixed seed. axis: of volumes, see `make_plan`. Raises
-    UserError for what is missing, damaged or does not fit. Of several processes the first prepares,
-    and the others wait for it, however long it takes.
+    config: its fold, model and settings are kept; dataset, channels, classes and patch_size are
+    filled in from the dataset (patch_size: by the plan unless given). run: a run to continue, whose
+    plan and split are kept. splits_file: in nnU-Net's format; by default the choices of the last
+    `swin-umamba prepare`, or five folds with a fixed seed. axis: of volumes, see `make_plan`.
+    Raises UserError for anything missing, damaged or inconsistent. With several processes the first
+    one prepares, and the others wait, however long it takes.
     """
     if run is not None:
         return _as_in_run(dataset_folder, config, run, threads, on_progress)
@@ -126,11 +127,11 @@ def _prepared(
 
 
 def with_planned_batches(prepared: Sequence[Prepared]) -> list[Prepared]:
-    """With the batch size that the GPU's memory and the dataset allow; see `train.batch_size`.
+    """Set the batch size by the GPU's memory and the dataset; see `train.batch_size`.
 
-    prepared: of the folds of one dataset, which get one size, as measured with the first; those
-    without `largest_batch`, and all on a CPU, keep their config's. One patch for each process at
-    least. To be called by all processes together, when all of it is prepared.
+    prepared: for the folds of one dataset, which get the same size, measured with the first; those
+    without `largest_batch`, and all on a CPU, keep their config's. At least one patch per process.
+    Must be called by all processes together, after all folds are prepared.
     """
     config, largest = prepared[0].config, prepared[0].largest_batch
     if largest is None or not _on_gpu(config.device):
@@ -166,7 +167,7 @@ def train_prepared(
     resume: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
-    """`train`, with plan, split and environment beside the run's other files, and overlays."""
+    """`train` with plan, split and environment stored in the run folder, and overlays."""
     return train(
         prepared.config,
         prepared.train_cases,
@@ -185,5 +186,5 @@ def train_prepared(
 
 
 def read_run(folder: Path) -> TrainConfig:
-    """The config of a run. Raises UserError if the folder holds none."""
+    """The config of a run. Raises UserError if the folder contains none."""
     return Run.open(folder).config

@@ -1,4 +1,4 @@
-"""`train`: what a training needs is checked and opened, and then goes on as a session."""
+"""`train`: check and open everything a training needs, then run it as a session."""
 
 from __future__ import annotations
 
@@ -32,28 +32,28 @@ def train(
     overlays: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TrainResult:
-    """Train a model; leave config, log, checkpoint and weights (last and best) in `folder`.
+    """Train a model; write config, log, checkpoint and weights (last and best) to `folder`.
 
-    folder: missing or empty; with `resume`, that of a run of the same config but for CHANGEABLE
-    fields, which goes on from its last checkpoint as if it had never stopped: on a CPU, unless
-    `minutes` decides, with the same weights bit by bit. plan: by which the cases were preprocessed;
-    where it has regions, one sigmoid output is trained for each. files: further text files for a
-    new folder, by name. overlays: validation cases, named as files may be, whose predictions are
-    drawn into the folder at every validation. on_progress is called after every iteration. SIGINT
-    or SIGTERM ends a run after the iteration, with a checkpoint.
+    folder: missing or empty; with `resume`, that of a run with the same config except for
+    CHANGEABLE fields, which continues from its last checkpoint as if it had never stopped: on a
+    CPU, unless `minutes` decides, with bitwise the same weights. plan: by which the cases were
+    preprocessed; if it has regions, one sigmoid output is trained per region. files: further text
+    files for a new folder, by name. overlays: validation cases, by valid file name, whose
+    predictions are drawn into the folder at every validation. on_progress is called after every
+    iteration. SIGINT or SIGTERM stops a run after the current iteration, with a checkpoint.
 
-    Under `accelerate launch` or torchrun the processes share every batch, which is the same for
-    any number of them, and the validation cases; the first one writes. The others read the folder
-    when a run goes on.
+    Under `accelerate launch` or torchrun the processes share every batch, which is the same for any
+    number of processes, and the validation cases; the first one writes. The others read the folder
+    when a run is resumed.
 
-    A step whose loss or gradient is not finite is skipped, and the log says where that began.
-    After `max_skipped` in a row the last checkpoint comes back with half the learning rate, which
-    the log says too, up to `max_returns` times. Overflows that fp16's scaling meets by lowering its
-    scale are skipped and logged, but not counted.
+    A step with a non-finite loss or gradient is skipped, and the log records where it originated.
+    After `max_skipped` in a row the last checkpoint is restored with half the learning rate, which
+    is logged as well, up to `max_returns` times. Overflows that fp16's scaling handles by lowering
+    its scale are skipped and logged, but not counted.
 
-    Reseeds torch's global generator in every iteration. Raises UserError if the cases do not fit
-    the config, the folder is taken or cannot be written to, a checkpoint is damaged or of another
-    model, or losses stay without a finite value.
+    Reseeds torch's global generator in every iteration. Raises UserError if the cases do not match
+    the config, the folder is not empty or not writable, a checkpoint is damaged or of another
+    model, or losses remain non-finite.
     """
     _check_cases(config, train_cases, val_cases)
     world = World(config.device)
@@ -97,7 +97,7 @@ def _check_cases(
         raise UserError("there are no cases to train on")
     for cases in (train_cases, val_cases):
         if isinstance(cases, CachedCases):
-            continue  # checked as they were preprocessed
+            continue  # checked during preprocessing
         for case in cases:
             channels, highest = case.image.shape[0], int(case.mask.max())
             if channels != config.in_channels:

@@ -21,11 +21,11 @@ from swin_umamba.weights import continue_weights
 def build_model(
     config: TrainConfig, *, pretrained: bool, outputs: int | None = None
 ) -> SegmentationModel:
-    """The model on the CPU, its random weights by the config's seed.
+    """The model on the CPU, with random weights from the config's seed.
 
-    pretrained: load the weights that the config names, of a file or of a run. outputs: of the
-    network, where that is not the number of classes. Raises UserError for a model or
-    options that do not exist, and for weights that are missing, damaged, or of another model.
+    pretrained: load the weights named in the config, from a file or run. outputs: of the network,
+    if that is not the number of classes. Raises UserError for a model or options that do not exist,
+    and for weights that are missing, damaged, or of another model.
     """
     options = network_options(config.encoder, config.model_options)
     if takes_patch_size(config.model):
@@ -47,7 +47,7 @@ def build_model(
         return model
     except (ValueError, OSError) as error:
         raise UserError(f"cannot build the model: {error}") from error
-    except RuntimeError as error:  # torch's, for want of memory
+    except RuntimeError as error:  # from torch, when out of memory
         reason = str(error).splitlines()[0]
         raise UserError(f"cannot build the model: {reason}") from error
 
@@ -55,7 +55,7 @@ def build_model(
 def build_optimizer(
     model: SegmentationModel, config: TrainConfig, device: torch.device
 ) -> torch.optim.AdamW:
-    """AdamW, with the config's rates and decays for each part of the model."""
+    """AdamW, with the config's learning rates and decays for each part of the model."""
     return torch.optim.AdamW(
         parameter_groups(
             model.named_parameters(),
@@ -73,7 +73,7 @@ def build_optimizer(
 
 
 def checkpoint_activations(model: SegmentationModel) -> None:
-    """Have every residual block keep its input alone and run again in the backward pass."""
+    """Make every residual block keep only its input, and run again in the backward pass."""
     for module in model.modules():
         if isinstance(module, RESIDUAL_BLOCKS):
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)

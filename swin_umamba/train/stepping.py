@@ -1,4 +1,4 @@
-"""One step of training after another."""
+"""Training steps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from swin_umamba.weights.report import Report
 
 
 def _graphs_impossible(config: TrainConfig, world: World) -> str | None:
-    """Why steps on GPUs can't be CUDA graphs, None where they can."""
+    """Why steps on GPUs cannot be CUDA graphs; None if they can."""
     if world.size > 1:
         return "several processes exchange gradients"
     for name in ("compile", "checkpoint_activations"):
@@ -44,10 +44,10 @@ def _graphs_impossible(config: TrainConfig, world: World) -> str | None:
 
 
 class Stepper(BaseStepper[SegmentationModel]):
-    """Model, optimizer and batches: what an iteration reads and changes.
+    """Model, optimizer and batches: the state of an iteration.
 
     A context manager that ends the workers. asked: whether the run was asked to stop. pretrained:
-    load the weights that the config names now. plan: says whether outputs are regions.
+    load the weights named in the config now. plan: determines whether outputs are regions.
     """
 
     def __init__(
@@ -90,12 +90,12 @@ class Stepper(BaseStepper[SegmentationModel]):
 
     @property
     def pretrained_report(self) -> Report | None:
-        """What became of the weights that a new run started from, if any."""
+        """Report about the weights that a new run started from, if any."""
         return self.model.pretrained_report
 
     @property
     def trained(self) -> SegmentationModel:
-        """The model to validate and to keep; with FSDP as it was when last gathered."""
+        """The model to validate and save; with FSDP as last gathered."""
         return self._source if self._whole is None else self._whole
 
     def _shard(self) -> None:
@@ -107,7 +107,7 @@ class Stepper(BaseStepper[SegmentationModel]):
             shard(model, self.world.device)
 
     def gather(self) -> None:
-        """With FSDP, have `trained` up to date: to be called by all processes together."""
+        """With FSDP, bring `trained` up to date: must be called by all processes together."""
         if self._whole is not None:
             self._whole.load_state_dict(gathered(self._source.state_dict()))
 
@@ -118,7 +118,7 @@ class Stepper(BaseStepper[SegmentationModel]):
             load_shares(model, state)
 
     def load_pretrained(self) -> None:
-        """Start from the config's weights, if it names some."""
+        """Load the initial weights named in the config, if any."""
         if self.config.pretrained is None and self.config.continue_from is None:
             return
         state = self._build(pretrained=True).state_dict()
@@ -128,11 +128,11 @@ class Stepper(BaseStepper[SegmentationModel]):
             self.average.updates = 0
 
     def step(self, iteration: int, done: float, factor: float) -> Record:
-        """Iteration number `iteration`, from 0, when a share `done` of the run is over.
+        """Run iteration number `iteration`, from 0, at a fraction `done` of the run.
 
-        factor: of the learning rate. Returns the record of the log: a step with a loss or gradient
-        that is not finite changes nothing, and has "skipped" in its record; "overflow" too, if
-        lowering fp16's scale will help.
+        factor: of the learning rate. Returns the log record: a step with a non-finite loss or
+        gradient changes nothing and has "skipped" in its record; also "overflow" if lowering fp16's
+        scale will help.
         """
         config, began = self.config, time.perf_counter()
         net = self._wrapped(iteration)
@@ -147,7 +147,7 @@ class Stepper(BaseStepper[SegmentationModel]):
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        # One look at the device for all.
+        # A single synchronization with the device for all of them.
         value, size = torch.stack((loss, gathered(norm))).tolist()
         record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
         if np.isfinite((value, size)).all():
@@ -166,14 +166,15 @@ class Stepper(BaseStepper[SegmentationModel]):
         return self._timed(record, began, waited)
 
     def _drop_frozen(self) -> None:
-        """FSDP fixes at first which parameters have gradients, so a frozen encoder has them."""
+        """FSDP fixes at the start which parameters have gradients, so a frozen encoder has them
+        too."""
         if self._whole is not None and self._frozen:
             for name, parameter in self.model.named_parameters():
                 if name in self._still:
                     parameter.grad = None
 
     def _backward(self, net: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Leave the gradient of the batches' mean loss, and return that."""
+        """Compute the gradient of the batches' mean loss, and return the loss."""
         total = torch.zeros((), device=self.world.device)
         for i, (images, masks) in enumerate(batches):
             last = i == len(batches) - 1
@@ -186,7 +187,7 @@ class Stepper(BaseStepper[SegmentationModel]):
     def _gradients(
         self, net: nn.Module, iteration: int, batches: list[tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """`_backward`, as one CUDA graph a batch where that was chosen."""
+        """`_backward`, as one CUDA graph per batch if that was chosen."""
         graph = self._graphs.graph(lambda: self._captured(iteration, *batches[0]))
         if graph is None:
             return self._backward(net, batches)
@@ -206,11 +207,11 @@ class Stepper(BaseStepper[SegmentationModel]):
                 scaler=self.scaler if self.scaler.is_enabled() else None,
                 batches=self.config.accumulate,
             )
-        finally:  # capturing draws numbers
+        finally:  # capturing consumes random numbers
             seed_iteration(self.config.seed, iteration, self.world.rank)
 
     def _wrapped(self, iteration: int) -> nn.Module:
-        """The model as it is trained: in DDP, compiled, a pretrained encoder still at first."""
+        """The model as trained: in DDP, compiled, with a pretrained encoder frozen at first."""
         frozen = self.config.pretrained is not None and iteration < self.config.freeze_iterations
         if self._net is None or frozen != self._frozen:
             if self._whole is None:  # with FSDP see _drop_frozen
@@ -225,15 +226,15 @@ class Stepper(BaseStepper[SegmentationModel]):
         return self._net
 
     def state(self) -> State:
-        """What a checkpoint needs beside the weights of `trained`.
+        """Everything a checkpoint needs besides the weights of `trained`.
 
-        To be called by all processes together. The same with FSDP as without.
+        Must be called by all processes together. The same with and without FSDP.
         """
         state = super().state()
         return state if self._whole is None else gathered(state)
 
     def restore(self, state: State) -> None:
-        """As `BaseStepper.restore`, with FSDP too."""
+        """As `BaseStepper.restore`, also with FSDP."""
         if self._whole is not None:
             load_shares(self._source, self._whole.state_dict())
         super().restore(state)

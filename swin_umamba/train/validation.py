@@ -1,4 +1,4 @@
-"""How good a model is on cases it was not trained on."""
+"""Validate a model on held-out cases."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ from swin_umamba.runs.config import TrainConfig
 
 Labels = npt.NDArray[np.int64]
 
-SLICES = 16  # of a volume at a time
-PIXELS = 8 * 320 * 320  # of all windows at a time
+SLICES = 16  # slices of a volume at a time
+PIXELS = 8 * 320 * 320  # windows of all slices at a time
 
 
 @dataclass(frozen=True)
 class Score:
-    """The mean DSC over the classes, and that of each class over the volumes where it is defined.
+    """The mean DSC over the classes, and of each class over the volumes for which it is defined.
 
-    As `evaluate` has them. None where there are none.
+    Defined as in `evaluate`. None if there are no values.
     """
 
     dsc: float | None
-    classes: tuple[float | None, ...]  # without the background; of regions, each of them
+    classes: tuple[float | None, ...]  # without the background; or of every region
 
     @property
     def value(self) -> float | None:
-        """By which the best weights are chosen."""
+        """Selects the best weights."""
         return self.dsc
 
     def facts(self) -> dict[str, Any]:
-        """What the log tells."""
+        """Its values for the log."""
         return {"dsc": self.dsc, "dsc_of_classes": list(self.classes)}
 
 
 class Validation:
-    """Whole images, segmented by a Predictor, in the training's precision.
+    """Segments whole images with a Predictor, in the training's precision.
 
-    They are preprocessed already, and scored on the grid that they are on then. Slices of one
-    volume, which stand together in `cases`, are scored as one. Ignored pixels count as background
-    in both. Several processes share the volumes. plan: of the run; without, the likeliest class is
-    predicted, and with regions, they are scored in place of the classes. overlays: so many of this
-    process's volumes are drawn into the run's folder, each by its slice with most of the truth.
+    The images are preprocessed, and scored on their preprocessed grid. Consecutive slices of one
+    volume in `cases` are scored as one. Ignored pixels count as background in both masks. Several
+    processes share the volumes. plan: of the run; without one, the most probable class is
+    predicted; with regions, they are scored instead of the classes. overlays: number of this
+    process's volumes to draw into the run folder, each by its slice with most of the ground truth.
     """
 
     def __init__(

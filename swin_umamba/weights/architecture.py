@@ -1,4 +1,4 @@
-"""Which encoder a state dict is of, by its tensors' names and shapes."""
+"""Determine the encoder of a state dict from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATCHES = {
     VMAMBA: f"{ENCODER}patch_embed.proj.weight",
     VMAMBA_V2: f"{ENCODER}patch_embed.0.weight",
 }
-"""The first convolution's weight, by the kind of blocks."""
+"""Name of the first convolution's weight, by block kind."""
 STEM_PATCH = 2
 """Pixels of a stem's output per side of a patch, in models that have a stem."""
 _NORM = re.compile(rf"^{re.escape(ENCODER)}layers\.(\d+)\.blocks\.(\d+)\.(ln_1|norm)\.weight$")
@@ -23,12 +23,12 @@ _OTHER_SIZES: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((96, 192, 384, 768), (2, 2, 27, 2)): "VMamba-Small",
     ((128, 256, 512, 1024), (2, 2, 27, 2)): "VMamba-Base",
 }
-"""Of the first generation, where `create_model` takes them by their sizes alone."""
+"""The first generation's name, for sizes passed to `create_model` explicitly."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What of an encoder its tensors tell; the words are those of `EncoderSpec`."""
+    """An encoder's architecture as determined from its tensors; field names as in `EncoderSpec`."""
 
     blocks: str
     dims: tuple[int, ...]
@@ -38,7 +38,7 @@ class Architecture:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Any]) -> Architecture:
-        """That of tensors by our names. Raises ValueError where some that tell it are lacking."""
+        """From tensors under our names. Raises ValueError if some that determine it are missing."""
         found_blocks: dict[int, set[int]] = {}
         dims: dict[int, int] = {}
         kinds = set()
@@ -56,10 +56,10 @@ class Architecture:
             raise ValueError("its blocks are of VMamba's first and second generation, mixed")
         stages = range(len(found_blocks))
         for stage in stages:
-            # As many as there are tensors of, whatever numbers their names tell.
+            # Count the existing tensors, whatever numbers their names contain.
             if max(found_blocks[stage]) >= len(found_blocks[stage]):
                 raise ValueError(
-                    f"stage {stage} has {len(found_blocks[stage])} blocks, of which one is called"
+                    f"stage {stage} has {len(found_blocks[stage])} blocks, of which one is numbered"
                     f" {max(found_blocks[stage])}, expected 0 to {len(found_blocks[stage]) - 1}"
                 )
         (kind,) = kinds
@@ -79,7 +79,7 @@ class Architecture:
 
     @property
     def encoder(self) -> str:
-        """The name that `create_model` has for it, or for the first of its kind in other sizes."""
+        """Its name in `create_model`, or that of the first encoder of its kind for other sizes."""
         alike = [
             name
             for name, spec in ENCODERS.items()
@@ -90,7 +90,7 @@ class Architecture:
         return (same or alike)[0]
 
     def options(self) -> dict[str, Any]:
-        """The arguments of `create_model` that give this encoder."""
+        """The arguments of `create_model` for this encoder."""
         if self.blocks == VMAMBA:
             return self._words()
         return {"encoder": self.encoder, **self._words_unlike(ENCODERS[self.encoder])}
@@ -110,7 +110,7 @@ class Architecture:
         return ", ".join(f"{name}={value!r}" for name, value in words.items())
 
     def _name(self) -> str:
-        """A word for people; empty for sizes that nobody has published."""
+        """A display name; empty for unpublished sizes."""
         sizes, spec = (self.dims, self.depths), ENCODERS[self.encoder]
         if sizes == (spec.dims, spec.depths):
             return "VMamba-Tiny" if self.blocks == VMAMBA else self.encoder
@@ -126,7 +126,7 @@ class Architecture:
 
 
 def shape_of(tensors: Mapping[str, Any], name: str) -> tuple[int, ...]:
-    """The shape of what has two axes or more. Raises ValueError where it is lacking."""
+    """The shape of a tensor with at least two axes. Raises ValueError if it is missing."""
     if name not in tensors or tensors[name].ndim < 2:
         raise ValueError(f"it lacks {name}, or holds something else under that name")
     return tuple(tensors[name].shape)

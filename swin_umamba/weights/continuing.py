@@ -1,4 +1,4 @@
-"""A trained model's weights into one of the same kind with other classes or image channels."""
+"""Load a trained model's weights into one with other classes or image channels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _SHOWN = 3
 
 
 def continue_weights(model: nn.Module, path: str | os.PathLike[str]) -> Report:
-    """Load what fits of a file of `save_weights`; the rest keeps the values that it has.
+    """Load everything that matches from a file of `save_weights`; other tensors are not changed.
 
-    The rest may be tensors of another size in their first dimension (the heads, where the number of
-    classes differs) or in their second (the first layers, where the number of image channels does).
-    Raises FileNotFoundError, or ValueError for a file that is damaged or of another model, which
-    then is as before.
+    Other tensors may differ in size in their first dimension (heads, for another number of classes)
+    or in their second (first layers, for another number of image channels). Raises
+    FileNotFoundError, or ValueError for a file that is damaged or of another model, and then
+    changes nothing.
     """
     places = model.state_dict()
     tensors = read_tensors(path)
@@ -45,7 +45,7 @@ def continue_weights(model: nn.Module, path: str | os.PathLike[str]) -> Report:
         foreign += 1
     if foreign or not fitting:
         raise ValueError(
-            f"{path} is of another model than {type(model).__name__}: of {len(places)} tensors,"
+            f"{path} is not of {type(model).__name__}: of {len(places)} tensors,"
             f" {len(fitting)} fit and {foreign} differ in more than classes and image channels"
         )
     try:
@@ -57,13 +57,13 @@ def continue_weights(model: nn.Module, path: str | os.PathLike[str]) -> Report:
 
 
 def continuation(report: Report) -> str:
-    """One line: how many tensors were loaded, and which were initialised again, and why."""
+    """One line: how many tensors were loaded, and which were reinitialized and why."""
     loaded, fresh = report.of(LOADED), report.of(SKIPPED)
     line = f"{len(loaded)} of {len(report.entries)} tensors loaded"
     for why in Counter(entry.note for entry in fresh):
         names = [entry.target for entry in fresh if entry.note == why]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        line += f"; initialised again ({why}): {', '.join(names[:_SHOWN])}{more}"
+        line += f"; reinitialized ({why}): {', '.join(names[:_SHOWN])}{more}"
     return line
 
 

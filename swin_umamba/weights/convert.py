@@ -1,4 +1,4 @@
-"""Other people's checkpoints into our files, and a model into a checkpoint of the release."""
+"""Convert other checkpoints to our files, and our models back to original checkpoints."""
 
 from __future__ import annotations
 
@@ -54,18 +54,19 @@ def convert(
     ema: bool = False,
     encoder_only: bool = False,
 ) -> Report:
-    """Write what a checkpoint holds under our names: an encoder from VMamba, a whole model from the
-    release, or on request (encoder_only) the encoder alone of that.
+    """Write the content of a checkpoint under our names: an encoder from VMamba, a whole model from
+    the original implementation or, with encoder_only, only the encoder of the latter.
 
-    source: see `load_pretrained`. out: a safetensors file, whose metadata tell the source's name
-    and SHA-256, how it was converted and, of converted files, their own source, and what was left
-    out on request; or, where it ends in .pth or .pt, a checkpoint as the original implementation
-    writes it, for whole models of its kind with nothing left out. model: what it must be;
-    auto-detected by default. An encoder is the same for all of ours that take it. in_channels: of
-    the image; those of the source by default. The other arguments are those of `load_pretrained`.
+    source: see `load_pretrained`. out: a safetensors file, whose metadata record the source's name
+    and SHA-256, how it was converted, the source's own source if it was converted before, and what
+    was left out on request; or, if it ends in .pth or .pt, a checkpoint in the original
+    implementation's format, for whole models of its kind with nothing left out. model: which model
+    it must be; auto-detected by default. An encoder is the same for all models that accept it.
+    in_channels: of the image; by default as in the source. The other arguments are as in
+    `load_pretrained`.
 
     Raises FileNotFoundError, ValueError for a file that is damaged, of another model or incomplete,
-    and UserError where `out` cannot be written; no file is then left behind.
+    and UserError if `out` cannot be written; no file is then left behind.
     """
     check_way(first_layer)
     checkpoint = open_checkpoint(source, ema=ema, encoder_only=encoder_only)
@@ -81,13 +82,13 @@ def convert(
     left_out = left_out_by_choice(report, checkpoint, places)
     problems = problems_of(report, checkpoint, 1.0)
     if problems:
-        raise ValueError(f"{source} is no whole {config['name']}: {'; '.join(problems)}")
+        raise ValueError(f"{source} is not a complete {config['name']}: {'; '.join(problems)}")
     if Path(out).suffix in _RELEASE_SUFFIXES:
         if not checkpoint.whole:
-            raise ValueError(f"{source} holds an encoder alone: the release has no such checkpoint")
+            raise ValueError(f"{source} holds only an encoder: the release has no such checkpoint")
         if left_out:
             raise ValueError(
-                f"the release's checkpoints are whole, and {', '.join(left_out)} would be left out"
+                f"the release's checkpoints are complete; {', '.join(left_out)} would be missing"
             )
         _write_release(found, config, Path(out))
         return report
@@ -107,7 +108,7 @@ def convert(
     }
     if is_safetensors(source):
         earlier = read_metadata(source)
-        if "source" in earlier:  # converted before: where that came from
+        if "source" in earlier:  # converted before: its own origin
             kept = {name: earlier[name] for name in sorted(_PROVENANCE & earlier.keys())}
             metadata["source_provenance"] = json.dumps(kept)
     if left_out:
@@ -117,12 +118,12 @@ def convert(
 
 
 def save_release_checkpoint(model: SegmentationModel, path: str | os.PathLike[str]) -> None:
-    """Write a model of `create_model` as nnU-Net's trainers of the release do.
+    """Write a model of `create_model` as the original implementation's nnU-Net trainers do.
 
     The file has the keys that nnU-Net's predictor reads. Raises UserError if it cannot be written.
     """
     if model.config is None:
-        raise ValueError("model: it was not made by create_model, and has no name")
+        raise ValueError("model: it was not made by create_model, so it has no name")
     tensors = {name: t.detach().cpu() for name, t in model.state_dict().items()}
     _write_release(tensors, model.config, Path(path))
 
@@ -151,7 +152,7 @@ def _write_release(tensors: dict[str, Tensor], config: dict[str, Any], path: Pat
 
 
 def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None) -> dict[str, Any]:
-    """The arguments of `create_model` for a checkpoint, from its names and shapes."""
+    """The arguments of `create_model` for a checkpoint, from its tensor names and shapes."""
     tensors = checkpoint.tensors
     architecture = Architecture.of(tensors)
     if not checkpoint.whole:
@@ -180,7 +181,7 @@ def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None)
         blocks = VMAMBA_V2 if "decoder.stages.0.blocks.0.norm.weight" in tensors else VMAMBA
         if blocks != architecture.blocks:
             config["decoder_blocks"] = blocks
-            # It would be that of the decoder's blocks, too.
+            # Otherwise it would count for the decoder's blocks too.
             if config.get("d_state") == ENCODERS[architecture.encoder].d_state:
                 del config["d_state"]
     return config
@@ -189,10 +190,10 @@ def describe(checkpoint: Checkpoint, model: str | None, in_channels: int | None)
 def _encoders_model(
     architecture: Architecture, tensors: dict[str, Tensor], in_channels: int | None
 ) -> dict[str, Any]:
-    """A model that an encoder alone fits.
+    """A model that accepts just the encoder.
 
-    All of ours have one encoder, but for the first generation's patches: those of images, or behind
-    a stem.
+    All of our models share one encoder, except for the first generation's patch embedding: on
+    images, or behind a stem.
     """
     _, channels, height, _ = shape_of(tensors, PATCHES[architecture.blocks])
     if architecture.blocks == VMAMBA and height == STEM_PATCH:
@@ -206,7 +207,7 @@ def _encoders_model(
 
 
 def _seen_by_stem(tensors: dict[str, Tensor]) -> int:
-    """Image channels of an encoder's stem; 1 where the file lacks it."""
+    """Image channels of an encoder's stem; 1 if the file lacks it."""
     return shape_of(tensors, "stem.0.weight")[1] if "stem.0.weight" in tensors else 1
 
 
@@ -218,7 +219,7 @@ def _require_known(name: str) -> None:
 
 
 def _build(config: dict[str, Any]) -> SegmentationModel:
-    """The model's shapes alone: a small file may tell of a huge model."""
+    """Only the model's shapes: a small file may describe a huge model."""
     from swin_umamba.models.loading import laid_out
 
     return laid_out(config)

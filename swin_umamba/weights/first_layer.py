@@ -1,4 +1,4 @@
-"""Fitting a first convolution to another number of image channels."""
+"""Adapt a first convolution to another number of image channels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 FirstLayer = Literal["mean", "sum", "repeat", "drop"]
 WAYS: tuple[str, ...] = get_args(FirstLayer)
 """How filters (E, C, h, w) become (E, N, h, w): `mean`, every channel gets the sum over the old
-ones divided by N, so that a grey image gives what it gave; `sum`, without the division; `repeat`,
-the old channels in turn, times C / N; `drop`, as the release does, they are not loaded."""
+ones divided by N, so that a grey image gives the same result; `sum`, without the division;
+`repeat`, the old channels cyclically, times C / N; `drop`, not loaded, as in the original
+implementation."""
 
 
 def adapted(weight: Tensor, channels: int, way: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Recognising a checkpoint by what it holds, and bringing its names into ours."""
+"""Recognise a checkpoint by its content, and translate its names to ours."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ KINDS = {
 SELF = "Swin-UMamba weights"
 RELEASE = "nnU-Net checkpoint"
 FITS = (
-    "what fits: VMamba's ImageNet checkpoints, first and second generation, checkpoints of"
+    "supported are VMamba's ImageNet checkpoints, first and second generation, checkpoints of"
     " Swin-UMamba's release, and files of swin-umamba"
 )
 _WRAPPERS = ("network_weights", "model", "model_ema", "state_dict")
 _PREFIXES = ("module.", "_orig_mod.")
 _SHOWN = 6
 
-# The later names of VMamba's first generation, and the place of its downsampling, in the order they
-# are tried. The names of the second are ours.
+# Later names of VMamba's first generation, and the position of its downsampling, in the order in
+# which they are tried. The names of the second generation are ours.
 _RENAMES = (
     (re.compile(r"^patch_embed\.0\."), "patch_embed.proj."),
     (re.compile(r"^patch_embed\.2\."), "patch_embed.norm."),
@@ -45,10 +45,10 @@ _BLOCK = re.compile(r"^layers\.\d+\.blocks\.\d+\.(ln_1|norm|self_attention|op)\.
 class Checkpoint:
     """A recognised checkpoint.
 
-    kind: a word for people. whole: it holds a whole model, not an encoder alone. tensors: by our
-    names. sources: the file's name of each of ours. skipped: names in the file of what has no
-    place in any of our models, and why. left_out: our names of what a conversion was told to leave
-    out of the file.
+    kind: display name. whole: it contains a whole model rather than only an encoder. tensors: by
+    our names. sources: for each of our names, the name in the file. skipped: names in the file that
+    no model of ours has, and why. left_out: our names of tensors that were left out of the file by
+    request when it was converted.
     """
 
     kind: str
@@ -56,21 +56,21 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     sources: dict[str, str]
     skipped: dict[str, str]
-    shapes: dict[str, tuple[int, ...]]  # of what is skipped
+    shapes: dict[str, tuple[int, ...]]  # bytes of skipped tensors
     left_out: frozenset[str] = field(default_factory=frozenset)
 
 
 def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) -> Checkpoint:
-    """What `content`, as `read_checkpoint` returns it, holds. ema: VMamba's averaged weights.
+    """Recognise `content`, as returned by `read_checkpoint`. ema: use VMamba's averaged weights.
 
-    encoder_only: of a whole model, too, the rest is skipped.
+    encoder_only: skip everything but the encoder of a whole model.
 
-    Raises ValueError for other models' checkpoints, with the reason and what would fit.
+    Raises ValueError for checkpoints of other models, with the reason and what is supported.
     """
     raw, wrapper = _unwrap(content, ema)
     names = {name: _without_prefixes(name) for name in raw}
     if len(set(names.values())) < len(names):
-        raise ValueError("several of its tensors have one name once module. and _orig_mod. are off")
+        raise ValueError("several of its tensors have the same name without module. and _orig_mod.")
     if any(name.startswith(ENCODER) for name in names.values()):
         kind = f"{RELEASE} of Swin-UMamba" if wrapper == "network_weights" else SELF
         sources = {ours: name for name, ours in names.items()}
@@ -79,10 +79,10 @@ def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) ->
         if encoder_only:
             for ours in rest:
                 source = sources.pop(ours)
-                skipped[source] = "only the encoder was asked for"
+                skipped[source] = "only the encoder was requested"
                 shapes[source] = tuple(raw[source].shape)
         tensors = {ours: raw[n] for ours, n in sources.items()}
-        # What pretraining leaves holds the stem besides, where the model has one.
+        # Pretraining also leaves the stem, if the model has one.
         whole = not encoder_only and any(not name.startswith(STEM) for name in rest)
         return Checkpoint(kind, whole, tensors, sources, skipped, shapes)
     generation = _generation(names, raw)
@@ -103,7 +103,7 @@ def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) ->
 
 
 def _unwrap(content: Any, ema: bool) -> tuple[dict[str, Tensor], str]:
-    """The state dict, and the key under which it lay ("" if none)."""
+    """The state dict, and the key under which it was stored ("" if none)."""
     if not isinstance(content, Mapping):
         raise ValueError(f"it holds a {type(content).__name__}, expected tensors by name; {FITS}")
     order = ("model_ema",) if ema else _WRAPPERS
@@ -130,9 +130,10 @@ def _without_prefixes(name: str) -> str:
 
 
 def _generation(names: Mapping[str, str], raw: Mapping[str, Tensor]) -> str:
-    """The kind of blocks of VMamba's checkpoint; names: of its tensors, without prefixes, by raw's.
+    """The block kind of VMamba's checkpoint; names: tensor names without prefixes, by original
+    name.
 
-    Raises ValueError for VMamba's models between the two generations, and for other models.
+    Raises ValueError for VMamba models between the two generations, and for other models.
     """
     if not any(_BLOCK.match(name) for name in names.values()):
         raise ValueError(
@@ -168,7 +169,7 @@ def _has_no_gate(tensors: Mapping[str, Tensor], scan: str) -> bool:
 
 
 def _other_widths(tensors: Mapping[str, Tensor], scans: list[str]) -> list[str]:
-    """What of the scanning layers is of another width than the first generation's."""
+    """What in the scan layers differs in width from the first generation."""
     for scan in scans:
         before = tensors.get(scan.replace(".conv2d.", ".in_proj."))
         if before is None or before.ndim != 2 or tensors[scan].ndim == 0:

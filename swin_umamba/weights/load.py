@@ -1,4 +1,4 @@
-"""Pretrained weights into a model, with an account of every tensor."""
+"""Load pretrained weights into a model, accounting for every tensor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from swin_umamba.weights.saved import LEFT_OUT, read_metadata
 
 PATCH_NORM = f"{ENCODER}patch_embed.norm.weight"
 _PATCH = f"{ENCODER}patch_embed.proj."
-# Convolutions that see the image: the stem or patch embedding, and the skip block of its own size.
+# Convolutions on the image: the stem or patch embedding, and the skip block at full size.
 _FIRST = (
     "stem.0.weight",
     PATCHES[VMAMBA],
@@ -55,25 +55,26 @@ def load_pretrained(
     ema: bool = False,
     encoder_only: bool = False,
 ) -> Report:
-    """Load a checkpoint into one of our models: what `swin-umamba convert` writes, or originals.
+    """Load a checkpoint into one of our models: a file of `swin-umamba convert`, or an original
+    one.
 
-    Originals are VMamba's ImageNet checkpoints (the encoder alone, of the first or the second
-    generation), the release's nnU-Net checkpoints and plain state dicts, recognised by their
-    tensors' names and shapes. A whole model must give every tensor, an encoder every one of the
-    encoder's, except: the layers that see the image, where their number of channels differs
-    (first_layer: see `first_layer.WAYS`, or dropped); the heads, where the number of classes
-    differs; and, of an encoder, stem and patch embedding, where only one of file and model has a
-    stem before it. What `convert` was told to leave out may be lacking, too.
+    Originals are VMamba's ImageNet checkpoints (only the encoder, of the first or second
+    generation), nnU-Net checkpoints of the original implementation, and plain state dicts,
+    recognised by the names and shapes of their tensors. A whole model must provide every tensor, an
+    encoder every encoder tensor, except: layers on the image, if the number of channels differs
+    (first_layer: see `first_layer.WAYS`, or dropped); the heads, if the number of classes differs;
+    and, for an encoder, stem and patch embedding, if only one of file and model has a stem. Tensors
+    left out of the file at `convert` by request may be missing, too.
 
-    min_coverage: the least share, in tensors, of what has a place in the model that must fit.
-    release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias. The
-    release's loader does so by a slip (its list of exceptions names the weight twice and the bias
-    never). Off by default: half a norm is nothing that anyone trained, and training goes on from
-    either. ema: VMamba's averaged weights. encoder_only: of a whole model's file, too, which so may
-    be of another of our models.
+    min_coverage: minimum fraction of the checkpoint's tensors with a place in the model that must
+    match. release_patch_norm: leave out the weight of the patch embedding's norm, but not its bias.
+    The original loader does so by mistake (its list of exceptions names the weight twice and the
+    bias never). Off by default: half a norm is nothing that anyone trained, and training can start
+    from either. ema: use VMamba's averaged weights. encoder_only: load only the encoder, even from
+    a whole model, which may then be another of our models.
 
-    Values take the model's dtype and device. Raises FileNotFoundError, or ValueError for a file
-    that is damaged, of another model, or covers too little; the model is then as before.
+    Values are converted to the model's dtype and device. Raises FileNotFoundError, or ValueError
+    for a file that is damaged, of another model, or covers too little; the model is then unchanged.
     """
     places = model.state_dict()
     report, found = _fitting(
@@ -125,7 +126,7 @@ def _fitting(
     ema: bool,
     encoder_only: bool,
 ) -> tuple[Report, dict[str, Tensor]]:
-    """The account of a file against a model's state dict, and the tensors to load."""
+    """Match a file with a model's state dict: the report, and the tensors to load."""
     check_way(first_layer)
     if not 0.0 <= min_coverage <= 1.0:
         raise ValueError(f"min_coverage: got {min_coverage}, expected 0 to 1")
@@ -139,28 +140,28 @@ def _fitting(
 
 
 def new_heads(report: Report) -> list[str]:
-    """Names of the model's output layers that a file of other classes left as they were."""
+    """Names of the model's output layers that a file with other classes left unchanged."""
     return [e.target for e in report.of(SKIPPED) if _CLASSES.match(e.target)]
 
 
 def open_checkpoint(
     path: str | os.PathLike[str], *, ema: bool = False, encoder_only: bool = False
 ) -> Checkpoint:
-    """Read and recognise a file. Errors, as those of `load_pretrained`, name it."""
+    """Read and recognise a file. Errors are as in `load_pretrained`, and name it."""
     try:
         content = read_checkpoint(path)
         checkpoint = recognise(content, ema=ema, encoder_only=encoder_only)
     except ValueError as error:
         raise ValueError(_named(path, error)) from error
     left_out = read_metadata(path).get(LEFT_OUT, "").split() if is_safetensors(path) else []
-    # Whatever a file says, nothing else may be lacking.
+    # Whatever the file's metadata say, nothing else may be missing.
     return replace(checkpoint, left_out=frozenset(left_out) & {PATCH_NORM, *_FIRST})
 
 
 def left_out_by_choice(
     report: Report, checkpoint: Checkpoint, places: Mapping[str, Any]
 ) -> list[str]:
-    """Our names of what `match` skipped because it was told to, and a model still needs."""
+    """Our names of tensors that `match` skipped by request, and that a model still needs."""
     foreign = _foreign_patches(checkpoint, places)
     return [
         entry.target
@@ -171,7 +172,7 @@ def left_out_by_choice(
 
 
 def _foreign_patches(checkpoint: Checkpoint, places: Mapping[str, Any]) -> bool:
-    """Whether an encoder's patches are of images and the model's behind a stem, or the reverse."""
+    """Whether one of encoder and model has patches of images and the other behind a stem."""
     if checkpoint.whole:
         return False
     place, patches = places.get(f"{_PATCH}weight"), checkpoint.tensors.get(f"{_PATCH}weight")
@@ -183,10 +184,10 @@ def _foreign_patches(checkpoint: Checkpoint, places: Mapping[str, Any]) -> bool:
 
 
 def _hints(report: Report, checkpoint: Checkpoint, places: Mapping[str, Any]) -> list[str]:
-    """What a file that does not fit is of, and what it would fit; empty where that is no help."""
+    """What a file that does not fit contains, and what it would fit; empty if that is no help."""
     try:
         found, expected = Architecture.of(checkpoint.tensors), Architecture.of(places)
-    except ValueError:  # the problems themselves tell what is lacking
+    except ValueError:  # the problems themselves say what is missing
         return []
     if found != expected:
         return [
@@ -194,7 +195,7 @@ def _hints(report: Report, checkpoint: Checkpoint, places: Mapping[str, Any]) ->
             f" create_model(..., {found.instead_of(expected)})"
         ]
     wrong = {entry.target or entry.source for entry in report.of(MISMATCHED, UNEXPECTED, MISSING)}
-    # An encoder's patches may be of another model.
+    # An encoder's patches may belong to another model.
     if not any(n.startswith(ENCODER) and not n.startswith(_PATCH) for n in wrong):
         return ["what would fit is its encoder alone: encoder_only, or `convert --encoder-only`"]
     return []
@@ -207,7 +208,7 @@ def match(
     first_layer: str,
     release_patch_norm: bool,
 ) -> tuple[Report, dict[str, Tensor]]:
-    """The account of a checkpoint against a model's state dict, and the tensors to load."""
+    """Match a checkpoint with a model's state dict: the report, and the tensors to load."""
     if release_patch_norm and PATCHES[VMAMBA_V2] in checkpoint.tensors:
         raise ValueError(
             "release_patch_norm: the release has no encoder of VMamba's second generation, of"
@@ -255,7 +256,7 @@ def match(
 
 
 def require_stored(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a tensor of more values than its file holds: one repeated many times."""
+    """Raise ValueError for a tensor with more values than stored: one value repeated many times."""
     for name, tensor in tensors.items():
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(
@@ -265,9 +266,9 @@ def require_stored(tensors: Mapping[str, Tensor]) -> None:
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError, naming one, for tensors that hold NaN or infinite values."""
+    """Raise ValueError, naming one, for tensors with NaN or infinite values."""
     for name, tensor in tensors.items():
-        # Floats of one byte have no isfinite.
+        # 8-bit floats have no isfinite.
         values = tensor.float() if tensor.element_size() == 1 else tensor
         if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
             raise ValueError(
@@ -288,7 +289,7 @@ def _other_shape(
 
 
 def problems_of(report: Report, checkpoint: Checkpoint, min_coverage: float) -> list[str]:
-    """Why an account is no success; empty if it is one."""
+    """Why loading failed; empty if it succeeded."""
     problems = []
     if report.coverage < min_coverage:
         refused = report.of(MISMATCHED, UNEXPECTED)
@@ -309,6 +310,6 @@ def problems_of(report: Report, checkpoint: Checkpoint, min_coverage: float) -> 
 
 
 def _named(path: str | os.PathLike[str], error: ValueError) -> str:
-    """The reader's errors name the file, the recognition's say what `it` is."""
+    """The reader's errors name the file; those of the recognition refer to it as `it`."""
     text = str(error)
     return text if text.startswith(str(path)) else f"{path}: {text}"

@@ -1,4 +1,4 @@
-"""What a pickle may name: a few functions that build tensors, containers and numpy's scalars."""
+"""What a pickle may refer to: a few functions that build tensors, containers and numpy scalars."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_NUMBERS = "biufc"  # kinds of numpy's dtypes
-_LARGEST_KEY = 1 << 60  # below it, no two whole numbers have one hash
+_NUMBERS = "biufc"  # kinds of numpy dtypes
+_LARGEST_KEY = 1 << 60  # below this, no two integers have the same hash
 
 
 class Placeholder:
-    """Stands for an object, class or function that is not loaded, by its name."""
+    """Stands in for an object, class or function that is not loaded, by its name."""
 
     __slots__ = ("name",)
 
@@ -37,7 +37,7 @@ class Function:
 
 
 class Dtype:
-    """numpy.dtype as a pickle builds it, of numbers alone."""
+    """numpy.dtype as a pickle builds it, numeric types only."""
 
     __slots__ = ("order", "spec")
 
@@ -45,15 +45,16 @@ class Dtype:
         self.spec, self.order = spec, "="
 
     def build(self, state: object) -> None:
-        """Take the order of bytes of the state that numpy gives a dtype."""
+        """Apply the byte order from the state that numpy pickles for a dtype."""
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|"):
             self.order = state[1]
 
 
 def as_key(value: Any) -> Any:
-    """A value as a key of a dictionary or an item of a set: text, bytes and whole numbers.
+    """A value as a dictionary key or set item: text, bytes and integers.
 
-    Anything else is a placeholder, as hashes of other values can be made equal, or take for ever.
+    Anything else becomes a placeholder, as hashes of other values can be made to collide, or take
+    forever.
     """
     if isinstance(value, (str, bytes, bool, type(None), torch.dtype)):
         return value
@@ -63,14 +64,14 @@ def as_key(value: Any) -> Any:
 
 
 def as_dict(items: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dictionary."""
+    """A dictionary from alternating keys and values."""
     if len(items) % 2:
         raise pickle.UnpicklingError("a key without a value")
     return {as_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)}
 
 
 def _scalar(dtype: object, content: object = b"") -> Any:
-    """numpy's scalar from its bytes; numpy's own function would also unpickle objects."""
+    """A numpy scalar from its bytes; numpy's own function would also unpickle objects."""
     if not isinstance(dtype, Dtype) or not isinstance(dtype.spec, str):
         raise pickle.UnpicklingError("a numpy scalar without a dtype")
     kind = np.dtype(dtype.spec)
@@ -82,16 +83,16 @@ def _scalar(dtype: object, content: object = b"") -> Any:
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """_codecs.encode, by which old pickles write bytes."""
+    """_codecs.encode, with which old pickles write bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
     return text.encode("latin1")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: object) -> Tensor:
-    """A tensor on a part of its storage, without gradients and hooks."""
+    """A tensor as a view of its storage, without gradients and hooks."""
     whole = torch._utils._rebuild_tensor(storage, 0, (0,), (1,))
-    # What else gives a tensor a shape makes the storage larger where it has to.
+    # Other functions that give a tensor its shape enlarge the storage if necessary.
     return torch.as_strided(whole, size, stride, offset)
 
 
@@ -101,13 +102,13 @@ def _parameter(data: object, *_: object) -> Any:
 
 def _ordered(items: object = ()) -> OrderedDict[Any, Any]:
     if not isinstance(items, (list, tuple)):
-        raise pickle.UnpicklingError("an ordered dictionary of no pairs")
+        raise pickle.UnpicklingError("an ordered dictionary not made from pairs")
     return OrderedDict((as_key(key), value) for key, value in items)
 
 
 def _set(items: object = ()) -> set[Any]:
     if not isinstance(items, (list, tuple)):
-        raise pickle.UnpicklingError("a set of no list")
+        raise pickle.UnpicklingError("a set not made from a list")
     return set(map(as_key, items))
 
 

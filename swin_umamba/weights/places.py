@@ -1,4 +1,4 @@
-"""Which file of weights is meant where a folder holds several."""
+"""Choose the weights file of a folder that contains several."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ BEST = "best.safetensors"
 
 
 def weights_in(folder: Path, checkpoint: str = "best") -> Path | None:
-    """A folder's weights: "best" by validation, or the last where none was validated; "last".
+    """A folder's weights: "best" by validation (the last ones if there was no validation), or
+    "last".
 
-    None if they are not there. Raises ValueError for another word.
+    None if they do not exist. Raises ValueError for any other word.
     """
     if checkpoint not in ("best", "last"):
         raise ValueError(f"checkpoint: got {checkpoint!r}, expected 'best' or 'last'")

@@ -1,8 +1,8 @@
-"""The one reader of foreign checkpoints: tensors, containers and numbers load, nothing runs.
+"""The only reader of foreign checkpoints: tensors, containers and numbers load, no code runs.
 
-What a file says of sizes is held to its own length before memory is taken: the records of zip files
-are not compressed, as torch writes them, storages together are no larger than the file, and the
-pickle that says what they are is of MAX_PICKLE bytes at most.
+Sizes stated in a file are compared with its length before memory is allocated: records of zip files
+must be uncompressed, as torch writes them, all storages together must not exceed the file, and the
+pickle that describes them is limited to MAX_PICKLE bytes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _BROKEN = (
     TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, ImportError,
     AssertionError,
 )  # fmt: skip
-"""What unpickling raises on files that are cut off, damaged or made to mislead."""
+"""Exceptions raised when unpickling truncated, damaged or malicious files."""
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Any:
-    """What a checkpoint holds, on the CPU: safetensors, or PyTorch's format, new or legacy.
+    """Read a checkpoint to the CPU: safetensors, or PyTorch's format, new or legacy.
 
-    Anything in it but tensors, containers, numbers and strings has become a `Placeholder`; where
-    TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, a file with such things is refused, as torch does. Raises
-    FileNotFoundError, or ValueError for a file that is damaged or of another format.
+    Everything but tensors, containers, numbers and strings becomes a `Placeholder`; if
+    TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, a file with such things is refused, as by torch. Raises
+    FileNotFoundError, or ValueError for a file that is damaged or in another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,11 +54,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
         elif is_safetensors(path):
             return load_file(path)
         elif start[:1] != b"\x80":
-            raise ValueError("it starts like no format of weights")
+            raise ValueError("its first bytes match no format of weights")
         elif tarfile.is_tarfile(path):
-            raise ValueError("it is a tar archive, which torch unpacks; PyTorch 0.1 wrote those")
-        # Torch's own reader of weights alone refuses a whole file for a single foreign name, but
-        # whoever sets its variable wants that one.
+            raise ValueError(
+                "it is a tar archive as written by PyTorch 0.1, which torch would unpack"
+            )
+        # Torch's own weights-only reader refuses a whole file for a single unknown name, but
+        # whoever sets its variable wants that reader.
         if forced:
             return torch.load(path, map_location="cpu", weights_only=True)
         budget = path.stat().st_size
@@ -66,7 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
             path, map_location="cpu", pickle_module=PickleModule(budget), weights_only=False
         )
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no weights file: {error}") from error
+        raise ValueError(f"{path} is damaged or not a weights file: {error}") from error
     except _BROKEN as error:
         if forced and isinstance(error, pickle.UnpicklingError):
             raise ValueError(
@@ -75,18 +77,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Any:
                 " which runs nothing in a file either"
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is damaged or no weights file: {reason}") from error
+        raise ValueError(f"{path} is damaged or not a weights file: {reason}") from error
 
 
 def _is_set(variable: str) -> bool:
-    """As torch reads its switches."""
+    """Parse an environment switch as torch does."""
     return os.environ.get(variable, "").lower() in ("1", "y", "yes", "true")
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file starts as safetensors do: with the length of a header, which is JSON."""
+    """Whether a file starts like safetensors: with the length of a header, which is JSON."""
     start = _start(path)
-    # Two bytes of zip's mark would not do: they may be such a length.
+    # The two bytes of zip's signature are not enough: they may be such a length.
     return start[:4] != _ZIP and start[8:] == b"{"
 
 
@@ -96,21 +98,21 @@ def _start(path: str | os.PathLike[str]) -> bytes:
 
 
 def check_records(path: str | os.PathLike[str]) -> None:
-    """Look at the names and sizes in a zip file of torch's before anything of it is read.
+    """Check the names and sizes in a torch zip file before any of it is read.
 
-    Raises ValueError for a program, for compressed records, for ones larger than the file, and for
-    a pickle larger than MAX_PICKLE; RuntimeError or BadZipFile for what is no such file.
+    Raises ValueError for a program, for compressed records, for records larger than the file, and
+    for a pickle larger than MAX_PICKLE; RuntimeError or BadZipFile if it is no such file.
     """
     names = torch._C.PyTorchFileReader(os.fspath(path)).get_all_records()
     if "constants.pkl" in names:
         raise ValueError("it is a TorchScript program, not weights")
     with zipfile.ZipFile(path) as archive:
-        # Torch's names lack the folder that all of its records are in.
+        # Torch's names omit the folder that contains all of its records.
         sizes = {info.filename.partition("/")[2]: info.file_size for info in archive.infolist()}
         packed = [
             info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED
         ]
-    # It is torch that reads them, and a file can be made to show each reader other records.
+    # Torch does the reading, and a file can be crafted to show different readers different records.
     if sorted(names) != sorted(sizes):
         raise ValueError("its list of records is ambiguous")
     if packed:

@@ -1,4 +1,4 @@
-"""What became of every tensor of a checkpoint, and of the model."""
+"""What happened to every tensor of a checkpoint, and of the model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LOADED, RENAMED, ADAPTED = "loaded", "renamed", "adapted"
 SKIPPED, MISMATCHED, UNEXPECTED, MISSING = "skipped", "mismatched", "unexpected", "missing"
 _ORDER = (LOADED, RENAMED, ADAPTED, SKIPPED, MISMATCHED, UNEXPECTED, MISSING)
 
-_FEW = 8  # of one fate are listed one by one
+_FEW = 8  # maximum number of tensors with the same status that are listed individually
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor. source, target: its name in the checkpoint and in the model, "" where it has
-    none. status: one of the words above. note: why, where that is not plain."""
+    """One tensor. source, target: its name in the checkpoint and in the model, "" if it has none.
+    status: one of the words above. note: the reason, unless obvious."""
 
     source: str
     target: str
@@ -35,9 +35,9 @@ class Entry:
 
 @dataclass
 class Report:
-    """The whole account. kind: what the checkpoint was recognised as.
+    """The complete report. kind: what the checkpoint was recognised as.
 
-    Every tensor of the checkpoint has one entry, and so has every tensor of the model that got
+    Every tensor of the checkpoint has one entry, and so has every tensor of the model that received
     nothing: `missing`. Skipped ones have no place in the model; coverage counts those that have.
     """
 
@@ -50,7 +50,7 @@ class Report:
 
     @property
     def coverage(self) -> float:
-        """The share of the checkpoint's tensors with a place in the model that were taken."""
+        """Fraction of the checkpoint's tensors with a place in the model that were loaded."""
         taken, refused = self._taken_and_refused()
         return len(taken) / max(len(taken) + len(refused), 1)
 
@@ -89,7 +89,8 @@ class Report:
         )
 
     def render(self, console: Console) -> None:
-        """A table: tensors taken as they are in one row, as are many of one fate; others alone."""
+        """A table: unchanged tensors in one row, as are many with the same status; others one by
+        one."""
         table = Table(title=f"{self.path}: {self.kind}")
         for column in ("status", "tensors", "parameters", "name", "why"):
             numbers = column in ("tensors", "parameters")

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files that also say how to build their model."""
+"""Weights on disk: safetensors files that also describe how to build their model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from swin_umamba.common.jsons import kind_of, parse_json
 from swin_umamba.errors import UserError
 
 LEFT_OUT = "left_out"
-"""The metadata that name, between spaces, what a conversion left out."""
+"""Metadata key listing, separated by spaces, what a conversion left out."""
 _OF_A_MACHINE = ("backend", "device")
-SHOWN = 5  # names listed of each kind of mismatch
+SHOWN = 5  # names listed for each kind of mismatch
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the model's state dict to `path`, whole or not at all; missing folders are made.
+    """Write the model's state dict to `path` atomically; missing folders are created.
 
-    With a model of `create_model` the file holds the arguments that built it, too: `read_config`.
+    For a model of `create_model` the file also contains its arguments: see `read_config`.
     """
     save_tensors(model.state_dict(), path, {}, getattr(model, "config", None))
 
@@ -37,7 +37,7 @@ def save_tensors(
     metadata: Mapping[str, str],
     config: Mapping[str, Any] | None,
 ) -> None:
-    """Write tensors by name, whole or not at all. config: the arguments that build their model."""
+    """Write tensors by name, atomically. config: the arguments that build their model."""
     described = {"format": "pt", **metadata}
     if config is not None:
         described["config"] = json.dumps(portable(config))
@@ -50,15 +50,15 @@ def save_tensors(
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's config without what chooses for one machine: its backend and device."""
+    """A model's config without its machine-specific choices: backend and device."""
     return {name: value for name, value in config.items() if name not in _OF_A_MACHINE}
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Load a file of `save_weights` into the model; its names and shapes must be the model's.
+    """Load a file of `save_weights` into the model; names and shapes must match.
 
     Values are converted to the model's dtype. Raises FileNotFoundError, or ValueError if the file
-    is no whole safetensors file or does not fit; the model is then as before.
+    is not a complete safetensors file or does not match; the model is then unchanged.
     """
     with _open(path) as file:
         _require_fit(model, file, path)
@@ -91,15 +91,15 @@ def _require_fit(model: nn.Module, file: Any, path: str | os.PathLike[str]) -> N
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name; errors as those of `load_weights`."""
+    """The tensors of a safetensors file by name; errors as in `load_weights`."""
     with _open(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments of `create_model`, by name, that built the model whose weights `path` holds.
+    """The arguments of `create_model`, by name, that built the model of a weights file.
 
-    Without those that choose a machine. Errors as those of `load_weights`.
+    Without machine-specific choices. Errors as in `load_weights`.
     """
     metadata = read_metadata(path)
     if "config" not in metadata:
@@ -112,18 +112,18 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
             if type(config.get(name)) is not kind:
                 raise ValueError(f"{name}: got {config.get(name)!r}, expected {kind.__name__}")
     except ValueError as error:
-        raise ValueError(f"{path} says nothing sensible of its model: {error}") from error
+        raise ValueError(f"{path} has an invalid description of its model: {error}") from error
     return portable(config)
 
 
 def left_of_a_machine(path: str | os.PathLike[str], options: Mapping[str, Any]) -> set[str]:
-    """Which of some options choose a machine as an older file itself does."""
+    """The machine-specific choices among some options, as stored by older files."""
     stored = parse_json(read_metadata(path)["config"])
     return {n for n in _OF_A_MACHINE if n in options and stored.get(n) == options[n]}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of a safetensors file; errors as those of `load_weights`."""
+    """The metadata of a safetensors file; errors as in `load_weights`."""
     with _open(path) as file:
         return dict(file.metadata() or {})
 
@@ -135,13 +135,13 @@ def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
     try:
         file = safe_open(path, framework="pt")
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from error
     with file:
         yield file
 
 
 def _listed(kind: str, items: Iterable[str]) -> list[str]:
-    """'3 missing: a, b, c', shortened, or nothing if there are no items."""
+    """'3 missing: a, b, c', shortened, or empty if there are no items."""
     names = list(items)
     if not names:
         return []

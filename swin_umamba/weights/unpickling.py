@@ -1,10 +1,11 @@
-"""Pickles of checkpoints: tensors, containers and numbers load, nothing runs, nothing grows.
+"""Unpickle checkpoints safely: tensors, containers and numbers load, no code runs, memory is
+bounded.
 
-A pickle is a program, and may call whatever it names. Its instructions, as `pickletools` reads
-them, are carried out one by one here: a name is either on a short list of what builds tensors,
-containers and numpy's scalars, or becomes a placeholder that takes whatever is done to it and does
-nothing, and no attribute is ever set. A pickle may also tell of sizes that are nowhere in the file:
-what it builds is held to what the file is long.
+A pickle is a program that may call anything it names. Here its instructions, as parsed by
+`pickletools`, are executed one by one: a name is either on a short list of functions that build
+tensors, containers and numpy scalars, or becomes a placeholder that accepts every operation and
+does nothing, and no attribute is ever set. A pickle may also state sizes of data that is not in the
+file: what it builds is limited by the file's length.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from swin_umamba.weights.pickled_values import (
 )
 
 MAX_PICKLE = 32 << 20
-"""Bytes of one pickle: of what says what the tensors are, not of the tensors themselves."""
+"""Maximum bytes of one pickle, which describes the tensors but does not contain them."""
 MAX_STEPS = 1 << 21
-"""Instructions of one pickle, twice those of the longest logs in checkpoints. One byte may make a
-container, of up to 216 bytes."""
+"""Maximum instructions of one pickle, twice those of the longest logs in checkpoints. One byte may
+create a container, of up to 216 bytes."""
 _MAX_TUPLE = 10_000
-"""Values in a tuple, those of tuples in it included each time: a few bytes can name billions."""
+"""Maximum values in a tuple, counting nested tuples each time: a few bytes can create billions."""
 _MAX_MEMO = 1 << 31
 _MARK = object()
 
@@ -40,7 +41,7 @@ _ACTS: dict[str, Callable[[Unpickler, Any], None]] = {}
 
 
 def _of(*names: str) -> Callable[[_Act], _Act]:
-    """Decorator: what the instructions of these names do, given what follows them in the file."""
+    """Decorator: implements the named instructions, given their arguments from the file."""
 
     def register(act: _Act) -> _Act:
         _ACTS.update(dict.fromkeys(names, act))
@@ -50,7 +51,7 @@ def _of(*names: str) -> Callable[[_Act], _Act]:
 
 
 class Unpickler:
-    """Reads one pickle; torch.load makes and subclasses it.
+    """Reads one pickle; created and subclassed by torch.load.
 
     budget: bytes that all storages together may have. persistent_load: torch's loader of storages.
     """
@@ -63,14 +64,14 @@ class Unpickler:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._weights: dict[int, int] = {}
-        self._tuples: list[tuple[Any, ...]] = []  # so that their identities stay theirs
+        self._tuples: list[tuple[Any, ...]] = []  # keeps them alive, so that their ids stay unique
         self._storages: set[Any] = set()
-        self._held = 0  # bytes of them
+        self._held = 0  # their bytes
 
     def load(self) -> Any:
-        """The value of the next pickle in the file, which then stands behind it.
+        """The value of the next pickle in the file, whose position is then behind it.
 
-        Raises UnpicklingError, and what the builders of values raise, for damaged ones.
+        Raises UnpicklingError, and whatever building its values raises, for damaged pickles.
         """
         steps = pickletools.genops(self._file)  # type: ignore[arg-type]  # read, readline do
         for number, (instruction, argument, _) in enumerate(steps):
@@ -84,7 +85,7 @@ class Unpickler:
         return self._stack.pop()
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for; torch's subclass knows the names of storages."""
+        """What a name refers to; torch's subclass knows the names of storages."""
         module = "builtins" if module == "__builtin__" else module  # Python 2's name, in protocol 2
         if (module, name) in NAMES:
             return NAMES[module, name]
@@ -103,7 +104,7 @@ class Unpickler:
 
     @_of("STRING", "BINSTRING", "SHORT_BINSTRING")
     def _push_text(self, content: str) -> None:
-        # Of Python 2; pickletools reads its bytes as Latin-1.
+        # Strings of Python 2; pickletools decodes their bytes as Latin-1.
         self._stack.append(content.encode("latin-1").decode(self._encoding))
 
     @_of("NONE")
@@ -171,7 +172,7 @@ class Unpickler:
         elif isinstance(target, set):
             target.update(map(as_key, items))
         elif not isinstance(target, Placeholder):
-            raise pickle.UnpicklingError("it appends to what is no list")
+            raise pickle.UnpicklingError("it appends to something that is not a list")
 
     @_of("EMPTY_SET")
     def _push_set(self, _: None) -> None:
@@ -202,7 +203,7 @@ class Unpickler:
         if isinstance(target, dict):
             target.update(as_dict(items))
         elif not isinstance(target, Placeholder):
-            raise pickle.UnpicklingError("it sets items of what is no dictionary")
+            raise pickle.UnpicklingError("it sets items of something that is not a dictionary")
 
     @_of("EMPTY_TUPLE")
     def _push_tuple(self, _: None) -> None:
@@ -242,7 +243,7 @@ class Unpickler:
     def _push_global_of_stack(self, _: None) -> None:
         module, name = self._last(2)
         if not isinstance(module, str) or not isinstance(name, str):
-            raise pickle.UnpicklingError("it names what is no text")
+            raise pickle.UnpicklingError("it uses a name that is not text")
         self._stack.append(self.find_class(module, name))
 
     @_of("REDUCE", "NEWOBJ")
@@ -273,11 +274,11 @@ class Unpickler:
         elif isinstance(function, Function) and isinstance(arguments, tuple):
             self._stack.append(function.call(*arguments))
         else:
-            raise pickle.UnpicklingError("it calls what is no function")
+            raise pickle.UnpicklingError("it calls something that is not a function")
 
     @_of("BUILD")
     def _build(self, _: None) -> None:
-        # Attributes of all else are left out.
+        # Attributes of everything else are ignored.
         state = self._stack.pop()
         if isinstance(target := self._stack[-1], Dtype):
             target.build(state)
@@ -286,24 +287,24 @@ class Unpickler:
     def _push_storage(self, _: None) -> None:
         place = self._stack.pop()
         if not isinstance(place, tuple) or len(place) not in (4, 5, 6):
-            raise pickle.UnpicklingError("it names a storage in another way than torch")
-        if place[0] == "module":  # a class beside its source code, at which torch would look
+            raise pickle.UnpicklingError("it refers to a storage in another way than torch")
+        if place[0] == "module":  # a class with its source code, which torch would compare
             self._stack.append(place[1])
             return
         kind, key, where, values, *view = place[1:]
         words = (key, where, *(view[0] if view and isinstance(view[0], tuple) else view))
         if not all(isinstance(word, (str, int, type(None))) for word in words):
-            raise pickle.UnpicklingError("it names a storage in another way than torch")
+            raise pickle.UnpicklingError("it refers to a storage in another way than torch")
         if key not in self._storages:
             size = getattr(getattr(kind, "dtype", torch.uint8), "itemsize", 1)
             if not isinstance(values, int) or not 0 <= values * size <= self.budget - self._held:
-                raise pickle.UnpicklingError("it tells of storages of more than the file")
+                raise pickle.UnpicklingError("it describes storages larger than the file")
             self._storages.add(key)
             self._held += values * size
         self._stack.append(self.persistent_load(place))
 
     def _marked(self) -> list[Any]:
-        """What lies above the topmost mark, which goes with it."""
+        """Pop everything above the topmost mark, and the mark."""
         at = len(self._stack) - 1
         while at >= 0 and self._stack[at] is not _MARK:
             at -= 1
@@ -315,15 +316,15 @@ class Unpickler:
 
     def _last(self, count: int) -> list[Any]:
         if len(self._stack) < count:
-            raise pickle.UnpicklingError("it takes more than there is")
+            raise pickle.UnpicklingError("it pops more values than there are")
         found = self._stack[-count:]
         del self._stack[-count:]
         return found
 
 
 class _Bounded:
-    """The next bytes of an open file, MAX_PICKLE at most: counted before they are read, so that
-    what is said to be long takes no memory."""
+    """The next bytes of an open file, at most MAX_PICKLE: checked before they are read, so that a
+    claimed length takes no memory."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._left = file, MAX_PICKLE
@@ -345,15 +346,15 @@ class _Bounded:
 
 
 class PickleModule:
-    """The part of the module `pickle` that torch.load asks for.
+    """The part of the module `pickle` that torch.load uses.
 
-    budget: bytes that what is loaded may take: the length of the file.
+    budget: bytes that the loaded data may take: the length of the file.
     """
 
     UnpicklingError = pickle.UnpicklingError
 
     def __init__(self, budget: int) -> None:
-        self.__name__ = "pickle"  # which torch looks at
+        self.__name__ = "pickle"  # which torch checks
         self.Unpickler = type("Unpickler", (Unpickler,), {"budget": budget})
 
     def load(self, file: Any, **options: Any) -> Any:

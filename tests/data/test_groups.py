@@ -93,7 +93,7 @@ def test_rules_over_names() -> None:
     assert group_by_rule(r"\w(\d)", ["p1_a"]) == {"p1_a": "1"}
     with pytest.raises(UserError, match="finds no group in the case name 'q1_b'"):
         group_by_rule(r"p\d", ["p1_a", "q1_b"])
-    with pytest.raises(UserError, match="no regular expression"):
+    with pytest.raises(UserError, match="not a valid regular expression"):
         group_by_rule("(", ["a"])
 
 

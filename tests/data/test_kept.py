@@ -63,7 +63,7 @@ def test_the_command_lists_and_clears_what_is_unused(data: Path, cache: Path) ->
     assert "last used" in _run().output
     assert _run("--clear-unused", "4").output == ""
     assert len(list(folder.glob("*.npy"))) == 18
-    assert f"Removed of {folder}" in _run("--clear-unused", "2").output
+    assert f"Removed from {folder}" in _run("--clear-unused", "2").output
     assert list(folder.glob("*.npy")) == []
     assert _run("--clear-unused", "inf").exit_code == 1
     prepare_dataset(data)

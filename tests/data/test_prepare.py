@@ -241,7 +241,7 @@ def test_the_same_image_twice_is_a_warning(tmp_path: Path) -> None:
     (folder / "images" / "x.png").write_bytes((folder / "images" / "scan_a.png").read_bytes())
     write_pixels(folder / "masks" / "x.png", blob((20, 24), 255))
     (said,) = prepare_dataset(folder).warnings
-    assert "the images of 'scan_a' and 'x' are the same" in said
+    assert "the images of 'scan_a' and 'x' are identical" in said
 
 
 def test_one_case_is_enough_for_fold_all(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_case_names_are_no_paths(data: Path, name: str) -> None:
 def test_case_names_that_some_systems_take_for_one(data: Path) -> None:
     files = {"images": ["imagesTr/a_0_0000.png"], "label": "labelsTr/a_0.png"}
     write_nnunet(data, cases=0, dataset={"Case": files, "case": files})
-    with pytest.raises(UserError, match="'Case' and 'case' are one name"):
+    with pytest.raises(UserError, match="'Case' and 'case' are the same"):
         prepare_dataset(data)
 
 
@@ -308,7 +308,7 @@ def test_edited_states_are_told(data: Path, cache: Path, field: str, value: obje
     prepare_dataset(data)
     (state,) = (cache / "preprocessed" / "data").glob("prepared-*.json")
     state.write_text(json.dumps({**json.loads(state.read_text()), field: value}))
-    with pytest.raises(UserError, match="prepare --clean begins again"):
+    with pytest.raises(UserError, match="prepare --clean starts over"):
         prepare_dataset(data)
 
 
@@ -382,7 +382,7 @@ def test_the_command_tells_what_it_did(data: Path, cache: Path, tmp_path: Path) 
     )
     assert done.exit_code == 0, done.output
     for words in (
-        "2, with 3, 3 cases",
+        "2, with 3, 3 validation cases",
         "grey (zscore)",
         "blob: 25.00% of the pixels, in 6 cases",
         "preprocessed/data, 0.0 MB",

@@ -225,7 +225,9 @@ def test_summary() -> None:
     assert result.exit_code == 0, result.output
     assert "27,497,720" in result.output
     line = _one_line_error(_run("summary", "unet"))
-    assert "no model 'unet'; there are swin_umamba, swin_umamba_d, swin_umamba_v1" in line
+    assert (
+        "unknown model 'unet', expected one of swin_umamba, swin_umamba_d, swin_umamba_v1" in line
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_held_out_is_what_was_not_trained_on(tmp_path: Path) -> None:
         held_out(tmp_path / "folds")
     with pytest.raises(UserError, match="it holds those of several folds; name one of them, as"):
         Run.open(tmp_path / "folds")
-    with pytest.raises(UserError, match="is no training run: it is missing"):
+    with pytest.raises(UserError, match="is not a training run: it is missing"):
         held_out(tmp_path / "none")
 
 
@@ -134,12 +134,12 @@ def test_evaluate_writes_what_it_finds_into_the_run_once(
     assert result.exit_code == 0, result.output
     assert "1 case" in result.output
     assert "mean of the classes" in result.output
-    assert "Largest component alone: one" in result.output
+    assert "Keep the largest component only: one" in result.output
     found = json.loads((run / "postprocessing.json").read_text())
     assert found == {"schema": 1, "keep_largest": [1]}
     again = CliRunner().invoke(app, ["evaluate", *map(str, words)])
     assert again.exit_code == 1
-    assert "is there already" in again.stderr.replace("\n", " ")
+    assert "already exists" in again.stderr.replace("\n", " ")
 
 
 def test_regions_are_scored_as_unions(specks: tuple[Path, dict[str, Path]]) -> None:

@@ -168,7 +168,7 @@ def test_both_conventions_on_request_and_classes_merged() -> None:
     np.testing.assert_allclose(release, golden["nsd_tol2_release"], atol=1e-5)
     inside = 2 * ((pred > 0) & (target > 0)).sum() / ((pred > 0).sum() + (target > 0).sum())
     assert scores.means("dsc_merged") == [("all merged", pytest.approx(inside), 1)]
-    with pytest.raises(ValueError, match="release_nsd: for pictures alone"):
+    with pytest.raises(ValueError, match="release_nsd: for 2-D images only"):
         score_case(
             "v", np.repeat(pred, 2, 0), np.repeat(target, 2, 0), 4, tolerance=2,
             spacing=(1, 1, 1), release_nsd=True,

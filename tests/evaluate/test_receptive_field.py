@@ -98,4 +98,4 @@ def test_of_a_run_on_the_command_line(run: Path, tmp_path: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["receptive-field", str(tmp_path)])
     assert done.exit_code == 1
-    assert "is no training run" in done.stderr
+    assert "is not a training run" in done.stderr

@@ -227,8 +227,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for words, reason in (
         (["missing", "model.onnx"], "cannot export missing"),
         (["missing", "model.txt"], "expected an ending"),
-        (["missing", "model.pt2", "--format", "onnx"], "expected a name for onnx"),
-        (["missing", "model.onnx", "--backend", "cpu"], "ONNX files need neither"),
+        (["missing", "model.pt2", "--format", "onnx"], "expected a file name for onnx"),
+        (["missing", "model.onnx", "--backend", "cpu"], "not to ONNX"),
         (["missing", "model.pt2", "--device", "nonsense"], "device 'nonsense' cannot be used"),
         (["missing", "model.pt2", "--backend", "broken"], "backend 'broken' cannot be used: why"),
     ):

@@ -207,7 +207,7 @@ def test_a_run_that_is_removed_midway_is_an_error(tmp_path: Path) -> None:
         if progress.iteration == 3:
             shutil.rmtree(run)
 
-    with pytest.raises(UserError, match="was removed while the run was going on"):
+    with pytest.raises(UserError, match="was removed during the run"):
         go(run, tiny_config(iterations=6), on_progress=remove)
 
 

@@ -44,4 +44,4 @@ def test_windows_without_pixels_are_refused(trained: Trained) -> None:
 def test_exported_files_have_their_own_windows(exported: Path, tmp_path: Path) -> None:
     result = invoke("predict", exported, tmp_path, tmp_path / "out", "--patch-size", "8", "8")
     assert result.exit_code == 1
-    assert "patch_size is for runs" in result.stderr
+    assert "patch_size applies to runs" in result.stderr

@@ -111,11 +111,11 @@ def test_predictor_reads_what_a_run_left(tmp_path: Path) -> None:
 
 
 def test_predictor_refuses_what_is_no_finished_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no training run: it holds no config\.json"):
+    with pytest.raises(UserError, match=r"not a training run: it holds no config\.json"):
         Predictor.from_run(tmp_path)
     (tmp_path / "config.json").write_text(TrainConfig().to_json())
-    with pytest.raises(UserError, match=r"no finished training run.*model\.safetensors"):
+    with pytest.raises(UserError, match=r"not a finished training run.*model\.safetensors"):
         Predictor.from_run(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"half a file")
-    with pytest.raises(UserError, match=r"no finished training run.*damaged"):
+    with pytest.raises(UserError, match=r"not a finished training run.*damaged"):
         Predictor.from_run(tmp_path)

@@ -59,7 +59,7 @@ def test_masks_that_are_removed_meanwhile_are_told(trained: Trained, tmp_path: P
         if done == 2:
             shutil.rmtree(out)
 
-    with pytest.raises(UserError, match="2 files were removed while the prediction was going on"):
+    with pytest.raises(UserError, match="2 files were removed during the prediction"):
         predict_files(run, dataset / "images", out, device="cpu", on_progress=remove)
 
 
@@ -72,7 +72,7 @@ def test_links_in_a_circle_are_told(trained: Trained, tmp_path: Path) -> None:
     ):
         result = invoke("predict", run, inputs, output)
         assert result.exit_code == 1
-        assert "fault in swin-umamba" not in _words(result.output)
+        assert "bug in swin-umamba" not in _words(result.output)
         assert "loop" in _words(result.output)
 
 
@@ -104,7 +104,7 @@ def test_weights_of_another_model_are_refused(
     save_weights(model, other / "best.safetensors")
     result = invoke("predict", other, dataset / "images", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"another model: for {channels} channels and {classes} classes" in _words(result.output)
+    assert f"another model: {channels} channels and {classes} classes" in _words(result.output)
     assert not (tmp_path / "out").exists()
 
 
@@ -175,7 +175,7 @@ def test_a_dicom_series_is_one_image_and_its_slices_are_watched(
     assert "1 already existed" in result.output
     write_series(tmp_path / "scans" / "ct", volume[:, ::-1])
     result = invoke("predict", trained[1], tmp_path / "scans", tmp_path / "out")
-    assert "1 of them again as images changed" in result.output
+    assert "1 of them recomputed because their images changed" in result.output
 
 
 def test_weights_with_options_of_another_model_are_refused(

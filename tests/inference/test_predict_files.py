@@ -130,14 +130,14 @@ def test_an_onnx_file_predicts_as_the_run(
     shutil.copy(exported, other)
     result = invoke("predict", other, dataset / "images", tmp_path / "else")
     assert result.exit_code == 1
-    assert "say --onnx" in " ".join(result.output.split())
+    assert "use --onnx" in " ".join(result.output.split())
     assert invoke("predict", "--onnx", other, dataset / "images", tmp_path / "else").exit_code == 0
     result = invoke("predict", "--onnx", tmp_path / "none.onnx", dataset / "images", tmp_path)
     assert result.exit_code == 1
     assert "no ONNX file" in result.output
     result = invoke("predict", "--onnx", other, dataset / "images", tmp_path, "--last")
     assert result.exit_code == 1
-    assert "not for ONNX files" in " ".join(result.output.split())
+    assert "not to ONNX files" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize("name", ["best.safetensors", "plan.json", "config.json"])

@@ -123,7 +123,9 @@ def test_a_changed_image_is_done_anew_and_a_copied_one_is_not(
     result = invoke("predict", run, images, out)
     assert result.exit_code == 0, result.output
     assert "1 mask in" in result.output
-    assert "1 of them again as images changed, 1 already existed" in words(result.output)
+    assert "1 of them recomputed because their images changed, 1 already existed" in words(
+        result.output
+    )
     assert (out / "case0.png").read_bytes() != b"mine"
     assert (out / "case1.png").read_bytes() == b"mine"
     assert "2 already existed" in invoke("predict", run, images, out).output

@@ -179,7 +179,7 @@ def test_public_names() -> None:
 
 
 def test_a_network_and_a_plan_must_fit() -> None:
-    with pytest.raises(UserError, match="for 1 channels and 3 classes, expected 1 and 2"):
+    with pytest.raises(UserError, match=": 1 channels and 3 classes, expected 1 and 2"):
         Predictor(Nearest(3), plan=plan_of(2))
     with pytest.raises(ValueError, match="patch_size: got None"):
         Predictor(Nearest(3))

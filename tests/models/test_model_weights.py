@@ -81,7 +81,7 @@ def test_damaged_file(kept, small, tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(small("swin_umamba_d"), path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"w\.safetensors is damaged or no weights file"):
+    with pytest.raises(ValueError, match=r"w\.safetensors is damaged or not a weights file"):
         small("swin_umamba_d", pretrained=path)
 
 

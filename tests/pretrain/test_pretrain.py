@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
         ({"mask_patch": 12}, "mask_patch: got 12, expected at most half of image_size, 8"),
         ({"batch_size": 3}, "batch_size: got 3, expected an even number with mixup"),
         ({"crop": (0.9, 0.5)}, "crop: got .* the smaller one first"),
-        ({"model": "dynunet"}, "model: got 'dynunet', expected one of ours"),
+        ({"model": "dynunet"}, "model: got 'dynunet', expected one of our models"),
         ({"image_size": (4, 64)}, "image_size"),
         ({"task": "words"}, "task: got 'words', expected one of classes, pixels"),
         ({"model_options": {"width": 3}}, "model_options: got width"),

@@ -36,7 +36,7 @@ def test_a_run_from_the_command_line(images: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = _pretrain(images, run, *SHORT, "--iterations", "3")
     assert done.exit_code == 0, done.output
-    assert "swin_umamba_d: 18 images to train on, 6 to score, 16x16 with 3 channels" in done.output
+    assert "swin_umamba_d: 18 training images, 6 held out, 16x16 with 3 channels" in done.output
     assert "batches of 8, 3 classes" in done.output
     assert "images/s" in done.output
     assert "accuracy" in done.output
@@ -51,7 +51,7 @@ def test_a_run_from_the_command_line(images: Path, tmp_path: Path) -> None:
     assert json.loads((run / "images.json").read_text())["classes"] == ["0", "1", "2"]
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "Accuracy" in page
-    assert "on images held out" in page
+    assert "on held-out images" in page
     assert "http" not in page.replace("http-equiv", "")
 
 
@@ -60,7 +60,7 @@ def test_images_alone(images: Path, tmp_path: Path) -> None:
     done = _pretrain(images, run, *SHORT, "--labels", "none", "--iterations", "2")
     assert done.exit_code == 0, done.output
     assert "masked pixels" in done.output
-    assert "on images held out" in done.output
+    assert "on held-out images" in done.output
     assert PretrainConfig.load(run / "pretraining.json").task == "pixels"
     assert "masked pixels" in (run / "report.html").read_text(encoding="utf-8")
 
@@ -116,7 +116,7 @@ def test_a_folder_that_is_taken_is_refused(images: Path, tmp_path: Path) -> None
 
 def test_a_pretraining_is_no_training_run(images: Path, tmp_path: Path) -> None:
     assert _pretrain(images, tmp_path / "run", *SHORT, "--iterations", "1").exit_code == 0
-    with pytest.raises(UserError, match=r"is no training run: it holds no config\.json"):
+    with pytest.raises(UserError, match=r"is not a training run: it holds no config\.json"):
         Run.open(tmp_path / "run")
     page = write_report(tmp_path / "run", tmp_path / "page.html")
     assert page.is_file()

@@ -75,7 +75,7 @@ def test_train_and_val_folders_are_the_split(tmp_path: Path) -> None:
     assert train.tolist() == [0, 1, 2, 3]
     assert held_out.tolist() == [4, 5]
     _picture(tmp_path / "images" / "val" / "blue" / "0.png", (0, 0, 9))
-    with pytest.raises(UserError, match="val has the class blue, train has it not"):
+    with pytest.raises(UserError, match="val has the class blue, which train lacks"):
         read_tiles(tmp_path / "images", CONFIG)
 
 
@@ -162,7 +162,7 @@ def test_archives_of_mosaics(tmp_path: Path) -> None:
         ("labels.npy", np.full(24, -1), "holds -1 to -1"),
         ("labels.npy", np.zeros((24, 2), np.uint8), "expected whole numbers"),
         ("tiles.npy", np.zeros((24, 8, 9, 3), np.uint8), "expected uint8"),
-        ("tiles.npy", np.array([None], object), "damaged or no image"),
+        ("tiles.npy", np.array([None], object), "damaged or not an image"),
     ],
 )
 def test_archives_are_checked(tmp_path: Path, name: str, array: np.ndarray, words: str) -> None:

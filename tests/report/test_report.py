@@ -131,7 +131,7 @@ def test_the_page_tells_scores_config_data_and_environment(
     assert "Over the iterations" in text
     assert text.count(">Right and wrong</figcaption>") == 6
     assert text.index(">Worst</h3>") < text.index(">Best</h3>")
-    assert "cases that the run was trained on" in text
+    assert "The run was trained on these cases" in text
 
 
 def test_predictions_are_made_once_for_the_same_weights(
@@ -184,7 +184,7 @@ def test_postprocessing_counts_and_leaves_the_masks_as_they_are(
     cleaned, raw = (evaluate_cases(files, cases, keep_largest=kept) for kept in ((1,), ()))
     assert f"<td>{cleaned.means('dsc')[0][1]:.3f}</td>" in text
     assert f"<td>{raw.means('dsc')[0][1]:.3f}</td>" not in text
-    assert "Of label_1, the largest component alone counts." in text
+    assert "Of label_1, only the largest component counts." in text
     assert predict_validation(run, cases.cases, device="cpu").keys() == files.keys()
     assert {path: path.stat().st_mtime_ns for path in masks} == masks
 
@@ -246,7 +246,7 @@ def _moved(run: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: (run / "config.json").unlink(), "is no training run"),
+        (lambda run: (run / "config.json").unlink(), "is not a training run"),
         (lambda run: (run / "log.jsonl").write_text(""), "log.jsonl is empty"),
         (lambda run: (run / "log.jsonl").unlink(), "log.jsonl cannot be read"),
         (

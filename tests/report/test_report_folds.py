@@ -66,7 +66,7 @@ def test_folds_without_a_table(parent: Path) -> None:
 )
 def test_a_damaged_table_is_told(parent: Path, changes: dict[str, object]) -> None:
     _with_table(parent, **changes)
-    with pytest.raises(UserError, match=r"cross_validation\.json is no cross-validation"):
+    with pytest.raises(UserError, match=r"cross_validation\.json is not a cross-validation"):
         write_report(parent, device="cpu")
 
 

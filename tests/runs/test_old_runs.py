@@ -115,12 +115,14 @@ def test_best_weights_are_meant_unless_there_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="checkpoint: got 'first'"):
         opened.weights("first")
     (run / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"run is no finished training run: .*model\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"run is not a finished training run: .*model\.safetensors"
+    ):
         opened.weights()
     with pytest.raises(UserError, match=r"plan\.json is missing"):
         opened.require_plan()
     for folder in (tmp_path, tmp_path / "none"):
-        with pytest.raises(UserError, match="is no training run"):
+        with pytest.raises(UserError, match="is not a training run"):
             Run.open(folder)
 
 

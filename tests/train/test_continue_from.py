@@ -40,11 +40,11 @@ def test_classes_that_differ_are_told(tmp_path: Path, monkeypatch: pytest.Monkey
         data = write_nnunet(tmp_path / name, shape=(32, 40), labels=labels)
         said[name] = _train(data, tmp_path / f"run_{name}", "--continue-from", first)
         # Of the same names, in another fold.
-        assert "validation cases have the names of cases that" in said[name]
+        assert "validation cases have the names of cases" in said[name]
     assert "tensors loaded best DSC" in said["same"]
     assert "go on as" not in said["same"] + said["more"]
     assert "has the classes background, blob, which go on as background, lesion" in said["renamed"]
-    assert "initialised again (2 outputs there, 3 here): decoder.seg_layers.0.bias" in said["more"]
+    assert "reinitialized (2 outputs there, 3 here): decoder.seg_layers.0.bias" in said["more"]
     config = json.loads((tmp_path / "run_more" / "config.json").read_text())
     assert config["model_options"] == json.loads(SMALL)
     source, weights = (

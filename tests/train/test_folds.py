@@ -91,7 +91,7 @@ def test_what_cannot_be_is_told_before_anything_is_trained(dataset: Path, tmp_pa
     runs = tmp_path / "runs"
     for words, message in (
         (("--folds", "0", "7"), "fold: got '7'"),
-        (("--folds", "1", "1"), "expected each once"),
+        (("--folds", "1", "1"), "expected each fold once"),
         (("--folds", "x"), "--folds: got 'x', expected numbers"),
         (("--folds", "0", "--fold", "1"), "--fold trains one run"),
         (("--folds", "0", "--model", "unet"), "model: got 'unet'"),

@@ -257,7 +257,7 @@ def _other_model(run: Path) -> None:
             lambda f: (f / "state.pt").write_bytes((f / "state.pt").read_bytes()[:-900]),
             r"state\.pt is damaged",
         ),
-        (lambda f: torch.save({"iteration": 1}, f / "state.pt"), r"state\.pt is no checkpoint"),
+        (lambda f: torch.save({"iteration": 1}, f / "state.pt"), r"state\.pt is not a checkpoint"),
         (
             lambda f: torch.save({"iteration": 1, "files": {}}, f / "state.pt"),
             "does not fit: 'optimizer'",
@@ -266,9 +266,9 @@ def _other_model(run: Path) -> None:
             lambda f: (f / "model.safetensors").write_bytes(
                 (f / "model.safetensors").read_bytes()[:-9]
             ),
-            r"model\.safetensors is damaged or replaced",
+            r"model\.safetensors is damaged or was replaced",
         ),
-        (_other_model, r"model\.safetensors is damaged or replaced"),
+        (_other_model, r"model\.safetensors is damaged or was replaced"),
         (lambda f: (f / "best.safetensors").unlink(), r"best\.safetensors is missing"),
         (lambda f: (f / "config.json").unlink(), r"cannot resume: .* holds no config\.json"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json cannot be read"),

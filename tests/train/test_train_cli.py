@@ -66,7 +66,7 @@ def test_from_a_dataset_to_a_prediction(dataset: Path, tmp_path: Path) -> None:
     result = _run(dataset, run, *SHORT, "--set", "ema=0.5", "--fold", "1")
     assert result.exit_code == 0, result.output
     assert {path.name for path in run.iterdir()} == RUN_FILES
-    assert "2 cases to train on, 1 to validate" in result.output
+    assert "2 training cases, 1 for validation" in result.output
     assert "best DSC" in result.output
     assert "waiting for data" in result.output
     config = json.loads((run / "config.json").read_text())
@@ -94,7 +94,7 @@ def test_stopping_and_going_on(
     assert f"swin-umamba train {dataset} {run} --resume" in result.output.replace("\n", "")
     assert len(read_log(run)) == 2
     assert "lr is 0.003, not 0.5" in _error(dataset, run, "--resume", "--lr", "0.5")
-    assert "--axis is that of the run" in _error(dataset, run, "--resume", "--axis", "0")
+    assert "--axis is fixed by the run" in _error(dataset, run, "--resume", "--axis", "0")
     assert len(read_log(run)) == 2
     monkeypatch.undo()
     monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> No
         (("--model", "unet"), "got 'unet', expected one of swin_umamba"),
         (("--pretrained", tmp_path / "none.pth"), "none.pth"),
         (("--device", "nonsense"), "device 'nonsense'"),
-        (("--set", "num_classes=5"), "--set: num_classes follows from the dataset"),
+        (("--set", "num_classes=5"), "--set: num_classes is determined by the dataset"),
         (("--set", "fold=1", "--folds", "0"), "--fold trains one run, --folds one per fold"),
     ):
         assert message in _error(dataset, run, *SHORT, *words)
@@ -146,7 +146,7 @@ def test_patches_are_as_any_setting_says(dataset: Path, tmp_path: Path) -> None:
         for file in ("config.json", "plan.json"):
             assert json.loads((tmp_path / name / file).read_text())["patch_size"] == size
     words = ("--resume", "--patch-size", "32", "32")
-    assert "patch_size is that of the run" in _error(dataset, tmp_path / "first", *words)
+    assert "patch_size is fixed by the run" in _error(dataset, tmp_path / "first", *words)
     resumed = _run(dataset, tmp_path / "first", "--resume", "--config", config)
     assert resumed.exit_code == 0, resumed.output
 

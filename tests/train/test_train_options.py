@@ -146,7 +146,7 @@ def test_a_run_goes_on_from_another_one_with_other_classes(tmp_path: Path) -> No
     # The weights are in the checkpoint by now: the other run is not read again.
     (tmp_path / "first").rename(tmp_path / "gone")
     assert not go(tmp_path / "second", config, resume=True).stopped
-    with pytest.raises(UserError, match="first is no training run"):
+    with pytest.raises(UserError, match="first is not a training run"):
         go(tmp_path / "third", config)
     assert not (tmp_path / "third").exists()
     with pytest.raises(ValueError, match="continue_from: got 'a', expected None beside pretrained"):

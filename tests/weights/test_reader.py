@@ -167,7 +167,7 @@ def test_what_a_pickle_names_cannot_be_changed(tmp_path, name):
         read_checkpoint(path)
     except ValueError as error:
         message = str(error)
-    assert not message or "w.pth is damaged or no weights file" in message
+    assert not message or "w.pth is damaged or not a weights file" in message
     assert {p.name for p in tmp_path.iterdir()} == {"w.pth"}
     for found in (torch._utils._rebuild_parameter, collections.OrderedDict, torch.FloatStorage):
         assert not hasattr(found, "dump_patches")
@@ -197,7 +197,7 @@ def test_truncated_files_are_named(saved, kept, options):
     path = saved({"model": {"a": torch.randn(64, 64), "b": torch.randn(9)}}, **options)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match=r"checkpoint\.pth is damaged or no weights file"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pth is damaged or not a weights file"):
         read_checkpoint(path)
 
 
@@ -220,7 +220,7 @@ def test_damaged_pickles_raise_nothing_else(saved, tmp_path, seed):
         read_checkpoint(path)
     except ValueError as error:
         message = str(error)
-    assert not message or "checkpoint.pth is damaged or no weights file" in message
+    assert not message or "checkpoint.pth is damaged or not a weights file" in message
 
 
 FORCE, FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -252,7 +252,7 @@ def test_programs_text_and_missing_files_are_refused(tmp_path, saved):
     with pytest.raises(ValueError, match="TorchScript program"):
         read_checkpoint(tmp_path / "program.pt")
     (tmp_path / "notes.txt").write_text("weights: none")
-    with pytest.raises(ValueError, match="starts like no format"):
+    with pytest.raises(ValueError, match="first bytes match no format"):
         read_checkpoint(tmp_path / "notes.txt")
     with pytest.raises(FileNotFoundError, match="no weights file at"):
         read_checkpoint(tmp_path / "nothing.pth")

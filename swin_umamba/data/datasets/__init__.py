@@ -1,1 +1,1 @@
-"""Datasets on disk: which files belong to which case, what labels mean, and how cases are split."""
+"""Datasets on disk: the files of each case, the meaning of labels, and the splits."""

@@ -1,4 +1,4 @@
-"""Bare folders: images/ and masks/."""
+"""Plain datasets: the folders images/ and masks/."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_CLASSES = 32
 
 
 def open_bare(folder: Path) -> Dataset:
-    """A dataset by its files' names and the numbers in its masks; see `open_dataset`."""
+    """A dataset from its file names and the values in its masks; see `open_dataset`."""
     masks = files_by_stem(folder / MASKS)
     instances = files_by_stem(folder / INSTANCES) if (folder / INSTANCES).is_dir() else {}
     cases, problems = [], Problems(folder)
     files = _files_per_image(folder / IMAGES, masks)
     for case in group_images(folder / IMAGES, files=files, series=False):
-        # An image of one file may keep its _0000 in the names of the others.
+        # A single-file image may have _0000 in its name while the mask does not.
         stems = (case.name, f"{case.name}_0000")
         mask = next((masks[stem] for stem in stems if stem in masks), None)
         if mask is None:
@@ -44,7 +44,7 @@ def open_bare(folder: Path) -> Dataset:
     channels = read_raw(cases[0].images).pixels.shape[0]
     values = class_values([case.mask for case in cases if case.mask is not None], folder)
     first = cases[0].mask
-    assert first is not None  # every case was given one above
+    assert first is not None  # every case has one, see above
     return Dataset(
         name=resolved(folder).name,
         folder=folder,
@@ -58,9 +58,9 @@ def open_bare(folder: Path) -> Dataset:
 
 
 def _files_per_image(folder: Path, masks: dict[str, Path]) -> int:
-    """One, unless the files are channels: NAME_0000, NAME_0001 with a mask NAME, not NAME_0001.
+    """Files per image: 1, unless they are channels: NAME_0000, NAME_0001 with one mask NAME.
 
-    Frames are numbered so as well, but then every number has a mask.
+    Frames may be numbered in the same way, but then every number has a mask.
     """
     channels: dict[str, int] = {}
     for stem in files_by_stem(folder):
@@ -71,9 +71,9 @@ def _files_per_image(folder: Path, masks: dict[str, Path]) -> int:
 
 
 def class_values(masks: list[Path], folder: Path) -> tuple[int, ...]:
-    """The distinct numbers in all masks, ascending, with 0.
+    """The distinct values in all masks, ascending, including 0.
 
-    Raises UserError with every mask that cannot be read, or as soon as there are too many.
+    Raises UserError for every mask that cannot be read, or as soon as there are too many values.
     """
     numbers, problems = Numbers(), Problems(folder)
     for mask in masks:
@@ -97,7 +97,7 @@ def _channel_names(channels: int) -> tuple[str, ...]:
 
 
 def label_names(values: tuple[int, ...]) -> dict[str, int]:
-    """Names for classes that have none."""
+    """Generated names for the classes."""
     if len(values) == 2:
         return {"background": 0, "foreground": 1}
     return {"background": 0, **{f"label_{v}": i for i, v in enumerate(values) if i > 0}}

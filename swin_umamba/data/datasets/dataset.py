@@ -1,4 +1,4 @@
-"""The user's dataset: which files belong to which case, and what the labels mean."""
+"""The user's dataset: the files of each case, and the meaning of labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swin_umamba.errors import UserError
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case: an image of one or more files, its mask, its instance numbers."""
+    """The files of one case: an image of one or more files, its mask, and its instance map."""
 
     name: str
     images: tuple[Path, ...]
@@ -25,16 +25,16 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `open_dataset` found.
+    """The result of `open_dataset`.
 
-    labels: the number of each class as the network and predictions count it, background 0 first,
-    without the ignore label. values: the number of each class in the mask files, in the order of
-    the classes; usually 0, 1, 2, ..., but (0, 255) for masks of black and white. ignore_label: the
-    number in the mask files of pixels without truth. file_ending: of masks, as ".png".
+    labels: class names with the index of each class in the network's output, background 0 first,
+    without the ignore label. values: the value of each class in the mask files, by class index;
+    usually 0, 1, 2, ..., but (0, 255) for black and white masks. ignore_label: the value of
+    unannotated pixels. file_ending: of masks, such as ".png".
 
-    regions: of region-based labels, the numbers in the mask files that make up each region, which
-    may overlap; one output of the network each. None otherwise. region_names: of these.
-    regions_class_order: the number that each region writes into a prediction, later ones over
+    regions: for region-based labels, the mask values that make up each region; regions may overlap,
+    and each is one output of the network. None otherwise. region_names: their names.
+    regions_class_order: the value that each region writes into a prediction, later ones over
     earlier ones, as in nnU-Net.
     """
 
@@ -52,18 +52,18 @@ class Dataset:
 
     @property
     def files_per_image(self) -> int:
-        """1, or as many as channels."""
+        """Files per image: 1, or the number of channels."""
         return len(self.cases[0].images)
 
     @property
     def region_classes(self) -> tuple[tuple[int, ...], ...] | None:
-        """The class indices that make up each region; None for classes that exclude each other."""
+        """The class indices that make up each region; None for mutually exclusive classes."""
         if self.regions is None:
             return None
         return tuple(tuple(map(self.values.index, region)) for region in self.regions)
 
     def case(self, name: str) -> CaseFiles:
-        """The case of that name. Raises UserError if there is none."""
+        """The case with that name. Raises UserError if there is none."""
         for case in self.cases:
             if case.name == name:
                 return case
@@ -79,8 +79,8 @@ def read_case(
 ) -> tuple[RawImage, npt.NDArray[np.int64] | None]:
     """The image and its classes (Z, H, W) int64, -1 where ignored; None without a mask.
 
-    Raises UserError, naming the file, if one is missing or damaged, the image has not as many
-    channels, the mask does not fit the image or holds numbers that are no label.
+    Raises UserError, naming the file, if one is missing or damaged, the image has the wrong number
+    of channels, the mask does not match the image, or it contains a value that is no label.
     """
     raw = read_raw(files.images)
     require_channels(raw, channels)
@@ -90,7 +90,7 @@ def read_case(
 
 
 def require_channels(raw: RawImage, channels: int) -> None:
-    """Raise UserError, naming the file, unless the image has as many channels."""
+    """Raise UserError, naming the file, unless the image has the expected number of channels."""
     if raw.pixels.shape[0] != channels:
         files = " and ".join(map(str, raw.paths))
         raise UserError(f"{files}: got {raw.pixels.shape[0]} channels, expected {channels}")

@@ -1,4 +1,4 @@
-"""Which files of a folder are one image."""
+"""Group the files of a folder into images."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def group_images(
 ) -> list[CaseFiles]:
     """The images of a folder, by name, without masks.
 
-    files: of each image (`Plan.files_per_image`). With 1, each file is an image, and a last _0000
-    is no part of its name; with more, NAME_0000, NAME_0001, ... are the channels of NAME. ending:
-    the only one to take, or None for every format that is read; other files are passed over.
-    series: whether a folder of the slices of one DICOM series is one image, named as the folder;
-    otherwise each slice is one. Raises UserError, naming the file, if the folder is missing, a
-    channel is missing or one too many, or two files have one name.
+    files: number of files per image (`Plan.files_per_image`). With 1, each file is an image, and a
+    trailing _0000 is not part of its name; with more, NAME_0000, NAME_0001, ... are the channels of
+    NAME. ending: the only ending to accept, or None for every readable format; other files are
+    ignored. series: whether a folder with the slices of one DICOM series is one image, named after
+    the folder; otherwise each slice is one. Raises UserError, naming the file, if the folder is
+    missing, a channel is missing or superfluous, or two files have the same name.
     """
     if series and folder.is_dir() and is_volume(folder):
         if files > 1:
@@ -43,7 +43,7 @@ def group_images(
         paths = found.setdefault(name, [])
         if channel != len(paths):
             if files == 1:
-                raise UserError(f"{path} and {paths[0].name} are of one name")
+                raise UserError(f"{path} and {paths[0].name} have the same name")
             raise UserError(f"{path} is there, but not channel _{len(paths):04d} of {name}")
         paths.append(path)
         if len(paths) > files:

@@ -1,4 +1,4 @@
-"""Cases that belong together, as those of one patient or frames of one clip."""
+"""Groups of cases that belong together, such as those of one patient or the frames of one clip."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from swin_umamba.common.record_errors import shown
 from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.errors import UserError
 
-# A frame's number at the end of a name, and what separates it from the clip's.
+# A frame number at the end of a name, and its separator.
 _FRAME = re.compile(r"(?:[ _.\-][A-Za-z]{0,8})?[ _.\-]?\d+$")
 _MAX_BYTES = 64 << 20
 
 
 def read_groups(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """The group of each case from a file; other names in it are skipped.
+    """The group of each case, from a file; other names in it are ignored.
 
-    JSON: {name: group, ...}; CSV otherwise: a name and its group in each line, with or without a
-    header. Raises UserError, naming the file, if it cannot be read, or with every case that it
-    lacks or gives two groups.
+    JSON: {name: group, ...}; otherwise CSV with a name and its group per line, with or without a
+    header. Raises UserError, naming the file, if it cannot be read, and for every case without a
+    group or with two.
     """
     pairs = _from_json(path) if path.suffix.lower() == ".json" else _from_csv(path)
     problems, wanted = Problems(path), set(names)
@@ -72,15 +72,15 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
 
 
 def group_by_rule(rule: str, names: Sequence[str]) -> dict[str, str]:
-    r"""The group of each case from its name: what a regular expression finds at its beginning.
+    r"""The group of each case, from its name: the match of a regular expression at its beginning.
 
-    rule: such as "(.*)_" or r"patient\d+"; its first parenthesis, if there is one, is the group.
-    Raises UserError for an expression that is none, and with every name that it does not match.
+    rule: such as "(.*)_" or r"patient\d+"; its first parenthesis, if any, is the group. Raises
+    UserError for an invalid expression, and for every name that does not match.
     """
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise UserError(f"group_by: {rule!r} is no regular expression: {error}") from error
+        raise UserError(f"group_by: {rule!r} is not a valid regular expression: {error}") from error
     problems, groups = Problems(f"group_by {rule!r}"), {}
     for name in names:
         match = pattern.match(name)
@@ -96,15 +96,15 @@ def group_by_rule(rule: str, names: Sequence[str]) -> dict[str, str]:
 def leaking_groups(
     groups: Mapping[str, str], train: Sequence[str], val: Sequence[str]
 ) -> tuple[str, ...]:
-    """The groups with cases in both parts of a fold, in order."""
+    """The groups with cases on both sides of a fold, sorted."""
     return tuple(sorted({groups[n] for n in train} & {groups[n] for n in val}))
 
 
 def likely_clips(names: Sequence[str]) -> dict[str, str] | None:
-    """Names that look like numbered frames of a few clips: the clip of each. None otherwise.
+    """If names look like numbered frames of a few clips: the clip of each. None otherwise.
 
-    They do if, without their last number, most of them are shared by several cases and there are
-    at least two clips.
+    They do if, without their last number, most names are shared by several cases, and there are at
+    least two clips.
     """
     stems = {name: _FRAME.sub("", name) for name in names}
     counts = Counter(stems.values())

@@ -1,4 +1,4 @@
-"""What dataset.json says of labels: classes, regions made of them, and the ignore label."""
+"""The labels in dataset.json: classes, regions, and the ignore label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_LABEL = 65_535
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """See Dataset, whose fields these are."""
+    """The fields of Dataset that describe labels."""
 
     labels: dict[str, int]
     values: tuple[int, ...]
@@ -25,10 +25,10 @@ class LabelFacts:
 
 
 def read_label_facts(facts: dict[str, Any], path: Path) -> LabelFacts:
-    """Read `labels` and `regions_class_order` of a dataset.json, as nnU-Net v2 takes them.
+    """Read `labels` and `regions_class_order` of a dataset.json, following nnU-Net v2.
 
-    A label that lists two numbers or more is a region, and so is every other label then, except
-    the background and the ignore label. Raises UserError, naming the file and the label.
+    If any label lists two or more values it is a region, and so is every other label except the
+    background and the ignore label. Raises UserError, naming the file and the label.
     """
     numbers = _numbers(facts.get("labels"), path)
     ignore = _ignored(numbers, path)
@@ -36,18 +36,18 @@ def read_label_facts(facts: dict[str, Any], path: Path) -> LabelFacts:
         return _with_regions(numbers, ignore, facts.get("regions_class_order"), path)
     singles = {name: found[0] for name, found in numbers.items()}
     if len({*singles.values(), ignore}) != len(singles) + 1:
-        raise UserError(f"{path}: two labels have one number: {facts['labels']}")
+        raise UserError(f"{path}: two labels have the same number: {facts['labels']}")
     named = sorted((number, name) for name, number in singles.items())
     if len(named) < 2 or named[0][0] != 0 or singles.get(BACKGROUND, 0) != 0:
         raise UserError(
-            f"{path}: labels are {facts['labels']}, expected the background as 0 and others"
+            f"{path}: labels are {facts['labels']}, expected the background as 0, and others"
         )
     labels = {name: i for i, (_, name) in enumerate(named)}
     return LabelFacts(labels, tuple(number for number, _ in named), ignore)
 
 
 def _numbers(labels: Any, path: Path) -> dict[str, tuple[int, ...]]:
-    """The numbers of each label in the files."""
+    """The mask values of each label."""
     if not isinstance(labels, dict) or not labels:
         raise UserError(f"{path}: labels is {labels!r}, expected {{name: number, ...}}")
     found = {}
@@ -68,7 +68,7 @@ def _fits(number: Any) -> bool:
 
 
 def _ignored(numbers: dict[str, tuple[int, ...]], path: Path) -> int | None:
-    """Take the ignore label out."""
+    """Remove the ignore label."""
     found = numbers.pop(IGNORE, None)
     if found is None:
         return None
@@ -100,5 +100,5 @@ def _with_regions(
     for number, value in enumerate(values[1:], 1):
         labels[single.get(value, f"label_{value}")] = number
     if len(labels) != len(values):
-        raise UserError(f"{path}: two labels have one name or number: {labels}")
+        raise UserError(f"{path}: two labels have the same name or number: {labels}")
     return LabelFacts(labels, values, ignore, tuple(regions.values()), tuple(regions), tuple(order))

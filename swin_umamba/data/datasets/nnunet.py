@@ -20,7 +20,7 @@ IMAGES, LABELS, INSTANCES = "imagesTr", "labelsTr", "instancesTr"
 
 
 def open_nnunet(folder: Path) -> Dataset:
-    """A dataset by its dataset.json; see `open_dataset`."""
+    """A dataset from its dataset.json; see `open_dataset`."""
     path = folder / DATASET
     facts = load_object(path, "a dataset")
     channel_names = _channel_names(facts, path)
@@ -59,7 +59,7 @@ def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
     for name in (IMAGES, LABELS):
         if not (folder / name).is_dir():
             raise UserError(f"no folder at {folder / name}")
-    # One file may hold all channels, as RGB pictures do.
+    # One file may contain all channels, as RGB images do.
     apart = any(stem.endswith("_0001") for stem in files_by_stem(folder / IMAGES, ending))
     masks = files_by_stem(folder / LABELS, ending)
     instances: dict[str, Path] = {}
@@ -84,7 +84,7 @@ def _found(folder: Path, ending: str, channels: int) -> list[CaseFiles]:
 
 
 def _listed(folder: Path, listed: Any, path: Path) -> list[CaseFiles]:
-    """The cases that dataset.json names itself: {NAME: {"images": [...], "label": ...}}."""
+    """The cases listed by dataset.json: {NAME: {"images": [...], "label": ...}}."""
     try:
         cases = [
             CaseFiles(
@@ -99,7 +99,7 @@ def _listed(folder: Path, listed: Any, path: Path) -> list[CaseFiles]:
             f'{path}: dataset is not {{NAME: {{"images": [...], "label": ...}}}}: {error!r}'
         ) from error
     if not cases or not all(case.images for case in cases):
-        raise UserError(f"{path}: dataset names no images")
+        raise UserError(f"{path}: dataset lists no images")
     problems = Problems(folder)
     for case in cases:
         for file in (*case.images, case.mask):

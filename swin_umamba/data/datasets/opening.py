@@ -1,4 +1,4 @@
-"""Open a dataset, whichever form it has."""
+"""Open a dataset of either layout."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from swin_umamba.errors import UserError
 
 
 def open_dataset(path: str | Path) -> Dataset:
-    """Find the cases of a dataset in one of two forms.
+    """Find the cases of a dataset in one of two layouts.
 
-    nnU-Net v2 raw: dataset.json with imagesTr/ and labelsTr/ (and instancesTr/, if there are
-    instance numbers); files NAME_0000.png, NAME_0001.png, ... with one channel each, or one
-    NAME_0000.png with all of them. Region-based labels are refused.
+    nnU-Net v2 raw: dataset.json with imagesTr/ and labelsTr/ (and instancesTr/ for instance maps);
+    files NAME_0000.png, NAME_0001.png, ... with one channel each, or one NAME_0000.png with all
+    channels. Labels may be region-based.
 
-    Bare: images/ and masks/ (and instances/) with files of one stem, whatever their format; images
-    may have nnU-Net's _0000 suffixes. The distinct numbers over all masks, ascending, become the
-    classes 0, 1, 2, ...: masks of 0 and 255 have the classes background and foreground. At most
-    32 classes; every mask is read for this.
+    Plain: images/ and masks/ (and instances/) with files of the same stem, in any format; images
+    may have nnU-Net's _0000 suffixes. The distinct values over all masks, ascending, become the
+    classes 0, 1, 2, ...: masks of 0 and 255 have the classes background and foreground. At most 32
+    classes; every mask is read for this.
 
-    Raises UserError, naming the file, for what is missing, damaged or does not fit together.
+    Raises UserError, naming the file, for anything missing, damaged or inconsistent.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -31,6 +31,6 @@ def open_dataset(path: str | Path) -> Dataset:
     if (folder / bare.IMAGES).is_dir() and (folder / bare.MASKS).is_dir():
         return bare.open_bare(folder)
     raise UserError(
-        f"{folder} is no dataset: expected {nnunet.DATASET} with imagesTr/ and labelsTr/"
+        f"{folder} is not a dataset: expected {nnunet.DATASET} with imagesTr/ and labelsTr/"
         f" (nnU-Net v2 raw), or the folders {bare.IMAGES}/ and {bare.MASKS}/"
     )

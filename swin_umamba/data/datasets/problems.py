@@ -1,4 +1,4 @@
-"""Everything that is wrong with a dataset, told at once."""
+"""Collect everything that is wrong with a dataset, and report it at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from swin_umamba.errors import CombinedUserError, UserError
 class Problems:
     """Collects messages; `raise_any` raises one UserError with all of them, in order.
 
-    where: what has them, as a dataset's folder. A single one is raised as it is.
+    where: what the problems are in, such as a dataset's folder. A single message is raised
+    unchanged.
     """
 
     def __init__(self, where: object) -> None:
@@ -23,7 +24,7 @@ class Problems:
 
     @contextmanager
     def collected(self) -> Iterator[None]:
-        """Keep a UserError raised within, in place of raising it."""
+        """Record a UserError raised inside the context instead of propagating it."""
         try:
             yield
         except CombinedUserError as error:

@@ -1,4 +1,4 @@
-"""Which cases to train on and which to validate on, in the form of nnU-Net's splits_final.json."""
+"""Training and validation cases of each fold, in the format of nnU-Net's splits_final.json."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ALL = "all"  # the fold that trains and validates on every case
 
 @dataclass(frozen=True)
 class Split:
-    """The names of the cases of one fold."""
+    """The case names of one fold."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
 
     @property
     def held_out(self) -> bool:
-        """Whether training sees none of the validation cases; with fold "all" it sees every one."""
+        """Whether no validation case is used in training; with fold "all" every one is."""
         return not set(self.train) & set(self.val)
 
 
@@ -38,11 +38,11 @@ def make_splits(
     seed: int = SEED,
     groups: Mapping[str, str] | None = None,
 ) -> tuple[Split, ...]:
-    """Cross-validation folds; with the defaults those that nnU-Net makes of the same names.
+    """Cross-validation folds; with the defaults, nnU-Net's folds for the same names.
 
-    groups: the group of each name; all cases of one are in one fold, and folds are about equal in
-    cases. Fewer cases, or groups, than folds make as many folds as there are of them. Raises
-    UserError for fewer than 2.
+    groups: the group of each name; a group is never split, and folds have about equal numbers of
+    cases. With fewer cases, or groups, than folds there are as many folds as cases or groups.
+    Raises UserError for fewer than 2.
     """
     if folds < 2:
         raise ValueError(f"folds: got {folds}, expected at least 2")
@@ -61,7 +61,7 @@ def make_splits(
 
 
 def _shuffled_parts(ordered: list[str], folds: int, seed: int) -> list[set[str]]:
-    """scikit-learn's shuffled KFold: a legacy shuffle, then folds of consecutive places."""
+    """scikit-learn's shuffled KFold: a legacy shuffle, then contiguous folds."""
     if len(ordered) < 2:
         raise UserError(_too_few(ordered))
     places = np.arange(len(ordered))
@@ -80,7 +80,7 @@ def _too_few(names: Sequence[str]) -> str:
 def _grouped_parts(
     ordered: list[str], groups: Mapping[str, str], folds: int, seed: int
 ) -> list[set[str]]:
-    """Each group into the smallest part so far, the largest groups first, equal ones shuffled."""
+    """Each group goes into the smallest part so far, largest groups first, ties shuffled."""
     members: dict[str, list[str]] = {}
     for name in ordered:
         members.setdefault(groups[name], []).append(name)
@@ -100,7 +100,7 @@ def _grouped_parts(
 
 
 def pick_split(splits: Sequence[Split], fold: int | str, names: Sequence[str]) -> Split:
-    """Fold 0, 1, ...; "all" trains on every case and validates on the same, as in nnU-Net.
+    """Fold 0, 1, ...; "all" trains and validates on every case, as in nnU-Net.
 
     Raises UserError for a fold that does not exist, and for names that are not in `names`.
     """
@@ -129,7 +129,7 @@ def read_splits(path: str | Path) -> tuple[Split, ...]:
         for entry in entries:
             parts = [entry["train"], entry["val"]]
             if not all(isinstance(p, list) and all(isinstance(n, str) for n in p) for p in parts):
-                raise TypeError("names are no list of strings")
+                raise TypeError("names are not a list of strings")
             splits.append(Split(tuple(parts[0]), tuple(parts[1])))
     except (TypeError, KeyError) as error:
         raise UserError(
@@ -147,11 +147,11 @@ def read_splits(path: str | Path) -> tuple[Split, ...]:
 
 
 def splits_json(splits: Sequence[Split]) -> str:
-    """What `read_splits` reads."""
+    """The inverse of `read_splits`, as text."""
     entries = [{"train": list(split.train), "val": list(split.val)} for split in splits]
     return json.dumps(entries, indent=2) + "\n"
 
 
 def write_splits(path: Path, splits: Sequence[Split]) -> None:
-    """Write what `read_splits` reads, whole or not at all."""
+    """Write atomically what `read_splits` reads."""
     write_text(path, splits_json(splits))

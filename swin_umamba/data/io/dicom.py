@@ -1,4 +1,4 @@
-"""DICOM, through pydicom: one file, or a folder that holds the slices of one series."""
+"""DICOM, through pydicom: one file, or a folder with the slices of one series."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from swin_umamba.data.io.limits import VOLUME_PIXELS, check_spacing, damage_name
 from swin_umamba.data.io.pixels import Axes, FilePixels, Reading, Vector, vector
 from swin_umamba.errors import UserError
 
-_FRAME = 1 << 14  # pixels that a frame counts for at least
-_UNEVEN = 0.01  # of the distance between slices
-_TILT = 1e-2  # of the step between slices, sideways
+_FRAME = 1 << 14  # minimum number of pixels that a frame counts for
+_UNEVEN = 0.01  # as a fraction of the distance between slices
+_TILT = 1e-2  # as a fraction of the step between slices, sideways
 
 
 def read(path: Path, reading: Reading) -> FilePixels:
-    """An image as (C, Z, H, W) in rescaled numbers (Hounsfield units in CT), without reorientation.
+    """An image as (C, Z, H, W) in rescaled values (Hounsfield units in CT), not reoriented.
 
-    Slices of a folder, and frames of a file, are sorted by their place along the normal.
+    Slices of a folder, and frames of a file, are sorted by their position along the normal.
     """
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
@@ -48,7 +48,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
 
 @dataclass(frozen=True)
 class _Slice:
-    """One slice: frame `frame` of `dataset`, and where it lies. along: unit vectors of x and y."""
+    """One slice: frame `frame` of `dataset`, and its position. along: unit vectors of x and y."""
 
     path: Path
     dataset: Any
@@ -64,7 +64,7 @@ class _Slice:
     intercept: float
 
     def height(self) -> float:
-        """The place along the normal."""
+        """The position along the normal."""
         assert self.position is not None
         assert self.along is not None
         return float(np.cross(*self.along) @ np.array(self.position))
@@ -89,7 +89,7 @@ def _series(folder: Path, max_pixels: int | None) -> list[_Slice]:
 
 
 def _frames(path: Path, max_pixels: int | None, others: bool = False) -> list[_Slice]:
-    """The slices of a file. others: whether to skip files of no image (reports, DICOMDIR)."""
+    """The slices of a file. others: whether to skip files without an image (reports, DICOMDIR)."""
     dataset = dataset_of(path)
     if "PixelData" not in dataset or "Rows" not in dataset:
         if others:
@@ -98,7 +98,7 @@ def _frames(path: Path, max_pixels: int | None, others: bool = False) -> list[_S
     number = int(dataset.get("NumberOfFrames", 1) or 1)
     if number < 1:
         raise UserError(f"{path} has {number} frames, expected at least 1")
-    # Each frame has a slice of its own here, before its pixels are read.
+    # A slice object is created for each frame before any pixels are read.
     pixels = number * max(int(dataset.Rows) * int(dataset.Columns), 1)
     require_pixels(path, max(pixels, number * _FRAME), VOLUME_PIXELS, max_pixels)
     return [_slice(path, dataset, frame, number) for frame in range(number)]
@@ -111,7 +111,7 @@ def _class_of(dataset: Any) -> str:
 
 def _slice(path: Path, dataset: Any, frame: int, frames: int) -> _Slice:
     def stated(group: str, key: str) -> Any:
-        """Of this frame, of all frames, or of the file."""
+        """An element of this frame, of all frames, or of the file."""
         for groups, at in (
             ("PerFrameFunctionalGroupsSequence", frame),
             ("SharedFunctionalGroupsSequence", 0),
@@ -161,20 +161,20 @@ def _require_alike(slices: Sequence[_Slice], path: Path) -> None:
         ):
             if len(here) != len(there) or not np.allclose(here, there, rtol=1e-4, atol=1e-4):
                 raise UserError(
-                    f"{one.path} and {first.path.name} differ in their {what}, {list(here)} and"
-                    f" {list(there)}; the slices of a volume must have one"
+                    f"{one.path} and {first.path.name} have different {what}: {list(here)} and"
+                    f" {list(there)}; all slices of a volume must agree"
                 )
 
 
 def _sorted(slices: list[_Slice], path: Path) -> tuple[list[_Slice], float | None]:
-    """By place along the normal, and the distance between slices; as they are without places."""
+    """Sort by position along the normal, with the slice distance; unchanged without positions."""
     if len(slices) == 1:
         return slices, None
     if any(one.position is None for one in slices):
         if slices[0].frame < 0:
             raise UserError(
-                f"{path} holds slices without a place (ImagePositionPatient): their order is not"
-                " known; give each as a file of its own"
+                f"{path} holds slices without a position (ImagePositionPatient): their order is"
+                " unknown; give each its own file"
             )
         return slices, None
     slices = sorted(slices, key=_Slice.height)
@@ -195,7 +195,7 @@ def _sorted(slices: list[_Slice], path: Path) -> tuple[list[_Slice], float | Non
 
 
 def _pixels(one: _Slice, decoded: dict[int, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """(C, H, W) in rescaled numbers, white highest, in RGB."""
+    """(C, H, W) in rescaled values, with white as the highest, in RGB."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 

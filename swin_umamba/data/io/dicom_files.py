@@ -1,4 +1,4 @@
-"""Files of DICOM: which they are, and what they hold, read within bounds."""
+"""DICOM files: recognise them, and read them within limits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from swin_umamba.errors import UserError
 
 ENDING = ".dcm"
 _MAGIC, _PREAMBLE = b"DICM", 128
-_GROUP = 12  # bytes of the first element, which gives the length of a file's meta information
-_GROUP_LENGTH = 0x00000002  # its tag, as two little-endian numbers of 2 bytes
+_GROUP = 12  # bytes of the first element, which contains the length of the meta information
+_GROUP_LENGTH = 0x00000002  # its tag, as two little-endian 2-byte numbers
 _INFLATED = 1 << 30  # bytes of a file that is deflated as a whole
-_TRIED = 8  # files of a folder
+_TRIED = 8  # files in a folder
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds DICOM files: one ends so, or one of the first begins so."""
+    """Whether a folder contains DICOM files, by an ending or the first bytes of some files."""
     if not folder.is_dir():
         return False
     files = _visible(folder)
@@ -28,10 +28,10 @@ def is_series(folder: Path) -> bool:
 
 
 def is_volume(folder: Path) -> bool:
-    """Whether a folder's DICOM images are slices of one series; not if each is one by itself.
+    """Whether a folder's DICOM images are slices of one series, rather than separate images.
 
     Raises UserError for slices of several series, for images whose names do not end with ENDING,
-    and, naming the file, for one that cannot be read.
+    and, naming the file, if one cannot be read.
     """
     if not is_series(folder):
         return False
@@ -59,7 +59,7 @@ def is_volume(folder: Path) -> bool:
 
 
 def files_in(folder: Path) -> tuple[Path, ...]:
-    """The DICOM files of a folder, by their names' ending or their first bytes, in order."""
+    """The DICOM files of a folder, recognised by ending or first bytes, sorted."""
     return tuple(p for p in _visible(folder) if p.suffix.lower() == ENDING or _is_dicom(p))
 
 
@@ -76,12 +76,12 @@ def mixed(folder: Path, series: Sequence[Path]) -> str:
     one, other, *_ = series
     return (
         f"{folder} holds {len(series)} DICOM series, as in {one.name} and {other.name}: give"
-        " each a folder of its own"
+        " each its own folder"
     )
 
 
 def dataset_of(path: Path, **options: Any) -> Any:
-    """pydicom's dataset of a file, which is no larger in memory than can be expected."""
+    """pydicom's dataset of a file whose size in memory has been checked."""
     from pydicom import dcmread
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -93,7 +93,7 @@ def dataset_of(path: Path, **options: Any) -> Any:
 
 
 def _end_of_meta(path: Path) -> int:
-    """Where a file's meta information ends, by its first element, (0002,0000): four bytes."""
+    """Where a file's meta information ends, from its first element, (0002,0000): four bytes."""
     with path.open("rb") as file:
         file.seek(_PREAMBLE + len(_MAGIC))
         tag, length = struct.unpack("<I4xI", file.read(_GROUP))

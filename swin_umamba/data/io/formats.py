@@ -1,4 +1,4 @@
-"""Every format that is read or written: one table, by the endings of files' names."""
+"""All readable and writable formats in one table, by file name ending."""
 
 from __future__ import annotations
 
@@ -46,10 +46,11 @@ Write = Callable[[Path, npt.NDArray[Any], Grid], None]
 
 @dataclass(frozen=True)
 class Format:
-    """How files of some endings are read and written.
+    """How files with certain endings are read and written.
 
-    mask_ending: of label files for such images, None for the image's own. write: numbers
-    (Z, H, W) of dtypes up to `most` with the grid of an image; None for formats that are only read.
+    mask_ending: of label files for such images; None for the image's own. write: writes labels (Z,
+    H, W) with values up to the maximum of the dtype `most` on an image's grid; None for read-only
+    formats.
     """
 
     name: str
@@ -76,7 +77,7 @@ ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
 
 
 def ending_of(path: Path) -> str | None:
-    """The part of ENDINGS that the file's name ends with, as it is written there."""
+    """The entry of ENDINGS that the file name ends with, as spelled in the name."""
     for ending in ENDINGS:
         if path.name.lower().endswith(ending):
             return path.name[-len(ending) :]
@@ -84,7 +85,7 @@ def ending_of(path: Path) -> str | None:
 
 
 def format_of(path: Path) -> Format | None:
-    """The format of a name's ending, whatever its case; DICOM for folders."""
+    """The format of a file name's ending, in any case of letters; DICOM for folders."""
     if path.is_dir():
         return DICOM
     ending = (ending_of(path) or "").lower()
@@ -92,24 +93,24 @@ def format_of(path: Path) -> Format | None:
 
 
 def read_file(path: Path, *, palette: bool, max_pixels: int | None = None) -> FilePixels:
-    """The pixels of a file, as every viewer shows them.
+    """The pixels of a file, as image viewers show them.
 
-    Pictures and 2-D TIFFs have Z = 1; a TIFF of several pages is a volume; NIfTI is taken in the
-    order (Z, Y, X), the reverse of the file's, without reorientation, as are MetaImage, NRRD and
-    DICOM, of which a folder of one series is a volume, its slices sorted by their place.
+    Pictures and 2-D TIFFs have Z = 1; a TIFF with several pages is a volume. NIfTI, MetaImage, NRRD
+    and DICOM are read in the order (Z, Y, X), the reverse of the file's, without reorientation. A
+    folder with one DICOM series is a volume whose slices are sorted by position.
 
-    Pixels are turned as EXIF says, masks likewise. All bits are kept; 1 bit is 0 and 1.
-    CMYK and YCbCr become RGB, a TIFF whose white is lowest is inverted. An alpha channel that is
-    opaque everywhere is dropped, another is the last channel. palette: whether the numbers of a
-    mask are wanted: of palettes the indices, of 1, 2 and 4 bits what is stored.
+    EXIF orientation is applied, also to masks. All bits are kept; 1-bit images have values 0 and 1.
+    CMYK and YCbCr become RGB; TIFFs whose lowest value is white are inverted. An alpha channel that
+    is opaque everywhere is dropped; any other becomes the last channel. palette: for masks: read
+    palette indices, and 1-, 2- and 4-bit values as stored.
 
-    Spacing is 1 where the format has none; a TIFF volume's is read from `{"spacing": [z, y, x]}`
-    in a JSON file of its name, as in nnU-Net. max_pixels: the most that are read, else
-    $SWIN_UMAMBA_MAX_PIXELS, else Pillow's limit for pictures and 2^30 for all else.
+    Spacing is 1 if the format has none; for TIFF volumes it is read from `{"spacing": [z, y, x]}`
+    in a JSON file of the same name, as in nnU-Net. max_pixels: limit; by default
+    $SWIN_UMAMBA_MAX_PIXELS, else Pillow's limit for pictures and 2^30 for all others.
 
-    Raises UserError, naming the file, if it is missing, damaged, too large, or of no image.
+    Raises UserError, naming the file, if it is missing, damaged, too large, or not an image.
     """
-    # Neither devices nor pipes, which may have no end.
+    # Not devices or pipes, which may never end.
     if not path.is_file() and not path.is_dir():
         raise UserError(f"no file at {path}")
     form = format_of(path) or LOSSY
@@ -124,8 +125,8 @@ def read_file(path: Path, *, palette: bool, max_pixels: int | None = None) -> Fi
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """All files that make an image: itself and the one of a TIFF's spacing or of a header's pixels;
-    those of a folder's DICOM series."""
+    """All files that make up an image: itself, and a TIFF's spacing file, a header's pixel file, or
+    the DICOM series of a folder."""
     form = format_of(path)
     if path.is_dir():
         return dicom_files.files_in(path)

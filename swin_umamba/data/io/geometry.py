@@ -1,4 +1,4 @@
-"""Whether two files lie on one grid: shape, spacing, place and orientation, axis by axis."""
+"""Check that two files share one grid: shape, spacing, origin and orientation, axis by axis."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from swin_umamba.data.io.pixels import Axes, Grid, Vector
 from swin_umamba.errors import UserError
 
-# Headers are rounded to float32 in several ways; quaternions cost the most, in the direction.
+# Headers round to float32 in several ways; quaternions lose the most, in the direction.
 SPACING_TOLERANCE = 1e-3  # of itself
-ORIGIN_TOLERANCE = 0.1  # pixels along each axis
+ORIGIN_TOLERANCE = 0.1  # in pixels, along each axis
 DIRECTION_TOLERANCE = 2e-3  # between unit vectors
 _AXES = "zyx"
 _WAYS = (("left", "right"), ("posterior", "anterior"), ("superior", "inferior"))  # LPS, + first
@@ -25,22 +25,23 @@ def require_one_grid(
     expected: Grid,
     size: tuple[int, ...],
 ) -> None:
-    """Raise UserError, naming both files and the axis, unless they lie on one grid.
+    """Raise UserError, naming both files and the axis, unless they share one grid.
 
-    shape, size: (Z, H, W) of the two. Spacing, origin and direction may differ by the rounding of
-    headers. Files of formats that have no place in the world fit by shape and spacing.
+    shape, size: (Z, H, W) of the two. Spacing, origin and direction may differ by header rounding.
+    Formats without a position in the world are compared by shape and spacing.
     """
     if shape != size:
         raise UserError(
             f"{path} is {_size(shape)} but {other} is {_size(size)} pixels; they belong"
-            " together and must have one size"
+            " together and must have the same size"
         )
     for axis, n, here, there in zip(_AXES, shape, grid.spacing, expected.spacing, strict=True):
-        # One slice alone has no distance to others: formats of pictures say 1.
+        # A single slice has no slice distance: picture formats say 1.
         if n > 1 and not np.isclose(here, there, rtol=SPACING_TOLERANCE, atol=0):
             raise UserError(
                 f"{path} has the spacing {grid.spacing} but {other} {expected.spacing} (z, y, x);"
-                f" they belong together and must have one: axis {axis} has {here:g} and {there:g}"
+                f" they belong together and must have the same: axis {axis} has {here:g} and"
+                f" {there:g}"
             )
     if grid.origin is None or grid.direction is None:
         return
@@ -57,13 +58,13 @@ def _require_direction(
     assert expected.direction is not None
     for i, axis in enumerate(_AXES):
         here, there = np.array(grid.direction[i]), np.array(expected.direction[i])
-        # One slice alone has no way along its axis.
+        # A single slice has no direction along its axis.
         if shape[i] == 1 or np.abs(here - there).max() <= DIRECTION_TOLERANCE:
             continue
         angle = np.degrees(np.arccos(np.clip(here @ there, -1, 1)))
         raise UserError(
-            f"{path} and {other} are oriented unlike: axis {axis} runs {_way(here)} in the one and"
-            f" {_way(there)} in the other ({angle:.3g} degrees apart);"
+            f"{path} and {other} have different orientations: axis {axis} runs"
+            f" {_way(here)} in the one and {_way(there)} in the other ({angle:.3g} degrees apart);"
             f" {_remedy(grid, expected, shape)}"
         )
 
@@ -71,11 +72,11 @@ def _require_direction(
 def _remedy(grid: Grid, expected: Grid, shape: tuple[int, ...]) -> str:
     if _same_place(_corners(grid, shape), _corners(expected, shape), expected.spacing):
         return (
-            "both cover the same place, so only the order of the pixels differs: reorder one by"
+            "both cover the same region, so only the order of the pixels differs: reorder one by"
             " its header, e.g. SimpleITK.Resample(mask, image, SimpleITK.Transform(),"
             " SimpleITK.sitkNearestNeighbor), and store both in one orientation"
         )
-    return "they do not cover the same place: correct the header that is wrong"
+    return "they do not cover the same region: correct the wrong header"
 
 
 def _require_origin(
@@ -88,13 +89,13 @@ def _require_origin(
         if abs(distance) > ORIGIN_TOLERANCE * width + rounding:
             raise UserError(
                 f"{path} lies {abs(distance):.4g} mm off {other} along axis {axis} (origins"
-                f" {_rounded(here)} and {_rounded(there)}); they belong together and must lie at"
-                " one place: correct the header that is wrong, or resample one to the other"
+                f" {_rounded(here)} and {_rounded(there)}); they belong together and must have the"
+                " same origin: correct the wrong header, or resample one to the other"
             )
 
 
 def _corners(grid: Grid, shape: tuple[int, ...]) -> np.ndarray:
-    """The places (8, 3) of the corner pixels, in an order of their own."""
+    """The positions (8, 3) of the corner pixels, sorted."""
     assert grid.direction is not None
     steps = np.array(grid.direction) * np.array(grid.spacing)[:, None]
     ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij")).reshape(3, -1).T

@@ -15,9 +15,9 @@ MAX_CHANNELS = 4
 
 
 def read_image(path: str | Path) -> npt.NDArray[Any]:
-    """An image as (C, H, W) in its file's dtype: PNG, JPEG, TIFF and what else Pillow reads.
+    """An image as (C, H, W) in its file's dtype: PNG, JPEG, TIFF and other 2-D formats.
 
-    Raises UserError, naming the file, if it is missing, damaged or no image of 1 to 4 channels.
+    Raises UserError, naming the file, if it is missing, damaged or not an image of 1 to 4 channels.
     """
     pixels = read_raw(path).pixels
     if pixels.shape[1] > 1 or pixels.shape[0] > MAX_CHANNELS:
@@ -32,7 +32,7 @@ def read_image(path: str | Path) -> npt.NDArray[Any]:
 def read_mask(path: str | Path) -> npt.NDArray[np.int64]:
     """A mask of class or instance numbers as (H, W).
 
-    Raises UserError, naming the file, if it is missing, damaged or no map of whole numbers >= 0.
+    Raises UserError, naming the file, if it is missing, damaged or not a map of integers >= 0.
     """
     labels = read_labels(path).labels
     if labels.shape[0] > 1:

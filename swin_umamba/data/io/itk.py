@@ -27,20 +27,20 @@ from swin_umamba.data.io.pixels import Axes, FilePixels, Grid, ItkGeometry, Read
 from swin_umamba.errors import UserError
 
 _BLOCK = 1 << 16  # bytes
-_HEADER = 1 << 16  # bytes in which a header must end
+_HEADER = 1 << 16  # bytes within which a header must end
 _META_BYTES = {
     **{"CHAR": 1, "UCHAR": 1, "SHORT": 2, "USHORT": 2, "INT": 4, "UINT": 4, "LONG": 4, "ULONG": 4},
     **{"LONG_LONG": 8, "ULONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8},
 }
 _RATIOS = {"raw": 1, "gzip": DEFLATE_RATIO, "text": 1, "hex": 0.5}
-"""The most bytes of pixels, or of their text, that a byte of the file can be."""
-_MAX_AXES = 6  # with those of channels; ITK writes what it does not understand to the terminal
+"""Maximum number of pixel bytes, or bytes of their text, per byte of the file."""
+_MAX_AXES = 6  # channel types included; ITK prints what it does not understand to the terminal
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _NRRD_BYTES = {"16": 2, "32": 4, "64": 8, "short": 2, "int": 4, "float": 4, "double": 8}
 
 
 def read(path: Path, reading: Reading) -> FilePixels:
-    """An image as (C, Z, H, W), the reverse of ITK's order, without reorientation."""
+    """An image as (C, Z, H, W), the reverse of ITK's order, not reoriented."""
     import SimpleITK
 
     header = _header(path)
@@ -48,7 +48,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
     require_pixels(path, pixels, VOLUME_PIXELS, reading.max_pixels)
     if header.encoding not in _RATIOS:
         raise UserError(f"{path} has the encoding {header.encoding!r}, expected raw or gzip")
-    # Numbers in text take two characters each at least, and so do bytes in hexadecimal.
+    # A number in text takes at least two characters, as does a byte in hexadecimal.
     claimed = 2 * pixels - 1 if header.encoding == "text" else pixels * header.bytes_each
     ratio = _RATIOS[header.encoding]
     require_bytes(path, claimed, ratio, header.offset, header.data)
@@ -64,7 +64,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
     if dimension not in (2, 3):
         raise UserError(
             f"{path} has {dimension} axes, expected an image (x, y) or a volume (x, y, z); give"
-            " times as files of their own"
+            " time points as separate files"
         )
     flat = dimension == 2
     values = values[:, None] if flat else values
@@ -73,13 +73,13 @@ def read(path: Path, reading: Reading) -> FilePixels:
     axes[:dimension, :dimension] = np.reshape(image.GetDirection(), (dimension, dimension))
     origin = vector([*image.GetOrigin(), *([0.0] if flat else [])])
     if not np.isfinite([*axes.ravel(), *origin]).all():
-        raise UserError(f"{path} has a place that is NaN or infinite: correct its header")
+        raise UserError(f"{path} has a NaN or infinite position: correct its header")
     direction: Axes = (vector(axes[:, 2]), vector(axes[:, 1]), vector(axes[:, 0]))
     return FilePixels(values, spacing, ItkGeometry(image.GetSize()), origin, direction)
 
 
 def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
-    """Write numbers (Z, H, W), compressed, at the place of an image, in its number of axes."""
+    """Write labels (Z, H, W), compressed, with the geometry and dimension of an image."""
     import SimpleITK
 
     flat = isinstance(like.geometry, ItkGeometry) and len(like.geometry.shape) == 2
@@ -96,14 +96,14 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
 
 
 def data_file(path: Path) -> Path:
-    """The file that holds the pixels of a header."""
+    """The file with the pixels of a header."""
     with damage_named(path):
         return _header(path).data
 
 
 @contextmanager
 def damage_of_writing(path: Path) -> Iterator[None]:
-    """Raise UserError for what ITK raises when it cannot write."""
+    """Turn ITK's exceptions on writing into UserError."""
     try:
         yield
     except RuntimeError as error:
@@ -113,9 +113,9 @@ def damage_of_writing(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Header:
-    """What is checked before ITK reads: sizes of all axes, at least so many bytes for each number.
+    """Checks before ITK reads: the sizes of all axes, and the minimum number of bytes per value.
 
-    data: the file of the pixels, at or after `offset`.
+    data: the file with the pixels, at or after `offset`.
     """
 
     sizes: tuple[int, ...]
@@ -126,7 +126,7 @@ class _Header:
 
 
 def _require_unzipped(header: _Header) -> None:
-    """Raise zlib.error or ValueError for damage, of which ITK only prints a line."""
+    """Raise zlib.error or ValueError for damage that ITK only prints."""
     stream, length = zlib.decompressobj(), 0
     with header.data.open("rb") as file:
         file.seek(header.offset)
@@ -163,14 +163,14 @@ def _meta_header(path: Path, start: bytes) -> _Header:
     sizes = _sizes(fields["DimSize"])
     channels = _sizes(fields.get("ElementNumberOfChannels", "1"))
     if _sizes(fields["NDims"]) != (len(sizes),):
-        raise ValueError(f"its header has NDims {fields['NDims'][:40]} and {len(sizes)} sizes")
+        raise ValueError(f"its header has NDims {fields['NDims'][:40]} but {len(sizes)} sizes")
     kind = fields["ElementType"].upper().removeprefix("MET_").removesuffix("_ARRAY")
     if kind not in _META_BYTES:
         raise ValueError(f"its header has the ElementType {kind[:40]!r}")
     binary = fields.get("BinaryData", "True").lower() not in ("false", "0")
     zipped = fields.get("CompressedData", "False").lower() in ("true", "1")
     data, offset = _data(path, fields["ElementDataFile"], "LOCAL", offset)
-    # ITK makes room for as many bytes.
+    # ITK allocates this many bytes.
     if int(fields.get("CompressedDataSize", 0)) > data.stat().st_size - offset:
         raise ValueError("its compressed pixels end early")
     encoding = "text" if not binary else "gzip" if zipped else "raw"
@@ -212,7 +212,8 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _data(path: Path, name: str, here: str, offset: int) -> tuple[Path, int]:
-    """The file of the pixels and where they begin; headers may name none outside their folder."""
+    """The pixel file, and the offset of the pixels; headers may not name files outside of their
+    folder."""
     if name == here:
         return path, offset
     parts = Path(name.replace("\\", "/")).parts
@@ -228,7 +229,7 @@ def _data(path: Path, name: str, here: str, offset: int) -> tuple[Path, int]:
 
 @contextmanager
 def _silent(simple_itk: Any) -> Iterator[None]:
-    """Keep ITK from printing warnings."""
+    """Silence ITK's warnings."""
     shown = simple_itk.ProcessObject.GetGlobalWarningDisplay()
     simple_itk.ProcessObject.SetGlobalWarningDisplay(False)
     try:

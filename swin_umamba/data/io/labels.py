@@ -1,4 +1,4 @@
-"""Numbers in masks: whole, in range, and which class each of them is."""
+"""Mask values: whole, in range, and mapped to classes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from swin_umamba.data.io.pixels import Axes, Geometry, Vector
 from swin_umamba.errors import UserError
 
 IGNORED = -1
-ROUNDING = 1e-3  # by which numbers that a header scales may miss whole ones
+ROUNDING = 1e-3  # tolerance for integers that a header scales
 _UNKNOWN = -2
 _LISTED = 5
 
 
 @dataclass(frozen=True)
 class RawLabels:
-    """A map of whole numbers (Z, H, W) int64 as its file holds them; the rest as RawImage.
+    """A map of integers (Z, H, W) int64 as stored in its file; other fields as in RawImage.
 
-    shown: of masks of 1, 2 or 4 bits or with a palette of greys, the grey that viewers show for
-    each number: white is 1 of 1 bit and 255 of 8. `classes_of` takes the one that fits.
+    shown: for 1-, 2- and 4-bit masks and masks with a grey palette, the grey that viewers show for
+    each value: white is 1 as stored in 1 bit and 255 as shown. `classes_of` uses whichever matches.
     """
 
     labels: npt.NDArray[np.int64]
@@ -36,11 +36,11 @@ class RawLabels:
     shown: tuple[int, ...] | None = None
 
     def numbers(self) -> set[int]:
-        """The distinct numbers."""
+        """The distinct values."""
         return set(np.unique(self.labels).tolist())
 
     def as_shown(self) -> npt.NDArray[np.int64]:
-        """The labels, as viewers show them."""
+        """The labels as viewers show them."""
         if self.shown is None:
             return self.labels
         labels: npt.NDArray[np.int64] = np.asarray(self.shown, np.int64)[self.labels]
@@ -50,7 +50,7 @@ class RawLabels:
 def whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
     """Values of any real dtype as int64. Raises UserError, naming the file and a value, for others.
 
-    Real numbers are rounded if all are within 1e-3 of whole ones.
+    Floats are rounded if all of them are within 1e-3 of an integer.
     """
     if values.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
@@ -58,8 +58,8 @@ def whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]
             wrong = ~np.isfinite(values) | (np.abs(values - whole) > ROUNDING)
         if wrong.any():
             raise UserError(
-                f"{path} holds {values.dtype}, expected whole numbers; it holds {values[wrong][0]},"
-                f" and more than {ROUNDING:g} from a whole number is not rounded"
+                f"{path} holds {values.dtype}, expected whole numbers: {values[wrong][0]} is"
+                f" more than {ROUNDING:g} from a whole number and is not rounded"
             )
         values = whole
     if values.dtype.kind != "b":
@@ -68,7 +68,7 @@ def whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]
                 f"{path} holds negative numbers ({values.min()}), expected 0 for the background"
                 " and above"
             )
-        # Real numbers: 2^63 itself is the first that does not fit.
+        # For floats: 2^63 itself is the first value that does not fit.
         if values.max() >= 2**63:
             raise UserError(f"{path} holds the label {values.max()}, expected at most 2^63 - 1")
     return values.astype(np.int64)
@@ -77,9 +77,9 @@ def whole_numbers(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]
 def classes_of(
     raw: RawLabels, values: Sequence[int], ignore_label: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """The class of every pixel, (Z, H, W): the place of its number in `values`, -1 where ignored.
+    """The class of every pixel, (Z, H, W): the index of its value in `values`, -1 where ignored.
 
-    Raises UserError, naming the file and the number, for numbers that are neither.
+    Raises UserError, naming the file and the value, for any other value.
     """
     known = {value: number for number, value in enumerate(values)}
     if ignore_label is not None:
@@ -87,7 +87,7 @@ def classes_of(
     labels = _fitting(raw, known)
     numbers = np.array(sorted(known), np.int64)
     meaning = np.array([known[number] for number in numbers.tolist()], np.int64)
-    # Search, not a table: numbers may be as large as they like.
+    # Binary search rather than a lookup table: values may be arbitrarily large.
     places = np.minimum(np.searchsorted(numbers, labels), len(numbers) - 1)
     classes = np.where(numbers[places] == labels, meaning[places], _UNKNOWN)
     if classes.min() == _UNKNOWN:
@@ -101,7 +101,7 @@ def classes_of(
 
 
 def _fitting(raw: RawLabels, known: Iterable[int]) -> npt.NDArray[np.int64]:
-    """The labels as stored, or as shown if those are the ones that are known."""
+    """The labels as stored, or as shown if only those are known."""
     if raw.shown is None:
         return raw.labels
     known, stored = set(known), raw.numbers()
@@ -114,10 +114,10 @@ def _fitting(raw: RawLabels, known: Iterable[int]) -> npt.NDArray[np.int64]:
 
 
 class Numbers:
-    """The numbers that a set of masks holds, collected mask by mask.
+    """Collects the values of a set of masks, mask by mask.
 
-    Masks of few bits or with a palette of greys hold numbers that viewers show otherwise; they are
-    taken the way that the other masks are.
+    For masks with few bits or a grey palette, viewers show values other than the stored ones; they
+    are interpreted in the way that matches the other masks.
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class Numbers:
         self._unclear: list[tuple[Path, set[int], set[int]]] = []
 
     def add(self, raw: RawLabels) -> None:
-        """Take in a mask."""
+        """Add a mask."""
         stored = raw.numbers()
         shown = stored if raw.shown is None else {raw.shown[number] for number in stored}
         if stored == shown:
@@ -134,11 +134,12 @@ class Numbers:
             self._unclear.append((raw.path, stored, shown))
 
     def __len__(self) -> int:
-        """At least so many."""
+        """A lower bound of the number of values."""
         return max([len(self._plain), *(len(stored) for _, stored, _ in self._unclear)])
 
     def values(self) -> tuple[int, ...]:
-        """All, ascending, with 0. Raises UserError, naming the mask, where it could be either."""
+        """All values, ascending, including 0. Raises UserError, naming the mask, if it is
+        ambiguous."""
         plain = self._plain
         values = set(plain)
         for path, stored, shown in self._unclear:
@@ -151,9 +152,9 @@ class Numbers:
 
 def _unclear(path: Path, stored: set[int], shown: set[int], known: set[int]) -> UserError:
     return UserError(
-        f"{path} has less than 8 bits or a palette: its numbers are {_some(sorted(stored))}, shown"
+        f"{path} has fewer than 8 bits or a palette: its values are {_some(sorted(stored))}, shown"
         f" as {_some(sorted(shown))}, and which of them is meant is not clear beside"
-        f" {_some(sorted(known))}: store it with 8 bits of grey as the other masks are"
+        f" {_some(sorted(known))}: store it with 8 bits of grey like the other masks"
     )
 
 

@@ -1,4 +1,4 @@
-"""Sizes that files claim, checked before they are believed, and what libraries raise on damage."""
+"""Check sizes that files claim before using them, and translate the errors of damaged files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from swin_umamba.data.io.pixels import Vector
 from swin_umamba.errors import UserError
 
 VARIABLE = "SWIN_UMAMBA_MAX_PIXELS"
-MOST_PIXELS = 2**31  # what can be asked for
-VOLUME_PIXELS = 2**30  # the limit of everything but pictures: 1024 x 1024 x 1024
-MIN_SPACING, MAX_SPACING = 1e-6, 1e3  # of the file's unit, usually mm
+MOST_PIXELS = 2**31  # the highest limit that can be set
+VOLUME_PIXELS = 2**30  # the limit for everything but pictures: 1024 x 1024 x 1024
+MIN_SPACING, MAX_SPACING = 1e-6, 1e3  # in the file's unit, usually mm
 _BLOCK = 1 << 20  # bytes
-# Deflate makes at most 1032 bytes of one, LZW of TIFF and PackBits less than 4096.
+# Deflate expands a byte to at most 1032, TIFF's LZW and PackBits to fewer than 4096.
 DEFLATE_RATIO, LZW_RATIO = 1032, 4096
 
-# What the libraries raise for damaged files.
+# Exceptions that the libraries raise for damaged files.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -47,7 +47,7 @@ _DAMAGE = (
 
 @contextmanager
 def damage_named(path: Path, *others: type[Exception]) -> Iterator[None]:
-    """Raise a UserError that names the file for what libraries raise while they read it.
+    """others: exceptions of the format's own library.
 
     others: exceptions of the format's own library.
     """
@@ -69,11 +69,11 @@ def damage_named(path: Path, *others: type[Exception]) -> Iterator[None]:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         if "'imagecodecs'" in reason:
             raise UserError(f"{path}: {reason}: {_install('imagecodecs')}") from error
-        raise UserError(f"{path} is damaged or no image: {reason}") from error
+        raise UserError(f"{path} is damaged or not an image: {reason}") from error
 
 
 def missing_package(path: Path, error: ModuleNotFoundError) -> UserError:
-    """What to install for a file's format."""
+    """How to install support for a file's format."""
     package = (error.name or "").partition(".")[0]
     return UserError(f"{path} needs the package {package}: {_install(package)}")
 
@@ -84,7 +84,7 @@ def _install(package: str) -> str:
 
 
 def pixel_limit(default: int, asked: int | None) -> int:
-    """How many pixels a file may have: `asked`, else $SWIN_UMAMBA_MAX_PIXELS, else the default."""
+    """The maximum number of pixels: `asked`, else $SWIN_UMAMBA_MAX_PIXELS, else the default."""
     if asked is None:
         text = os.environ.get(VARIABLE, "").strip()
         if not text:
@@ -102,7 +102,7 @@ def pixel_limit(default: int, asked: int | None) -> int:
 
 
 def require_pixels(path: Path, pixels: int, default: int, asked: int | None) -> None:
-    """Raise UserError, naming the file and the way out, for more pixels than the limit."""
+    """Raise UserError, naming the file and the remedy, for more pixels than the limit."""
     limit = pixel_limit(default, asked)
     if pixels > limit:
         way = (
@@ -116,23 +116,23 @@ def require_pixels(path: Path, pixels: int, default: int, asked: int | None) -> 
 def require_bytes(
     path: Path, claimed: int, ratio: float = 1, offset: int = 0, data: Path | None = None
 ) -> None:
-    """Raise UserError if the file is too short for the bytes of pixels that its header claims.
+    """Raise UserError if the file is too short for the pixel bytes that its header claims.
 
-    ratio: the most that its compression makes of one byte. offset: where the pixels begin.
-    data: the file that holds them, if it is another.
+    ratio: maximum expansion of its compression. offset: where the pixels begin. data: the file that
+    contains them, if it is another.
     """
     length = (data or path).stat().st_size
     if claimed > ratio * max(length - offset, 0):
         raise UserError(
-            f"{path} is damaged or no image: its header claims {claimed} bytes of pixels, which"
-            f" {length} bytes of file cannot hold"
+            f"{path} is damaged or not an image: its header claims {claimed} bytes of pixels, which"
+            f" cannot be in a file of {length} bytes"
         )
 
 
 def require_inflated(path: Path, most: int, window: int, offset: int) -> None:
-    """Raise UserError for deflated content from `offset` on of more than `most` bytes.
+    """Raise UserError if deflated content from `offset` on expands to more than `most` bytes.
 
-    window: as zlib's wbits. Damage raises zlib.error.
+    window: as wbits in zlib. Damage raises zlib.error.
     """
     stream, length, rest = zlib.decompressobj(window), 0, b""
     with path.open("rb") as file:
@@ -145,7 +145,7 @@ def require_inflated(path: Path, most: int, window: int, offset: int) -> None:
 
 
 def check_spacing(spacing: Vector, path: Path) -> Vector:
-    """The spacing, if it can be one. Raises UserError, naming the file, if not."""
+    """The spacing, if valid. Raises UserError, naming the file, if not."""
     if not all(MIN_SPACING <= value <= MAX_SPACING for value in spacing):
         raise UserError(
             f"{path} has the spacing {spacing}, expected three numbers above 0, from"

@@ -32,15 +32,15 @@ from swin_umamba.data.io.pixels import (
 )
 from swin_umamba.errors import UserError
 
-SPACING_ROUNDED = 0.01  # of itself, as headers round
+SPACING_ROUNDED = 0.01  # relative, for header rounding
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20  # bytes
-_BLOCKS_AFTER = 64  # that may come after the pixels
-_NAMED, _SECOND = 4, 540  # the bytes of a header's length, and NIfTI-2's
+_BLOCKS_AFTER = 64  # bytes that may follow the pixels
+_NAMED, _SECOND = 4, 540  # the header length field, and its value for NIfTI-2
 
 
 def read(path: Path, reading: Reading) -> FilePixels:
-    """A volume as (1, Z, H, W), the reverse of the file's order, without reorientation."""
+    """A volume as (1, Z, H, W), the reverse of the file's order, not reoriented."""
     import nibabel
 
     errors = (
@@ -56,11 +56,11 @@ def read(path: Path, reading: Reading) -> FilePixels:
         _require_whole(image, path, reading.max_pixels)
         affine = np.array(image.affine, np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise UserError(f"{path} has an affine that is NaN or infinite: correct its header")
+            raise UserError(f"{path} has an affine with NaN or infinite values: correct its header")
         if abs(np.linalg.det(affine[:3, :3])) < np.finfo(np.float64).tiny:
-            raise UserError(f"{path} has an affine that is singular: correct its header")
+            raise UserError(f"{path} has a singular affine: correct its header")
         values = np.asanyarray(image.dataobj)
-        # nibabel stops before the checksum of a zipped file, which is at its end.
+        # nibabel stops before the checksum at the end of a gzip file.
         for _ in range(_BLOCKS_AFTER):
             if not file.read(_BLOCK):
                 break
@@ -73,8 +73,8 @@ def read(path: Path, reading: Reading) -> FilePixels:
         values = values[..., None]
     if values.ndim != 3:
         raise UserError(
-            f"{path} has shape {shape}, expected a volume (x, y, z); give channels or times as"
-            " files of their own (_0000, _0001, ...)"
+            f"{path} has shape {shape}, expected a volume (x, y, z); give channels or time points"
+            " as separate files (_0000, _0001, ...)"
         )
     zooms = [float(zoom) for zoom in image.header.get_zooms()[:3]]
     zooms += [1.0] * (3 - len(zooms))
@@ -86,9 +86,9 @@ def read(path: Path, reading: Reading) -> FilePixels:
 
 
 def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
-    """Write numbers (Z, H, W), with the header, affine and shape of an image in NIfTI.
+    """Write labels (Z, H, W) with the header, affine and shape of a NIfTI image.
 
-    After other images, with their place in the world.
+    For images of other formats, with their position in the world.
     """
     import nibabel
 
@@ -100,7 +100,7 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
         header["cal_min"] = header["cal_max"] = 0
     else:
         header, affine = None, affine_of(like)
-    # One that holds 4-byte numbers for instances is unusual but within the standard.
+    # 4-byte labels, needed for instances, are unusual but within the standard.
     make: Any = nibabel.Nifti1Image
     image = make(values, affine, header, dtype=values.dtype)
     if header is None:
@@ -110,7 +110,7 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
 
 
 def affine_of(like: Grid) -> npt.NDArray[np.float64]:
-    """The affine (x, y, z to RAS) of a grid; by its spacing alone where it has no place."""
+    """The affine (x, y, z to RAS) of a grid; from its spacing alone if it has no position."""
     affine = np.diag([*like.spacing[::-1], 1.0])
     if like.origin is not None and like.direction is not None:
         columns = np.array(like.direction[::-1]).T * np.array(like.spacing[::-1])
@@ -122,22 +122,22 @@ def affine_of(like: Grid) -> npt.NDArray[np.float64]:
 def _require_same_spacing(
     zooms: Sequence[float], affine: npt.NDArray[np.float64], shape: Sequence[int], path: Path
 ) -> None:
-    """Raise UserError, naming the file, if its pixdim and its affine tell other spacings.
+    """Raise UserError, naming the file, if its pixdim and affine state different spacings.
 
-    Viewers and tools take the one or the other. One slice alone has no distance to others.
+    Viewers and tools use one or the other. A single slice has no slice distance.
     """
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     for axis, here, there, n in zip("xyz", zooms, steps, shape, strict=True):
         if n > 1 and abs(here - there) > SPACING_ROUNDED * max(here, there):
             raise UserError(
                 f"{path} has two spacings along {axis}: {here:g} in its pixdim but {there:g} in its"
-                " affine (sform or qform): correct the one that is wrong, e.g. with nibabel's"
+                " affine (sform or qform): correct the wrong one, e.g. with nibabel's"
                 " img.header.set_zooms, or img.set_sform"
             )
 
 
 def _require_whole(image: Any, path: Path, max_pixels: int | None) -> None:
-    """Raise UserError for more pixels than allowed, or than the file can hold."""
+    """Raise UserError for more pixels than allowed, or than the file can contain."""
     shape = image.shape
     if any(length < 1 for length in shape):
         raise UserError(f"{path} has shape {shape}, expected a volume (x, y, z)")
@@ -151,13 +151,13 @@ def _require_whole(image: Any, path: Path, max_pixels: int | None) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The file's content, whatever the case of its ending and whether it is zipped."""
+    """The file's content, decompressed if needed, for any case of its ending."""
     with gzip.open(path) if _is_zipped(path) else path.open("rb") as file:
         yield file
 
 
 def _is_second(start: bytes) -> bool:
-    """Whether a header is of NIfTI-2, by its length in either order of bytes."""
+    """Whether a header is NIfTI-2, from its length in either byte order."""
     orders: tuple[Literal["little", "big"], ...] = ("little", "big")
     return start in [_SECOND.to_bytes(_NAMED, order) for order in orders]
 
@@ -169,7 +169,7 @@ def _is_zipped(path: Path) -> bool:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep nibabel from logging what it then raises."""
+    """Silence nibabel's logging of errors that it then raises."""
     logger = logging.getLogger("nibabel.global")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

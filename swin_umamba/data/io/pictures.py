@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP, through Pillow; PNG of 16 bits in colour or with alpha through imagecodecs."""
+"""PNG, JPEG and BMP, through Pillow; 16-bit PNG with color or alpha through imagecodecs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from swin_umamba.data.io.upright import ORIENTATION, upright
 from swin_umamba.drawing.png import write_png
 from swin_umamba.errors import UserError
 
-# What may be in a file whose name ends like a picture's; Pillow knows formats that run programs.
+# Formats that may be in a file with a picture's ending; some of Pillow's others run programs.
 _CONTENTS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000")
 _AS_RGB = ("CMYK", "YCbCr", "HSV", "RGBX")
 _AS_STORED = ("L", "I", "F", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B", "I;16N")
@@ -42,7 +42,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
         if bits == 16 and samples > 1:
             import imagecodecs
 
-            # Pillow keeps 8 of them.
+            # Pillow keeps only 8 of them.
             pixels, shown = _with_alpha_of(picture, imagecodecs.png_decode(path.read_bytes())), None
         else:
             pixels, shown = pixels_of(picture, reading.mask, bits)
@@ -52,7 +52,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
 
 
 def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
-    """Write numbers (1, H, W) of 8 or 16 bits as a grey PNG."""
+    """Write labels (1, H, W) as an 8- or 16-bit grey PNG."""
     if stack.shape[0] != 1:
         raise ValueError(f"labels: got {stack.shape[0]} slices, expected one for {path.name}")
     write_png(path, Image.fromarray(stack[0]), small=False)
@@ -61,9 +61,9 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
 def pixels_of(
     picture: Image.Image, mask: bool, bits: int = 8
 ) -> tuple[npt.NDArray[Any], tuple[int, ...] | None]:
-    """(H, W, C) as stored, and the grey of each number of a mask that is shown otherwise.
+    """(H, W, C) as stored, and the grey shown for each value of a mask, if different.
 
-    bits: of a sample in the file; Pillow widens 2 and 4 to 8. Alpha is the last channel.
+    bits: per sample in the file; Pillow widens 2 and 4 to 8. Alpha is the last channel.
     """
     mode = picture.mode
     if mode == "1" or (mode == "L" and bits < 8):
@@ -77,14 +77,14 @@ def pixels_of(
     if mode in _AS_RGB:
         return np.asarray(picture.convert("RGB")), None
     if mode not in _AS_STORED:
-        raise UserError(f"{_name(picture)} has colours of the kind {mode}, expected grey or RGB")
+        raise UserError(f"{_name(picture)} has the color mode {mode}, expected grey or RGB")
     pixels = np.asarray(picture)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return pixels if mask else _with_alpha_of(picture, pixels), None
 
 
 def without_opaque_alpha(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(C, ...) without the last of 2 or 4 channels if it is at its type's maximum everywhere."""
+    """(C, ...) without the last of 2 or 4 channels if it has its dtype's maximum everywhere."""
     if pixels.shape[0] not in (2, 4) or pixels.dtype.kind != "u":
         return pixels
     opaque = (pixels[-1] == np.iinfo(pixels.dtype).max).all()
@@ -92,7 +92,7 @@ def without_opaque_alpha(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def greys_of(palette: npt.NDArray[Any]) -> tuple[int, ...] | None:
-    """The greys of a palette (N, 3), None if it has colours."""
+    """The greys of a palette (N, 3), or None if it has colors."""
     if len(palette) == 0 or (palette != palette[:, :1]).any():
         return None
     return tuple(palette[:, 0].tolist())
@@ -101,9 +101,9 @@ def greys_of(palette: npt.NDArray[Any]) -> tuple[int, ...] | None:
 def by_palette(
     indices: npt.NDArray[Any], palette: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[Any], tuple[int, ...] | None]:
-    """The numbers of a mask with a palette (N, 3), and their greys if it has no colours.
+    """The values of a mask with a palette (N, 3), and the greys shown if it has no colors.
 
-    Black and white alone are the numbers 0 and 1, in whichever order the palette has them.
+    A palette of only black and white means 0 and 1, in either order.
     """
     greys = greys_of(palette)
     if greys is not None and set(greys) == {0, 255}:
@@ -115,7 +115,7 @@ def _few_bits(
     picture: Image.Image, mask: bool, bits: int
 ) -> tuple[npt.NDArray[Any], tuple[int, ...] | None]:
     highest = 2**bits - 1
-    # Pillow gives 1 bit as truth values, 2 and 4 bits spread over 0..255.
+    # Pillow returns 1 bit as booleans, and 2 and 4 bits scaled to 0..255.
     pixels = np.asarray(picture).astype(np.uint8)[..., None]
     numbers = pixels if bits == 1 else pixels // (255 // highest)
     greys = tuple(i * 255 // highest for i in range(highest + 1))
@@ -125,7 +125,7 @@ def _few_bits(
     shown = numbers if bits == 1 else np.asarray(greys, np.uint8)[numbers]
     if colour is None:
         return shown, None
-    # Pillow gives the transparent number as stored, but 255 for the white of 1 bit.
+    # Pillow returns the transparent value as stored, but 255 for white in 1 bit.
     seen = np.where(numbers == (colour > 0 if bits == 1 else colour), 0, 255)
     return np.concatenate([shown, seen.astype(np.uint8)], axis=2), None
 
@@ -141,7 +141,7 @@ def _indices(
 
 
 def _with_alpha_of(picture: Image.Image, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """With PNG's one transparent colour (tRNS) as a channel of alpha."""
+    """Convert PNG's single transparent color (tRNS) to an alpha channel."""
     colour = picture.info.get("transparency")
     if colour is None or isinstance(colour, bytes) or pixels.shape[2] not in (1, 3):
         return pixels
@@ -152,7 +152,7 @@ def _with_alpha_of(picture: Image.Image, pixels: npt.NDArray[Any]) -> npt.NDArra
 
 @contextmanager
 def _opened(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
-    """The open picture, of no more pixels than allowed: by Pillow's own limit unless asked."""
+    """Open a picture within the pixel limit: Pillow's own unless one is given."""
     guard = Image.MAX_IMAGE_PIXELS
     default = 2 * guard if guard is not None else MOST_PIXELS
     limit = pixel_limit(default, max_pixels)
@@ -161,7 +161,7 @@ def _opened(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
             yield picture
         return
     with _GUARD:
-        # Pillow's limit is one of the whole process, and it is checked on opening.
+        # Pillow's limit is global to the process and checked on opening.
         Image.MAX_IMAGE_PIXELS = None
         try:
             picture = Image.open(path, formats=_CONTENTS)

@@ -1,4 +1,4 @@
-"""What a reader gives: the pixels of a file, and where in the world they lie."""
+"""The result of a reader: a file's pixels, and their position in the world."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 Vector = tuple[float, float, float]
 Axes = tuple[Vector, Vector, Vector]
 
-# World coordinates are ITK's and DICOM's: millimetres to the left, posterior and superior of the
-# patient (LPS). NIfTI's affines go to the right and anterior.
+# World coordinates follow ITK and DICOM: millimetres to the patient's left, posterior and superior
+# (LPS). NIfTI's affines point to the right and anterior.
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
 class NiftiGeometry:
-    """The header (nibabel's, with its affine), and the file's shape (X, Y) or (X, Y, Z, ...)."""
+    """The nibabel header, with its affine, and the file's shape (X, Y) or (X, Y, Z, ...)."""
 
     header: Any
     affine: npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ class NiftiGeometry:
 
     @property
     def position(self) -> tuple[Vector, Axes] | None:
-        """Origin and direction as in `Grid`; None if the header has no sform and no qform."""
+        """Origin and direction as in `Grid`; None if the header has neither sform nor qform."""
         if self.header is None or not (self.header["sform_code"] or self.header["qform_code"]):
             return None
         columns = RAS_TO_LPS @ self.affine[:3, :3]
@@ -36,7 +36,7 @@ class NiftiGeometry:
 
 @dataclass(frozen=True)
 class TiffGeometry:
-    """The resolution tags as (pixels per unit in x, in y) and the unit's number in TIFF."""
+    """The resolution tags as (pixels per unit in x, in y), and TIFF's code of the unit."""
 
     resolution: tuple[float, float] | None
     unit: int
@@ -53,11 +53,11 @@ Geometry = NiftiGeometry | TiffGeometry | ItkGeometry | None
 
 
 class Grid(Protocol):
-    """Where pixels (Z, H, W) lie.
+    """The grid of pixels (Z, H, W).
 
-    spacing: (z, y, x), in the file's unit. origin: the place (x, y, z) of the first pixel, in mm,
-    LPS. direction: unit vectors (x, y, z) along the axes z, y and x of the array. Both are None
-    where the format has none.
+    spacing: (z, y, x), in the file's unit. origin: position (x, y, z) of the first pixel, in mm,
+    LPS. direction: unit vectors (x, y, z) along the array axes z, y and x. Both are None if the
+    format has none.
     """
 
     @property
@@ -72,10 +72,10 @@ class Grid(Protocol):
 
 @dataclass(frozen=True)
 class FilePixels:
-    """What one file holds: pixels (C, Z, H, W) of its dtype, and their grid.
+    """The content of one file: pixels (C, Z, H, W) in its dtype, and their grid.
 
-    shown: of masks whose numbers differ from what viewers show, as those of 1 bit or of a palette
-    of greys: the grey of every number.
+    shown: for masks whose stored values differ from what viewers show, such as 1-bit or grey
+    palette masks: the grey of every value.
     """
 
     pixels: npt.NDArray[Any]
@@ -88,13 +88,13 @@ class FilePixels:
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read. mask: numbers of classes are wanted, not colours. max_pixels: see `limits`."""
+    """Reader options. mask: read class numbers rather than colors. max_pixels: see `limits`."""
 
     mask: bool
     max_pixels: int | None = None
 
 
 def vector(values: npt.ArrayLike) -> Vector:
-    """Three numbers as Python's floats."""
+    """Three numbers as Python floats."""
     x, y, z = np.asarray(values, np.float64).tolist()
     return x, y, z

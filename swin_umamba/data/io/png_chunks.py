@@ -1,4 +1,4 @@
-"""What Pillow passes over in PNG: the checksums of its pixels, and how many bits they have."""
+"""What Pillow ignores in PNG files: the checksums of the pixels, and their bit depth."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import zlib
 from pathlib import Path
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHECKED = (b"IHDR", b"PLTE", b"IDAT", b"tRNS")  # the chunks that make the pixels
-_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by PNG's number of the kind of colour
+_CHECKED = (b"IHDR", b"PLTE", b"IDAT", b"tRNS")  # chunks that define the pixels
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # samples per pixel, by PNG color type
 _BLOCK = 1 << 20  # bytes
 
 
 def checked_header(path: Path) -> tuple[int, int]:
-    """Bits of a sample and samples of a pixel, once all checksums of the pixels are right.
+    """Bits per sample and samples per pixel, after verifying all pixel checksums.
 
     Raises ValueError, struct.error or KeyError for damage.
     """

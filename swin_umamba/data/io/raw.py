@@ -1,4 +1,4 @@
-"""Images and masks as their files hold them, with what is needed to write back in their form."""
+"""Images and masks as stored, with everything needed to write results in the same form."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["IGNORED", "RawImage", "RawLabels", "classes_of", "read_labels", "rea
 
 @dataclass(frozen=True)
 class RawImage:
-    """An image as its files hold it.
+    """An image as stored in its files.
 
-    pixels: (C, Z, H, W) of the file's real dtype, finite; Z = 1 for 2-D. Axes are those of the
-    arrays, without reorientation (NIfTI reversed to z, y, x). spacing: (z, y, x), in the file's
-    unit, 1 where the format has none. paths: the files, one or more channels each. geometry: what
-    `write_labels` needs beyond the pixels' shape. origin: the place (x, y, z) of the first pixel in
-    mm, to the left, posterior and superior as in ITK. direction: unit vectors (x, y, z) along the
-    axes z, y and x of the array. Both are None where the format has none.
+    pixels: (C, Z, H, W) in the file's real dtype, finite; Z = 1 for 2-D. Axes are in array order,
+    without reorientation (NIfTI reversed to z, y, x). spacing: (z, y, x), in the file's unit, 1 if
+    the format has none. paths: the files, with one or more channels each. geometry: what
+    `write_labels` needs beyond the shape. origin: position (x, y, z) of the first pixel in mm, to
+    the left, posterior and superior as in ITK. direction: unit vectors (x, y, z) along the array
+    axes z, y and x. Both are None if the format has none.
     """
 
     pixels: npt.NDArray[Any]
@@ -48,12 +48,12 @@ class RawImage:
 def read_raw(
     paths: str | Path | Sequence[str | Path], *, max_pixels: int | None = None
 ) -> RawImage:
-    """Read an image from its file, or from its files in the order of the channels.
+    """Read an image from its file, or from its files in channel order.
 
-    A file, or a folder that holds the slices of one DICOM series. max_pixels: the most that a file
-    may have; None for $SWIN_UMAMBA_MAX_PIXELS, or 1.8e8 for pictures and 2^30 for volumes. Raises
-    UserError, naming the file, if one is missing, damaged or too large, holds NaN or infinite
-    pixels, or does not lie on the first one's grid: of one shape, spacing, origin and direction.
+    paths may contain a folder with the slices of one DICOM series. max_pixels: maximum per file;
+    None for $SWIN_UMAMBA_MAX_PIXELS, or 1.8e8 for pictures and 2^30 for volumes. Raises UserError,
+    naming the file, if one is missing, damaged or too large, contains NaN or infinite pixels, or
+    does not share the grid of the first: shape, spacing, origin and direction.
     """
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
@@ -74,18 +74,18 @@ def read_raw(
 def read_labels(
     path: str | Path, like: RawImage | None = None, *, max_pixels: int | None = None
 ) -> RawLabels:
-    """Read a map of class or instance numbers; palette pictures give their indices.
+    """Read a map of class or instance numbers; palette images give their indices.
 
-    Real numbers within 1e-3 of whole ones are rounded. like: the image it belongs to. max_pixels:
-    as in `read_raw`. Raises UserError, naming the file, if it is missing, damaged, has several
-    channels, holds other than whole numbers from 0 to 2^63 - 1, or does not lie on the grid of
-    `like`: of one shape, spacing, origin and direction.
+    Floats within 1e-3 of an integer are rounded. like: the image it belongs to. max_pixels: as in
+    `read_raw`. Raises UserError, naming the file, if it is missing, damaged, has several channels,
+    contains anything but integers from 0 to 2^63 - 1, or does not share the grid of `like`: shape,
+    spacing, origin and direction.
     """
     path = Path(path)
     read = read_file(path, palette=True, max_pixels=max_pixels)
     if read.pixels.shape[0] != 1:
         raise UserError(
-            f"{path} has {read.pixels.shape[0]} channels, expected a mask of one, each pixel the"
+            f"{path} has {read.pixels.shape[0]} channels, expected a mask with one, each pixel the"
             " number of its class"
         )
     labels = whole_numbers(read.pixels[0], path)

@@ -1,4 +1,4 @@
-"""TIFF, through tifffile and imagecodecs: pages, ImageJ, OME, every compression these read."""
+"""TIFF, through tifffile and imagecodecs: pages, ImageJ, OME, all compressions these support."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from swin_umamba.data.io.pixels import FilePixels, Grid, Reading, TiffGeometry, 
 from swin_umamba.data.io.upright import swaps_axes, upright
 from swin_umamba.errors import UserError
 
-# tifffile's letters for the axes of a series that are samples of one pixel.
+# tifffile's letters for axes that are samples of one pixel.
 _CHANNEL_AXES = "SC"
-MAX_PAGES = 1 << 14  # each takes milliseconds, whatever its size
+MAX_PAGES = 1 << 14  # each page takes milliseconds, whatever its size
 _UNCOMPRESSED = (1,)
-_BOUNDED = (2, 3, 4, 5, 8, 32773, 32946)  # compressions of a bounded ratio: CCITT, LZW, Deflate
+_BOUNDED = (2, 3, 4, 5, 8, 32773, 32946)  # compressions with a bounded ratio: CCITT, LZW, Deflate
 _JPEG = (6, 7)
-_ALPHA = (1, 2)  # ExtraSamples that are alpha, associated or not
+_ALPHA = (1, 2)  # ExtraSamples values for alpha, associated or not
 _REDUCED = 1  # the bit of NewSubfileType
-_DESCRIPTION = 270  # a tag: of OME, ImageJ and tifffile, with the axes of a stack
+_DESCRIPTION = 270  # tags of OME, ImageJ and tifffile that describe the axes of a stack
 _XMP = 700
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
@@ -71,7 +71,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
 
 
 def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
-    """Write numbers (Z, H, W), with the resolution of an image."""
+    """Write labels (Z, H, W) with the resolution of an image."""
     geometry = like.geometry if isinstance(like.geometry, TiffGeometry) else TiffGeometry(None, 1)
     pixels = stack[0] if stack.shape[0] == 1 else stack
     with replacing(path) as partial:
@@ -87,7 +87,7 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
 
 
 def note_of(path: Path) -> Path:
-    """The JSON file of a TIFF's spacing, as nnU-Net names it: without the channel."""
+    """The JSON file with a TIFF's spacing, named as in nnU-Net: without the channel."""
     stem = path.name[: -len(path.suffix)]
     return path.with_name(re.sub(r"(_\d{4})?$", ".json", stem, count=1))
 
@@ -104,19 +104,19 @@ def _spacing(path: Path) -> Vector:
 
 
 def _only_series(file: tifffile.TiffFile, path: Path) -> tifffile.TiffPageSeries:
-    """The first series; others may only be smaller copies of it."""
+    """The first series; any others must be smaller copies of it."""
     first, *others = file.series
     for other in others:
         if not other.keyframe.subfiletype & _REDUCED:
             raise UserError(
-                f"{path} holds {len(file.series)} images of unlike sizes or types, {first.shape}"
-                f" and {other.shape}: store each in a file of its own"
+                f"{path} holds {len(file.series)} images of different sizes or types,"
+                f" {first.shape} and {other.shape}: store each in its own file"
             )
     return first
 
 
 def _require_whole(series: tifffile.TiffPageSeries, path: Path, max_pixels: int | None) -> None:
-    """Raise UserError for more pixels than allowed, or than there are bytes for."""
+    """Raise UserError for more pixels than allowed, or than the file's bytes can contain."""
     require_pixels(path, math.prod(series.shape), VOLUME_PIXELS, max_pixels)
     length, claimed, page = path.stat().st_size, 0, series.keyframe
     for part in series.pages:
@@ -124,11 +124,11 @@ def _require_whole(series: tifffile.TiffPageSeries, path: Path, max_pixels: int 
             raise UserError(f"{path} lacks pages that its header names, or is one of several files")
         for offset, count in zip(part.dataoffsets, part.databytecounts, strict=True):
             if count <= 0 or offset + count > length:
-                raise UserError(f"{path} is damaged or no image: pixels of a page are missing")
+                raise UserError(f"{path} is damaged or not an image: pixels of a page are missing")
             claimed += count
     bits = math.prod(series.shape) * page.bitspersample
     if page.compression in _UNCOMPRESSED:
-        # Subsampled colours need fewer.
+        # Subsampled colors need fewer.
         ratio = 4 if page.photometric == tifffile.PHOTOMETRIC.YCBCR else 1
         require_bytes(path, bits // 8, ratio)
     elif page.compression in _BOUNDED:
@@ -136,7 +136,7 @@ def _require_whole(series: tifffile.TiffPageSeries, path: Path, max_pixels: int 
 
 
 def _slices(axes: str, shape: tuple[int, ...], path: Path) -> bool:
-    """Whether there is an axis of slices."""
+    """Whether there is a slice axis."""
     channels = [axis for axis in axes if axis in _CHANNEL_AXES]
     slices = [axis for axis in axes if axis not in (*_CHANNEL_AXES, "Y", "X")]
     if len(channels) > 1 or len(slices) > 1 or not {"X", "Y"} <= set(axes):
@@ -159,7 +159,7 @@ def _in_order(pixels: npt.NDArray[Any], axes: str) -> npt.NDArray[Any]:
 def _as_shown(
     pixels: npt.NDArray[Any], page: tifffile.TiffPage, mask: bool, path: Path
 ) -> tuple[npt.NDArray[Any], Shown]:
-    """Colours (C, Z, H, W) as RGB, white as the highest number; numbers of a mask as stored."""
+    """Colors (C, Z, H, W) as RGB, with white as the highest value; mask values as stored."""
     kind, photometric = page.photometric, tifffile.PHOTOMETRIC
     if kind == photometric.PALETTE:
         return _from_palette(pixels, page, mask)
@@ -169,7 +169,7 @@ def _as_shown(
         return _rgb_of_inks(pixels, path), None
     if kind not in (photometric.RGB, photometric.YCBCR):
         name = getattr(kind, "name", kind)
-        raise UserError(f"{path} has colours of the kind {name}, expected grey or RGB")
+        raise UserError(f"{path} has the color model {name}, expected grey or RGB")
     return pixels, None
 
 
@@ -179,7 +179,7 @@ def _from_palette(
     pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
     indices, rest = pixels[:1], pixels[1:]
     colours = np.asarray(page.colormap).astype(np.int64)  # (3, N), of 16 bits
-    if colours.max() > 255:  # some writers give 8 bits
+    if colours.max() > 255:  # some writers store 8 bits
         colours >>= 8
     if mask:
         numbers, shown = by_palette(indices, colours.T)
@@ -195,7 +195,7 @@ def _grey(
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
         values = pixels[: len(pixels) - 1] if _has_alpha(page) else pixels
         if values.dtype.kind == "f":
-            raise UserError(f"{path} says that white is its lowest number, but holds real numbers")
+            raise UserError(f"{path} declares its lowest value as white, but contains floats")
         highest = 2**bits - 1 if values.dtype.kind == "u" else -1
         pixels = np.concatenate([(highest - values).astype(values.dtype), pixels[len(values) :]])
     if bits >= 8:
@@ -208,7 +208,7 @@ def _grey(
 
 
 def _rgb_of_inks(pixels: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
-    """RGB, and alpha if there is any, of cyan, magenta, yellow and black."""
+    """RGB, with alpha if there is any, from cyan, magenta, yellow and black."""
     if pixels.shape[0] not in (4, 5) or pixels.dtype.kind != "u":
         raise UserError(f"{path} has {pixels.shape[0]} inks, expected cyan, magenta, yellow, black")
     if pixels.dtype == np.uint8:
@@ -221,7 +221,7 @@ def _rgb_of_inks(pixels: npt.NDArray[Any], path: Path) -> npt.NDArray[Any]:
 
 
 def _converted(mode: str, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """(..., W, samples) uint8 of a mode of Pillow's -> RGB (..., W, 3)."""
+    """(..., W, samples) uint8 in a Pillow mode -> RGB (..., W, 3)."""
     *rows, width, _ = pixels.shape
     content = np.ascontiguousarray(pixels).tobytes()
     picture = Image.frombytes(mode, (width, math.prod(rows)), content)
@@ -231,16 +231,16 @@ def _converted(mode: str, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _ycbcr(
     path: Path, series: tifffile.TiffPageSeries, page: tifffile.TiffPage
 ) -> tuple[npt.NDArray[Any], str]:
-    """RGB of colours that no codec has turned to RGB."""
+    """RGB from colors that the codec has not converted to RGB."""
     if page.subsampling in (None, (1, 1)):
         stored, axes = series.asarray(maxworkers=1), series.axes
         if stored.dtype != np.uint8 or stored.shape[axes.index("S")] != 3:
-            raise UserError(f"{path} has YCbCr colours of {stored.dtype}, expected uint8")
+            raise UserError(f"{path} has YCbCr colors of {stored.dtype}, expected uint8")
         last = np.moveaxis(stored, axes.index("S"), -1)
         return _converted("YCbCr", last), axes.replace("S", "") + "S"
-    # tifffile does not read subsampled colours. Pillow turns them upright itself, or wrongly.
+    # tifffile does not read subsampled colors. Pillow may or may not apply the orientation.
     if len(series.pages) > 1 or _orientation(page) != 1:
-        raise UserError(f"{path} has subsampled YCbCr colours: store it in RGB")
+        raise UserError(f"{path} has subsampled YCbCr colors: store it in RGB")
     with Image.open(path, formats=("TIFF",)) as picture:
         return np.asarray(picture.convert("RGB")), "YXS"
 
@@ -250,7 +250,7 @@ def _has_alpha(page: tifffile.TiffPage) -> bool:
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
-    """TIFF's own tag, or XMP's."""
+    """The orientation from TIFF's own tag, or from XMP."""
     if (stated := page.tags.valueof("Orientation")) is not None:
         return int(stated)
     packet = page.tags.valueof(_XMP)
@@ -267,7 +267,7 @@ def _resolution(page: tifffile.TiffPage) -> tuple[tuple[float, float] | None, in
 
 
 class _LogFilter(logging.Filter):
-    """Keeps what tifffile logs in this thread: damage that it reads on from."""
+    """Collects tifffile's log records of this thread: damage after which it reads on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -278,8 +278,7 @@ class _LogFilter(logging.Filter):
         if record.thread != self.thread:
             return True
         message = record.getMessage()
-        # Tags that cannot be read are no matter unless the pixels need them, or say what the axes
-        # are.
+        # Unreadable tags do not matter unless they affect the pixels or the axes.
         tag = message.startswith("<TiffTag") and f"TiffTag {_DESCRIPTION} " not in message
         if record.levelno >= logging.ERROR and not tag:
             self.errors.append(message)
@@ -288,7 +287,7 @@ class _LogFilter(logging.Filter):
 
 @contextmanager
 def _raising_logged_errors(path: Path) -> Iterator[None]:
-    """Raise UserError for damage of which tifffile only logs: it would read 1 slice of 6."""
+    """Raise UserError for damage that tifffile only logs, such as reading 1 slice of 6."""
     kept, logger = _LogFilter(), logging.getLogger("tifffile")
     logger.addFilter(kept)
     try:
@@ -296,4 +295,4 @@ def _raising_logged_errors(path: Path) -> Iterator[None]:
     finally:
         logger.removeFilter(kept)
     if kept.errors:
-        raise UserError(f"{path} is damaged or no image: {kept.errors[0].splitlines()[0]}")
+        raise UserError(f"{path} is damaged or not an image: {kept.errors[0].splitlines()[0]}")

@@ -1,4 +1,4 @@
-"""Write predictions in the form of the images they are of."""
+"""Write predictions in the format of their images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from swin_umamba.data.io.raw import RawImage
 
 
 def mask_ending(image: Path) -> str:
-    """The ending of label files for an image by its first file.
+    """The ending of label files for an image, from its first file.
 
-    Its own; ".png" for JPEG, BMP and unknown ones, ".mha" for headers apart from their pixels,
-    ".nii.gz" for DICOM.
+    The image's own, except: ".png" for JPEG, BMP and unknown endings, ".mha" for headers with a
+    separate pixel file, ".nii.gz" for DICOM.
     """
     form = format_of(image)
     if form is None:
@@ -33,16 +33,16 @@ def write_labels(
     like: RawImage,
     values: Sequence[int] | None = None,
 ) -> None:
-    """Write whole numbers >= 0, whole or not at all, with the geometry of an image.
+    """Write integers >= 0 atomically, with the geometry of an image.
 
-    labels: (Z, H, W) or (H, W), on the grid of `like.pixels`. values: the number to write for each
+    labels: (Z, H, W) or (H, W), on the grid of `like.pixels`. values: the value to write for each
     class (Plan.values), so that predictions compare with the user's masks; None writes the labels
-    as they are, instance numbers too. The format goes by the path's ending, see `mask_ending`:
-    NIfTI, MetaImage and NRRD keep the place in the world, after DICOM too, and NIfTI header and
-    shape of a NIfTI image; TIFF keeps the resolution, PNG is grey. The dtype is the first of
-    uint8, uint16 and, but for PNG, uint32 that holds the numbers.
+    unchanged, as for instance numbers. The path's ending decides the format, see `mask_ending`:
+    NIfTI, MetaImage and NRRD keep the position in the world, also for DICOM images, and NIfTI keeps
+    the header and shape of a NIfTI image; TIFF keeps the resolution; PNG is grey. The dtype is the
+    first of uint8, uint16 and, except for PNG, uint32 that can represent the values.
 
-    Raises ValueError for labels that fit neither `like` nor the format, UserError if the file
+    Raises ValueError for labels that match neither `like` nor the format, UserError if the file
     cannot be written.
     """
     path = Path(path)
@@ -67,8 +67,8 @@ def write_labels(
 def write_probabilities(path: str | Path, probabilities: npt.NDArray[Any], like: RawImage) -> None:
     """Write floats (K, Z, H, W) or (K, H, W) as nnU-Net does: `probabilities` in a .npz file.
 
-    Whole or not at all, in their dtype, on the grid of `like.pixels`. Raises ValueError for others,
-    UserError if the file cannot be written.
+    Written atomically, in their dtype, on the grid of `like.pixels`. Raises ValueError for anything
+    else, UserError if the file cannot be written.
     """
     path = Path(path)
     stack = probabilities[:, None] if probabilities.ndim == 3 else probabilities
@@ -87,4 +87,4 @@ def _dtype(highest: int, form: Format) -> type[np.unsignedinteger[Any]]:
     for dtype in (np.uint8, np.uint16, np.uint32):
         if highest <= min(np.iinfo(dtype).max, form.most):
             return dtype
-    raise ValueError(f"labels: got {highest}, more than a {form.endings[0]} file holds")
+    raise ValueError(f"labels: got {highest}, more than a {form.endings[0]} file can store")

@@ -1,1 +1,1 @@
-"""From a dataset to the network's input: fingerprint, plan, normalisation, resampling, cache."""
+"""From a dataset to the network's input: fingerprint, plan, normalization, resampling, cache."""

@@ -1,4 +1,4 @@
-"""How many patches a batch may have."""
+"""Estimate the largest batch size."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import math
 
 import torch
 
-# Peak memory of training in 16 bits, measured at batches of 30 and 60 patches of 320x320 for that
-# of the three models which takes most: what each pixel of a batch takes, and what the rest does.
+# Peak memory of 16-bit training, measured with batches of 30 and 60 patches of 320x320 for the
+# model of the three that needs most: bytes per pixel of a batch, and the constant part.
 BYTES_PER_PIXEL, FIXED_BYTES = 3_700, 1_100_000_000
-USABLE = 0.8  # of a GPU's memory
-# As nnU-Net: a batch holds this share of the dataset's pixels at most, but two patches at least.
+USABLE = 0.8  # fraction of a GPU's memory
+# As in nnU-Net: a batch contains at most this fraction of the dataset's pixels, but at least two
+# patches.
 SHARE_OF_DATASET, SMALLEST = 0.05, 2
 LARGEST_PIXELS = (
     30 * 320 * 320
-)  # of the largest batch that the original implementation trained with
+)  # pixels of the largest batch in the original implementation's trainings
 WITHOUT_GPU = 2
 
 
 def largest_batch(patch_size: tuple[int, int], dataset_pixels: float) -> int:
-    """The most patches that make sense in a batch, however large the memory."""
+    """The largest sensible batch, regardless of memory."""
     pixels = min(LARGEST_PIXELS, SHARE_OF_DATASET * dataset_pixels)
     return max(int(pixels / math.prod(patch_size)), SMALLEST)
 
@@ -27,10 +28,10 @@ def largest_batch(patch_size: tuple[int, int], dataset_pixels: float) -> int:
 def propose_batch_size(
     patch_size: tuple[int, int], dataset_pixels: float, memory: int | None
 ) -> int:
-    """Patches in a batch, by an estimate for the main models with mixed precision.
+    """Batch size by an estimate for the main models with mixed precision.
 
-    memory: the GPU's, in bytes; None for none, which proposes 2. Training measures what its own
-    model takes: `train.batch_size`.
+    memory: of the GPU, in bytes; None without a GPU, for which 2 is proposed. Training itself
+    measures its own model: `train.batch_size`.
     """
     if memory is None:
         return WITHOUT_GPU
@@ -39,7 +40,7 @@ def propose_batch_size(
 
 
 def gpu_memory() -> int | None:
-    """Bytes of this machine's smallest GPU that CUDA can use; None without one."""
+    """Memory in bytes of the smallest GPU that CUDA can use; None without one."""
     if not torch.cuda.is_available():
         return None
     return min(

@@ -28,19 +28,19 @@ from swin_umamba.data.sampling.case import Case
 from swin_umamba.data.sampling.volumes import Positions, find_positions
 from swin_umamba.errors import UserError
 
-# Raise it whenever the same files and plan would give another content.
+# Increase this whenever the same files and plan would produce different content.
 _VERSION = 3
-# What of a plan decides the content.
+# The fields of a plan that determine the content.
 _DECIDING = (
     *("values", "ignore_label", "regions", "normalization", "axis", "spacing"),
     *("crop_to_nonzero", "mask_normalization"),
 )
 PREPROCESSED = "preprocessed"  # folder in the cache
-PREPARE_LOCK = ".prepare.lock"  # in a dataset's folder there
+PREPARE_LOCK = ".prepare.lock"  # subfolder of a dataset's folder
 
 
 class VolumeOnDisk:
-    """A volume in three .npy files, mapped on first use in each process; see Volume.
+    """A volume in three .npy files, memory-mapped on first use in each process; see Volume.
 
     image: (Z, C, H, W) float32; mask: (Z, H, W) int16; positions as in `data.volumes`.
     """
@@ -53,7 +53,7 @@ class VolumeOnDisk:
         self._arrays: dict[str, MappedArray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # A memory map would be pickled as a copy of the whole file.
+        # Pickling a memory map would copy the whole file.
         return {**self.__dict__, "_arrays": {}}
 
     @property
@@ -91,9 +91,9 @@ class _Place:
 
 
 class CachedCases(Sequence[Case]):
-    """Preprocessed slices on disk, as a sequence of cases that are read when asked for.
+    """Preprocessed slices on disk, as a sequence of cases that are read on access.
 
-    volumes: the volumes they are slices of, in order. Pickles without its content, for workers.
+    volumes: the volumes the slices belong to, in order. Pickles without content, for workers.
     """
 
     def __init__(self, volumes: Sequence[VolumeOnDisk]) -> None:
@@ -126,17 +126,16 @@ def preprocess(
     threads: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CachedCases:
-    """Preprocess cases by the plan, or find them preprocessed.
+    """Preprocess cases by the plan, or find them in the cache.
 
-    names: of the cases, all by default; the result is in their order. folder: where to keep them,
-    by default preprocessed/<dataset> in the cache (see `files.cache_dir`). What is kept is found
-    again by a hash of the case's name, of its files' content and of the plan: after any change to
-    them the case is preprocessed again. digests: of files that are known already. Files are
-    written whole or not at all, by any number of processes. on_progress is given how many cases
-    are done, and of how many.
+    names: cases to preprocess, all by default; the result has their order. folder: the cache
+    folder, by default preprocessed/<dataset> in `files.cache_dir`. Entries are keyed by a hash of
+    the case name, its files' content and the plan: after any change the case is preprocessed again.
+    digests: of files already hashed. Files are written atomically, by any number of processes.
+    on_progress receives the number of cases done and the total.
 
-    Raises UserError, naming the file, for what is missing, damaged, or does not fit the plan, and
-    if the folder cannot be written to.
+    Raises UserError, naming the file, for anything missing, damaged, or not matching the plan, and
+    if the folder is not writable.
     """
     folder = preprocessed_folder(dataset.name) if folder is None else folder
     digests = FileDigests() if digests is None else digests
@@ -156,20 +155,20 @@ def preprocess(
 
 
 def preprocessed_folder(name: str) -> Path:
-    """Where a dataset of that name is kept unless told otherwise."""
+    """The default folder of a dataset with that name."""
     return cache_dir() / PREPROCESSED / file_name(name)
 
 
 def _cached(files: CaseFiles, plan: Plan, folder: Path, digests: FileDigests) -> VolumeOnDisk:
     key = _key(files, plan, digests)
-    # The longest of the files' names decides where a long name is cut.
+    # The longest file name decides where a long name is cut.
     longest = f"-{key}.positions.npy"
     stem = file_name(files.name, longest).removesuffix(".positions.npy")
     masked = tuple(i for i, inside in enumerate(plan.mask_normalization) if inside)
     volume = VolumeOnDisk(files.name, folder / stem, masked)
     if _whole(volume):
-        # The time of the last use, by which `kept` decides what may go; file systems may not keep
-        # it by themselves. A cache may be read-only.
+        # Set the time of last use, by which `kept` decides what to remove; file systems may not
+        # update it themselves. The cache may be read-only.
         with suppress(OSError):
             path = volume.path("positions")
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
@@ -189,13 +188,13 @@ def _key(files: CaseFiles, plan: Plan, digests: FileDigests) -> str:
     for path in (*files.images, files.mask):
         for part in files_of(path):
             digest.update(digests.of(part).encode())
-        # The order and the formats count as well as the contents.
+        # Order and formats matter as well as content.
         digest.update(path.suffix.encode() + b"\0")
     return digest.hexdigest()
 
 
 def _whole(volume: VolumeOnDisk) -> bool:
-    """Whether the files are there and of their full length; positions are written last."""
+    """Whether the files exist with their full length; positions are written last."""
     if not volume.path("positions").is_file():
         return False
     try:
@@ -209,7 +208,7 @@ def _write(volume: VolumeOnDisk, files: CaseFiles, plan: Plan) -> None:
     raw, classes = read_case(
         files, channels=plan.in_channels, values=plan.values, ignore_label=plan.ignore_label
     )
-    assert classes is not None  # _key refused cases without a mask
+    assert classes is not None  # _key has refused cases without a mask
     mask = plan.preprocess_labels(classes, raw).astype(np.int16)
     parts: dict[str, npt.NDArray[Any]] = {
         "image": plan.preprocess(raw),

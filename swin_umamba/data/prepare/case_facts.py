@@ -1,4 +1,4 @@
-"""Read every case once: whether its files fit together, and what they hold."""
+"""Read every case once: check that its files fit together, and collect statistics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swin_umamba.data.datasets.problems import Problems
 from swin_umamba.data.io.raw import RawImage, read_labels
 from swin_umamba.data.prepare.cropping import nonzero_box
 
-# Of all cases together, drawn in even shares: what memory holds of their intensities.
+# Intensities kept in memory, over all cases together, sampled in equal shares.
 SAMPLES = 10_000_000
 
 Shape = tuple[int, int, int]
@@ -24,12 +24,12 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What one case's files hold.
+    """Statistics of one case.
 
-    shape, cropped: (Z, H, W) of the image, and of its part that is not zero; spacing (z, y, x).
-    pixels: how many are of each class, the background first; ignored: how many have no truth;
-    None for both without a mask. foreground, anywhere: intensities (C, n) of pixels of a class
-    above 0 in the cropped part, and of any of its pixels: all of them, or a random sample.
+    shape, cropped: (Z, H, W) of the image, and of its nonzero part; spacing (z, y, x). pixels:
+    number of pixels of each class, background first; ignored: number of unannotated pixels; both
+    None without a mask. foreground, anywhere: intensities (C, n) of the pixels of classes above 0
+    in the cropped part, and of any of its pixels: all of them, or a random sample.
     """
 
     name: str
@@ -49,10 +49,10 @@ def read_facts(
     threads: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[CaseFacts, ...]:
-    """Read the cases, each with every check of `read_case`, and instances where there are some.
+    """Read the cases with every check of `read_case`, and their instance maps if any.
 
-    on_progress is given how many cases are done, and of how many. Raises one UserError that lists
-    what is wrong with any of them.
+    on_progress receives the number of cases done and the total. Raises one UserError that lists all
+    problems.
     """
     problems, found = Problems(dataset.folder), []
     share = max(SAMPLES // max(len(cases), 1), 1)
@@ -104,17 +104,16 @@ def _read(dataset: Dataset, files: CaseFiles, samples: int) -> CaseFacts:
 
 
 def _counts(classes: npt.NDArray[np.int64], number: int) -> npt.NDArray[np.int64]:
-    """How many pixels are ignored, and how many are of each class; slice by slice, in little
-    memory."""
+    """Number of ignored pixels, then of pixels of each class; slice by slice to save memory."""
     counts = np.zeros(number + 1, np.int64)
     for part in classes:
-        # Shifted by one, since -1 stands for no truth.
+        # Shifted by one, since -1 means ignored.
         counts += np.bincount(part.ravel() + 1, minlength=number + 1)
     return counts
 
 
 def _at(pixels: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """The pixels (C, n) at flat places of (C, Z, H, W)."""
+    """The pixels (C, n) at flat indices of (C, Z, H, W)."""
     z, y, x = np.unravel_index(places, pixels.shape[1:])
     return pixels[:, z, y, x]
 

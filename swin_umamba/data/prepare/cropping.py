@@ -1,4 +1,4 @@
-"""The part of an image that is not zero, as nnU-Net crops to it."""
+"""Crop to the nonzero part of an image, as nnU-Net does."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Box = tuple[slice, slice, slice]
 
 
 def nonzero_box(pixels: npt.NDArray[Any]) -> Box:
-    """The smallest box (z, y, x) with every pixel of (C, Z, H, W) of which a channel is not 0.
+    """The smallest box (z, y, x) with every pixel of (C, Z, H, W) that is nonzero in any channel.
 
-    An image of zeros keeps all of itself.
+    An image of zeros is kept whole.
     """
     some = np.zeros(pixels.shape[1:], bool)
     for channel in pixels:
@@ -30,9 +30,9 @@ def _span(some: npt.NDArray[np.bool_], others: tuple[int, int]) -> slice:
 
 
 def nonzero_mask(pixels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Where any channel of (C, Z, H, W) is not 0, with its holes filled: (Z, H, W).
+    """Where any channel of (C, Z, H, W) is nonzero, with holes filled: (Z, H, W).
 
-    Holes are those of the volume: in one of a single slice nothing is enclosed, as in nnU-Net.
+    Holes are filled in 3-D: in a volume of one slice nothing is enclosed, as in nnU-Net.
     """
     from scipy.ndimage import binary_fill_holes
 

@@ -1,4 +1,4 @@
-"""From a network's probabilities to labels: classes that exclude each other, or regions."""
+"""From a network's probabilities to labels: mutually exclusive classes, or regions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THRESHOLD = 0.5
 
 
 def decide_classes(probabilities: npt.NDArray[Any], axis: int) -> npt.NDArray[np.int64]:
-    """The most probable class along an axis; of equal ones the first."""
+    """The most probable class along an axis; the first one of ties."""
     found: npt.NDArray[np.int64] = probabilities.argmax(axis)
     return found
 
@@ -22,9 +22,10 @@ def decide_classes(probabilities: npt.NDArray[Any], axis: int) -> npt.NDArray[np
 def decide_regions(
     probabilities: npt.NDArray[Any], written: Sequence[int], axis: int
 ) -> npt.NDArray[np.int64]:
-    """The class that each region above 0.5 writes, later regions over earlier ones; 0 elsewhere.
+    """The class written by each region with probability above 0.5, later regions over earlier ones;
+    0 elsewhere.
 
-    written: of each region, in the order of the outputs along the axis.
+    written: for each region, in the order of the outputs along the axis.
     """
     regions = np.moveaxis(probabilities, axis, 0)
     labels = np.zeros(regions.shape[1:], np.int64)
@@ -50,7 +51,7 @@ def check_regions(
     order: Sequence[int] | None,
     values: Sequence[int],
 ) -> None:
-    """Raise ValueError, naming the plan's field, for regions that do not fit together."""
+    """Raise ValueError, naming the plan's field, for inconsistent regions."""
     if regions is not None and not (regions and all(regions)):
         raise ValueError(f"regions: got {regions!r}, expected None, or values in each of some")
     number = len(regions or ())

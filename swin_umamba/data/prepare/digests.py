@@ -1,4 +1,4 @@
-"""What files hold, as digests that are computed again only where a file has changed."""
+"""File digests, recomputed only if a file has changed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 from swin_umamba.errors import UserError
 
 _BLOCK = 1 << 20  # bytes
-# Size, time of the content, time of the entry: the latter cannot be set back by tools that copy.
+# Size, modification time, status change time: copying tools cannot set back the last.
 Stamp = tuple[int, int, int]
 
 
 class FileDigests:
-    """Digests of files by their paths. known: what `known` of an earlier one gave."""
+    """Digests of files by path. known: the `known` of an earlier instance."""
 
     def __init__(self, known: Mapping[str, tuple[Stamp, str]] | None = None) -> None:
         self._known = dict(known or {})
@@ -24,7 +24,7 @@ class FileDigests:
 
     @property
     def known(self) -> dict[str, tuple[Stamp, str]]:
-        """Of each path its stamp and digest, for another process."""
+        """The stamp and digest of each path, for another process."""
         with self._lock:
             return dict(self._known)
 
@@ -45,7 +45,7 @@ class FileDigests:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes with a file. Raises OSError if it is missing."""
+    """A stamp that changes with a file. Raises OSError if it is missing."""
     facts = path.stat()
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 

@@ -1,4 +1,4 @@
-"""What a dataset is like: sizes, spacings, intensities, how frequent each class is."""
+"""Statistics of a dataset: sizes, spacings, intensities, class frequencies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from swin_umamba.data.prepare.case_facts import CaseFacts, Shape, read_facts
 
 @record
 class Intensity:
-    """One channel's intensities on the foreground of the whole dataset, in the files' unit."""
+    """Foreground intensities of one channel over the whole dataset, in the files' unit."""
 
     mean: float
     std: float
@@ -26,11 +26,11 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Facts of the cases looked at, in their order.
+    """Statistics of the cases, in their order.
 
-    shapes: (Z, H, W); cropped: of the part of each that is not zero; spacings: (z, y, x);
-    intensities: one a channel; pixels: how many are of each class, the background first; ignored:
-    how many have no truth.
+    shapes: (Z, H, W); cropped: of the nonzero part of each; spacings: (z, y, x); intensities: one
+    per channel; pixels: number of pixels of each class, background first; ignored: number of
+    unannotated pixels.
     """
 
     cases: tuple[str, ...]
@@ -43,12 +43,12 @@ class Fingerprint:
 
     @property
     def frequencies(self) -> tuple[float, ...]:
-        """The share of each class in all pixels with truth."""
+        """Each class's fraction of the annotated pixels."""
         return tuple(count / max(sum(self.pixels), 1) for count in self.pixels)
 
     @property
     def relative_size(self) -> float:
-        """How much of an image is left after the crop, in the median: 0..1."""
+        """Median fraction of an image that remains after cropping: 0..1."""
         kept = np.prod(self.cropped, axis=1) / np.prod(self.shapes, axis=1)
         return float(np.median(kept))
 
@@ -60,13 +60,13 @@ def take_fingerprint(
     threads: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fingerprint:
-    """Read the cases, all by default, and check each as `read_case` does.
+    """Read the cases, all by default, checking each as `read_case` does.
 
-    Intensities are of the foreground in the part of each image that is not zero, of any pixels of
-    it if no case has foreground. As in nnU-Net every case counts alike, however large its
-    foreground; unlike there, all of it is taken up to 10 million pixels of all cases together, in
-    place of a sample with replacement. on_progress is given how many cases are done, and of how
-    many. Raises one UserError that lists what is wrong with any case.
+    Intensities are sampled from the foreground within the nonzero part of each image, or from all
+    pixels of that part if no case has foreground. As in nnU-Net, every case counts alike regardless
+    of the size of its foreground; unlike nnU-Net, all of the foreground is used up to 10 million
+    pixels over all cases, instead of a sample with replacement. on_progress receives the number of
+    cases done and the total. Raises one UserError that lists all problems.
     """
     cases = dataset.cases if cases is None else cases
     return fingerprint_of(
@@ -96,14 +96,14 @@ def fingerprint_of(facts: Sequence[CaseFacts], dataset: Dataset) -> Fingerprint:
 
 
 def _intensity(cases: Sequence[npt.NDArray[np.generic]]) -> Intensity:
-    """Of pixels (n,) of each case, which count alike."""
+    """From pixels (n,) of each case; cases count alike."""
     values = np.concatenate(cases).astype(np.float64)
     weights = np.concatenate([np.full(len(case), 1 / len(case)) for case in cases])
     mean = float(np.average(values, weights=weights))
     std = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
     order = np.argsort(values)
     below = np.cumsum(weights[order]) - weights[order]
-    # With equal weights these are numpy's percentiles.
+    # With equal weights these equal numpy's percentiles.
     ranks = np.array((0.005, 0.5, 0.995)) * (len(cases) - len(cases) / len(values))
     low, median, high = np.interp(ranks, below, values[order]).tolist()
     return Intensity(mean, std, median, low, high)

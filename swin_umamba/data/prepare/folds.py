@@ -1,4 +1,4 @@
-"""The folds of a dataset, as its user wants them, and what is wrong with them."""
+"""The folds of a dataset, as requested by the user, and warnings about them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from swin_umamba.data.prepare.state import Choices
 
 
 def folds_of(dataset: Dataset, choices: Choices) -> tuple[Split, ...]:
-    """The folds of the labelled cases; none if there are too few cases for two.
+    """The folds of the labelled cases; none if there are fewer than two cases.
 
-    Raises UserError for files that cannot be read, splits that name unknown cases, and groups that
-    a file of splits does not keep together.
+    Raises UserError for unreadable files, splits with unknown cases, and groups that a splits file
+    does not keep together.
     """
     names = labelled(dataset)
     groups = _groups(names, choices)
@@ -50,7 +50,7 @@ def labelled(dataset: Dataset) -> tuple[str, ...]:
 
 
 def trained_on(dataset: Dataset, splits: Sequence[Split]) -> tuple[str, ...]:
-    """The cases that some fold trains on, in the dataset's order: all, in a cross-validation."""
+    """The cases that at least one fold trains on, in dataset order: all, in a cross-validation."""
     some = {name for split in splits for name in split.train}
     names = labelled(dataset)
     return tuple(name for name in names if name in some) if splits else names
@@ -59,13 +59,13 @@ def trained_on(dataset: Dataset, splits: Sequence[Split]) -> tuple[str, ...]:
 def leak_warnings(
     dataset: Dataset, splits: Sequence[Split], choices: Choices, digests: FileDigests
 ) -> list[str]:
-    """What may be on both sides of a fold: the same image, or frames of one clip."""
+    """Warnings about data on both sides of a fold: identical images, or frames of one clip."""
     found = []
     apart = [split for split in splits if split.held_out]
     for first, *others in _same_images(dataset, digests):
         if any(_mixed((first, *others), split) for split in apart):
             found.append(
-                f"the images of {first!r} and {', '.join(map(repr, others))} are the same, and a"
+                f"the images of {first!r} and {', '.join(map(repr, others))} are identical, and a"
                 " fold trains on one and validates on another: give them one group (--groups)"
             )
     if choices.groups is None and choices.group_by is None:
@@ -77,7 +77,7 @@ def leak_warnings(
             pair = next(group for group in members.values() if len(group) > 1)
             found.append(
                 f"the cases' names look like frames of {len(members)} clips or patients, as"
-                f" {pair[0]!r} and {pair[1]!r}, and folds mix them, which makes scores too high: if"
+                f" {pair[0]!r} and {pair[1]!r}, and folds mix them, which inflates scores: if"
                 " they are, keep them together by --groups FILE or --group-by REGEX"
             )
     return found
@@ -92,7 +92,7 @@ def _groups(names: Sequence[str], choices: Choices) -> Mapping[str, str] | None:
 
 
 def _same_images(dataset: Dataset, digests: FileDigests) -> list[tuple[str, ...]]:
-    """Cases whose images are the same, byte by byte."""
+    """Cases whose images are identical, byte by byte."""
     members: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for case in dataset.cases:
         if case.mask is not None:

@@ -1,4 +1,4 @@
-"""What the cache keeps of datasets: how much, where, and how to be rid of it."""
+"""What the cache contains, how large it is, and how to remove it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from swin_umamba.data.prepare.cache import PREPARE_LOCK, PREPROCESSED, VolumeOnD
 from swin_umamba.errors import UserError
 
 UNUSED_DAYS = 30.0
-"""After which cases that no training has read go, when their dataset is prepared again."""
+"""Days without being read after which cases are removed when their dataset is prepared again."""
 _DAY = 86400.0  # seconds
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One folder of the cache: of a preprocessed dataset, or of something else."""
+    """One folder of the cache: a preprocessed dataset, or something else."""
 
     path: Path
     files: int
     bytes: int
-    used: float  # when a file of it was last read or written, in seconds since 1970
+    used: float  # when one of its files was last read or written, in seconds since 1970
 
 
 def bytes_of(volume: VolumeOnDisk) -> int:
-    """What a preprocessed case takes on disk."""
+    """Disk usage of a preprocessed case."""
     return sum(volume.path(part).stat().st_size for part in VolumeOnDisk.PARTS)
 
 
@@ -41,18 +41,18 @@ def kept_datasets() -> list[Kept]:
 
 
 def kept_otherwise() -> list[Kept]:
-    """What else is in the cache, such as downloads."""
+    """Everything else in the cache, such as downloads."""
     return [_kept(path) for path in _folders(cache_dir()) if path.name != PREPROCESSED]
 
 
 def clear_dataset(name: str) -> Kept:
-    """Remove what is kept of a dataset of that name; returns what it was.
+    """Remove a dataset from the cache, and return what was removed.
 
     Raises UserError if there is none, or while it is being prepared.
     """
     for kept in kept_datasets():
         if kept.path.name == file_name(name):
-            # The lock's own file goes with the folder, after all else.
+            # The lock file is removed last, with the folder.
             with locked(kept.path, "preparation of this dataset", name=PREPARE_LOCK):
                 for path in list(kept.path.iterdir()):
                     if path.name != PREPARE_LOCK:
@@ -64,9 +64,9 @@ def clear_dataset(name: str) -> Kept:
 
 
 def clear_unused(folder: Path, days: float = UNUSED_DAYS) -> int:
-    """Remove the preprocessed cases of a dataset's folder that were not used for so many days.
+    """Remove preprocessed cases of a dataset that were not used for the given number of days.
 
-    For whoever holds the folder's lock. Returns how many bytes were freed.
+    The caller holds the folder's lock. Returns the number of bytes freed.
     """
     cases: dict[str, list[Path]] = {}
     for path in folder.glob("*.npy"):
@@ -82,7 +82,7 @@ def clear_unused(folder: Path, days: float = UNUSED_DAYS) -> int:
 
 
 def clear_all_unused(days: float) -> list[Kept]:
-    """`clear_unused` in every dataset; returns those of which something went, and how much."""
+    """`clear_unused` in every dataset; returns those that lost something, and how much."""
     cleared = []
     for kept in kept_datasets():
         if not kept.path.is_dir():
@@ -94,7 +94,7 @@ def clear_all_unused(days: float) -> list[Kept]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder. Raises UserError for what cannot be removed."""
+    """Remove a file or folder. Raises UserError if that fails."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

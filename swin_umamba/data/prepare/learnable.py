@@ -1,4 +1,4 @@
-"""Whether there is something to learn: in every class, and in every fold."""
+"""Check that every class, and every fold, contains something to learn."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Counts = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class Findings:
-    """errors: why nothing can be learned. warnings: what cannot be, while the rest can."""
+    """errors: nothing can be learned. warnings: some classes cannot be learned or scored."""
 
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
 def learnable(dataset: Dataset, counts: Counts, folds: Mapping[int | str, Split]) -> Findings:
-    """Look for classes and folds without a pixel.
+    """Find classes and folds without a pixel.
 
-    counts: of each labelled case, how many pixels are ignored, then how many are of each class.
-    folds: those that are to be trained, by their numbers.
+    counts: for each labelled case, the number of ignored pixels, then of pixels of each class.
+    folds: those to be trained, by number.
     """
     ignored, *_ = whole = _pixels(counts, list(counts))
     every = whole[1:]

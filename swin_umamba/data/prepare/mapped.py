@@ -1,4 +1,4 @@
-"""Arrays in .npy files, mapped into memory, whose files are looked at before they are touched."""
+"""Memory-mapped .npy files that are checked before they are accessed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swin_umamba.errors import UserError
 
 
 class MappedArray:
-    """An array of a file that `save_array` wrote, read as it is looked at.
+    """An array of a file written by `save_array`, read on access.
 
     Raises UserError, naming the file, if it is missing, damaged, or shorter than its array.
     """
@@ -33,7 +33,7 @@ class MappedArray:
                 self._end = start + int(np.prod(shape, dtype=object)) * dtype.itemsize
                 self._map: mmap.mmap | None = None
                 self._check(os.fstat(file.fileno()).st_size)
-                # An empty file part cannot be mapped, and need not be.
+                # An empty section cannot be mapped, and need not be.
                 if self._end > start:
                     self._map = mmap.mmap(file.fileno(), self._end, access=mmap.ACCESS_READ)
         except (OSError, ValueError, EOFError, SyntaxError) as error:
@@ -43,7 +43,7 @@ class MappedArray:
 
     @property
     def array(self) -> npt.NDArray[Any]:
-        """The array. A file that has become shorter since is an error: reading would end the
+        """The array. A file truncated since it was opened is an error: reading it would kill the
         process."""
         if self._map is not None:
             self._check(self._map.size())
@@ -57,7 +57,7 @@ class MappedArray:
 
 
 def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """np.save, which does not say what the system says of a full disk; on disk when it returns."""
+    """np.save with the system's error for a full disk; on disk when it returns."""
     array = np.ascontiguousarray(array)
     with path.open("wb") as file:
         header = np.lib.format.header_data_from_array_1_0(array)

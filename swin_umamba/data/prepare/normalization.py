@@ -1,10 +1,11 @@
-"""Intensities as the network sees them, by nnU-Net's schemes.
+"""Intensity normalization, by nnU-Net's schemes.
 
-- zscore: mean 0 and deviation 1 of each channel of each image, or of each volume as a whole.
-- ct: clip to the training foreground's percentiles 0.5 and 99.5, then its mean and deviation.
-- rescale_to_0_1: each channel of each image from its least to its highest value.
+- zscore: zero mean and unit deviation per channel, over each image or whole volume.
+- ct: clip to the training foreground's 0.5 and 99.5 percentiles, then subtract its mean and divide
+by its deviation.
+- rescale_to_0_1: each channel of each image from its minimum to its maximum.
 - rgb_to_0_1: divide by 255.
-- none: only to float32.
+- none: only convert to float32.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _Rule = Callable[[npt.NDArray[Any], npt.NDArray[np.float32]], None]
 
 
 def scheme_of(channel_name: str) -> Scheme:
-    """The scheme that nnU-Net takes for a channel of that name, in any case of letters.
+    """nnU-Net's scheme for a channel name, in any case of letters.
 
-    CT, rescale_to_0_1 and rgb_to_0_1 have their own, noNorm is none, and all others, R, G and B
-    among them, are z-scored.
+    CT, rescale_to_0_1 and rgb_to_0_1 have their own schemes, noNorm is none, and all other names,
+    R, G and B included, are z-scored.
     """
     named: dict[str, Scheme] = {
         **{"ct": "ct", "nonorm": "none"},
@@ -46,11 +47,11 @@ def normalize_image(
     intensities: Sequence[Intensity],
     masked: Sequence[bool],
 ) -> npt.NDArray[np.float32]:
-    """The pixels (C, Z, H, W) as float32, each channel by its scheme; a constant one becomes 0.
+    """The pixels (C, Z, H, W) as float32, normalized per channel; a constant channel becomes 0.
 
-    masked: whether a z-scored channel's mean and deviation are of the image's part that is not
-    zero (`cropping.nonzero_mask`); what lies outside of it then stays 0. Raises UserError, naming
-    the file, for pixels above 255 where rgb_to_0_1 is asked for.
+    masked: per channel, whether z-scoring uses only the nonzero part of the image
+    (`cropping.nonzero_mask`); pixels outside of it then stay 0. Raises UserError, naming the file,
+    for pixels above 255 with rgb_to_0_1.
     """
     image = np.empty(raw.pixels.shape, np.float32)
     Normalization(raw, schemes, intensities, masked).fill(image, np.s_[:, :, :])

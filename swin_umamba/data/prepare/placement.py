@@ -1,4 +1,4 @@
-"""Where the slices that the network sees lie in the image they are of."""
+"""The position of the network's slices within their image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from swin_umamba.data.prepare.cropping import Box
 
 @dataclass(frozen=True)
 class Placement:
-    """Slices of one image: cropped out of it, then resampled in-plane.
+    """Slices of one image: cropped, then resampled in-plane.
 
-    shape: of the image's arrays (Z, H, W); axis: of these, the one sliced along; box: the part that
-    is kept, in the same order; size: (height, width) of the slices after resampling.
+    shape: of the image's arrays (Z, H, W); axis: the slicing axis; box: the cropped part, in the
+    same order; size: (height, width) of the slices after resampling.
     """
 
     shape: tuple[int, int, int]
@@ -26,22 +26,22 @@ class Placement:
 
     @property
     def full(self) -> tuple[int, int, int]:
-        """The whole image as slices: how many, their height and their width."""
+        """The whole image as slices: their number, height and width."""
         return self._in_order(self.shape)
 
     @property
     def part(self) -> Box:
-        """The part that is kept, in the order of `full`."""
+        """The cropped part, in the order of `full`."""
         return self._in_order(self.box)
 
     @property
     def depth(self) -> int:
-        """How many slices are kept."""
+        """Number of slices in the cropped part."""
         return _length(self.part[0])
 
     @property
     def kept(self) -> tuple[int, int]:
-        """The size of a slice after the crop, before resampling."""
+        """Slice size after cropping, before resampling."""
         return _length(self.part[1]), _length(self.part[2])
 
     @property
@@ -50,9 +50,9 @@ class Placement:
         return (self.depth, *self.kept) == self.full
 
     def padded(self, slices: npt.NDArray[Any], outside: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Kept slices (Z, ..., h, w) within all of the image, `outside` (...) around them.
+        """Place kept slices (Z, ..., h, w) into the whole image, filled with `outside` (...).
 
-        Where nothing was cropped, the slices themselves.
+        Without cropping, the slices themselves.
         """
         if self.whole:
             return slices

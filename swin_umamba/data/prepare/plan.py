@@ -1,4 +1,4 @@
-"""How images become what the network sees, and its output becomes what the user's files hold."""
+"""How images become the network's input, and how its output becomes the content of mask files."""
 
 from __future__ import annotations
 
@@ -42,22 +42,21 @@ Label = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)]
 
 @record
 class Plan(Record):
-    """Everything that treats a new image as training did; plan.json of a run.
+    """Everything needed to treat a new image as in training; a run's plan.json.
 
     files_per_image, labels, values, ignore_label, file_ending: as in Dataset. normalization: one
-    name a channel, see `data.normalization`. intensities: of the training cases' foreground, one
-    a channel. axis: of (Z, H, W), the one that is sliced along. spacing: in-plane (rows, columns),
-    to which slices are resampled. patch_size: (height, width), proposed for training.
-    crop_to_nonzero: whether images are cropped to what is not zero before anything else.
-    mask_normalization: for each channel, whether its statistics are of what is not zero alone;
-    empty for no channel. regions: the label values of each output, where outputs are sigmoid heads
-    of overlapping regions, region_names their names, and regions_class_order the value that each
-    writes, later ones over earlier ones; None for classes that exclude each other. batch_size:
-    proposed for training.
+    scheme per channel, see `data.normalization`. intensities: of the training cases' foreground,
+    one per channel. axis: slicing axis of (Z, H, W). spacing: in-plane (rows, columns), to which
+    slices are resampled. patch_size: (height, width), proposed for training. crop_to_nonzero:
+    whether images are first cropped to their nonzero region. mask_normalization: per channel,
+    whether its statistics use nonzero pixels only; empty for no channel. regions: the label values
+    of each output, if outputs are sigmoid heads of overlapping regions, region_names their names,
+    and regions_class_order the value that each writes, later ones over earlier ones; None for
+    mutually exclusive classes. batch_size: proposed for training.
     """
 
     WHAT: ClassVar[str] = "plan"
-    SCHEMA: ClassVar[int] = 2  # 1 had no number, and all but what has a default here
+    SCHEMA: ClassVar[int] = 2  # schema 1 had no number, and every field without a default here
 
     dataset: str
     channel_names: Annotated[tuple[str, ...], Listed]
@@ -101,12 +100,12 @@ class Plan(Record):
 
     @property
     def num_classes(self) -> int:
-        """How many classes labels have, the background included."""
+        """Number of classes, background included."""
         return len(self.values)
 
     @property
     def num_outputs(self) -> int:
-        """How many outputs the network has: one for each class, or for each region."""
+        """Number of network outputs: one per class, or per region."""
         return self.num_classes if self.regions is None else len(self.regions)
 
     @property
@@ -116,21 +115,21 @@ class Plan(Record):
 
     @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
-        """What makes probabilities of the network's outputs."""
+        """The function that turns network outputs into probabilities."""
         return "softmax" if self.regions is None else "sigmoid"
 
     @property
     def region_classes(self) -> tuple[tuple[int, ...], ...] | None:
-        """The class indices that make up each region; None for classes that exclude each other."""
+        """The class indices that make up each region; None for mutually exclusive classes."""
         if self.regions is None:
             return None
         return tuple(tuple(map(self.values.index, region)) for region in self.regions)
 
     def decide(self, probabilities: npt.NDArray[Any], *, axis: int = 0) -> npt.NDArray[np.int64]:
-        """Class indices from probabilities of the `num_outputs` along an axis, which goes.
+        """Class indices from probabilities of the `num_outputs` along an axis, which is removed.
 
-        The most probable class; or of regions, that which each one above 0.5 writes, later ones in
-        `regions_class_order` over earlier ones, and the background elsewhere.
+        The most probable class; for regions, the value of every region above 0.5, later ones in
+        `regions_class_order` over earlier ones, and background elsewhere.
         """
         if probabilities.shape[axis] != self.num_outputs:
             raise ValueError(
@@ -154,25 +153,25 @@ class Plan(Record):
 
     @property
     def outside(self) -> npt.NDArray[np.float32]:
-        """The probabilities (num_outputs,) of pixels that the crop leaves out: background."""
+        """The probabilities (num_outputs,) of pixels outside of the crop: background."""
         found = np.zeros(self.num_outputs, np.float32)
         if self.activation == "softmax":
             found[0] = 1
         return found
 
     def placement(self, raw: RawImage) -> Placement:
-        """Where `preprocess(raw)`'s slices lie in the image."""
+        """The position of the slices of `preprocess(raw)` in the image."""
         z, y, x = raw.pixels.shape[1:]
         box = nonzero_box(raw.pixels) if self.crop_to_nonzero else box_of_all((z, y, x))
         kept = [part.stop - part.start for part in box]
         return Placement((z, y, x), self.axis, box, self._resampled(kept, raw))
 
     def preprocess(self, raw: RawImage) -> npt.NDArray[np.float32]:
-        """The slices (Z, C, H, W) float32 that the network sees, Z along `axis`.
+        """The network's input slices (Z, C, H, W) float32, with Z along `axis`.
 
-        Cropped to what is not zero, if the plan does, normalised per image or volume, then
-        resampled in-plane to `spacing` if the image's own differs by more than 1 %. Raises
-        UserError, naming the file, for another number of channels.
+        Cropped to the nonzero region if the plan says so, normalized per image or volume, then
+        resampled in-plane to `spacing` if the image's differs by more than 1 %. Raises UserError,
+        naming the file, for the wrong number of channels.
         """
         require_channels(raw, self.in_channels)
         placement = self.placement(raw)
@@ -199,7 +198,7 @@ class Plan(Record):
     def preprocess_labels(
         self, classes: npt.NDArray[np.int64], raw: RawImage
     ) -> npt.NDArray[np.int64]:
-        """Class indices (Z, H, W) as `read_classes` gives them, as slices like `preprocess`'s."""
+        """Class indices (Z, H, W) from `read_classes`, as slices like those of `preprocess`."""
         placement = self.placement(raw)
         inside = np.moveaxis(classes[placement.box], self.axis, 0)
         return resample_labels(inside, placement.size)
@@ -209,16 +208,16 @@ class Plan(Record):
         return self.mask_normalization or (False,) * self.in_channels
 
     def read_classes(self, labels: RawLabels) -> npt.NDArray[np.int64]:
-        """Class indices (Z, H, W), -1 where ignored. UserError for unknown numbers."""
+        """Class indices (Z, H, W), -1 where ignored. UserError for unknown values."""
         return classes_of(labels, self.values, self.ignore_label)
 
     def restore(self, slices: npt.NDArray[Any], raw: RawImage) -> npt.NDArray[Any]:
-        """Put predictions on `preprocess(raw)`'s slices onto the grid of `raw`'s files.
+        """Bring predictions for the slices of `preprocess(raw)` onto the grid of `raw`'s files.
 
-        slices: labels (Z, H, W) of whole numbers, resampled by nearest neighbour; or
-        probabilities (Z, K, H, W) in floats, resampled linearly. What was cropped off is
-        background. Returns (Z, H, W) or (K, Z, H, W) in the axis order of `raw.pixels`; where the
-        grids are the same, a view. Where they differ, `decide` after this, not before.
+        slices: integer labels (Z, H, W), resampled by nearest neighbour; or float probabilities (Z,
+        K, H, W), resampled linearly. Cropped-off pixels become background. Returns (Z, H, W) or (K,
+        Z, H, W) in the axis order of `raw.pixels`; a view if the grids are the same. If they
+        differ, call `decide` after this, not before.
         """
         placement = self.placement(raw)
         expected = (placement.depth, *placement.size)
@@ -233,9 +232,9 @@ class Plan(Record):
         return np.moveaxis(placement.padded(slices, self.outside), 0, self.axis + 1)
 
     def _resampled(self, kept: Sequence[int], raw: RawImage) -> tuple[int, int]:
-        """The size in pixels of a slice of a part (Z, H, W) of an image after resampling.
+        """Slice size after resampling, for a part (Z, H, W) of an image.
 
-        Raises UserError, naming the file, where the whole would have more than MOST_RESAMPLED.
+        Raises UserError, naming the file, if the result would exceed MOST_RESAMPLED values.
         """
         sizes = [n for i, n in enumerate(kept) if i != self.axis]
         spacings = [s for i, s in enumerate(raw.spacing) if i != self.axis]
@@ -261,13 +260,13 @@ def make_plan(
     normalization: tuple[Scheme, ...] | None = None,
     memory: int | None = None,
 ) -> Plan:
-    """Decide by nnU-Net's rules what is not given; see `data.prepare.rules`.
+    """Choose everything not given by nnU-Net's rules; see `data.prepare.rules`.
 
-    fingerprint: by default of all cases. axis, spacing: `slicing_axis`, and the in-plane median.
-    patch_size: `patch_size_for` the median slice. normalization: by the channels' names, see
-    `data.normalization.scheme_of`. Images are cropped to what is not zero; where that leaves less
-    than three quarters, z-scores are of what is not zero alone. memory: of the GPU to propose a
-    batch size for, in bytes; that of this machine by default.
+    fingerprint: by default of all cases. axis, spacing: by default `slicing_axis` and the in-plane
+    median. patch_size: by default `patch_size_for` the median slice. normalization: by default from
+    the channel names, see `data.normalization.scheme_of`. Images are cropped to their nonzero
+    region; if less than three quarters remains, z-scores use nonzero pixels only. memory: of the
+    GPU to propose a batch size for, in bytes; by default this machine's.
     """
     fingerprint = take_fingerprint(dataset) if fingerprint is None else fingerprint
     axis = slicing_axis(fingerprint) if axis is None else axis

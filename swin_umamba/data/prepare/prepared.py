@@ -1,4 +1,4 @@
-"""Prepare a dataset for training: check it, split it, plan it, and keep it preprocessed."""
+"""Prepare a dataset for training: check, split, plan, and preprocess it into the cache."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from swin_umamba.data.prepare.work import OnProgress, Work, of_stage
 
 PREPROCESSING = "Preprocessing"
 WAITING = "Waiting for another process that prepares this dataset"
-SOON = 0.5  # seconds, before waiting is told
+SOON = 0.5  # seconds before the user is notified of waiting
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A dataset that has been checked, with its plan and folds, whose cases lie preprocessed.
+    """A checked dataset with its plan and folds, and its preprocessed cases.
 
-    splits: none where there are too few cases. split: the one that was asked for, or every case to
-    train and to validate on. cases: those of the split, each once, in the dataset's order.
-    warnings: what may be amiss, while training works. counts: of each labelled case, how many
-    pixels are ignored, then how many are of each class. largest_batch: patches that a batch should
-    have at most; gpu_memory: bytes to plan it for, None for all that there is.
+    splits: empty if there are too few cases. split: the requested one, or every case for training
+    and validation. cases: those of the split, each once, in dataset order. warnings: possible
+    problems that do not prevent training. counts: for each labelled case, the number of ignored
+    pixels, then of pixels of each class. largest_batch: maximum sensible batch size; gpu_memory:
+    bytes to plan it for, None for all there is.
     """
 
     dataset: Dataset
@@ -69,17 +69,17 @@ def prepare_dataset(
     threads: int = 1,
     on_progress: OnProgress | None = None,
 ) -> PreparedDataset:
-    """Check, split, plan and preprocess a dataset, or find all of that done.
+    """Check, split, plan and preprocess a dataset, or reuse cached results.
 
-    choices: by default those of the last `prepare` of this dataset; changes: fields of them to
-    set; keep: whether later calls without choices find these. fold: the one to preprocess, 0, 1,
-    ...; "all" takes every labelled case and looks at every fold.
+    choices: by default those of the last `prepare` of this dataset; changes: fields to override;
+    keep: whether to store them for later calls without choices. fold: the one to preprocess, 0, 1,
+    ...; "all" uses every labelled case and checks every fold.
 
-    Any number of processes may call this at once, on one machine or on several that share the
-    cache: one does the work, the others wait for it and read what it left.
+    Any number of processes may call this at once, on one machine or several that share the cache:
+    one does the work, the others wait for it and read its result.
 
-    Raises UserError: one that lists every case that cannot be read or whose files do not fit
-    together, or one for folds that cannot be, or for masks that hold nothing to learn.
+    Raises one UserError that lists every unreadable or inconsistent case, or one about impossible
+    folds or masks that contain nothing to learn.
     """
     dataset = open_dataset(path)
     folder = preprocessed_folder(dataset.name)
@@ -130,7 +130,7 @@ def cached_cases(
     threads: int = 1,
     on_progress: OnProgress | None = None,
 ) -> CachedCases:
-    """Cases preprocessed by a plan that is given, by one process at a time; see `preprocess`."""
+    """Preprocess cases by a given plan, in one process at a time; see `preprocess`."""
     folder = preprocessed_folder(dataset.name)
     with preparing(folder, on_progress):
         state = load_state(state_path(folder, dataset.folder))
@@ -147,7 +147,7 @@ def cached_cases(
 
 
 def remove_prepared(path: str | Path) -> None:
-    """Remove what is kept of a dataset, and the choices of its last `prepare`."""
+    """Remove a dataset's cached data, and the choices of its last `prepare`."""
     folder = preprocessed_folder(resolved(Path(path)).name)
     if folder.is_dir():
         with preparing(folder):
@@ -158,9 +158,9 @@ def remove_prepared(path: str | Path) -> None:
 
 @contextmanager
 def preparing(folder: Path, on_progress: OnProgress | None = None) -> Iterator[None]:
-    """Within it no other process prepares a dataset of that name; the others wait, however long.
+    """Prevent other processes from preparing a dataset of that name; they wait without limit.
 
-    A cache that is there and takes no files is only read, by as many as like.
+    An existing read-only cache is only read, by any number of processes.
     """
     if folder.is_dir() and not _takes_files(folder):
         yield

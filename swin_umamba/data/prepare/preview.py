@@ -1,4 +1,4 @@
-"""A picture of some cases as the network will see them, their labels over them."""
+"""A picture of some cases as the network sees them, with their labels on top."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def save_preview(
     spacing: tuple[float, float] = (1.0, 1.0),
     cases: int = CASES,
 ) -> None:
-    """Draw some cases, evenly over all, as they are after normalisation, crop and resampling.
+    """Draw some cases, evenly spaced over all, after normalization, cropping and resampling.
 
-    Each is shown alone and with its labels, of volumes the slice with most of them; grey is where
-    pixels are ignored. spacing: of the plan. Raises UserError if the file cannot be written.
+    Each is shown alone and with its labels; for volumes, the slice with the most labels. Ignored
+    pixels are grey. spacing: of the plan. Raises UserError if the file cannot be written.
     """
     places = np.unique(np.linspace(0, len(volumes) - 1, min(cases, len(volumes))).astype(int))
     tiles = [_tile(volumes[place], spacing) for place in places]
@@ -47,7 +47,7 @@ def save_preview(
 
 
 def _tile(volume: VolumeOnDisk, spacing: tuple[float, float]) -> Image.Image:
-    """The image, and beside it the image with its labels, under the case's name."""
+    """The image, and next to it the image with its labels, under the case name."""
     found = [int((volume.mask(i) > 0).sum()) for i in range(volume.slices)]
     at = int(np.argmax(found))
     canvas = Canvas(volume.image(at), spacing, SIDE)
@@ -57,7 +57,7 @@ def _tile(volume: VolumeOnDisk, spacing: tuple[float, float]) -> Image.Image:
     tile.paste(canvas.input().convert("RGB"), (0, CAPTION))
     tile.paste(canvas.under(layer), (width, CAPTION))
     name = volume.name if volume.slices == 1 else f"{volume.name}, slice {at}"
-    # The built-in font has no other letters.
+    # The built-in font has no other characters.
     text = name.encode("ascii", "replace").decode()
     ImageDraw.Draw(tile).text((0, 2), text, fill=INK)
     return tile

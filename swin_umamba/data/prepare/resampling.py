@@ -1,4 +1,4 @@
-"""Slices on a grid of another size that covers the same area."""
+"""Resample slices to another grid over the same area."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def resample_image(
 ) -> npt.NDArray[np.float32]:
     """(Z, C, h, w) to (Z, C, *size) float32, bicubic (order 3) or bilinear (1), slice by slice.
 
-    Smoothed first where pixels become fewer, unlike in nnU-Net, whose spline picks up aliases.
+    Smoothed first when downsampling, unlike nnU-Net's spline, which aliases.
     """
     if slices.shape[-2:] == size:
         return np.ascontiguousarray(slices, dtype=np.float32)
-    if size[1] == 1 < size[0]:  # torch (2.11 to 2.14) mixes up the rows of a single column
+    if size[1] == 1 < size[0]:  # torch (2.11 to 2.14) mixes up the rows of single-column images
         turned = resample_image(np.swapaxes(slices, -1, -2), (1, size[0]), order=order)
         return np.swapaxes(turned, -1, -2)
     resized = np.empty((*slices.shape[:2], *size), np.float32)
@@ -31,7 +31,7 @@ def resample_image(
 
 
 def resample_labels(slices: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    """(Z, h, w) to (Z, *size) by nearest neighbour (pixel centres); the dtype stays."""
+    """(Z, h, w) to (Z, *size) by nearest neighbour (pixel centers); keeps the dtype."""
     if slices.shape[-2:] == size:
         return np.ascontiguousarray(slices)
     rows, columns = (_nearest(n, m) for n, m in zip(slices.shape[-2:], size, strict=True))

@@ -1,4 +1,4 @@
-"""nnU-Net's rules by which a fingerprint becomes a plan."""
+"""nnU-Net's rules that turn a fingerprint into a plan."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 from swin_umamba.data.prepare.fingerprint import Fingerprint
 
-# Patches are as large as the median slice, within these sides, and rounded up to a multiple.
+# Patch sides equal the median slice's, within these limits, rounded up to a multiple.
 MIN_SIDE, MAX_SIDE, MULTIPLE = 64, 512, 32
-# Spacings that differ by less are taken for the same: headers round.
+# Spacings that differ by less are considered equal: headers round.
 SAME_SPACING = 0.01
-MOST_RESAMPLED = 2**32  # float32 values of an image after resampling: 16 GiB
-# Where the crop leaves less of the median image, statistics are of what is not zero alone.
+MOST_RESAMPLED = 2**32  # maximum float32 values of a resampled image: 16 GiB
+# If cropping leaves less of the median image, statistics use nonzero pixels only.
 MASKED_BELOW = 3 / 4
 
 
 def slicing_axis(fingerprint: Fingerprint) -> int:
-    """The axis of the coarsest median spacing, the first of (Z, H, W) where none is coarser by
-    more than 1 %; 2-D images have only that."""
+    """The axis with the coarsest median spacing, the first of (Z, H, W) unless another is coarser
+    by more than 1 %; 2-D images have only that one."""
     spacing = np.median(fingerprint.spacings, axis=0)
     volumes = any(shape[0] > 1 for shape in fingerprint.shapes)
     coarsest = int(spacing.argmax())
@@ -27,7 +27,7 @@ def slicing_axis(fingerprint: Fingerprint) -> int:
 
 
 def median_slice(fingerprint: Fingerprint, axis: int) -> tuple[float, float]:
-    """The height and width of the median slice after the crop and at the median spacing."""
+    """Height and width of the median slice, after cropping, at the median spacing."""
     scaled = np.array(fingerprint.cropped) * np.array(fingerprint.spacings)
     sizes = np.round(np.median(scaled / np.median(fingerprint.spacings, axis=0), axis=0))
     height, width = (float(n) for i, n in enumerate(sizes) if i != axis)
@@ -35,7 +35,7 @@ def median_slice(fingerprint: Fingerprint, axis: int) -> tuple[float, float]:
 
 
 def patch_size_for(size: tuple[float, float]) -> tuple[int, int]:
-    """The size of a slice, each side rounded up to a multiple of 32 within 64 and 512."""
+    """The slice size, each side rounded up to a multiple of 32 between 64 and 512."""
     height, width = (
         int(np.clip(-(-side // MULTIPLE) * MULTIPLE, MIN_SIDE, MAX_SIDE)) for side in size
     )
@@ -43,7 +43,7 @@ def patch_size_for(size: tuple[float, float]) -> tuple[int, int]:
 
 
 def masked_channels(fingerprint: Fingerprint, schemes: Sequence[str]) -> tuple[bool, ...]:
-    """Whether each channel's statistics are of what is not zero alone: of z-scored ones, where
-    less than three quarters of the median image are left after the crop."""
+    """Whether each channel's statistics use nonzero pixels only: for z-scored channels, if less
+    than three quarters of the median image remains after cropping."""
     small = fingerprint.relative_size < MASKED_BELOW
     return tuple(small and scheme == "zscore" for scheme in schemes)

@@ -1,4 +1,4 @@
-"""What is kept of a prepared dataset between processes and days."""
+"""The cached state of a prepared dataset."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Side = Annotated[tuple[Count, Count], Listed]
 
 @record
 class Choices(Record):
-    """What the user decides about preparing a dataset; None where the dataset decides.
+    """The user's choices for preparing a dataset; None means determined by the dataset.
 
-    splits: a file in nnU-Net's form, in place of `folds` folds. groups: a file of the group of each
-    case; group_by: a regular expression that finds it in the name. patch_size: (height, width).
-    axis: of volumes, see `make_plan`. gpu_memory: in GB, to propose a batch size for.
+    splits: a file in nnU-Net's format, instead of `folds` folds. groups: a file with the group of
+    each case; group_by: a regular expression that finds it in the name. patch_size: (height,
+    width). axis: of volumes, see `make_plan`. gpu_memory: in GB, to propose a batch size for.
     """
 
     WHAT: ClassVar[str] = "preparation"
@@ -42,15 +42,15 @@ class Choices(Record):
 
     def __post_init__(self) -> None:
         if self.splits is not None and self.folds != FOLDS:
-            raise ValueError("folds: the file of splits decides how many there are")
+            raise ValueError("folds: the splits file determines the number of folds")
         if self.groups is not None and self.group_by is not None:
-            raise ValueError("group_by: got a rule besides a file of groups, expected one of them")
+            raise ValueError("group_by: got a rule and a groups file, expected one of them")
 
 
 def changed_choices(choices: Choices, changes: Mapping[str, Any]) -> Choices:
-    """The choices with some set, in place of those that they exclude.
+    """A copy with some choices replaced, which unsets those they exclude.
 
-    Raises UserError, naming the field, for values that do not fit.
+    Raises UserError, naming the field, for invalid values.
     """
     values = dict(changes)
     for name, excluded in (("splits", "folds"), ("groups", "group_by"), ("group_by", "groups")):
@@ -67,11 +67,11 @@ Digests = dict[str, Annotated[tuple[Annotated[tuple[int, int, int], Listed], str
 
 @record
 class State(Record):
-    """Of one dataset: the choices that `swin-umamba prepare` was given, and what spares work.
+    """State of one dataset: the choices given to `swin-umamba prepare`, and reusable results.
 
-    signature: of the files as they were read last, by which the rest holds; plans: the plan of each
-    set of choices and training cases, by a hash of them; counts: of each case, how many pixels are
-    ignored, then how many are of each class; digests: of files' contents.
+    signature: of the files when last read, for which the rest is valid; plans: the plan for each
+    set of choices and training cases, by their hash; counts: for each case, the number of ignored
+    pixels, then of pixels of each class; digests: of file contents.
     """
 
     WHAT: ClassVar[str] = "state of a prepared dataset"
@@ -85,25 +85,25 @@ class State(Record):
 
 
 def state_path(folder: Path, dataset: Path) -> Path:
-    """The file in a dataset's part of the cache: datasets of one name have one each."""
+    """The state file in the dataset's cache folder; datasets of the same name have one each."""
     place = hashlib.blake2b(str(resolved(dataset)).encode(), digest_size=6).hexdigest()
     return folder / f"prepared-{place}.json"
 
 
 def load_state(path: Path) -> State | None:
-    """The state; None where there is none. Raises UserError for one that cannot be read."""
+    """The state; None if there is none. Raises UserError if it cannot be read."""
     if not path.is_file():
         return None
     try:
         return State.load(path)
     except UserError as error:
-        raise UserError(f"{error}; swin-umamba prepare --clean begins again") from error
+        raise UserError(f"{error}; swin-umamba prepare --clean starts over") from error
 
 
 def signature_of(dataset: Dataset) -> str:
-    """A hash that changes with any file of a dataset, or with what its labels mean.
+    """A hash that changes with any file of a dataset, or with the meaning of its labels.
 
-    Raises UserError, naming the file, for one that is missing.
+    Raises UserError, naming the file, if one is missing.
     """
     facts = {
         "channels": dataset.channel_names,

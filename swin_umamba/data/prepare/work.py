@@ -1,4 +1,4 @@
-"""What has to be read of a dataset to prepare it, and what is known already."""
+"""The work of preparing a dataset, reusing what is already known."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from swin_umamba.data.prepare.plan import Plan, make_plan
 from swin_umamba.data.prepare.state import Choices, State, signature_of
 from swin_umamba.errors import UserError
 
-# What is under way, how many cases are done, and of how many.
+# Current phase, number of cases done, total.
 OnProgress = Callable[[str, int, int], None]
 CHECKING = "Checking"
 
 
 def of_stage(what: str, on_progress: OnProgress | None) -> Callable[[int, int], None] | None:
-    """The part of a progress that one stage tells."""
+    """Restrict a progress callback to one stage."""
     if on_progress is None:
         return None
     return lambda done, of: on_progress(what, done, of)
 
 
 class Work:
-    """What is read of a dataset: again only if a file has changed since it was read last."""
+    """Everything read from a dataset; read again only if a file has changed."""
 
     def __init__(
         self,
@@ -59,12 +59,12 @@ class Work:
             len(found) != numbers or min(found) < 0 for found in state.counts.values()
         ):
             raise UserError(
-                f"what is kept of {self.dataset.folder} is damaged: swin-umamba prepare --clean"
-                " begins again"
+                f"the cached state of {self.dataset.folder} is damaged: swin-umamba prepare --clean"
+                " starts over"
             )
 
     def counts(self) -> dict[str, tuple[int, ...]]:
-        """Of each labelled case its ignored pixels, then those of each class."""
+        """For each labelled case: the number of ignored pixels, then of pixels of each class."""
         if self.known is not None:
             return dict(self.known.counts)
         return {
@@ -89,19 +89,19 @@ class Work:
         key = hashlib.blake2b(asked.encode(), digest_size=10).hexdigest()
         plan = self._kept_plan(key) if key in self._plans else self._made_plan(names)
         self._plans[key] = json.loads(plan.to_json())
-        # That of the machine which trains, wherever the rest was decided.
+        # The GPU of the training machine, wherever the rest was decided.
         memory = gpu_memory() if self.memory is None else self.memory
         proposed = propose_batch_size(plan.patch_size, self.pixels(splits), memory)
         return dataclasses.replace(plan, batch_size=proposed)
 
     @property
     def memory(self) -> int | None:
-        """Bytes of the GPU that was chosen to plan for; None for this machine's own."""
+        """Bytes of the GPU chosen for planning; None for this machine's."""
         gigabytes = self.choices.gpu_memory
         return None if gigabytes is None else int(gigabytes * 1e9)
 
     def pixels(self, splits: Sequence[Split]) -> int:
-        """How many pixels the cases have that some fold trains on."""
+        """Total pixels of the cases that at least one fold trains on."""
         counts = self.counts()
         return sum(sum(counts[name]) for name in trained_on(self.dataset, splits))
 
@@ -119,12 +119,12 @@ class Work:
             return Plan.from_values(self._plans[key])
         except ValueError as error:
             raise UserError(
-                f"the plan kept of {self.dataset.folder} is damaged ({error}): swin-umamba"
-                " prepare --clean begins again"
+                f"the cached plan of {self.dataset.folder} is damaged ({error}): swin-umamba"
+                " prepare --clean starts over"
             ) from error
 
     def _planning(self) -> Choices:
-        """The choices that a plan depends on besides the training cases and the machine."""
+        """The choices that a plan depends on, besides training cases and machine."""
         return Choices(patch_size=self.choices.patch_size, axis=self.choices.axis)
 
     def state(self, choices: Choices) -> State:

@@ -1,4 +1,4 @@
-"""nnU-Net's augmentation of 2-D patches, with every number of it."""
+"""nnU-Net's 2-D augmentation, with the same parameters."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ PositiveRange = Annotated[tuple[Positive, Positive], Listed]
 
 @record
 class Augmentation(Record):
-    """How often each change is made to a patch, and how far it goes; the defaults are nnU-Net's.
+    """Probability and range of every transform; the defaults are nnU-Net's.
 
-    `p_...` is the probability for a patch, `..._channel` then that for each of its channels.
-    Ranges around 1 (brightness, contrast, gamma) are drawn below or above 1 with even odds.
+    `p_...` is the probability per patch, `..._channel` that of each of its channels if applied.
+    Ranges around 1 (brightness, contrast, gamma) are sampled below or above 1 with equal
+    probability.
     """
 
     WHAT: ClassVar[str] = "augmentation"
 
     p_rotation: Share = 0.2
-    rotation: Degrees = 180.0  # degrees to either side
-    rotation_oblong: Degrees = 15.0  # of patches with a side over 1.5 times the other
+    rotation: Degrees = 180.0  # degrees in either direction
+    rotation_oblong: Degrees = 15.0  # for patches with one side over 1.5 times the other
     p_scaling: Share = 0.2
-    scaling: PositiveRange = (0.7, 1.4)  # of the region shown in the patch: above 1 zooms out
+    scaling: PositiveRange = (0.7, 1.4)  # size of the region shown in the patch: above 1 zooms out
     p_noise: Share = 0.1
     noise: Range = (0.0, 0.1)  # deviation
     p_blur: Share = 0.2
     p_blur_channel: Share = 0.5
-    blur: Range = (0.5, 1.0)  # deviation in pixels, of each axis
+    blur: Range = (0.5, 1.0)  # standard deviation in pixels, per axis
     p_brightness: Share = 0.15
     brightness: Range = (0.75, 1.25)  # factor
     p_contrast: Share = 0.15
-    contrast: Range = (0.75, 1.25)  # factor of the distance to the mean, within the old range
+    contrast: Range = (0.75, 1.25)  # factor for the distance to the mean, clipped to the old range
     p_low_resolution: Share = 0.25
     p_low_resolution_channel: Share = 0.5
-    low_resolution: PositiveRange = (0.5, 1.0)  # factor of the size in between
-    p_gamma_inverted: Share = 0.1  # of the negative; mean and deviation are kept in both
+    low_resolution: PositiveRange = (0.5, 1.0)  # downsampling factor of the intermediate image
+    p_gamma_inverted: Share = 0.1  # inverted; both preserve mean and deviation
     p_gamma: Share = 0.3
     gamma: PositiveRange = (0.7, 1.5)  # exponent
     p_mirror: Share = 0.5  # for each of the two axes
@@ -64,7 +65,7 @@ class Augmentation(Record):
 def draw_matrix(
     config: Augmentation, size: tuple[int, int], rng: np.random.Generator
 ) -> npt.NDArray[np.float64] | None:
-    """A rotation and scaling (2, 2) from a patch's (y, x) to the image's; None for neither."""
+    """A rotation and scaling matrix (2, 2) from patch (y, x) to image (y, x); None for identity."""
     angle, scale = 0.0, 1.0
     if rng.random() < config.p_rotation:
         oblong = max(size) > 1.5 * min(size)
@@ -85,11 +86,11 @@ def cut(
     size: tuple[int, int],
     matrix: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The window (C, h, w) float32 of an image (C, H, W), and that (h, w) int64 of its mask.
+    """The window (C, h, w) float32 of an image (C, H, W), and the window (h, w) int64 of its mask.
 
-    corner: upper left, may lie outside; what is outside of the image is 0 in both. matrix: turns
-    and scales the window about its centre (bilinear; nearest for the mask). Only the part of the
-    image that the window needs is read.
+    corner: upper left, may lie outside; pixels outside of the image are 0 in both. matrix: rotates
+    and scales the window about its center (bilinear; nearest for the mask). Reads only the part of
+    the image that the window needs.
     """
     if matrix is None:
         return torch.from_numpy(_window(image, corner, size)), torch.from_numpy(
@@ -101,7 +102,7 @@ def cut(
     low = np.clip(np.floor(centre - reach).astype(int), 0, full - 1)
     high = np.clip(np.ceil(centre + reach).astype(int) + 1, low + 1, full)
     box = (slice(low[0], high[0]), slice(low[1], high[1]))
-    # From the patch's normalised (x, y) to those of the box, as affine_grid takes them.
+    # From normalized patch coordinates (x, y) to those of the box, as affine_grid expects.
     inner = high - low
     theta = np.empty((2, 3))
     theta[:, :2] = (matrix * np.array(size)[None, :] / inner[:, None])[::-1, ::-1]
@@ -113,7 +114,7 @@ def cut(
 
 
 def vary(image: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
-    """Change the intensities of a patch (C, h, w) float32, in nnU-Net's order; not in place."""
+    """Change the intensities of a patch (C, h, w) float32, in nnU-Net's order; out of place."""
     if rng.random() < config.p_noise:
         noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
         image = image + rng.uniform(*config.noise) * noise
@@ -137,7 +138,7 @@ def vary(image: Tensor, config: Augmentation, rng: np.random.Generator) -> Tenso
 def mirror(
     image: Tensor, mask: Tensor, config: Augmentation, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Flip a patch (C, h, w) and its mask (h, w) alike."""
+    """Flip a patch (C, h, w) and its mask (h, w) together."""
     axes = [axis for axis in (-2, -1) if rng.random() < config.p_mirror]
     return (image.flip(axes), mask.flip(axes)) if axes else (image, mask)
 
@@ -166,7 +167,7 @@ def _blur(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tensor:
 
 
 def _smoothed(x: Tensor, sigma: float, axis: int) -> Tensor:
-    """A Gaussian of that deviation in pixels along one axis of (h, w), mirrored at the borders."""
+    """Gaussian blur, deviation in pixels, along one axis of (h, w), mirrored at the borders."""
     size = 6 * sigma + 0.5
     whole = round(size)
     if whole % 2 == 0:  # the nearest odd number
@@ -194,7 +195,7 @@ def _coarsen(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tenso
 
 def _gamma(x: Tensor, inverted: bool, config: Augmentation, rng: np.random.Generator) -> Tensor:
     adjust = AdjustContrast(_around_one(config.gamma, rng), inverted, retain_stats=True)
-    # MONAI answers with its own subclass, which would slow what follows.
+    # MONAI returns its own tensor subclass, which would slow down later operations.
     return torch.as_tensor(adjust(x)).as_subclass(Tensor)
 
 

@@ -1,4 +1,4 @@
-"""One image with its truth, ready to train on or to score."""
+"""One image with its ground truth, ready for training or scoring."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Case:
-    """A normalised image (C, H, W) float32, its class indices (H, W) int64, and a name.
+    """A normalized image (C, H, W) float32, its class indices (H, W) int64, and a name.
 
-    The mask is -1 where there is no truth. volume: the name of the volume that this is a slice of,
-    by default its own name.
+    The mask is -1 where unannotated. volume: name of the volume that this slice belongs to, by
+    default its own name.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Case:
 
 
 def normalize(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(C, H, W) of any real dtype to float32 with mean 0 and deviation 1 in every channel.
+    """Normalize (C, H, W) of any real dtype to float32 with mean 0 and deviation 1 per channel.
 
     A constant channel becomes 0.
     """

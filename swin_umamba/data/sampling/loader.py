@@ -1,4 +1,4 @@
-"""Batches made ahead by worker processes."""
+"""Batches prefetched by worker processes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from swin_umamba.errors import UserError
 class PatchLoader:
     """Iterate over `sampler.batch(start)`, `batch(start + 1)`, ..., in this order.
 
-    workers: processes that make batches ahead; 0 makes each when it is asked for. The batches are
-    the same for any number. stop: the index to end before; None for endless. prefetch: batches
-    that each worker keeps ready. pin_memory: for copies to a CUDA device that do not block.
+    workers: processes that prefetch batches; 0 computes each on request. The batches are the same
+    for any number. stop: index to end before; None for no end. prefetch: batches that each worker
+    keeps ready. pin_memory: for non-blocking copies to a CUDA device.
 
-    Iterate once; `close`, or the end of a with block, ends the workers, as does the end of this
-    process by whatever signal. Raises UserError for what
-    a worker met, in its own words, and if one died.
+    Iterate only once; `close`, the end of a with block, and the end of this process by any signal
+    all end the workers. Raises UserError with a worker's own message, and if a worker died.
     """
 
     def __init__(
@@ -52,7 +51,8 @@ class PatchLoader:
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             pin_memory=pin_memory,
-            # Of its own, so that making one draws nothing from the generator that training uses.
+            # A separate generator, so that creating one draws nothing from the generator of
+            # training.
             generator=torch.Generator(),
             worker_init_fn=_end_with_parent,
         )
@@ -70,7 +70,7 @@ class PatchLoader:
             made = next(self._iterator)
         except RuntimeError as error:
             self.close()
-            # torch's words for a worker that was killed, for want of memory perhaps.
+            # torch's message for a worker that was killed, perhaps for lack of memory.
             if not str(error).startswith("DataLoader worker"):
                 raise
             reason = str(error).splitlines()[0]
@@ -81,7 +81,7 @@ class PatchLoader:
         return made
 
     def close(self) -> None:
-        """End the workers; the loader is at its end then."""
+        """End the workers, and the iteration."""
         self._iterator = None
 
     def __enter__(self) -> PatchLoader:
@@ -97,15 +97,15 @@ class PatchLoader:
 
 
 def _end_with_parent(worker: int) -> None:
-    """torch's own watch looks every 5 seconds, while files of the parent's are held open."""
+    """torch's own watchdog polls every 5 seconds, and keeps the parent's files open until then."""
     when_parent_ends(lambda: os._exit(1))
 
 
 @contextmanager
 def _same_handler() -> Iterator[None]:
-    """Keep torch from handling SIGCHLD: it would raise for a dead worker wherever the program is.
+    """Keep torch from handling SIGCHLD, which would raise for a dead worker at any point.
 
-    Without, the next batch tells, after 5 seconds at most.
+    Without it, the next batch raises, after at most 5 seconds.
     """
     if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
         yield
@@ -114,13 +114,13 @@ def _same_handler() -> Iterator[None]:
     try:
         yield
     finally:
-        # None stands for a handler that Python did not set, and cannot set again.
+        # None is a handler that Python did not install and cannot restore.
         if before is not None:
             signal.signal(signal.SIGCHLD, before)
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor] | str]):
-    """A batch, or the message of the UserError that it met: DataLoader would add a traceback."""
+    """A batch, or the message of its UserError, to which DataLoader would add a traceback."""
 
     def __init__(self, sampler: PatchSampler) -> None:
         self.sampler = sampler

@@ -15,18 +15,18 @@ from swin_umamba.data.sampling.volumes import ANNOTATED, Positions, Volume, volu
 
 
 class PatchSampler:
-    """Endless batches of augmented patches: `batch(index)` is always the same for one index.
+    """Endless batches of augmented patches: `batch(index)` depends on the index alone.
 
-    cases: at least one, all with as many channels; CachedCases are read from disk as needed.
-    Volumes are drawn with even odds, whatever their number of slices. patch_size: (height, width);
-    what lies outside of an image is 0. foreground: share of each batch whose patches are centred
-    on a pixel of a random class of their volume other than 0, or of a random region, where it has
-    any. By nnU-Net's rule they are the last ones of a batch of B, from round(B * (1 - foreground))
-    on, so none of a batch of 1. The others lie anywhere, or, where pixels are ignored, are centred
-    on a pixel with truth. augment: True for nnU-Net's augmentation, False for none, or one's own
-    numbers. seed: decides, with the index, every batch. rank, world_size: of so many processes
-    that share each batch, the one that makes this part of it; batch_size is that of the whole, a
-    multiple of world_size.
+    cases: at least one, all with the same number of channels; CachedCases are read from disk as
+    needed. Volumes are sampled with equal probability, regardless of their number of slices.
+    patch_size: (height, width); pixels outside of an image are 0. foreground: fraction of each
+    batch whose patches are centred on a pixel of a random class above 0 of their volume, or of a
+    random region, if it has any. By nnU-Net's rule these are the last ones in a batch of B, from
+    round(B * (1 - foreground)) on, so none in a batch of 1. The others lie anywhere or, if some
+    pixels are ignored, are centred on an annotated pixel. augment: True for nnU-Net's augmentation,
+    False for none, or a custom Augmentation. seed: together with the index, determines every batch.
+    rank, world_size: the process that makes its part of each batch, and the number of processes;
+    batch_size is the whole batch, a multiple of world_size.
     """
 
     def __init__(
@@ -54,7 +54,9 @@ class PatchSampler:
         )
         channels = {channels for volume in self.volumes for channels in volume.channels}
         if len(channels) > 1:
-            raise ValueError(f"cases: got images of {sorted(channels)} channels, expected one kind")
+            raise ValueError(
+                f"cases: got images of {sorted(channels)} channels, expected one number of channels"
+            )
         self.patch_size = patch_size
         self.batch_size = batch_size
         self.centred = batch_size - round(batch_size * (1 - foreground))
@@ -67,8 +69,8 @@ class PatchSampler:
     def batch(self, index: int) -> tuple[Tensor, Tensor]:
         """Images (B, C, h, w) float32 and class indices (B, h, w) int64, -1 where ignored.
 
-        B: batch_size / world_size. index: 0 or above, as the iteration. Depends on nothing but it,
-        the arguments and the cases: the order of calls, and the process, make no difference.
+        B: batch_size / world_size. index: 0 or above, the iteration. The result depends only on it,
+        the arguments and the cases, not on the order of calls or the process.
         """
         patches = [
             self._patch(
@@ -103,7 +105,7 @@ class PatchSampler:
             return index, (row, column)
         index, place = centre
         shape = volume.mask(index).shape
-        # As nnU-Net: within the upper left border, but over the lower right one where need be.
+        # As in nnU-Net: within the upper left border, but beyond the lower right one if necessary.
         row, column = (
             max(low, at - side // 2)
             for at, side, low in zip(
@@ -113,10 +115,9 @@ class PatchSampler:
         return index, (row, column)
 
     def _room(self, shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
-        """The first and the last start of a patch along each axis, as nnU-Net draws them.
+        """The first and last start of a patch along each axis, as in nnU-Net.
 
-        From flush with one border to flush with the other; an image that is smaller lies in the
-        middle.
+        From flush with one border to flush with the other; a smaller image lies in the center.
         """
         spare = [full - side for full, side in zip(shape, self.patch_size, strict=True)]
         return [min(n // 2, 0) for n in spare], [n if n >= 0 else -(-n // 2) for n in spare]
@@ -125,7 +126,7 @@ class PatchSampler:
 def _centre(
     positions: Positions, rng: np.random.Generator, on_foreground: bool
 ) -> tuple[int, int] | None:
-    """A slice and a flat place in it to centre a patch on; None for anywhere."""
+    """A slice and a flat index in it to center a patch on; None for anywhere."""
     keys = np.unique(positions[:, 0]) if on_foreground else positions[:1, 0]
     foreground = keys[keys > ANNOTATED] if on_foreground else keys[:0]
     eligible = foreground if len(foreground) else keys[keys == ANNOTATED]
@@ -138,7 +139,7 @@ def _centre(
 
 
 def _zero_outside(varied: Tensor, image: Tensor, masked: tuple[int, ...]) -> Tensor:
-    """Keep masked channels 0 where all of them were: what nnU-Net does by its nonzero mask."""
+    """Keep masked channels 0 where all of them were, as nnU-Net does with its nonzero mask."""
     if masked:
         channels = list(masked)
         outside = (image[channels] == 0).all(0)

@@ -1,4 +1,4 @@
-"""Volumes as the sampler sees them: slices, and where each class is found."""
+"""Volumes as the sampler sees them: slices, and the positions of each class."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from swin_umamba.data.sampling.case import Case
 
-# As nnU-Net: so many pixels of each class are kept of a volume, and at least this share of them.
+# As in nnU-Net: maximum positions kept per class and volume, and minimum fraction of them.
 POSITIONS_PER_CLASS, POSITIONS_SHARE = 10_000, 0.01
-# The key of all pixels with truth, where some have none.
+# The key for all annotated pixels, if some are not.
 ANNOTATED = 0
 
-# (n, 3) int32, sorted by the first: key, slice, flat place in the slice. Keys from 1 are the
+# (n, 3) int32, sorted by the first column: key, slice, flat index in the slice. Keys from 1 are the
 # classes, or the regions in their order.
 Positions = npt.NDArray[np.int32]
 
@@ -25,7 +25,7 @@ Positions = npt.NDArray[np.int32]
 class Volume(Protocol):
     """One or more slices of one image, in memory or on disk; 2-D images have one.
 
-    masked: the channels whose statistics are of what is not zero alone, and which stay 0 outside.
+    masked: the channels whose statistics use nonzero pixels only, and which stay 0 elsewhere.
     """
 
     masked: tuple[int, ...]
@@ -35,7 +35,7 @@ class Volume(Protocol):
 
     @property
     def channels(self) -> set[int]:
-        """How many the slices have: one number, if all is well."""
+        """Channel counts of the slices: a single number if consistent."""
         ...
 
     def image(self, index: int) -> npt.NDArray[np.float32]:
@@ -43,7 +43,7 @@ class Volume(Protocol):
         ...
 
     def mask(self, index: int) -> npt.NDArray[Any]:
-        """Its class indices (H, W) in a signed integer dtype, -1 where there is no truth."""
+        """Class indices (H, W) of a slice in a signed integer dtype, -1 where unannotated."""
         ...
 
     def positions(self) -> Positions: ...
@@ -79,7 +79,7 @@ class VolumeInMemory:
 
 
 def volumes_of(cases: Sequence[Case]) -> list[Volume]:
-    """The cases grouped by their volumes, in the order in which these come first."""
+    """The cases grouped by volume, in order of first appearance."""
     groups: dict[str, list[Case]] = {}
     for case in cases:
         groups.setdefault(case.volume, []).append(case)
@@ -93,11 +93,11 @@ def find_positions(
     regions: Sequence[Sequence[int]] | None = None,
     annotated: bool = False,
 ) -> Positions:
-    """Where patches may be centred: up to 10,000 random pixels, or 1 %, of each class above 0.
+    """Positions for centring patches: up to 10,000 random pixels, or 1 %, of each class above 0.
 
-    masks: the slices' class indices. regions: of region-based labels, the classes that make up each
-    of them, in place of the classes. annotated: whether to find pixels of any class too, the
-    background included, under the key `ANNOTATED`. The same for one name in every call.
+    masks: class indices of the slices. regions: for region-based labels, the classes that make up
+    each region, used instead of the classes. annotated: whether to also sample pixels of any class,
+    background included, under the key `ANNOTATED`. Deterministic for a given name.
     """
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     parts = [np.empty((0, 3), np.int32)]
@@ -117,7 +117,7 @@ def find_positions(
 def _drawn(
     key: int, areas: Sequence[npt.NDArray[np.bool_]], rng: np.random.Generator
 ) -> npt.NDArray[np.int32]:
-    """Random pixels of an area in slices, in order."""
+    """Random pixels of an area in slices, sorted."""
     places = [np.flatnonzero(area).astype(np.int32) for area in areas]
     total = sum(map(len, places))
     rows = np.empty((total, 3), np.int32)

@@ -1,7 +1,7 @@
-"""Trainers for `nnUNetv2_train -tr`, by the names that the release gives its own.
+"""Trainers for `nnUNetv2_train -tr`, with the names of the original implementation.
 
-V2: with an encoder of VMamba's second generation, and in Swin-UMamba† its blocks in the decoder.
-Those of five epochs, named as nnU-Net names its own, are for trying whether all works.
+V2: with an encoder of VMamba's second generation and, in Swin-UMamba†, its blocks in the decoder.
+The trainers of five epochs, named in nnU-Net's style, are for trying out the setup.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class nnUNetTrainerSwinUMambaD(SwinUMambaTrainer):  # noqa: N801
 
 
 class nnUNetTrainerSwinUMambaDScratch(SwinUMambaTrainer):  # noqa: N801
-    """Swin-UMamba† from scratch; the release trains it without deep supervision."""
+    """Swin-UMamba† from scratch, without deep supervision as in the original implementation."""
 
     recipe = Recipe("swin_umamba_d", pretrained=False, deep_supervision=False)
 
@@ -55,7 +55,7 @@ class nnUNetTrainerSwinUMambaDV2(SwinUMambaTrainer):  # noqa: N801
 
 
 class nnUNetTrainerSwinUMambaDV2Scratch(SwinUMambaTrainer):  # noqa: N801
-    """Swin-UMamba† with VMamba's second generation, from scratch, as † without deep supervision."""
+    """Swin-UMamba† with VMamba's second generation, from scratch, without deep supervision."""
 
     recipe = Recipe("swin_umamba_d", pretrained=False, deep_supervision=False, encoder=SECOND)
 

@@ -37,14 +37,14 @@ def test_mirrored_files_are_refused(tmp_path: Path, spacing: tuple[float, ...], 
     mirrored[axis, axis] *= -1
     mirrored[axis, 3] = spacing[axis] * (SHAPE[axis] - 1)
     image, label = _pair(tmp_path, affine, mirrored)
-    words = rf"l\.nii\.gz and .*i\.nii\.gz are oriented unlike: axis {'xyz'[axis]} runs .*"
-    with pytest.raises(UserError, match=words + "both cover the same place.*Resample"):
+    words = rf"l\.nii\.gz and .*i\.nii\.gz have different orientations: axis {'xyz'[axis]} runs .*"
+    with pytest.raises(UserError, match=words + "both cover the same region.*Resample"):
         read_labels(label, read_raw(image))
-    with pytest.raises(UserError, match=r"l\.nii\.gz and .*i\.nii\.gz are oriented unlike"):
+    with pytest.raises(UserError, match=r"l\.nii\.gz and .*i\.nii\.gz have different orientations"):
         read_raw([image, label])
     mirrored[axis, 3] += 20 * spacing[axis]
     _save(label, mirrored)
-    with pytest.raises(UserError, match="do not cover the same place"):
+    with pytest.raises(UserError, match="do not cover the same region"):
         read_labels(label, read_raw(image))
 
 
@@ -90,7 +90,7 @@ def test_swapped_and_turned_axes_are_refused(tmp_path: Path) -> None:
     affine = np.diag([1.0, 1.0, 3.0, 1.0])
     swapped = affine[:, [1, 0, 2, 3]]
     image, label = _pair(tmp_path, affine, swapped)
-    with pytest.raises(UserError, match="oriented unlike: axis y runs"):
+    with pytest.raises(UserError, match="different orientations: axis y runs"):
         read_labels(label, read_raw(image))
     small = np.deg2rad(2)
     turned = affine.copy()

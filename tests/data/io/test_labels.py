@@ -34,7 +34,7 @@ def test_labels_that_a_header_scales_are_rounded(tmp_path: Path, slope: float) -
 @pytest.mark.parametrize("value", [0.5, 1.0078125, np.inf, np.nan])
 def test_labels_that_are_not_whole_are_refused(tmp_path: Path, value: float) -> None:
     tifffile.imwrite(tmp_path / "x.tif", np.full((5, 6), value, np.float32))
-    with pytest.raises(UserError, match=rf"x\.tif holds float32, .* it holds {value}"):
+    with pytest.raises(UserError, match=rf"x\.tif holds float32, .*: {value} is more"):
         read_labels(tmp_path / "x.tif")
 
 
@@ -89,7 +89,9 @@ def test_white_is_one_class_however_many_bits_it_has(
 
 def test_white_that_could_be_two_classes_is_told() -> None:
     white = _labels(np.array([[0, 1]]), shown=(0, 255))
-    with pytest.raises(UserError, match=r"mask\.png has less than 8 bits .* 0, 1, shown as 0, 255"):
+    with pytest.raises(
+        UserError, match=r"mask\.png has fewer than 8 bits .* 0, 1, shown as 0, 255"
+    ):
         classes_of(white, (0, 1, 255))
     with pytest.raises(UserError, match=r"mask\.png holds the label 1 \(shown as 255\)"):
         classes_of(white, (0, 7))
@@ -115,7 +117,7 @@ def test_masks_of_1_bit_count_as_the_others_do(
     if others == [128, 255]:
         assert numbers.values() == (0, 7, 128, 255)
     elif not others or others == [0]:
-        with pytest.raises(UserError, match=r"mask\.png has less than 8 bits"):
+        with pytest.raises(UserError, match=r"mask\.png has fewer than 8 bits"):
             numbers.values()
 
 

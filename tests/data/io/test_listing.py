@@ -76,5 +76,5 @@ def test_every_format_by_any_case(tmp_path: Path, ending: str) -> None:
 def test_one_name_twice_is_refused_in_any_case(tmp_path: Path) -> None:
     for name in ("a.png", "a.PNG"):
         write_pixels(tmp_path / name, noise((3, 4), 0))
-    with pytest.raises(UserError, match="of one name"):
+    with pytest.raises(UserError, match="have the same name"):
         group_images(tmp_path)

@@ -203,7 +203,7 @@ def test_images_of_unlike_sizes_in_one_file(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
         file.write(STACK[0], photometric="minisblack")
         file.write(STACK[0, :20, :15], photometric="minisblack")
-    with pytest.raises(UserError, match=r"x\.tif holds 2 images of unlike sizes"):
+    with pytest.raises(UserError, match=r"x\.tif holds 2 images of different sizes"):
         read_raw(tmp_path / "x.tif")
 
 
