@@ -24,6 +24,7 @@ class Row:
         model beyond its weights and inputs.
     floor_ms: the least time the measured ceilings of the device allow.
     graph_ms: the median as replays of a CUDA graph, where asked for.
+    joules: energy of the whole board per call (GPU only), where nvidia-ml-py is installed.
     """
 
     op: str
@@ -38,6 +39,7 @@ class Row:
     extra_bytes: int | None = None
     floor_ms: float | None = None
     graph_ms: float | None = None
+    joules: float | None = None
 
     @property
     def key(self) -> Key:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import environment, timing
 from benchmarks.measuring.cases import DTYPES, ModelCase
+from benchmarks.measuring.energy import joules_per_call
 from benchmarks.measuring.results import FAILED, NOT_RUN, OK, WRONG, Results, Row
 from benchmarks.models.competitors import (
     Call,
@@ -177,6 +178,7 @@ class _Runner:
             row = Row(model, mode, case, dtype, name, ours[name], OK, times=measured)
             # A graph keeps its memory: a replay allocates nothing that could be counted.
             row.extra_bytes = None if "graph" in name else memory[name]
+            row.joules = joules_per_call(calls[name], device)
             self._report(row)
         for name in calls:
             built[name].zero_grad(set_to_none=True)
@@ -223,7 +225,8 @@ class _Runner:
             return
         spread = f"[{row.times.p20:.2f}, {row.times.p80:.2f}] x{row.times.count}"
         size = "" if row.extra_bytes is None else f"  {row.extra_bytes / 1e6:.0f} MB"
-        self._log(f"{what} {row.times.median:9.2f} ms {spread}{size}")
+        energy = "" if row.joules is None else f"  {row.joules:.1f} J"
+        self._log(f"{what} {row.times.median:9.2f} ms {spread}{size}{energy}")
 
     def _log(self, text: str) -> None:
         print(f"{time.perf_counter() - self.started:6.1f} s  {text}", file=sys.stderr, flush=True)

@@ -94,18 +94,24 @@ def side_by_side(rows: Sequence[Row]) -> list[str]:
             lines.append([network(op), *map(_beside, found, base)])
         heads = [case.label for case in cases]
         parts += [f"{_WHAT[mode]}; {dtype}", table(["network", *heads], lines)]
-    parts.append("Median ms of the fastest form (times nnU-Net's) / peak memory of the eager form.")
+    parts.append(
+        "Median ms of the fastest form (times nnU-Net's) / peak memory of the eager form / energy"
+        " of the fastest form, where it was measured."
+    )
     return parts
 
 
 def _beside(rows: Sequence[Row], base: Sequence[Row]) -> str:
     if not rows:
         return "-"
-    fastest = min(_medians(rows))
-    ratio = f" ({fastest / min(_medians(base)):.2f}x)" if base else ""
+    fastest = min(rows, key=_median)
+    ratio = f" ({_median(fastest) / min(map(_median, base)):.2f}x)" if base else ""
     sizes = [row.extra_bytes for row in rows if row.extra_bytes is not None]
-    return f"{milliseconds(fastest)}{ratio}" + (f" / {min(sizes) / 1e6:.0f} MB" if sizes else "")
+    memory = f" / {min(sizes) / 1e6:.0f} MB" if sizes else ""
+    energy = "" if fastest.joules is None else f" / {fastest.joules:.1f} J"
+    return f"{milliseconds(_median(fastest))}{ratio}{memory}{energy}"
 
 
-def _medians(rows: Sequence[Row]) -> list[float]:
-    return [row.times.median for row in rows if row.times is not None]
+def _median(row: Row) -> float:
+    assert row.times is not None, f"{row.key} was not timed"
+    return row.times.median
