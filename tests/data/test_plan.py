@@ -21,6 +21,7 @@ from swin_umamba.data import (
     make_plan,
     make_splits,
     mask_ending,
+    normalize,
     open_dataset,
     pick_split,
     read_labels,
@@ -129,6 +130,12 @@ def test_volumes_are_normalized_as_a_whole_and_constants_become_0(tmp_path: Path
     assert np.abs(slices.mean(axis=(1, 2, 3))).max() > 0.01
     constant = replace(raw, pixels=np.full_like(raw.pixels, 7))
     assert not _plan().preprocess(constant).any()
+    # Real numbers, as a NIfTI's slope makes them, whose mean is not the number itself.
+    tenths = replace(raw, pixels=np.full((1, 1, 53, 56), 0.1))
+    assert np.abs(_plan().preprocess(tenths)).max() < 1e-9
+    assert np.abs(normalize(tenths.pixels[:, 0])).max() < 1e-9
+    fine = replace(raw, pixels=1 + 1e-6 * raw.pixels.astype(np.float64))
+    np.testing.assert_allclose(_plan().preprocess(fine), slices, rtol=1e-5, atol=1e-5)
     deep = replace(raw, pixels=raw.pixels.astype(np.uint16) * 257)
     np.testing.assert_allclose(_plan().preprocess(deep), slices, rtol=1e-5, atol=1e-6)
     with pytest.raises(UserError, match=r"x\.nii\.gz holds pixels from .* 0 to 255"):

@@ -23,6 +23,9 @@ from swin_umamba.data.prepare.fingerprint import Intensity
 from swin_umamba.data.prepare.pieces import Piece, each_piece
 from swin_umamba.errors import UserError
 
+CONSTANT = 1e-12
+"""The deviation of a channel, as a share of its mean, up to which it is the rounding of float64."""
+
 Scheme = Literal["zscore", "ct", "rescale_to_0_1", "rgb_to_0_1", "none"]
 _Rule = Callable[[npt.NDArray[Any], npt.NDArray[np.float32]], None]
 """Writes a channel's pixels, or a part of them, normalised."""
@@ -100,7 +103,8 @@ def _rule(
     """What writes a channel's normalised pixels. mask: of those to measure; None for all."""
     if scheme == "zscore":
         mean, std = _mean_and_std(values, mask if mask is not None and mask.any() else None)
-        return partial(_shifted_and_scaled, mean, std if std > 0 else np.float64(1))
+        constant = std <= CONSTANT * abs(mean)
+        return partial(_shifted_and_scaled, mean, np.float64(1) if constant else std)
     if scheme == "ct":
         return partial(_clipped, facts)
     if scheme == "rescale_to_0_1":

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from swin_umamba.data.prepare.normalization import CONSTANT
+
 
 @dataclass(frozen=True)
 class Case:
@@ -43,6 +45,7 @@ def normalize(image: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     A constant channel becomes 0.
     """
     values = image.astype(np.float64)
-    values -= values.mean(axis=(1, 2), keepdims=True)
-    deviation = values.std(axis=(1, 2), keepdims=True)
-    return (values / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
+    mean, deviation = (f(values, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
+    constant = deviation <= CONSTANT * np.abs(mean)
+    normalized = (values - mean) / np.where(constant, 1.0, deviation)
+    return np.asarray(normalized, np.float32)
