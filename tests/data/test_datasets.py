@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from swin_umamba.data import (
     read_labels,
     read_raw,
     take_fingerprint,
+    write_labels,
 )
+from swin_umamba.data.io.formats import files_of
 from swin_umamba.errors import UserError
 
 ENDINGS = (".png", ".tif", ".nii", ".nii.gz")
@@ -260,6 +263,24 @@ def test_tiff_volumes_and_their_spacing(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"spacing": [3, 0.5]}')
     with pytest.raises(UserError, match=r"x\.json"):
         read_raw(tmp_path / "x_0000.tif")
+
+
+def test_masks_of_tiff_volumes_keep_the_spacing(tmp_path: Path) -> None:
+    """Each has its own, whatever number its name ends with."""
+    (tmp_path / "images").mkdir()
+    spacings = {"x": (3.0, 0.5, 0.25), "x_0001": (2.0, 1.0, 1.0), "x_0002": (1.0, 1.0, 1.0)}
+    for name, spacing in spacings.items():
+        image, mask = tmp_path / "images" / f"{name}.tif", tmp_path / f"{name}.tif"
+        tifffile.imwrite(image, noise((5, 8, 9), seed=0), photometric="minisblack")
+        image.with_suffix(".json").write_text(json.dumps({"spacing": spacing}))
+        raw = read_raw(image)
+        assert raw.spacing == spacing
+        write_labels(mask, blob((5, 8, 9)), raw)
+        assert read_labels(mask, raw).spacing == spacing
+        assert files_of(mask)[0] == mask
+    flat = tmp_path / "flat.tif"
+    write_labels(flat, blob((8, 9)), replace(raw, pixels=raw.pixels[:, :1], spacing=(2, 2, 2)))
+    assert files_of(flat) == (flat,)
 
 
 def test_fingerprint(tmp_path: Path) -> None:

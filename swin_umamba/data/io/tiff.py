@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from swin_umamba.common.files import replacing
+from swin_umamba.common.files import replacing, write_text
 from swin_umamba.common.jsons import load_object
 from swin_umamba.data.io.limits import (
     LZW_RATIO,
@@ -41,6 +42,7 @@ _REDUCED = 1  # the bit of NewSubfileType
 _DESCRIPTION = 270  # tags of OME, ImageJ and tifffile that describe the axes of a stack
 _XMP = 700
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+_NO_SPACING: Vector = (1.0, 1.0, 1.0)
 
 Shown = tuple[int, ...] | None
 
@@ -65,15 +67,18 @@ def read(path: Path, reading: Reading) -> FilePixels:
     if swaps_axes(orientation) and resolution is not None:
         resolution = resolution[::-1]
     pixels = without_opaque_alpha(pixels) if alpha else pixels
-    spacing = _spacing(path) if slices else (1.0, 1.0, 1.0)
+    spacing = _spacing(path) if slices else _NO_SPACING
     geometry = TiffGeometry(resolution, unit)
     return FilePixels(upright(pixels, orientation), spacing, geometry, shown=shown)
 
 
 def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
-    """Write labels (Z, H, W) with the resolution of an image."""
+    """Write labels (Z, H, W) with the resolution of an image, and a volume's spacing beside it."""
     geometry = like.geometry if isinstance(like.geometry, TiffGeometry) else TiffGeometry(None, 1)
     pixels = stack[0] if stack.shape[0] == 1 else stack
+    if pixels.ndim == 3 and (like.spacing != _NO_SPACING or note_of(path).is_file()):
+        text = json.dumps({"spacing": list(like.spacing)})
+        write_text(path.with_suffix(".json"), text + "\n")
     with replacing(path) as partial:
         tifffile.imwrite(
             partial,
@@ -87,15 +92,18 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
 
 
 def note_of(path: Path) -> Path:
-    """The JSON file with a TIFF's spacing, named as in nnU-Net: without the channel."""
-    stem = path.name[: -len(path.suffix)]
-    return path.with_name(re.sub(r"(_\d{4})?$", ".json", stem, count=1))
+    """The JSON file with a TIFF's spacing: of the same name, or else of that without the channel.
+
+    nnU-Net uses the former for masks and the latter for images.
+    """
+    own = path.with_suffix(".json")
+    return own if own.is_file() else own.with_name(re.sub(r"_\d{4}\.json$", ".json", own.name))
 
 
 def _spacing(path: Path) -> Vector:
     note = note_of(path)
     if not note.is_file():
-        return (1.0, 1.0, 1.0)
+        return _NO_SPACING
     try:
         z, y, x = (float(value) for value in load_object(note, "a TIFF's spacing")["spacing"])
     except (ValueError, KeyError, TypeError) as error:
