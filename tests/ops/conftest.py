@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
 from cases import Target
-from interpreted import shared_out
+from interpreted import shared_out, spare_the_interpreter
 
 from swin_umamba_ops import backends
+
+if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
+    spare_the_interpreter()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -27,12 +27,11 @@ from interpreted import run_interpreted
 from torch import Tensor
 
 
-@pytest.mark.parametrize("part", range(2))
 @pytest.mark.slow
 @pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="they run in this process")
-def test_interpreted_on_the_cpu(part: int) -> None:
+def test_interpreted_on_the_cpu() -> None:
     pytest.importorskip("triton")
-    run_interpreted(__file__, part, 2)
+    run_interpreted(__file__)
 
 
 # ---- layer norm

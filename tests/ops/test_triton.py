@@ -96,11 +96,11 @@ def use_tile(monkeypatch: pytest.MonkeyPatch, tile: Callable[[int, bool, bool], 
     monkeypatch.setattr(backend, "wide_tile", lambda N, interpreted: tile(N, False, interpreted))
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 @pytest.mark.slow
 @pytest.mark.skipif(backend.why_unusable() is None, reason="they run in this process")
 def test_interpreted_on_the_cpu(part: int) -> None:
-    run_interpreted(__file__, part, 4)
+    run_interpreted(__file__, part, 2)
 
 
 @needs_kernels
