@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import swin_umamba_ops as ops
+
 Regions = Sequence[Sequence[int]]
 """The class indices that make up each region."""
 
@@ -108,18 +110,8 @@ def dice_cross_entropy(
     """
     if logits.ndim != 4 or logits.shape[1] < 2:
         raise ValueError(f"logits: got shape {tuple(logits.shape)}, expected (B, C > 1, H, W)")
-    target = _fitting(target, logits)
-    known = (target != IGNORED)[:, None]
-    # The backward pass keeps only two maps like the logits, and masks.
-    log_probabilities = logits.log_softmax(1, dtype=_accurate(logits.dtype))
-    cross_entropy = F.nll_loss(log_probabilities, target, ignore_index=IGNORED, reduction="sum")
-    pixels = known.sum().to(log_probabilities.dtype)
-    classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
-    truth = target[:, None] == classes
-    foreground = log_probabilities.exp()[:, 1:]
-    return _minus_dice(
-        cross_entropy, pixels, foreground, truth, known, batch_dice, across_ranks=across_ranks
-    )
+    sums = ops.segmentation_sums(logits, _fitting(target, logits))
+    return _minus_dice(sums, batch_dice, across_ranks=across_ranks)
 
 
 def dice_binary_cross_entropy(
@@ -152,46 +144,37 @@ def dice_binary_cross_entropy(
     )
     logits = logits.to(_accurate(logits.dtype))
     each = F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
-    cross_entropy = torch.where(known, each, 0).sum()
-    pixels = (known.sum() * len(regions)).to(logits.dtype)
-    return _minus_dice(
-        cross_entropy, pixels, logits.sigmoid(), truth, known, batch_dice, across_ranks=across_ranks
-    )
+    over = (1, 2, 3)
+    cross_entropy = torch.where(known, each, 0).sum(over)
+    pixels = (known.sum(over) * len(regions)).to(logits.dtype)
+    probabilities = logits.sigmoid()
+    overlap = torch.where(truth, probabilities, 0).sum((2, 3))
+    both = torch.where(known, probabilities, 0).sum((2, 3)) + truth.sum((2, 3))
+    sums = torch.cat((torch.stack((cross_entropy, pixels), 1), overlap, both), 1)
+    return _minus_dice(sums, batch_dice, across_ranks=across_ranks)
 
 
-def _minus_dice(
-    cross_entropy: Tensor,
-    pixels: Tensor,
-    probabilities: Tensor,
-    truth: Tensor,
-    known: Tensor,
-    batch_dice: bool,
-    *,
-    across_ranks: bool,
-) -> Tensor:
+def _minus_dice(sums: Tensor, batch_dice: bool, *, across_ranks: bool) -> Tensor:
     """The mean cross-entropy minus the mean soft Dice.
 
-    cross_entropy: a sum over `pixels` values. probabilities (floats), truth (bool): (B, C, H, W).
-    known: (B, 1, H, W), true where annotated.
+    sums: of each image, the cross-entropy, the number of values that it is of, and of each class or
+    region the overlap, then the total of probabilities and truth: (B, 2 + 2 * classes).
     """
-    over = (0, 2, 3) if batch_dice else (2, 3)
-    overlap = torch.where(truth, probabilities, 0).sum(over)
-    total = torch.where(known, probabilities, 0).sum(over) + truth.to(probabilities.dtype).sum(over)
     if batch_dice:
-        sums = torch.cat((torch.stack((cross_entropy, pixels)), overlap, total))
+        sums = sums.sum(0)
         if across_ranks:
             sums = _sum_over_ranks(sums)
-        cross_entropy, pixels = sums[:2]
         overlap, total = sums[2:].chunk(2)
         dice = ((2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
     else:
+        overlap, total = sums[:, 2:].chunk(2, 1)
         each = (2 * overlap + SMOOTH) / (total + SMOOTH)
-        sums = torch.stack((cross_entropy, pixels, each.sum(), each.new_tensor(each.numel())))
+        means = torch.stack((each.sum(), each.new_full((), each.numel())))
+        sums = torch.cat((sums[:, :2].sum(0), means))
         if across_ranks:
             sums = _sum_over_ranks(sums)
-        cross_entropy, pixels = sums[:2]
         dice = sums[2] / sums[3]
-    loss: Tensor = cross_entropy / pixels.clamp(min=1) - dice
+    loss: Tensor = sums[0] / sums[1].clamp(min=1) - dice
     return loss
 
 

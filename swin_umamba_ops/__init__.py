@@ -16,6 +16,7 @@ from swin_umamba_ops.fused import (
     layer_norm,
     mlp_gelu,
     norm_act_conv3x3,
+    segmentation_sums,
 )
 from swin_umamba_ops.mamba_ssm import (
     mamba_inner_fn,
@@ -39,6 +40,7 @@ __all__ = [
     "mamba_inner_fn_no_out_proj",
     "mlp_gelu",
     "norm_act_conv3x3",
+    "segmentation_sums",
     "selective_scan",
     "selective_scan_fn",
     "selective_state_update",

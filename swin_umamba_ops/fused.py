@@ -20,6 +20,7 @@ from swin_umamba_ops.ops import (
     fused_layer_norm,
     fused_mlp,
 )
+from swin_umamba_ops.ops import segmentation_sums as _segmentation_sums
 from swin_umamba_ops.resolving import resolved
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "layer_norm",
     "mlp_gelu",
     "norm_act_conv3x3",
+    "segmentation_sums",
 ]
 
 
@@ -185,6 +187,28 @@ def norm_act_conv3x3(
     _check_positions(x)
     served = resolved("norm_act_conv3x3", backend, x.device, x.dtype)
     return fused_convolution.norm_act_conv3x3(x, weight, eps, slope, served)
+
+
+def segmentation_sums(logits: Tensor, target: Tensor, *, backend: str = "auto") -> Tensor:
+    """What soft Dice and cross-entropy of softmax probabilities p are made of, image by image.
+
+    logits: (B, C, H, W), C at least 2, fastest contiguous or in channels_last; target: (B, H, W)
+    integers, a class, or -1 where there is no truth. The result is (B, 2 * C), float32 at least:
+    the sum of -log p of the true class over the pixels with truth; how many these are; of each
+    class c but the first, the sum of p[c] where it is true; and of each, the sum of p[c] over the
+    pixels with truth plus how many are of c. Labels that are no class raise, or make the first
+    sum NaN.
+    """
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, C > 1, H, W)")
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(target.shape) != expected:
+        raise ValueError(f"target has shape {tuple(target.shape)}, expected {expected}")
+    if target.is_floating_point() or target.is_complex():
+        raise TypeError(f"target has dtype {target.dtype}, expected whole numbers")
+    size = logits.shape[1]
+    served = resolved("segmentation_sums", backend, logits.device, logits.dtype, size)
+    return _segmentation_sums.segmentation_sums(logits, target.long(), served)
 
 
 def _check_positions(x: Tensor) -> None:

@@ -32,6 +32,7 @@ _TRITON_FUSED = {
     "conv3x3": "triton_convolution",
     "norm_act_conv3x3": "triton_convolution",
     "mlp_gelu": "triton_mlp",
+    "segmentation_sums": "triton_segmentation",
 }
 FUSED = tuple(_TRITON_FUSED)
 _PLAIN_FUSED: Mapping[str, Callable[..., Any]] = {op: getattr(plain, op) for op in FUSED}
@@ -138,7 +139,7 @@ def why_not(
 ) -> str | None:
     """Why a backend cannot serve an op on such inputs on this machine, or None if it can.
 
-    size: states of a scan, width of a depthwise convolution; 0 for other ops.
+    size: states of a scan, width of a depthwise convolution, classes; 0 for other ops.
     """
     if op in backend.formulas:
         return None

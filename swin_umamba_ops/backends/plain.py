@@ -186,3 +186,19 @@ def selective_state_update(
     state.copy_(now.detach())  # a cache: what comes out of it has no gradient
     y = torch.einsum("bhdn,bhn->bhd", now, Cs)
     return y if Ds is None else y + Ds.to(wide) * x
+
+
+def segmentation_sums(logits: Tensor, target: Tensor) -> Tensor:
+    """What soft Dice and cross-entropy are made of: see `swin_umamba_ops.segmentation_sums`."""
+    known = target != -1
+    # What the backward pass keeps is two maps like the logits, and masks.
+    log_probabilities = logits.log_softmax(1, dtype=state_dtype(logits.dtype))
+    own = F.nll_loss(log_probabilities, target, ignore_index=-1, reduction="none")
+    classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)
+    truth = target[:, None] == classes
+    foreground = log_probabilities.exp()[:, 1:]
+    over = (2, 3)
+    overlap = torch.where(truth, foreground, 0).sum(over)
+    both = torch.where(known[:, None], foreground, 0).sum(over) + truth.sum(over)
+    first = torch.stack((own.sum((1, 2)), known.sum((1, 2)).to(own.dtype)), 1)
+    return torch.cat((first, overlap, both), 1)

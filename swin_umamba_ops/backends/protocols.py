@@ -196,3 +196,13 @@ class MlpGelu(Kernels, Protocol):
         wanted: Sequence[bool] = ALL_WANTED,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The gradients of all five inputs. Parameters may be of any floating dtype and layout."""
+
+
+class SegmentationSums(Kernels, Protocol):
+    """ "segmentation_sums"."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The sums (B, 2 * C) of logits that are contiguous or channels last."""
+
+    def backward(self, dsums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+        """The gradient of the logits, like them."""

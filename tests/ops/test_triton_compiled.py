@@ -292,6 +292,7 @@ def test_cached_launches_around_the_scan_are_as_triton_would(
         triton_depthwise,
         triton_instance_norm,
         triton_layer_norm,
+        triton_segmentation,
     )
 
     x, dy = (torch.randn(1, *sides, C, dtype=torch.float16) for _ in range(2))
@@ -304,8 +305,11 @@ def test_cached_launches_around_the_scan_are_as_triton_would(
         triton_depthwise.backward(dy, x, taps, bias)
         _, stats = triton_instance_norm.forward(x, weight, bias, x, 2, 1e-5, 0.01)
         triton_instance_norm.backward(dy, x, weight, bias, x, stats, 2, 0.01)
+        logits, target = x.permute(0, 3, 1, 2), torch.zeros(1, *sides, dtype=torch.int64)
+        dsums = triton_segmentation.forward(logits, target)
+        triton_segmentation.backward(dsums, logits, target)
 
-    assert cached_as_compiled(all_of_them) == 10
+    assert cached_as_compiled(all_of_them) == 12
 
 
 def test_sizes_that_triton_specialises_on_have_kernels_of_their_own(

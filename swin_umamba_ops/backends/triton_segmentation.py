@@ -1,0 +1,65 @@
+"""The sums of a segmentation loss by Triton: the logits are read once, and once more backwards."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._triton_fused import (
+    on_its_device,
+    processors,
+    why_unusable,
+)
+from swin_umamba_ops.backends._triton_fused import why_unsupported as _why_unsupported
+from swin_umamba_ops.backends.triton_kernels import segmentation as kernels
+
+__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+
+_TILE = 2048  # values a program holds: 16 a thread
+_MAX_CLASSES = 256
+_PROGRAMS_PER_PROCESSOR = 8
+
+
+def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
+    """None if the kernels serve such logits, else the reason. size: how many classes."""
+    if size > _MAX_CLASSES:
+        return f"it serves up to {_MAX_CLASSES} classes, not {size}"
+    return _why_unsupported(device, dtype, 0)
+
+
+class _Cut:
+    """How logits (B, C, H, W) are cut into programs, and the arguments that say so."""
+
+    def __init__(self, logits: Tensor) -> None:
+        B, C, H, W = logits.shape
+        L = H * W
+        columns = max(2, 1 << (C - 1).bit_length())
+        pixels = _TILE // columns
+        wanted = -(-_PROGRAMS_PER_PROCESSOR * processors(logits.device) // B)
+        all_blocks = -(-L // pixels)
+        blocks = -(-all_blocks // min(wanted, all_blocks))
+        self.chunks = -(-all_blocks // blocks)
+        self.grid = (self.chunks, B)
+        strides = (C * L, L, 1) if logits.is_contiguous() else (C * L, 1, C)
+        self.sizes = (L, C, *strides, self.chunks, blocks)
+        self.tile = {"PIXELS": pixels, "COLS": columns}
+
+
+@on_its_device
+def forward(logits: Tensor, target: Tensor) -> Tensor:
+    """The sums (B, 2 * C) float32."""
+    cut = _Cut(logits)
+    shape = (logits.shape[0], cut.chunks, 2 * logits.shape[1])
+    sums = logits.new_empty(shape, dtype=torch.float32)
+    launch(kernels.forward, cut.grid, (logits, target, sums, *cut.sizes), cut.tile)
+    return sums.sum(1)
+
+
+@on_its_device
+def backward(dsums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
+    """The gradient of the logits, like them."""
+    cut = _Cut(logits)
+    dlogits = torch.empty_like(logits)
+    launch(kernels.backward, cut.grid, (dsums, logits, target, dlogits, *cut.sizes), cut.tile)
+    return dlogits
