@@ -1,8 +1,8 @@
-"""A MkDocs hook: links from pages to files of the repository that are not pages.
+"""A MkDocs hook for links that work on GitHub and on the site.
 
-Pages link to them as GitHub shows them, relative to docs/ (`../benchmarks/NOTES.md`). On the site,
-pictures are copied, and other files become links into the repository, or plain text where its
-address is not known.
+Pages link to repository files outside of docs/ by relative paths (`../benchmarks/NOTES.md`). On the
+site, pictures are copied, and other files become links into the repository, or plain text if its
+address is not known. Notebooks link to pages by file name, which MkDocs resolves in Markdown only.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
+_PAGE = re.compile(r'href="([\w-]+)\.md(#[^"]*)?"')
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Any, *, config: Any) -> Any:
-    """Copy the pictures that pages show from outside of docs/."""
+    """Copy pictures that pages include from outside of docs/."""
     pages = "\n".join(file.content_string for file in files.documentation_pages())
     for name in sorted({name for mark, _, name, _ in _LINK.findall(pages) if mark}):
         path = str(ROOT / name)
@@ -40,3 +41,15 @@ def on_page_markdown(markdown: str, *, config: Any, **_: Any) -> str:
         return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{name}{anchor or ''})"
 
     return _LINK.sub(rewritten, markdown)
+
+
+def on_page_content(html: str, *, page: Any, **_: Any) -> str:
+    """Resolve the links of a notebook. FileNotFoundError if there is no such page."""
+
+    def resolved(found: re.Match[str]) -> str:
+        name, anchor = found.groups()
+        if not (ROOT / "docs" / f"{name}.md").exists():
+            raise FileNotFoundError(f"linked from {page.file.src_uri}: {name}.md")
+        return f'href="../{name}/{anchor or ""}"'
+
+    return _PAGE.sub(resolved, html) if page.file.src_uri.endswith(".ipynb") else html
