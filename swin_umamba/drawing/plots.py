@@ -113,7 +113,7 @@ def save_picture(
 
     bottom = (rows[3] + rows[4] + rows[5]) / total
     grey = displayable(image)
-    titles = ("Input, held out from training", "Truth", prediction_title)
+    titles = ("Input, held out from training", "Ground truth", prediction_title)
     for i, name in enumerate(titles):
         left = (24 + i * (panel + 16)) / WIDTH
         axes = figure.add_axes((left, bottom, panel / WIDTH, rows[2] / total))
@@ -127,7 +127,7 @@ def save_picture(
     figure.legend(
         handles=[
             Patch(color=CORRECT, label="correct"),
-            Patch(color=ADDED, label="not in the truth"),
+            Patch(color=ADDED, label="false positive"),
             Patch(color=MISSED, label="missed"),
         ],
         loc="upper right",

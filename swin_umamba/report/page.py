@@ -215,7 +215,7 @@ def _picture(picture: Picture) -> str:
         f' alt="{escape(name)} of {escape(picture.case)}"><figcaption>{name}</figcaption></figure>'
         for name, layer in (
             ("Input", None),
-            ("Truth", picture.truth),
+            ("Ground truth", picture.truth),
             ("Prediction", picture.prediction),
             ("Right and wrong", picture.errors),
         )

@@ -1,4 +1,4 @@
-"""The notebook of docs/, executed. `python tests/helpers/notebooks.py` renews the outputs it keeps."""
+"""Run the quickstart notebook; `python tests/helpers/notebooks.py` renews the outputs it keeps."""
 
 from __future__ import annotations
 

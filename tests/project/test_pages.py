@@ -87,12 +87,12 @@ def test_code_runs(block: Block, workplace: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def _lines() -> list[tuple[str, str]]:
-    """Every line of the shell blocks, with its page, comments left out."""
+    """Every command line of the shell blocks, with its page, without comments."""
     return [
         (block.page, words)
         for block in pages.blocks("sh")
         if not block.skipped
-        for line in block.code.splitlines()
+        for line in block.code.replace("\\\n", " ").splitlines()
         if (words := re.sub(r"(^|\s)#.*", "", line).strip())
     ]
 
