@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,8 +63,9 @@ def export(
         if kind is Format.onnx and (backend, device) != (None, "cpu"):
             raise UserError("--backend and --device apply to .pt2 files only, not to ONNX")
         _require_usable(backend, device)
-        with err.status("Exporting"):
-            error = _write(source, output, kind, last, backend, device)
+        with err.status("Reading the model") as shown:
+            use = {"on_step": lambda what: shown.update(what.capitalize())}
+            error = _write(source, output, kind, last, backend, device, use)
     size = output.stat().st_size / 1e6
     out.print(
         f"{output}: {size:.1f} MB, logits within {error:.1g} of the model's",
@@ -93,11 +94,18 @@ def _by_ending(output: Path) -> Format:
 
 
 def _write(
-    source: Path, output: Path, kind: Format, last: bool, backend: str | None, device: str
+    source: Path,
+    output: Path,
+    kind: Format,
+    last: bool,
+    backend: str | None,
+    device: str,
+    shown: dict[str, Any],
 ) -> float:
     from swin_umamba.export.source import load_source
 
     model, use = load_source(source, last=last)
+    use |= shown
     try:
         if kind is Format.onnx:
             from swin_umamba.export.onnx_file import export_onnx

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 
 from swin_umamba.common.files import replacing
 from swin_umamba.data import Plan
-from swin_umamba.export.program import check, trace
+from swin_umamba.export import onnx_graph, onnx_scan
+from swin_umamba.export.program import (
+    GRAPH_BACKEND,
+    MAX_SIDE,
+    TRACING,
+    VERIFYING,
+    Step,
+    check,
+    for_export,
+    no_step,
+)
 from swin_umamba.inference.facts import INPUT, KEY, OUTPUT, Facts
 from swin_umamba.inference.onnx_network import OnnxNetwork
 from swin_umamba.models import SegmentationModel
 
-if TYPE_CHECKING:
-    import onnx_ir
-
 OPSET = 20
 """The ONNX opset version of the files."""
-_SIZES = ("batch", None, "height", "width")
 
 
 def export_onnx(
@@ -33,6 +40,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     plan: Plan | None = None,
+    on_step: Step = no_step,
     **use: Any,
 ) -> float:
     """Write the model as ONNX, opset 20, with one Scan node per scan, whatever the image size.
@@ -47,23 +55,31 @@ def export_onnx(
     is written only after that, atomically.
     """
     facts = Facts.of(model, plan, **use)
-    program = trace(model)
+    on_step(TRACING)
+    program = _trace(model)
+    on_step("writing operators")
     with _quiet():
         exported = torch.onnx.export(
             program,
             input_names=[INPUT],
             output_names=[OUTPUT],
             opset_version=OPSET,
+            custom_translation_table={onnx_scan.OP: onnx_scan.translation},
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
     assert exported is not None  # only without dynamo
-    exported.model.producer_name, exported.model.producer_version = KEY, facts.version
-    _forget_tracing(exported.model)
-    _name_sizes(exported.model)
-    exported.model.metadata_props[KEY] = facts.to_json()
+    graph = exported.model
+    graph.producer_name, graph.producer_version = KEY, facts.version
+    onnx_scan.lower_scans(graph)
+    onnx_graph.pad_to_tiles(graph.graph, model.stride)
+    onnx_graph.clean(graph)
+    onnx_graph.name_by_modules(graph)
+    graph.metadata_props[KEY] = facts.to_json()
     with replacing(Path(path)) as partial:
         exported.save(partial)
+        on_step(VERIFYING)
         return check(OnnxNetwork(partial), model)
 
 
@@ -83,33 +99,28 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _forget_tracing(model: onnx_ir.Model) -> None:
-    """Remove the exporter's metadata of every node, which includes paths of this machine."""
-    graphs = (model.graph, *model.graph.subgraphs())
-    noted: list[onnx_ir.Model | onnx_ir.Graph | onnx_ir.Node | onnx_ir.Value]
-    noted = [model, *graphs, *model.graph.all_nodes(), *_values(model)]
-    for part in noted:
-        part.metadata_props.clear()
-        part.doc_string = None
+class _Tiles(nn.Module):
+    """A model on images of whole tiles: (B, in_channels, rows, stride, columns, stride) to logits.
+
+    All that torch has to relate are then products of rows and columns.
+    """
+
+    def __init__(self, model: SegmentationModel) -> None:
+        super().__init__()
+        self.model = for_export(model, GRAPH_BACKEND)
+        onnx_scan.use_exported_scans(self.model)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        batch, channels, rows, height, columns, width = tiles.shape
+        image = tiles.reshape(batch, channels, rows * height, columns * width)
+        return self.model.logits(image)[0]
 
 
-def _name_sizes(model: onnx_ir.Model) -> None:
-    """Name the dynamic sizes batch, height and width in every shape that uses them."""
-    (image,) = model.graph.inputs
-    assert image.shape is not None
-    names = {str(size): name for size, name in zip(image.shape, _SIZES, strict=True) if name}
-    pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
-    for value in list(_values(model)):
-        if value.shape is not None:
-            value.shape = type(value.shape)(
-                size if isinstance(size, int) else pattern.sub(lambda m: names[m[0]], str(size))
-                for size in value.shape
-            )
-
-
-def _values(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
-    for graph in (model.graph, *model.graph.subgraphs()):
-        yield from graph.inputs
-        yield from graph.initializers.values()
-    for node in model.graph.all_nodes():
-        yield from node.outputs
+def _trace(model: SegmentationModel) -> ExportedProgram:
+    stride = model.stride
+    most = MAX_SIDE // stride
+    # An example of no special size: not one image, not square.
+    example = torch.zeros(2, model.in_channels, 2, stride, 3, stride)
+    dynamic = {0: Dim("batch", max=2**16), 2: Dim("rows", max=most), 4: Dim("columns", max=most)}
+    with torch.no_grad():
+        return torch.export.export(_Tiles(model), (example,), dynamic_shapes={"tiles": dynamic})

@@ -18,8 +18,15 @@ from swin_umamba.models.ss2d import SS2D
 GRAPH_BACKEND = "export"
 """The backend that computes scans by plain operations, which every exported format supports."""
 MAX_SIDE = 2**16
+Step = Callable[[str], None]
+"""Called with what is about to be done, such as "tracing the model": each takes seconds."""
+TRACING, VERIFYING = "tracing the model", "verifying the file"
 TOLERANCE = 1e-4
 """Maximum difference between the logits of an exported network and of its model."""
+
+
+def no_step(what: str) -> None:
+    """The `Step` of a caller that shows nothing."""
 
 
 def min_side(model: SegmentationModel) -> int:
@@ -95,17 +102,23 @@ def check(
     return worst
 
 
+def for_export(model: SegmentationModel, backend: str) -> SegmentationModel:
+    """A copy in evaluation mode and float32, without deep supervision, its scans on `backend`."""
+    copied = copy.deepcopy(model).float().eval().requires_grad_(False)
+    copied.deep_supervision = False
+    use_backend(copied, backend)
+    for module in copied.modules():
+        if isinstance(module, SS2D):
+            module.backend = backend
+    return copied
+
+
 class _Exportable(nn.Module):
     """`SegmentationModel.forward` without branches on the image's size."""
 
     def __init__(self, model: SegmentationModel, backend: str) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
-        self.model.deep_supervision = False
-        use_backend(self.model, backend)
-        for module in self.model.modules():
-            if isinstance(module, SS2D):
-                module.backend = backend
+        self.model = for_export(model, backend)
 
     def forward(self, image: Tensor) -> Tensor:
         stride = self.model.stride

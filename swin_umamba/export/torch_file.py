@@ -11,7 +11,16 @@ import torch
 from swin_umamba.common.files import file_for_torch, replacing
 from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
-from swin_umamba.export.program import GRAPH_BACKEND, check, min_side, trace
+from swin_umamba.export.program import (
+    GRAPH_BACKEND,
+    TRACING,
+    VERIFYING,
+    Step,
+    check,
+    min_side,
+    no_step,
+    trace,
+)
 from swin_umamba.inference.facts import KEY, Facts
 from swin_umamba.models import SegmentationModel
 
@@ -23,6 +32,7 @@ def export_pt2(
     plan: Plan | None = None,
     backend: str = GRAPH_BACKEND,
     device: torch.device | str = "cpu",
+    on_step: Step = no_step,
     **use: Any,
 ) -> float:
     """Write the model's graph with torch.export: images to the finest logits, float32.
@@ -39,7 +49,9 @@ def export_pt2(
     if backend == GRAPH_BACKEND and torch.device(device).type != "cpu":
         raise ValueError(f"device: got {device}, expected the CPU with backend {backend!r}")
     facts = Facts.of(model, plan, min_side=min_side(model), **use)
+    on_step(TRACING)
     program = trace(model, backend=backend, device=device)
+    on_step(VERIFYING)
     error = check(program.module(), model, device=device)
     with replacing(Path(path)) as partial, file_for_torch(partial) as file:
         torch.export.save(program, file, extra_files={KEY: facts.to_json()})
@@ -53,6 +65,7 @@ def export_aot(
     plan: Plan | None = None,
     backend: str = "auto",
     device: torch.device | str = "cpu",
+    on_step: Step = no_step,
     **use: Any,
 ) -> float:
     """Compile the model ahead of time with AOTInductor, for `device` and machines like this one.
@@ -69,7 +82,9 @@ def export_aot(
     if backend == GRAPH_BACKEND:
         raise ValueError(f"backend: got {backend!r}, which AOTInductor does not compile")
     facts = Facts.of(model, plan, min_side=min_side(model), **use)
+    on_step(TRACING)
     program = trace(model, backend=backend, device=device)
+    on_step("compiling")
     with replacing(Path(path)) as partial:
         try:
             with file_for_torch(partial) as file:
@@ -81,4 +96,5 @@ def export_aot(
         except InductorError as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"AOTInductor cannot compile this model here: {reason}") from error
+        on_step(VERIFYING)
         return check(aoti_load_package(str(partial)), model, device=device)

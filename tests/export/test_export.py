@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,12 +104,40 @@ def test_onnx_graph_and_metadata(exported: Exported) -> None:
         "height",
         "width",
     ]
+    nodes = [node.name for node in graph.graph.node]
+    assert len(set(nodes)) == len(nodes)
+    scan = re.compile(r"vssm_encoder\.layers\.0\.\S+\.scan/Scan")
+    assert any(scan.fullmatch(name) for name in nodes)
+    assert all("/" in name for name in nodes)
+    parameters = {name for name, _ in exported.model.named_parameters()}
+    weights = {tensor.name for tensor in graph.graph.initializer}
+    assert len(parameters & weights) > 20
+    assert not {name for name in weights if name.startswith(("model.", "val_"))}
     content = exported.path.read_bytes()
     assert str(Path(__file__).parents[2]).encode() not in content
     assert b"stack_trace" not in content
     facts = OnnxNetwork(exported.path).facts
     assert (facts.in_channels, facts.out_channels, facts.plan) == (2, 3, PLAN)
     assert facts.model in model_names()
+
+
+@pytest.mark.slow
+def test_onnx_has_no_node_in_vain(exported: Exported) -> None:
+    """None that another undoes, that works on constants alone, or whose results nothing uses."""
+    graph = onnx.load(exported.path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    used = {name for node in graph.node for name in node.input} | {"logits"}
+    for node in graph.node:
+        for attribute in node.attribute:
+            used |= {name for inner in attribute.g.node for name in inner.input}
+    for node in graph.node:
+        before = producers.get(node.input[0])
+        assert before is None or not node.op_type == before.op_type == "Transpose", node.name
+        assert not set(node.input) <= constants, node.name
+        assert used & set(node.output), node.name
+        assert node.op_type not in ("Identity", "Cast", "CastLike", "Constant"), node.name
+    assert constants <= used
 
 
 @pytest.mark.slow
