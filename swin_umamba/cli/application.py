@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from swin_umamba.cli.cache import cache
-from swin_umamba.cli.commands import Command, Group
+from swin_umamba.cli.commands import Command, Group, in_paragraphs
 from swin_umamba.cli.console import problem
 from swin_umamba.cli.convert import convert
 from swin_umamba.cli.demo import demo
@@ -117,4 +117,5 @@ _COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 for _title, _functions in _COMMANDS.items():
     for _function in _functions:
         _class = Train if _function is train else Command
-        app.command(cls=_class, rich_help_panel=_title)(_function)
+        _help = in_paragraphs(_function.__doc__ or "")
+        app.command(cls=_class, help=_help, rich_help_panel=_title)(_function)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -20,22 +24,48 @@ DATA, MODEL, TRAINING, RUNNING = "Data", "Model and weights", "Training", "Runni
 OUTPUT, ADVANCED = "Output", "Advanced"
 
 
-def _flags_without_type(params: list[Any]) -> list[Any]:
+def _readable(params: list[Any]) -> list[Any]:
+    """Parameters whose help shows no type for flags, and the others' types in words for people."""
     for param in params:
         if getattr(param, "is_flag", False) and param.metavar is None:
             param.metavar = ""
+        elif hasattr(param, "display_type"):  # of Typer's newer releases
+            param.display_type = partial(_type_in_words, type(param).display_type, param)
     return params
 
 
+def _type_in_words(display_type: Callable[[Any, Any], str], param: Any, ctx: Any) -> str:
+    """As `<path>` for `<list[Path]>`, and `<int>` for `<int range>`, whose range stands beside."""
+    shown = re.sub(r"list\[(.*)\]", lambda found: found[1].lower(), display_type(param, ctx))
+    return shown.replace(" range", "")
+
+
+def in_paragraphs(text: str) -> str:
+    """A docstring without the line breaks inside of its paragraphs: terminals wrap them."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 class Command(TyperCommand):
-    """A command whose help shows flags without a value."""
+    """A command whose help shows flags without a value, and no negatives of those that are off."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _flags_without_type(super().get_params(ctx))
+        return _readable(super().get_params(ctx))
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        off = [param for param in self.params if param.secondary_opts and param.default is False]
+        negatives = [param.secondary_opts for param in off]
+        for param in off:
+            param.secondary_opts = []
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            for param, words in zip(off, negatives, strict=True):
+                param.secondary_opts = words
 
 
 class Group(TyperGroup):
     """The same for the top-level group."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _flags_without_type(super().get_params(ctx))
+        return _readable(super().get_params(ctx))

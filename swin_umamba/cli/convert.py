@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -81,3 +82,6 @@ def convert(
             write_text(report, found.to_json())
     found.render(out)
     out.print(f"Written: {target}", soft_wrap=True)
+    if target.suffix == ".safetensors":
+        weights = shlex.quote(str(target))
+        out.print(f"Next: swin-umamba train DATASET RUN --pretrained {weights}", soft_wrap=True)

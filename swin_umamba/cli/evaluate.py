@@ -116,6 +116,8 @@ def evaluate(
             write_text(csv, scores.to_csv())
         if find_postprocessing and run is not None:
             _find_postprocessing(run, predictions, true, [case.case for case in scores.cases])
+        if csv is None and json_file is None:
+            out.print("Scores of each case: --csv FILE or --json FILE")
 
 
 def _require_new(run: Path | None) -> None:
@@ -135,7 +137,13 @@ def _find_postprocessing(run: Path, predictions: Path, truth: Dataset, names: li
     from swin_umamba.evaluate.postprocessing import find_postprocessing, save_postprocessing
 
     files = files_by_stem(predictions)
-    found = find_postprocessing({name: files[name] for name in names}, truth)
+    with progress() as bar:
+        task = bar.add_task("Postprocessing", total=None)
+        found = find_postprocessing(
+            {name: files[name] for name in names},
+            truth,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     save_postprocessing(found, run)
     classes = dict(zip(truth.values, truth.labels, strict=True))
     kept = ", ".join(classes[value] for value in found.keep_largest)

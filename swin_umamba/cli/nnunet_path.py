@@ -16,6 +16,7 @@ def nnunet_path() -> None:
     """Print the shell command with which nnU-Net finds the Swin-UMamba trainers.
 
     Run it in a shell, or add it to the shell's startup file: eval "$(swin-umamba nnunet-path)"
+
     Folders already in nnUNet_extTrainer are kept.
     """
     own = str(TRAINER_FOLDER)

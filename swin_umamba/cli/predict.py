@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -71,12 +72,15 @@ def predict(
             help="Apply the run's postprocessing.json, if there is one: keep only the largest"
             " component of some classes.",
             show_default="apply",
+            rich_help_panel="Postprocessing",
         ),
     ] = True,
     patch_size: Annotated[
         tuple[int, int] | None,
         typer.Option(
-            help="Height and width of sliding windows; the training patch size by default."
+            metavar="HEIGHT WIDTH",
+            help="Size of the sliding windows.",
+            show_default="the training patch size",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
@@ -122,6 +126,9 @@ def predict(
             " pictures to look at",
             soft_wrap=True,
         )
+    if outcome.done and not outcome.failed:
+        masks = shlex.quote(str(output))
+        out.print(f"Next, with true masks: swin-umamba evaluate {masks} TRUTH", soft_wrap=True)
     for name, reason in outcome.failed.items():
         problem(reason, word=name)
     if outcome.failed:

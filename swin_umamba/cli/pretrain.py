@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from swin_umamba.cli.commands import DATA, DEVICES, ENCODERS, MODEL, MODELS, RUNNING, TRAINING
 from swin_umamba.cli.console import errors_in_one_line
 from swin_umamba.errors import UserError
 
@@ -26,43 +27,103 @@ def pretrain(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="folder: learn the images' classes (default). none: predict masked squares, from"
-            " images alone."
+            metavar="folder|none",
+            help="folder: learn the images' classes. none: predict masked squares, from"
+            " images alone.",
+            show_default="folder",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    image_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(
+            metavar="HEIGHT WIDTH",
+            help="Size of the network's input.",
+            show_default="64 64",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    in_channels: Annotated[
+        int | None,
+        typer.Option(
+            help="Image channels; 1 converts RGB to grey.",
+            show_default="as in the images",
+            rich_help_panel=DATA,
         ),
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Model whose encoder (and stem) is trained; swin_umamba_d by default."),
+        typer.Option(
+            help=f"Model whose encoder (and stem) is trained: {MODELS}.",
+            show_default="swin_umamba_d",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="The model's encoder; vmamba_tiny by default.")
-    ] = None,
-    image_size: Annotated[
-        tuple[int, int] | None,
-        typer.Option(help="Height and width of the network's input; 64 64 by default."),
-    ] = None,
-    in_channels: Annotated[
-        int | None, typer.Option(help="1 converts RGB to grey; by default as in the images.")
+        str | None,
+        typer.Option(
+            help=f"The model's encoder: {ENCODERS}.",
+            show_default="vmamba_tiny",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="JSON or YAML file of settings, such as a run's pretraining.json."),
+        typer.Option(
+            help="JSON or YAML file of settings, such as another run's pretraining.json.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One setting, such as mask_share=0.5."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting, such as mask_share=0.5; may be repeated.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    iterations: Annotated[int | None, typer.Option(help="20,000 by default.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(help="Number of iterations.", show_default="20,000", rich_help_panel=TRAINING),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this time.", rich_help_panel=TRAINING)
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Summed over all processes; 512 by default.")
+        int | None,
+        typer.Option(
+            help="Summed over all processes.", show_default="512", rich_help_panel=TRAINING
+        ),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="1e-3 by default.")] = None,
-    amp: Annotated[str | None, typer.Option(help="auto, bf16, fp16 or off.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate.", show_default="1e-3", rich_help_panel=TRAINING),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of all random choices.", show_default="0", rich_help_panel=TRAINING),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help=DEVICES + ".", show_default="auto", rich_help_panel=RUNNING),
+    ] = None,
+    amp: Annotated[
+        str | None,
+        typer.Option(
+            help="Mixed precision: auto, bf16, fp16 or off.",
+            show_default="auto",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Continue the run in the folder from its last checkpoint, or start it if there is"
+            " none.",
+            rich_help_panel=RUNNING,
+        ),
     ] = False,
 ) -> None:
     """Pretrain an encoder on images with classes, or on images alone.

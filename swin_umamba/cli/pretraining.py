@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from swin_umamba.cli.console import out
+from swin_umamba.cli.console import counted, out
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock, say_choice_of_graphs
 from swin_umamba.common.devices import pick_device
@@ -23,6 +23,7 @@ from swin_umamba.pretrain.encoder_file import ENCODER_FILE
 from swin_umamba.pretrain.tasks import build_network
 from swin_umamba.report import write_report
 from swin_umamba.runs.folder import CURVES, holds_run, require_free
+from swin_umamba.runs.log import waiting_share
 
 
 def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: bool) -> None:
@@ -58,13 +59,14 @@ def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: 
 
 def _say_what(config: PretrainConfig, tiles: Tiles) -> None:
     height, width = config.image_size
-    what = f"{len(tiles.classes)} classes" if config.task == CLASSES else "masked pixels"
+    classes = "class" if len(tiles.classes) == 1 else "classes"
+    what = f"{len(tiles.classes)} {classes}" if config.task == CLASSES else "masked pixels"
     _, held_out = tiles.split(config.held_out, config.seed)
     network = network_name(config.model, config.encoder)
     out.print(
-        f"{network}: {len(tiles) - len(held_out)} training images, {len(held_out)} held out,"
-        f" {height}x{width} with {tiles.channels} channels, batches of"
-        f" {config.batch_size}, {what}"
+        f"{network}: {counted(len(tiles) - len(held_out), 'training image')},"
+        f" {len(held_out):,} held out, {height}x{width} with {counted(tiles.channels, 'channel')},"
+        f" batches of {config.batch_size}, {what}"
     )
 
 
@@ -78,13 +80,24 @@ def _say_how_it_went(config: PretrainConfig, result: PretrainResult, folder: Pat
         scores.append(f"loss {last['held_out_loss']:.4f} on held-out images")
     if steps:
         speed = config.batch_size / max(statistics.median(steps), 1e-9)
-        waited = sum(record["waited"] for record in result.records) / max(sum(steps), 1e-9)
-        scores.append(f"{speed:,.0f} images/s, {waited:.1%} of the time waiting for data")
-    out.print(f"{len(steps)} iterations, {clock(result.seconds)}; " + "; ".join(scores))
+        waited = waiting_share(result.records) or 0.0
+        scores.append(f"{speed:,.0f} images/s, {waited:.1%} of the time spent waiting for data")
+    done = f"{counted(len(steps), 'iteration')}, {clock(result.seconds)}"
+    out.print("; ".join([done, *scores]))
     say_choice_of_graphs(result.records)
     skipped = sum("skipped" in record for record in result.records)
     if skipped:
-        out.print(f"{skipped} steps were skipped: see log.jsonl for the reasons")
+        out.print(f"Skipped {counted(skipped, 'step')}: see log.jsonl for the reasons")
     if result.records:
         out.print(f"Report: {write_report(folder)}", soft_wrap=True)
-    out.print(f"Encoder: {folder / ENCODER_FILE}", soft_wrap=True)
+    encoder = folder / ENCODER_FILE
+    out.print(f"Encoder: {encoder}", soft_wrap=True)
+    if not result.stopped:
+        words = shlex.join(_options_of_train(config, encoder))
+        out.print(f"Next: swin-umamba train DATASET RUN {words}", soft_wrap=True)
+
+
+def _options_of_train(config: PretrainConfig, encoder: Path) -> list[str]:
+    """Those that train the model whose encoder this is."""
+    words = ["--model", config.model, "--pretrained", str(encoder)]
+    return words if config.encoder is None else [*words, "--encoder", config.encoder]

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from swin_umamba.cli.console import errors_in_one_line, out
+from swin_umamba.cli.commands import DEVICES
+from swin_umamba.cli.console import errors_in_one_line, out, progress
 
 
 def receptive_field(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of training runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of training runs.")],
     output: Annotated[Path, typer.Option("--out", help="PNG file to write.")] = Path(
         "receptive_field.png"
     ),
@@ -20,10 +21,14 @@ def receptive_field(
     ] = None,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Height and width of the central crops; the patch size by default."),
+        typer.Option(
+            metavar="HEIGHT WIDTH",
+            help="Size of the central crops.",
+            show_default="the patch size",
+        ),
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Number of validation images.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICES + ".")] = "auto",
 ) -> None:
     """Draw effective receptive fields: how much each pixel contributes to the center's prediction.
 
@@ -36,10 +41,19 @@ def receptive_field(
         from swin_umamba.drawing.fields import save_fields
         from swin_umamba.evaluate.receptive_field import SHARES, field_of_run, side_of
 
-        fields = {
-            str(run): field_of_run(run, dataset=dataset, size=size, images=images, device=device)
-            for run in runs
-        }
+        with progress() as bar:
+            task = bar.add_task("Reading", total=None)
+            fields = {}
+            for run in runs:
+                bar.reset(task, description=run.name, total=None)
+                fields[str(run)] = field_of_run(
+                    run,
+                    dataset=dataset,
+                    size=size,
+                    images=images,
+                    device=device,
+                    on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+                )
         short = {Path(name).name: field for name, field in fields.items()}
         save_fields(output, short if len(short) == len(fields) else fields)
         table = Table("run", *(f"{share:.0%}" for share in SHARES))

@@ -24,6 +24,7 @@ from swin_umamba.loop.world import announced_rank, launched
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import CURVES, holds_run, require_free
 from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
+from swin_umamba.runs.log import waiting_share
 from swin_umamba.runs.presets import preset_config
 from swin_umamba.runs.run import Run
 from swin_umamba.train import Prepared, TrainResult, prepare, read_run, train_prepared
@@ -211,8 +212,7 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
         if result.best_dsc is None
         else f"best DSC {result.best_dsc:.4f} in validation (mean over classes and cases)"
     )
-    steps = sum(record["step"] for record in result.records)
-    waited = sum(record["waited"] for record in result.records) / max(steps, 1e-9)
+    waited = waiting_share(result.records) or 0.0
     out.print(
         f"{best} after {counted(len(result.records), 'iteration')}, {clock(result.seconds)};"
         f" {waited:.1%} of the time was spent waiting for data"

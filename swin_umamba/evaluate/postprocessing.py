@@ -6,7 +6,7 @@ of no class or region. (nnU-Net first tries to treat all foreground as one objec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +19,38 @@ from swin_umamba.inference.postprocessing import Postprocessing, keep_largest
 from swin_umamba.runs.folder import POSTPROCESSING
 
 
-def find_postprocessing(files: Mapping[str, Path], dataset: Dataset) -> Postprocessing:
-    """From predicted masks of held-out cases by case name; masks without postprocessing."""
+def find_postprocessing(
+    files: Mapping[str, Path],
+    dataset: Dataset,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Postprocessing:
+    """From predicted masks of held-out cases by case name; masks without postprocessing.
+
+    on_progress: called with the number of scored masks and the total; each mask is scored several
+    times, with and without postprocessing.
+    """
     classes = range(1, len(dataset.values))
+    rounds = 2 if dataset.regions is None else 1 + len(classes)
+    scored = 0
+
+    def means(cleaned: Iterable[int]) -> npt.NDArray[np.float64]:
+        nonlocal scored
+        table = []
+        for name, file in files.items():
+            table.append(_scores(name, file, dataset, cleaned))
+            scored += 1
+            if on_progress is not None:
+                on_progress(scored, rounds * len(files))
+        return _means(table)
+
     if dataset.regions is None:
         # With mutually exclusive classes, what is removed of one becomes background for all others.
-        before, after = (_means(files, dataset, cleaned) for cleaned in ((), classes))
+        before, after = map(means, ((), classes))
         better: list[int] = [number for number in classes if after[number - 1] > before[number - 1]]
     else:
-        better, before = [], _means(files, dataset, ())
+        better, before = [], means(())
         for number in classes:
-            after = _means(files, dataset, (*better, number))
+            after = means((*better, number))
             if np.nansum(after) > np.nansum(before) and not (after < before).any():
                 better, before = [*better, number], after
     return Postprocessing(keep_largest=tuple(dataset.values[number] for number in better))
@@ -40,17 +61,16 @@ def save_postprocessing(found: Postprocessing, run: Path) -> None:
     found.save(run / POSTPROCESSING)
 
 
-def _means(
-    files: Mapping[str, Path], dataset: Dataset, cleaned: Iterable[int]
-) -> npt.NDArray[np.float64]:
-    """The mean DSC over the cases for each class or region, NaN if no case contains it."""
-    table = []
-    regions = dataset.region_classes
-    for name, file in files.items():
-        raw, mask = grid_of(dataset.case(name), dataset)
-        pred, target = labels_of(file, raw, mask, dataset)
-        kept = keep_largest(pred, cleaned)
-        table.append(dsc_of(*without_ignored(kept, target), len(dataset.values), regions))
+def _scores(name: str, file: Path, dataset: Dataset, cleaned: Iterable[int]) -> Sequence[float]:
+    """The DSC of each class or region in one case."""
+    raw, mask = grid_of(dataset.case(name), dataset)
+    pred, target = labels_of(file, raw, mask, dataset)
+    kept = without_ignored(keep_largest(pred, cleaned), target)
+    return dsc_of(*kept, len(dataset.values), dataset.region_classes)
+
+
+def _means(table: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """The mean over the cases for each class or region, NaN if no case contains it."""
     scores = np.array(table)
     counts = (~np.isnan(scores)).sum(0)
     return np.where(counts > 0, np.nansum(scores, axis=0) / np.maximum(counts, 1), np.nan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +73,14 @@ def field_of_run(
     size: tuple[int, int] | None = None,
     images: int = IMAGES,
     device: str = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Field:
     """The effective receptive field of a run's best weights on its validation images.
 
     dataset: where the run's dataset is now, if it was moved. size: height and width of the central
-    crops; by default the patch size. images: how many, evenly spaced. Raises UserError if the run
-    was not trained from a dataset, or has no validation images.
+    crops; by default the patch size. images: how many, evenly spaced. on_progress: called with the
+    number of finished images and the total. Raises UserError if the run was not trained from a
+    dataset, or has no validation images.
     """
     run = Run.open(folder)
     plan, split = run.require_plan(), run.split
@@ -90,12 +92,17 @@ def field_of_run(
     cases = cached_cases(open_dataset(place), plan, split.val)
     chosen = np.unique(np.linspace(0, len(cases) - 1, min(images, len(cases))).round().astype(int))
     height, width = size or plan.patch_size
-    middles = (_cut(cases[int(i)].image, height, width) for i in chosen)
     where = next(model.parameters()).device
+
+    def middles() -> Iterator[Tensor]:
+        for done, i in enumerate(chosen):
+            if on_progress is not None:
+                on_progress(done, len(chosen))
+            middle = _cut(cases[int(i)].image, height, width)
+            yield torch.from_numpy(middle)[None].to(where)
+
     try:
-        return effective_receptive_field(
-            _logits_of(model), (torch.from_numpy(m)[None].to(where) for m in middles)
-        )
+        return effective_receptive_field(_logits_of(model), middles())
     except ValueError as error:
         raise UserError(f"{folder}: {error}") from error
 

@@ -17,7 +17,7 @@ from swin_umamba.errors import UserError
 from swin_umamba.pretrain.config import CLASSES, CONFIG, PretrainConfig
 from swin_umamba.report.page import curves_card, document, duration, facts_table, tile_row
 from swin_umamba.runs.folder import ENVIRONMENT, IMAGES
-from swin_umamba.runs.log import LOG, Record, read_log
+from swin_umamba.runs.log import LOG, Record, read_log, waiting_share
 
 
 def pretraining_page(folder: Path) -> str:
@@ -60,7 +60,7 @@ def _numbers(
     found.append(("Training", duration(seconds), steps))
     taken = [record["step"] for record in records if record.get("step")]
     if taken:
-        waited = sum(record.get("waited", 0.0) for record in records) / sum(taken)
+        waited = waiting_share(records) or 0.0
         speed = config.batch_size / statistics.median(taken)
         found.append(("Images/s", f"{speed:,.0f}", f"median; {waited:.1%} waiting for data"))
     classes = images.get("classes") or []

@@ -14,7 +14,7 @@ from swin_umamba.data.io.listing import visible
 from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
-from swin_umamba.runs.log import LOG
+from swin_umamba.runs.log import LOG, waiting_share
 
 _NUMBERED = re.compile(r"[0-9]{1,9}\.png")
 TIMES = 6  # overlays of a case, evenly spaced over the run
@@ -49,9 +49,8 @@ class Run:
 
     @property
     def waited(self) -> float | None:
-        """Fraction of the time spent waiting for data."""
-        waits = [r["waited"] for r in self.records if "waited" in r]
-        return sum(waits) / self.seconds if waits and self.seconds else None
+        """Fraction of the steps' time spent waiting for data."""
+        return waiting_share(self.records)
 
 
 def load_run(folder: Path) -> Run:

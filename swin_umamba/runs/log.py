@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,14 @@ def read_log(folder: Path, iteration: int | None = None) -> list[Record]:
         except ValueError as error:
             raise UserError(f"{path} is damaged in line {number}: {error}") from error
     return records
+
+
+def waiting_share(records: Sequence[Record]) -> float | None:
+    """Fraction of the steps' time spent waiting for data; None if it was not measured."""
+    timed = [r for r in records if r.get("step") and "waited" in r]
+    if not timed:
+        return None
+    return float(sum(r["waited"] for r in timed) / sum(r["step"] for r in timed))
 
 
 def _iteration(record: Any) -> int:

@@ -31,7 +31,9 @@ def _help(*words: str) -> str:
 def test_flags_have_no_type_and_every_option_says_something(name: str) -> None:
     words = [name] if name else []
     shown = _help(*words)
-    assert "<bool>" not in shown
+    assert not re.search(r"<bool>|list\[| range>|<\w+,\w+>", shown)
+    for title in ("Data", "Model and weights", "Training", "Running"):
+        assert (f"\u2500 {title} \u2500" in shown) == (name in ("train", "pretrain")), title
     assert "--help" in shown
     command = GROUP.commands[name] if name else GROUP
     for option in command.params:
@@ -87,6 +89,21 @@ def test_signs_that_a_terminal_lacks_have_a_like() -> None:
     from swin_umamba.cli.application import _PLAIN
 
     assert "Swin-UMamba\u2020 \u2026 \u00e9".encode("ascii", _PLAIN) == rb"Swin-UMamba+ ... \xe9"
+
+
+def test_paragraphs_are_wrapped_by_the_terminal_alone() -> None:
+    written = "One\n    two.\n\n    Three\n    four."
+    assert commands.in_paragraphs(written) == "One two.\n\nThree four."
+    for name, command in GROUP.commands.items():
+        paragraphs = (command.help or "").split("\n\n")
+        assert not any("\n" in paragraph for paragraph in paragraphs), name
+
+
+def test_flags_that_are_off_by_default_show_no_negative_but_take_it() -> None:
+    assert "--no-ema" not in _help("convert")
+    assert "--no-postprocessing" in _help("predict")
+    missing = CliRunner().invoke(app, ["convert", "missing.pth", "x.safetensors", "--no-ema"])
+    assert missing.exit_code == 1  # and not 2, wrong usage
 
 
 def test_docstrings_of_commands_are_short_enough_to_read() -> None:
