@@ -12,7 +12,7 @@ import typer
 from swin_umamba.cli.console import err, errors_in_one_line, out
 from swin_umamba.errors import UserError
 
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+_PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxscript")
 
 
 class Format(str, Enum):
