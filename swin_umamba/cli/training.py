@@ -20,6 +20,7 @@ from swin_umamba.data import open_dataset
 from swin_umamba.drawing.plots import save_curves
 from swin_umamba.errors import UserError
 from swin_umamba.evaluate.cross_validation import cross_validate
+from swin_umamba.evaluate.held_out import remarks_on_sources
 from swin_umamba.loop.world import announced_rank, launched
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.folder import CURVES, holds_run, require_free
@@ -163,8 +164,8 @@ def _train(job: Job, folder: Path, prepared: Prepared) -> TrainResult:
     config = prepared.config
     resume = job.resume and holds_run(folder)
     _say_what(prepared)
-    if config.continue_from is not None and not resume and announced_rank() == 0:
-        _warn_of_source(prepared, Run.open(config.continue_from))
+    if not resume and announced_rank() == 0:
+        _warn_of_sources(prepared)
     with TrainingBar() as bar:
         result = train_prepared(prepared, folder, resume=resume, on_progress=bar)
     if announced_rank() == 0:
@@ -184,20 +185,15 @@ def _say_what(prepared: Prepared) -> None:
     )
 
 
-def _warn_of_source(prepared: Prepared, source: Run) -> None:
-    """Warnings about validation cases the source was trained on, and about renamed classes."""
-    found = []
-    seen = set(prepared.split.val).intersection(source.split.train if source.split else ())
-    if seen:
-        found.append(
-            f"{len(seen)} of {len(prepared.split.val)} validation cases have the names of cases"
-            f" that {source.folder} was trained on: if they are the same, their scores do not tell"
-            " how well new cases are segmented"
-        )
-    there, here = (plan and plan.output_names for plan in (source.plan, prepared.plan))
+def _warn_of_sources(prepared: Prepared) -> None:
+    """Warnings about validation cases that earlier runs were trained on, and renamed classes."""
+    config = prepared.config
+    found = remarks_on_sources(prepared.split.val, config)
+    source = None if config.continue_from is None else Run.open(config.continue_from)
+    there, here = (run and run.plan and run.plan.output_names for run in (source, prepared))
     if there and here and there != here and len(there) == len(here):
         found.append(
-            f"{source.folder} has the classes {', '.join(there)}, which go on as"
+            f"{config.continue_from} has the classes {', '.join(there)}, which go on as"
             f" {', '.join(here)}, in this order"
         )
     for warning in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from swin_umamba.errors import UserError
 from swin_umamba.inference.files import predict_cases
 from swin_umamba.inference.predictor import Predictor
 from swin_umamba.inference.targets import MASKS_ALONE, Targets
+from swin_umamba.runs.config import TrainConfig
+from swin_umamba.runs.folder import holds_run
 from swin_umamba.runs.folds import folds_of
 from swin_umamba.runs.run import Run
 
@@ -21,8 +24,8 @@ OnProgress = Callable[[int, int], None]
 def held_out(folder: Path) -> tuple[str, ...]:
     """The names of cases that a run validated on without training on them.
 
-    Raises UserError if there are none, as with fold "all", and for a folder of several folds, each
-    of which has its own.
+    Warns of cases that the runs it started from may have been trained on. Raises UserError if there
+    are none, as with fold "all", and for a folder of several folds, each of which has its own.
     """
     folds = folds_of(folder)
     if folds:
@@ -39,7 +42,45 @@ def held_out(folder: Path) -> tuple[str, ...]:
         raise UserError(
             f"{folder} was trained on all its cases (fold {run.config.fold}): none is held out"
         )
+    for remark in remarks_on_sources(names, run.config):
+        warnings.warn(remark, stacklevel=2)
     return names
+
+
+def remarks_on_sources(names: Sequence[str], config: TrainConfig) -> list[str]:
+    """Which runs that a run started from were trained on some of the cases, one sentence each.
+
+    config: of the run; its weights may be another run's, which may have continued from a third one.
+    """
+    found: list[str] = []
+    passed: set[Path] = set()
+    source = _source_of(config)
+    while source is not None and source not in passed:
+        passed.add(source)
+        if not holds_run(source):
+            found.append(
+                f"{source}, which the training continued from, is no longer there: it may have been"
+                " trained on the validation cases"
+            )
+            break
+        run = Run.open(source)
+        seen = set(names).intersection(run.split.train if run.split else ())
+        if seen:
+            found.append(
+                f"{len(seen)} of {len(names)} validation cases have the names of cases that"
+                f" {source} was trained on: if they are the same, their scores do not tell how well"
+                " new cases are segmented"
+            )
+        source = _source_of(run.config)
+    return found
+
+
+def _source_of(config: TrainConfig) -> Path | None:
+    """The folder of the run whose weights a run started from, None for other weights."""
+    if config.continue_from is not None:
+        return Path(config.continue_from)
+    folder = None if config.pretrained is None else Path(config.pretrained).parent
+    return folder if folder is not None and holds_run(folder) else None
 
 
 def predict_validation(

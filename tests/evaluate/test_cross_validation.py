@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from swin_umamba.runs.folds import fold_folder
 NAN = float("nan")
 
 
-def _run(folder: Path, train: tuple[str, ...], val: tuple[str, ...], fold: str = "0") -> Path:
+def _run(
+    folder: Path, train: tuple[str, ...], val: tuple[str, ...], fold: str = "0", **config: str
+) -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(TrainConfig(fold=fold).to_json())
+    (folder / "config.json").write_text(TrainConfig(fold=fold).changed(config).to_json())
     (folder / "splits.json").write_text(splits_json([Split(train, val)]))
     return folder
 
@@ -44,6 +47,24 @@ def test_held_out_is_what_was_not_trained_on(tmp_path: Path) -> None:
         Run.open(tmp_path / "folds")
     with pytest.raises(UserError, match="is not a training run: it is missing"):
         held_out(tmp_path / "none")
+
+
+def test_held_out_cases_that_an_earlier_run_was_trained_on_are_a_warning(tmp_path: Path) -> None:
+    """Whether it was continued, directly or not, or its weights were named."""
+    first = _run(tmp_path / "first", ("c", "d"), ("a",))
+    between = _run(tmp_path / "between", ("b",), ("c",), continue_from=str(first))
+    by_file = str(between / "best.safetensors")
+    for options in ({"continue_from": str(between)}, {"pretrained": by_file}):
+        run = _run(tmp_path / next(iter(options)), ("a", "b"), ("c", "e"), **options)
+        with pytest.warns(UserWarning, match="1 of 2 validation cases .* .*first was trained on"):
+            assert held_out(run) == ("c", "e")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        held_out(_run(tmp_path / "fair", ("a", "b"), ("e",), continue_from=str(between)))
+        held_out(_run(tmp_path / "imagenet", ("a",), ("c",), pretrained="vmamba.pth"))
+    (first / "config.json").unlink()
+    with pytest.warns(UserWarning, match="first, .* no longer there: it may have been trained on"):
+        held_out(between)
 
 
 def _scores(values: list[tuple[float, float]]) -> Scores:
