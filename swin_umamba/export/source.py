@@ -24,6 +24,7 @@ def load_source(source: Path, *, last: bool = False) -> tuple[SegmentationModel,
     if source.is_dir():
         run = Run.open(source)
         weights = run.weights("last" if last else "best")
+        run.warn_if_unfinished()
         use = {
             "plan": run.plan,
             "overlap": run.config.overlap,

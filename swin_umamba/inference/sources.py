@@ -58,6 +58,7 @@ def open_run(
         raise UserError(f"patch_size: got {patch_size}, expected two numbers above 0")
     run = Run.open(folder)
     weights = run.weights(checkpoint)
+    run.warn_if_unfinished()
     try:
         model = load_model(weights)
     except (OSError, ValueError) as error:

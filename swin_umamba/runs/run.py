@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +23,12 @@ from swin_umamba.runs.folder import (
     holds_run,
 )
 from swin_umamba.runs.folds import folds_of
-from swin_umamba.runs.log import Record, read_log
+from swin_umamba.runs.log import LOG, Record, read_log
 from swin_umamba.weights.places import LAST, weights_in
+
+LAST_VALIDATION = 0.9
+"""Share of a run's minutes after which a validation is the last one: it starts early enough to be
+over in time."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,23 @@ class Run:
         """The records of its iterations so far."""
         return read_log(self.folder)
 
+    def warn_if_unfinished(self) -> None:
+        """Warn if training has not ended: the weights of any iteration can be used."""
+        if not (self.folder / LOG).is_file():
+            return
+        try:
+            records = self.log()
+        except UserError as error:
+            warnings.warn(f"whether {self.folder} is finished is unknown: {error}", stacklevel=3)
+            return
+        if not _ended(self.config, records):
+            at = records[-1]["iteration"] if records else 0
+            warnings.warn(
+                f"{self.folder} has not finished training: it is at iteration {at} of"
+                f" {self.config.iterations}, so results with it are preliminary",
+                stacklevel=3,
+            )
+
     def weights(self, checkpoint: str = "best") -> Path:
         """The weights file: "best" by validation (the last one if there was no validation), or
         "last".
@@ -100,3 +122,20 @@ class Run:
         if self.plan is None:
             raise UserError(f"{self.folder / PLAN} is missing: it was not trained from a dataset")
         return self.plan
+
+
+def _ended(config: TrainConfig, records: list[Record]) -> bool:
+    """Whether a run's log is that of a whole training, which ends with a validation."""
+    if not records or "dsc" not in records[-1]:
+        return False
+    last = records[-1]
+    if last["iteration"] >= config.iterations or last["iteration"] % config.validate_every:
+        return True
+    if (
+        config.minutes is not None
+        and last.get("seconds", 0.0) >= LAST_VALIDATION * 60 * config.minutes
+    ):
+        return True
+    scores = [-1.0 if r["dsc"] is None else r["dsc"] for r in records if "dsc" in r]
+    since_best = len(scores) - 1 - scores.index(max(scores))
+    return config.patience is not None and since_best >= config.patience
