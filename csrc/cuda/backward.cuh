@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(Loader::M::kThreads, Loader::M::kBackwardBlock
   float A2[M::P][M::S], carry[M::P][M::S] = {}, dA[M::P][M::S] = {};
   load_decay<M>(p, w, t, A2);
   const int64_t sequence = static_cast<int64_t>(w.b) * p.K + w.k;
-  loader.begin();
+  loader.begin(base);
   if (segment.first()) {
     if (p.dlast) load_states<M>(p, w, t, p.dlast + sequence * p.D * p.N, carry);
     fold_splits<M>(p, w, t, A2, carry, true);

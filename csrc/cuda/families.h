@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "launch.h"
 
@@ -46,7 +47,11 @@ auto with_family(const ScanParams& p, F f) {
     switch (p.N) {
       case 4: return call(Image<4, T>{});
       case 8: return call(Image<8, T>{});
-      case 16: return p.R % 8 == 0 ? call(Image<16, T, true>{}) : call(Image<16, T>{});
+      case 16:
+        if constexpr (!std::is_same_v<T, Float32>) {
+          if (p.R % 8 == 0) return call(Image<16, T, true>{});
+        }
+        return call(Image<16, T>{});
       case 32: return call(Image<32, T>{});
       case 64: return call(Image<64, T>{});
     }
@@ -57,7 +62,9 @@ auto with_family(const ScanParams& p, F f) {
     if (p.R <= 8) return call(OneState<T, 1>{});
     if (p.R <= 16) return call(OneState<T, 2>{});
     if (p.R <= 24) return call(OneState<T, 3>{});
-    if (p.R <= 48) return call(OneState<T, 6>{});
+    if constexpr (!std::is_same_v<T, Float32>) {
+      if (p.R <= 48) return call(OneState<T, 6>{});
+    }
     no_kernel(p);
   };
   switch (p.family) {
@@ -77,7 +84,7 @@ auto with_family(const ScanParams& p, F f) {
     case Family::kImage:
       if (p.dtype == kFloat16) return image(Float16{});
       if (p.dtype == kBFloat16) return image(BFloat16{});
-      break;
+      return image(Float32{});
     case Family::kOneState:
       if (p.dtype == kFloat16) return call(OneState<Float16, 0>{});
       if (p.dtype == kBFloat16) return call(OneState<BFloat16, 0>{});
@@ -85,7 +92,7 @@ auto with_family(const ScanParams& p, F f) {
     case Family::kOneStateImage:
       if (p.dtype == kFloat16) return one_state_image(Float16{});
       if (p.dtype == kBFloat16) return one_state_image(BFloat16{});
-      break;
+      return one_state_image(Float32{});
   }
   no_kernel(p);
 }

@@ -113,7 +113,7 @@ __device__ inline void stage_tiles(const typename Loader::Params& p, const Block
     barrier_sync<kScanned, 2 * M::kThreads>(i % M::kStages);
     if constexpr (kFull) loader.write_outputs(w.tile<kReverse>(i), stage_of(i));
   };
-  loader.begin();
+  loader.begin(nullptr);
   const int tiles = w.last_tile - w.first_tile;
   for (int i = 0; i < tiles; ++i) {
     const int tile = w.tile<kReverse>(i);

@@ -1,9 +1,10 @@
-// Loads 16-bit images in channels-last memory: dt is computed on the spot, from the R values of its
-// low-rank projection, by matrix instructions, and never exists in memory; nor does its gradient.
+// Loads images in channels-last memory: dt is computed on the spot, from the R values of its low-rank
+// projection, by matrix instructions, and never exists in memory; nor does its gradient.
 #pragma once
 
 #include <type_traits>
 
+#include "factors.cuh"
 #include "gradient_tile.cuh"
 #include "mapping.cuh"
 #include "math.cuh"
@@ -18,11 +19,12 @@ struct ImageLoader {
   using M = M_;
   using Params = ImageParams;
   using T2 = typename Pair<T>::type;
+  using F = Factors<T>;
   static constexpr bool kBackward = kWalk == Walk::kBackward, kReverse = kWalk != Walk::kForward;
   static constexpr bool kCarry = kWalk == Walk::kCarry;  // of dout, which takes the place of x
   using X = std::conditional_t<kCarry, float, T>;
   using X2 = typename Pair<X>::type;
-  static constexpr bool k16Bit = true;
+  static constexpr bool k16Bit = sizeof(T) == 2;
   // Tiles of x in flight: the one being loaded, the one being staged, and forwards two whose y is not
   // written yet. Rows of proj are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kProjTiles = kBackward ? 1 : 2;
@@ -31,16 +33,19 @@ struct ImageLoader {
   static constexpr int kDyRow = M::kChannels + 4;   // of float
   static constexpr int kColumns = M::WC / 8;        // 8-channel blocks of a warp
   static constexpr float kNoStep = -1e30f;          // softplus of it is 0
+  // Bytes of Bs and Cs of float32 until they are staged: backwards they are copied to where they are read.
+  static constexpr int kMapsApart = k16Bit || kBackward ? 0 : kProjTiles * kTile * 2 * M::N * 4;
 
   // Rank padded to the matrix instructions' 8; words of a staged row of proj, four banks apart.
   static __host__ __device__ int padded_rank(int R) { return (R + 7) / 8 * 8; }
   static __host__ __device__ int proj_words(const Params& p) {
+    if constexpr (!k16Bit) return padded_rank(p.R) + 4;  // Bs and Cs lie apart
     const int words = (p.R + 2 * M::N > padded_rank(p.R) ? p.R + 2 * M::N : padded_rank(p.R)) / 2;
     return (words + 3) / 8 * 8 + 4;
   }
   static __host__ __device__ int shared_bytes(const Params& p) {
     const int tiles = kTile * (kXTiles * kXRow * sizeof(X) + kPlaces * 4 + kProjTiles * proj_words(p) * 4);
-    return tiles + (kBackward ? kTile * kDyRow * 4 : 0);
+    return tiles + (kBackward ? kTile * kDyRow * 4 : kMapsApart);
   }
 
   ParameterSums<M> parameter_sums;
@@ -52,7 +57,8 @@ struct ImageLoader {
   X* x_tiles;         // (kXTiles, kTile, kXRow)
   int* places;        // (kPlaces, kTile): positions in the image of the steps of a tile
   float* dy;          // (kTile, kDyRow), backward only
-  uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj
+  float* maps;        // (kProjTiles, kTile, 2N): Bs and Cs, of float32 only
+  uint32_t* p_tiles;  // (kProjTiles, kTile, words): rows of proj, of float32 without Bs and Cs
   __device__ int rank() const { return padded_rank(p.R); }
   __device__ int words() const { return proj_words(p); }
 
@@ -61,7 +67,8 @@ struct ImageLoader {
     x_tiles = reinterpret_cast<X*>(own);
     places = reinterpret_cast<int*>(x_tiles + kXTiles * kTile * kXRow);
     dy = reinterpret_cast<float*>(places + kPlaces * kTile);
-    p_tiles = reinterpret_cast<uint32_t*>(dy + (kBackward ? kTile * kDyRow : 0));
+    maps = dy + (kBackward ? kTile * kDyRow : 0);
+    p_tiles = reinterpret_cast<uint32_t*>(reinterpret_cast<char*>(maps) + kMapsApart);
   }
 
   __device__ X* x_of(int tile) const { return x_tiles + (tile - w.first_tile) % kXTiles * kTile * kXRow; }
@@ -69,13 +76,17 @@ struct ImageLoader {
   __device__ uint32_t* proj_of(int tile) const {
     return p_tiles + (tile - w.first_tile) % kProjTiles * kTile * words();
   }
+  __device__ float* maps_of(int tile) const { return maps + (tile - w.first_tile) % kProjTiles * kTile * 2 * M::N; }
 
   // Lane 4i+j stages rows i + 8 * _, channels 8 * column + 2j + {0, 1} of its warp.
   static __device__ int lane_channel(const Lane<M>& t, int column) {
     return t.warp * M::WC + 8 * column + 2 * (t.lane % 4);
   }
 
-  __device__ void begin() { load(w.tile<kReverse>(0)); }
+  __device__ void begin(float* bc) {
+    if constexpr (kBackward && !k16Bit) maps = bc;
+    load(w.tile<kReverse>(0));
+  }
 
   // Positions of the tile's steps: this lane's as the result, all of them in shared memory.
   __device__ int place(int tile) const {
@@ -92,6 +103,22 @@ struct ImageLoader {
     if (c >= w.channel_end || column >= p.R) return 0;
     const int pair = ((w.k * p.D + c) * p.R + column) / 2;  // R is even, and at most 64
     return static_cast<const uint32_t*>(p.dt_weight)[pair];
+  }
+  // The same as a factor: rows are ranks and columns channels, transposed the other way round.
+  template <bool kTransposed>
+  __device__ typename F::B weights(const Lane<M>& t, int channel, int r) const {
+    if constexpr (k16Bit) {
+      const uint32_t block = weight_block(t, channel, r);
+      return {kTransposed ? transposed(block) : block};
+    } else {
+      const auto weight = [&](int row) {
+        const int c = w.channel + channel + (kTransposed ? row : t.lane / 4);
+        const int column = r + (kTransposed ? t.lane / 4 : row);
+        const bool exists = c < w.channel_end && column < p.R;
+        return exists ? static_cast<const float*>(p.dt_weight)[(w.k * p.D + c) * p.R + column] : 0.0f;
+      };
+      return F::b(weight(t.lane % 4), weight(t.lane % 4 + 4));
+    }
   }
 
   // Two values of a (K, D) parameter, for this lane's channels of a column; zeros past the end.
@@ -137,22 +164,24 @@ struct ImageLoader {
     }
     // Rows of proj, by pieces or by words. Lanes that share a row are adjacent: from copy to copy only
     // the row's address changes.
-    constexpr int kWords = kPieces ? 4 : 1, kLanes = kPieces ? 8 : 32;
+    constexpr int kWords = kPieces ? 4 : k16Bit ? 1 : 2, kLanes = kPieces ? 8 : k16Bit ? 32 : 16;
     constexpr int kRows = M::kThreads / kLanes;  // at a time
     const int width = p.R + 2 * M::N, words = this->words();
     const T* rows = static_cast<const T*>(p.proj) + (image * p.K + w.k) * width;
     uint32_t* to = proj_of(tile);
-    const uint32_t row_bytes = p.K * width * 2u, row_words = width / 2;
-    const uint32_t first = kPieces ? t.lane % kLanes * kWords : t.lane;
+    const uint32_t row_bytes = p.K * width * static_cast<uint32_t>(sizeof(T)), row_words = width * sizeof(T) / 4;
+    const uint32_t first = kLanes == 32 ? t.lane : t.lane % kLanes * kWords;
     for (uint32_t word = first; word - first < row_words; word += kLanes * kWords) {
-      const char* from = reinterpret_cast<const char*>(rows + 2 * word);
+      const char* from = reinterpret_cast<const char*>(rows + 4 / sizeof(T) * word);
+      const bool is_map = !k16Bit && word >= static_cast<uint32_t>(p.R);
+      float* map = maps_of(tile) + (word - p.R);
 #pragma unroll
       for (int i = 0; i < kTile / kRows; ++i) {
-        const int row = i * kRows + (kPieces ? t.thread() / kLanes : t.warp);
+        const int row = i * kRows + (kLanes == 32 ? t.warp : t.thread() / kLanes);
         const uint32_t pos = __shfl_sync(~0u, at, row);
         if (word < row_words) {
-          copy_async<4 * kWords>(to + row * words + word, from + static_cast<uint64_t>(pos) * row_bytes,
-                                 row < count);
+          void* shared = is_map ? static_cast<void*>(map + row * 2 * M::N) : to + row * words + word;
+          copy_async<4 * kWords>(shared, from + static_cast<uint64_t>(pos) * row_bytes, row < count);
         }
       }
     }
@@ -183,12 +212,14 @@ struct ImageLoader {
     const uint32_t* p_tile = proj_of(tile);
     // All loads of a kind before the stores, across which the compiler does not move them; and no branch
     // around a step that does not exist: each would expose the latency of what it skips.
-    constexpr int kPairs = (kTile * M::N + M::kThreads - 1) / M::kThreads;
-    T2 bc[kPairs];  // pairs: N / 2 of a step's Bs, then N / 2 of its Cs
+    constexpr bool kStagesMaps = k16Bit || !kBackward;
+    constexpr int kPairs = kStagesMaps ? (kTile * M::N + M::kThreads - 1) / M::kThreads : 0;
+    T2 bc[kPairs + 1];  // pairs: N / 2 of a step's Bs, then N / 2 of its Cs
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
       const int pair = i * M::kThreads + t.thread(), step = pair / M::N % kTile, n = pair % M::N;
-      bc[i] = reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[n];
+      bc[i] = k16Bit ? reinterpret_cast<const T2*>(p_tile + step * words + p.R / 2)[n]
+                     : reinterpret_cast<const T2*>(maps_of(tile))[pair % (kTile * M::N)];
     }
     float dt[2][kColumns][4];
 #pragma unroll
@@ -202,18 +233,17 @@ struct ImageLoader {
     }
 #pragma unroll 1
     for (int r = 0; r < rank; r += 8) {
-      uint32_t a[2][2];
+      typename F::A a[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        load_blocks<false>(a[half],
-                           reinterpret_cast<const T*>(p_tile + (16 * half + t.lane % 16) * words) + r);
-        if (r + 2 * (t.lane % 4) >= p.R) a[half][0] = a[half][1] = 0;  // Bs follows the rank
+        const T* rows = reinterpret_cast<const T*>(p_tile + 16 * half * words) + r;
+        a[half] = F::rows(rows, words * 4 / sizeof(T), t.lane, p.R - r);
       }
 #pragma unroll
       for (int j = 0; j < kColumns; ++j) {
-        const uint32_t b[1] = {weight_block(t, t.warp * M::WC + 8 * j, r)};
-        multiply_add<T>(dt[0][j], a[0], b);
-        multiply_add<T>(dt[1][j], a[1], b);
+        const auto b = weights<false>(t, t.warp * M::WC + 8 * j, r);
+        F::multiply_add(dt[0][j], a[0], b);
+        F::multiply_add(dt[1][j], a[1], b);
       }
     }
 #pragma unroll
@@ -273,14 +303,15 @@ struct ImageLoader {
     }
   }
 
-  // A warp's ddelta, (kTile, 2 * kRow) of T: overwrites the steps' dt, for the products with it.
+  // A warp's ddelta, (kTile, kDdeltaRow): overwrites the steps' dt, for the products with it.
+  static constexpr int kDdeltaRow = Stage<M, kBackward>::kRow * 4 / sizeof(T);
   static __device__ T* ddelta_of(const Stage<M, kBackward>& stage, int warp) {
     return reinterpret_cast<T*>(stage.bc + stage.kBcFloats + warp * kTile * stage.kRow);
   }
 
   // The backward pass: image_gradients.cuh.
   __device__ void write_gradients(int tile, const GradientTile<M>& tile_sums, const Stage<M, kBackward>& stage);
-  __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta, int row);
+  __device__ void add_weight_gradients(int tile, const Lane<M>& t, const T* ddelta);
   __device__ void write_block_gradients(int tile, const GradientTile<M>& sums, const Stage<M, kBackward>& stage);
 
   __device__ void finish() { parameter_sums.write(p, w, t); }

@@ -1,4 +1,4 @@
-// Gradients of 16-bit images from the sums of a tile: dx, those of the parameters, and dproj.
+// Gradients of images from the sums of a tile: dx, those of the parameters, and dproj.
 #pragma once
 
 #include "image.cuh"
@@ -64,50 +64,40 @@ __device__ inline void ImageLoader<M_, T, kPieces, kWalk>::write_gradients(
         sums_of_parameters[4 * j + 1] = fmaf(g[i][j].y, x[i][j].y, sums_of_parameters[4 * j + 1]);
         sums_of_parameters[4 * j + 2] += ddelta.x;
         sums_of_parameters[4 * j + 3] += ddelta.y;
-        from_float2(ddelta, *reinterpret_cast<T2*>(ddeltas + step * 2 * stage.kRow + own + 8 * j));
+        from_float2(ddelta, *reinterpret_cast<T2*>(ddeltas + step * kDdeltaRow + own + 8 * j));
       }
     }
   }
   parameter_sums.add(sums_of_parameters, t.lane);
   __syncwarp();
-  add_weight_gradients(tile, t, ddeltas, 2 * stage.kRow);
+  add_weight_gradients(tile, t, ddeltas);
 }
 
 // ddelta^T @ the rank's part of proj.
 template <class M_, class T, bool kPieces, Walk kWalk>
 __device__ inline void ImageLoader<M_, T, kPieces, kWalk>::add_weight_gradients(
-    int tile, const Lane<M>& t, const T* ddelta, int row) {
+    int tile, const Lane<M>& t, const T* ddelta) {
   const int rank = this->rank(), words = this->words();
   float* dweight = p.ddt_weight + (w.sum_row(p) * p.K + w.k) * p.D * p.R;
   const uint32_t* p_tile = proj_of(tile);
-#pragma unroll 1
-  for (int r = 0; r < rank; r += 8) {
-    uint32_t b[kTile / 8][1];
+#pragma unroll
+  for (int c = 0; c < M::WC; c += 16) {
+    typename F::A a[kTile / 8];
 #pragma unroll
     for (int s = 0; s < kTile / 8; ++s) {
-      load_blocks<true>(b[s],
-                        reinterpret_cast<const T*>(p_tile + (8 * s + t.lane % 8) * words) + r);
-      if (r + t.lane / 4 >= p.R) b[s][0] = 0;  // Bs follows the rank
+      a[s] = F::template turned<(M::WC >= 16)>(ddelta + 8 * s * kDdeltaRow + c, kDdeltaRow, t.lane);
     }
-#pragma unroll
-    for (int c = 0; c < M::WC; c += 16) {
+    const int channel = w.channel + t.warp * M::WC + c + t.lane / 4;
+#pragma unroll 1
+    for (int r = 0; r < rank; r += 8) {
       float sum[4] = {};
 #pragma unroll
       for (int s = 0; s < kTile / 8; ++s) {
-        uint32_t a[2];
-        const T* from = ddelta + (8 * s + t.lane % 8) * row + c;
-        if constexpr (M::WC >= 16) {
-          load_blocks<true>(a, from + t.lane / 8 % 2 * 8);
-        } else {
-          uint32_t first[1];
-          load_blocks<true>(first, from);
-          a[0] = first[0];
-          a[1] = 0;
-        }
-        multiply_add<T>(sum, a, b[s]);
+        const T* rows = reinterpret_cast<const T*>(p_tile + 8 * s * words) + r;
+        F::multiply_add(sum, a[s], F::columns(rows, words * 4 / sizeof(T), t.lane, p.R - r));
       }
       // Added to global memory at once: a block's own sums in shared memory would reduce occupancy.
-      const int channel = w.channel + t.warp * M::WC + c + t.lane / 4, column = r + 2 * (t.lane % 4);
+      const int column = r + 2 * (t.lane % 4);
 #pragma unroll
       for (int v = 0; v < 4; ++v) sum[v] *= kSumScale;
       if (column < p.R) {
@@ -138,10 +128,9 @@ __device__ inline void ImageLoader<M_, T, kPieces, kWalk>::write_block_gradients
     float sum[4] = {};
 #pragma unroll
     for (int c = 0; c < M::kChannels; c += 8) {
-      uint32_t a[2];
-      const uint32_t b[1] = {transposed(weight_block(t, c, r))};
-      load_blocks<false>(a, ddelta_of(stage, c / M::WC) + (16 * half + t.lane % 16) * 2 * stage.kRow + c % M::WC);
-      multiply_add<T>(sum, a, b);
+      const auto b = weights<true>(t, c, r);
+      const T* ddelta = ddelta_of(stage, c / M::WC) + 16 * half * kDdeltaRow + c % M::WC;
+      F::multiply_add(sum, F::rows(ddelta, kDdeltaRow, t.lane, 8), b);
     }
 #pragma unroll
     for (int e = 0; e < 2; ++e) {

@@ -10,11 +10,12 @@
 
 namespace swin_umamba {
 
-// 16-byte rows of x, whole pairs in a row of proj, and offsets into dt_weight of 32 bits.
+// 16-byte rows of x, whole pairs in a row of proj, and offsets into dt_weight of 32 bits. Of one state and float32,
+// more ranks are faster with delta given.
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
-  if (capability < kMinMatrixCapability || dtype == kFloat32 || D % 8 != 0 || R % 2 != 0) return false;
+  if (capability < kMinMatrixCapability || D % 8 != 0 || R % 2 != 0) return false;
   const bool compiled = std::find(std::begin(kImageStates), std::end(kImageStates), N) != std::end(kImageStates);
-  return compiled && R <= (N == 1 ? 48 : 64);
+  return compiled && R <= (N > 1 ? 64 : dtype == kFloat32 ? 24 : 48);
 }
 
 // Rows of x in pieces of 16 bytes. Of the numbers of warps that leave the fewest without a channel the largest.

@@ -23,7 +23,7 @@ struct Mapping {
   static constexpr int kWarps = N > 64 ? 1 : 4;             // more at N = 256 would exceed shared memory
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kStages = N > 64 ? 1 : 2;            // as would a second tile between staging and scan
-  // Blocks that a multiprocessor's registers must allow, as measured: benchmarks/NOTES.md.
+  // Blocks that a multiprocessor's registers must allow, as measured: docs/kernels.md.
   static constexpr int kForwardBlocks = N == 16 ? 3 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
   static constexpr int kChannels = kWarps * WC;  // channels a block
   // Floats of one step: (dt, dt * x), or (dt, dy), by channel, padded against bank conflicts.

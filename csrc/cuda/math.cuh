@@ -67,6 +67,7 @@ __device__ inline float2 to_float2(__nv_bfloat162 v) { return __bfloat1622float2
 __device__ inline float2 to_float2(float2 v) { return v; }
 __device__ inline float to_float(__half v) { return __half2float(v); }
 __device__ inline float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ inline void from_float2(float2 v, float2& out) { out = v; }
 __device__ inline void from_float2(float2 v, __half2& out) { out = __float22half2_rn(v); }
 __device__ inline void from_float2(float2 v, __nv_bfloat162& out) { out = __float22bfloat162_rn(v); }
 

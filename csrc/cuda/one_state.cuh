@@ -13,47 +13,23 @@
 #include <cstring>
 #include <type_traits>
 
+#include "factors.cuh"
 #include "mapping.cuh"
+#include "one_state_layout.cuh"
 #include "one_state_math.cuh"
 #include "one_state_sizes.h"
 
 namespace swin_umamba {
 
-// A block's shared memory: for each of the tiles side by side, kStages of those on the way. Lengths and
-// places are constants in pieces of 16 bytes: those of a row are odd in number, so that the next row lies
-// in other banks.
-template <class T, int RB, Walk kWalk>
-struct OneStateLayout {
-  static constexpr bool kGiven = RB == 0, kX = kWalk != Walk::kCarry, kDy = kWalk != Walk::kForward;
-  static constexpr int kStages = kWalk == Walk::kForward ? 4 : 2;
-  static constexpr int kPlaces = 4;  // whose are kept: they outlive their tile, for what is written after it
-  // Of 16 channels, and of a row.
-  static constexpr int kPieces = kOneStateChannels * sizeof(T) / 16, kFloats = kOneStateChannels / 4;
-  static constexpr int kXRow = kOneStateMaxChannelWarps * kPieces + 1;
-  static constexpr int kFloatRow = kOneStateMaxChannelWarps * kFloats + 1;
-  static constexpr int kProjRow = (RB + 1) | 1;
-  static constexpr int kDelta = kX ? kTile * kXRow : 0, kGradient = kDelta + (kGiven ? kTile * kFloatRow : 0);
-  static constexpr int kProj = kGradient + (kDy ? kTile * kFloatRow : 0);
-  static constexpr int kStage = kProj + (kGiven ? kTile / 2 : kTile * kProjRow);  // given: pairs of floats
-  static constexpr int kPlace = kStages * kStage, kSums = kPlace + kPlaces * kTile / 4;
-  // Gradients by slot that one warp of channels found: floats of a row by ranks, and pairs of Bs and Cs.
-  static constexpr int kRankRow = 8 * (RB | 1);
-  static constexpr int kSum = kGiven || kWalk != Walk::kBackward ? 0 : kTile * (kRankRow + 2) / 4;
-
-  static __host__ __device__ int tile_bytes(const OneStateParams& p) { return 16 * (kSums + p.one_state * kSum); }
-  // Maps handed from tile to tile.
-  static __host__ __device__ int tile_maps_bytes(const OneStateParams& p) {
-    return 2 * p.one_state_tiles * p.one_state * 8 * 16;
-  }
-};
-
 // What a thread works on. RB: blocks of 8 ranks; 0 where delta is given and dt not made from proj.
 template <class T, int RB, Walk kWalk>
 struct OneStateThread {
   using T2 = typename Pair<T>::type;
+  using F = Factors<T>;
   using Layout = OneStateLayout<T, RB, kWalk>;
   static constexpr bool kGiven = RB == 0;
   static constexpr int kRanks = kGiven ? 1 : RB;
+  static constexpr int kHeld = F::k16Bit || RB < 3 ? kRanks : 1;  // blocks of dt_weight kept in registers
   static constexpr int kStages = Layout::kStages;
 
   const OneStateParams& p;
@@ -76,12 +52,7 @@ struct OneStateThread {
   // Of this image and direction: rows of proj and of its gradient, y or dx of this lane's channels, and states
   // entering tiles. Made once: each costs several instructions.
   const char* proj_from;
-  // dx of float16 is added up in float16, by pairs: half the traffic, no clearing and no cast of sums in
-  // float32, for an error of 4.3e-4 in place of 2.8e-4. (bfloat16 has half the digits, and float32 sums.)
-  static constexpr bool kHalfOut = kWalk == Walk::kBackward && std::is_same_v<T, __half>;
-  using Out = std::conditional_t<kHalfOut, __half, float>;
-  float *proj_to, *states;
-  Out* image_to;
+  float *proj_to, *states, *image_to;
 
   // The blockIdx.x-th of B * directions * blocks * splits: `splits` of those that p has, from first_split on.
   __device__ OneStateThread(const OneStateParams& p, int splits, int first_split, float4* shared) : p(p) {
@@ -117,7 +88,7 @@ struct OneStateThread {
       proj_from = kept(reinterpret_cast<const char*>(rows(static_cast<const T*>(p.proj))));
       proj_to = kept(rows(p.dproj));
     }
-    image_to = kept(static_cast<Out*>(kWalk == Walk::kForward ? p.out : p.dx) +
+    image_to = kept(static_cast<float*>(kWalk == Walk::kForward ? p.out : p.dx) +
                     static_cast<int64_t>(b) * length * p.D + channel);
     states = p.states + (static_cast<int64_t>(b) * p.K + k) * ceil_div(length, kTile) * p.D + channel;
   }
@@ -209,7 +180,7 @@ struct OneStateThread {
   __device__ int steps(int tile) const { return min(kTile, end - tile * kTile); }
   // Slots and steps: see above.
   static __device__ int step_of(int slot) { return slot % 8 / 2 * 8 + slot / 8 * 2 + slot % 2; }
-  static __device__ constexpr int slot(int i) { return i / 2 * 8 + i % 2; }  // of a lane's i-th step, from `slots` on
+  static __device__ constexpr int slot(int i) { return slot_of(i); }
   // Whether all of a tile's steps and all of the warp's channels exist: then nothing need be asked of each.
   __device__ bool is_whole(int count) const { return warp_valid && count == kTile; }
   // How many of this lane's steps exist.
@@ -301,12 +272,13 @@ struct OneStateThread {
       const char* row = row_at(proj_from, at, p.K * bytes);
       char* shared = to + 16 * (Layout::kProj + lane * Layout::kProjRow);
       const bool exists = kWhole || step_of(lane) < count;
+      constexpr int kPair = 2 * sizeof(T);
       if (bytes % 16 == 0) {
 #pragma unroll 1
         for (int i = 16 * warp; i < bytes; i += 16 * p.one_state) copy_async_if<16>(exists, shared + i, row + i);
       } else {
 #pragma unroll 1
-        for (int i = 4 * warp; i < bytes; i += 4 * p.one_state) copy_async_if<4>(exists, shared + i, row + i);
+        for (int i = kPair * warp; i < bytes; i += kPair * p.one_state) copy_async_if<kPair>(exists, shared + i, row + i);
       }
     }
   }
@@ -321,31 +293,7 @@ struct OneStateThread {
     }
   }
 
-  // A tile in shared memory as this lane sees it.
-  struct Tile {
-    const T2* x_at;
-    const float2 *dy_at, *delta_at;
-    const char* maps_at;
-    const char* ranks_at;
-    const int2* places_at;
-
-    __device__ T2 x(int i) const { return x_at[slot(i) * Layout::kXRow * 16 / sizeof(T2)]; }
-    __device__ float2 dy(int i) const { return dy_at[slot(i) * Layout::kFloatRow * 2]; }
-    __device__ float2 delta(int i) const { return delta_at[slot(i) * Layout::kFloatRow * 2]; }
-    // Bs and Cs.
-    using Maps = std::conditional_t<kGiven, float2, T2>;
-    __device__ Maps packed_maps(int i) const {
-      return *reinterpret_cast<const Maps*>(maps_at + slot(i) * (kGiven ? sizeof(Maps) : Layout::kProjRow * 16));
-    }
-    __device__ float2 maps(int i) const { return to_float2(packed_maps(i)); }
-    // The r-th block of ranks as factors: rows are steps, columns ranks.
-    template <bool kTransposed>
-    __device__ void ranks(int r, uint32_t (&columns)[4]) const {
-      load_blocks<kTransposed>(columns, ranks_at + 16 * r);
-    }
-    // Of steps 2i and 2i+1.
-    __device__ int2 places(int i) const { return places_at[4 * i]; }
-  };
+  using Tile = OneStateTile<T, RB, kWalk>;
   __device__ Tile tile(int turn) const {
     const char* from = stage(turn);
     const auto row = [&](int array, int row_pieces, int pieces) {
@@ -357,22 +305,70 @@ struct OneStateThread {
     v.delta_at = reinterpret_cast<const float2*>(row(Layout::kDelta, Layout::kFloatRow, Layout::kFloats)) + lane / 4;
     v.maps_at = from + 16 * Layout::kProj +
                 (kGiven ? slots * sizeof(float2) : slots * Layout::kProjRow * 16 + p.R * sizeof(T));
-    v.ranks_at = from + 16 * (Layout::kProj + lane * Layout::kProjRow);
+    if constexpr (F::k16Bit) {
+      v.ranks_at = v.turned_ranks_at = from + 16 * (Layout::kProj + lane * Layout::kProjRow);
+    } else {
+      v.ranks_at = from + 16 * (Layout::kProj + lane / 4 * Layout::kProjRow) + 4 * (lane % 4);
+      v.turned_ranks_at = from + 16 * (Layout::kProj + slots * Layout::kProjRow) + 4 * (lane / 4);
+    }
     v.places_at = reinterpret_cast<const int2*>(places(turn) + slots);
     return v;
   }
 
-  // The r-th block of dt_weight as a factor: rows are channels, columns ranks.
-  __device__ void weights(int r, uint32_t (&a)[2]) const {
-    const int rank = 8 * r + 2 * (lane % 4);
-    const T* row = static_cast<const T*>(p.dt_weight) + (static_cast<int64_t>(k) * p.D + channel) * p.R + rank;
-    a[0] = rank < p.R && valid ? __ldg(reinterpret_cast<const uint32_t*>(row)) : 0;
-    a[1] = rank < p.R && valid ? __ldg(reinterpret_cast<const uint32_t*>(row + p.R)) : 0;
+  // The r-th block of dt_weight as a factor: rows are channels, columns ranks. Of float32 what it is made of; more
+  // than two of those would spill registers, and stay in the L1 cache.
+  using Weights = std::conditional_t<F::k16Bit, typename F::A, float4>;
+  __device__ Weights weights(int r) const {
+    if constexpr (F::k16Bit) {
+      const int rank = 8 * r + 2 * (lane % 4);
+      const T* row = static_cast<const T*>(p.dt_weight) + (static_cast<int64_t>(k) * p.D + channel) * p.R + rank;
+      return {rank < p.R && valid ? __ldg(reinterpret_cast<const uint32_t*>(row)) : 0,
+              rank < p.R && valid ? __ldg(reinterpret_cast<const uint32_t*>(row + p.R)) : 0};
+    } else {
+      const int own = warp * kOneStateChannels + 2 * (lane / 4), rank = 8 * r + lane % 4;
+      return make_float4(weight(own, rank), weight(own + 1, rank), weight(own, rank + 4), weight(own + 1, rank + 4));
+    }
+  }
+  __device__ void hold(Weights (&held)[kHeld]) const {
+    if constexpr (!kGiven && kHeld == kRanks) {
+#pragma unroll
+      for (int r = 0; r < kRanks; ++r) held[r] = weights(r);
+    }
+  }
+  __device__ typename F::A factor(const Weights (&held)[kHeld], int r) const {
+    if constexpr (F::k16Bit) {
+      return held[r];
+    } else {
+      const Weights w = kHeld == kRanks ? held[r] : weights(r);
+      return F::a(w.x, w.y, w.z, w.w);
+    }
+  }
+  // Of one of the block's channels; zero where it or the rank does not exist.
+  __device__ float weight(int of_block, int rank) const {
+    const int c = block_channel() + of_block;
+    const bool exists = c < p.D && rank < p.R;
+    return exists ? __ldg(static_cast<const float*>(p.dt_weight) + (static_cast<int64_t>(k) * p.D + c) * p.R + rank) : 0.0f;
+  }
+  static __device__ void store_products(float* rank_sums, int r, int m, const float (&products)[4]) {
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      *reinterpret_cast<float2*>(rank_sums + (m + e) * 8 * Layout::kRankRow + 8 * r) =
+          make_float2(products[2 * e], products[2 * e + 1]);
+    }
+  }
+  // d = a @ b + rows c.x of the first eight, c.y of the others.
+  static __device__ void multiply(float (&d)[4], const typename F::A& a, const typename F::B& b, float2 c) {
+    if constexpr (F::k16Bit) {
+      swin_umamba::multiply<T>(d, a.pairs, b.pairs, c);
+    } else {
+      d[0] = d[1] = c.x, d[2] = d[3] = c.y;
+      F::multiply_add(d, a, b);
+    }
   }
 
   // dt of both channels before softplus.
-  static __device__ void delta(const Tile& tile, const uint32_t (&weights)[kRanks][2], float2 bias,
-                               float2 (&dt)[kOneStateSteps]) {
+  __device__ void delta(const Tile& tile, const Weights (&held)[kHeld], float2 bias,
+                        float2 (&dt)[kOneStateSteps]) const {
     if constexpr (kGiven) {
 #pragma unroll
       for (int i = 0; i < kOneStateSteps; ++i) {
@@ -383,15 +379,15 @@ struct OneStateThread {
       float sums[4][4];
 #pragma unroll
       for (int r = 0; r < kRanks; ++r) {
-        uint32_t columns[4];
+        typename F::B columns[4];
         tile.template ranks<false>(r, columns);
+        const auto a = factor(held, r);
 #pragma unroll
         for (int m = 0; m < 4; ++m) {
-          const uint32_t column[1] = {columns[m]};
           if (r == 0) {
-            multiply<T>(sums[m], weights[r], column, bias);
+            multiply(sums[m], a, columns[m], bias);
           } else {
-            multiply_add<T>(sums[m], weights[r], column);
+            F::multiply_add(sums[m], a, columns[m]);
           }
         }
       }
@@ -404,7 +400,7 @@ struct OneStateThread {
   }
   // softplus, given delta times log2(e) too.
   static __device__ float2 steps_of(float2 delta, float2 scaled) {
-    return kGiven ? make_float2(softplus(delta.x), softplus(delta.y))
+    return kGiven || !F::k16Bit ? make_float2(softplus(delta.x), softplus(delta.y))
                   : make_float2(softplus_16bit(delta.x, scaled.x), softplus_16bit(delta.y, scaled.y));
   }
 

@@ -13,11 +13,8 @@ __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_carry(const 
   using Thread = OneStateThread<T, RB, Walk::kCarry>;
   const Thread t(p, p.splits - 1, 1, shared);
   const float2 A = t.decay(), bias = t.parameter(p.bias);
-  uint32_t weights[Thread::kRanks][2];
-  if constexpr (!Thread::kGiven) {
-#pragma unroll
-    for (int r = 0; r < RB; ++r) t.weights(r, weights[r]);
-  }
+  typename Thread::Weights weights[Thread::kHeld];
+  t.hold(weights);
   Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
   t.clear();
   __syncthreads();
@@ -133,6 +130,85 @@ __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
   }
 }
 
+// What ddelta of a tile's steps adds to the gradients of dt_weight and, by slot, of ranks: 16 bits.
+template <class Thread, class Sums>
+__device__ inline void add_products_16bit(const Thread& t, const typename Thread::Tile& v,
+                                          const typename Thread::Weights (&weights)[Thread::kHeld],
+                                          const float2 (&ddelta)[kOneStateSteps], Sums& sums, float* rank_sums) {
+  using F = typename Thread::F;
+  using T2 = typename Thread::T2;
+  // As factors: of the first and second channels by slots, and transposed.
+  typename F::A own[4];
+  uint32_t turned[2][4];
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    T2 pairs[2];
+    from_float2(make_float2(ddelta[2 * m].x, ddelta[2 * m + 1].x), pairs[0]);
+    from_float2(make_float2(ddelta[2 * m].y, ddelta[2 * m + 1].y), pairs[1]);
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      memcpy(&own[m].pairs[c], &pairs[c], 4);
+      turned[c][m] = transposed(own[m].pairs[c]);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < Thread::kRanks; ++r) {
+    typename F::B columns[4];
+    v.template ranks<true>(r, columns);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) F::multiply_add(sums.weight[r], own[m], columns[m]);
+    const typename F::B factors[2] = {{transposed(weights[r].pairs[0])}, {transposed(weights[r].pairs[1])}};
+#pragma unroll
+    for (int m = 0; m < 4; m += 2) {
+      float products[4];  // steps of columns of m and m + 1, by ranks
+      Thread::multiply(products, {turned[0][m], turned[0][m + 1]}, factors[0], make_float2(0.0f, 0.0f));
+      F::multiply_add(products, {turned[1][m], turned[1][m + 1]}, factors[1]);
+      Thread::store_products(rank_sums, r, m, products);
+    }
+  }
+}
+
+// The same of float32. Transposed, ddelta comes back from shared memory, from the place of dy, which has been read.
+template <class Thread, class Sums>
+__device__ inline void add_products_float32(const Thread& t, const typename Thread::Tile& v,
+                                            const float2 (&ddelta)[kOneStateSteps], Sums& sums, float* rank_sums) {
+  using F = typename Thread::F;
+  constexpr int kRow = Thread::Layout::kFloatRow * 4;
+  float* own = const_cast<float*>(reinterpret_cast<const float*>(v.dy_at));
+#pragma unroll
+  for (int i = 0; i < kOneStateSteps; ++i) *reinterpret_cast<float2*>(own + Thread::slot(i) * kRow) = ddelta[i];
+  __syncwarp();
+  // Added up by tile: matrix instructions truncate what they add to, which a long sum would show.
+  float of_tile[Thread::kRanks][4] = {};
+#pragma unroll
+  for (int m = 0; m < 4; ++m) {
+    const auto factor = F::a(ddelta[2 * m].x, ddelta[2 * m].y, ddelta[2 * m + 1].x, ddelta[2 * m + 1].y);
+#pragma unroll
+    for (int r = 0; r < Thread::kRanks; ++r) F::multiply_add(of_tile[r], factor, v.template rank<true>(r, m));
+  }
+#pragma unroll
+  for (int r = 0; r < Thread::kRanks; ++r) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums.weight[r][i] += of_tile[r][i];
+  }
+  const float* warps = own - t.slots * kRow - 2 * (t.lane / 4);
+#pragma unroll
+  for (int m = 0; m < 4; m += 2) {
+    const typename F::A steps[2] = {F::rows(warps + 8 * m * kRow, kRow, t.lane, 8),
+                                    F::rows(warps + 8 * m * kRow + 8, kRow, t.lane, 8)};
+#pragma unroll
+    for (int r = 0; r < Thread::kRanks; ++r) {
+      float products[4] = {};
+#pragma unroll
+      for (int c = 0; c < 2; ++c) {
+        const int channel = t.warp * kOneStateChannels + 8 * c + t.lane % 4, rank = 8 * r + t.lane / 4;
+        F::multiply_add(products, steps[c], F::b(t.weight(channel, rank), t.weight(channel + 4, rank)));
+      }
+      Thread::store_products(rank_sums, r, m, products);
+    }
+  }
+}
+
 template <class T, int RB>
 __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_backward(const OneStateParams p) {
   extern __shared__ float4 shared[];
@@ -141,11 +217,8 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
   const Thread t(p, p.splits, 0, shared);
   const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.skip();
   const float2 natural_A = kLn2 * A;  // without the factor log2(e)
-  uint32_t weights[Thread::kRanks][2];
-  if constexpr (!Thread::kGiven) {
-#pragma unroll
-    for (int r = 0; r < RB; ++r) t.weights(r, weights[r]);
-  }
+  typename Thread::Weights weights[Thread::kHeld];
+  t.hold(weights);
   OneStateSums<T, RB> sums;
   Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
   for (int split = p.splits - 1; split > t.split; --split) carry.S = t.split_map(split)(carry.S);
@@ -219,7 +292,7 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
         }
         if (i % 2 == 1) at = v.places(i / 2);
         const int place = i % 2 == 1 ? at.y : at.x;
-        add_to(Thread::row_at(t.image_to, place, p.D * sizeof(typename Thread::Out)), dx, whole.value || i < steps);
+        add_to(Thread::row_at(t.image_to, place, p.D * sizeof(float)), dx, whole.value || i < steps);
         const float2 ddt = fma2(natural_A, q, gB * x);
         dt[i] = make_float2(ddt.x * logistic_of_scaled(scaled[i].x), ddt.y * logistic_of_scaled(scaled[i].y));
         sums.bias.x += dt[i].x;
@@ -251,48 +324,11 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
       }
     } else {
       t.map_sums(t.warp)[summed] = make_float2(map_sums[0], map_sums[1]);
-      // ddelta as factors: of the first and second channels, and transposed.
-      uint32_t own[4][2], turned[2][4];
-#pragma unroll
-      for (int m = 0; m < 4; ++m) {
-        T2 pairs[2];
-        from_float2(make_float2(dt[2 * m].x, dt[2 * m + 1].x), pairs[0]);
-        from_float2(make_float2(dt[2 * m].y, dt[2 * m + 1].y), pairs[1]);
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          memcpy(&own[m][c], &pairs[c], 4);
-          turned[c][m] = transposed(own[m][c]);
-        }
-      }
       float* rank_sums = t.rank_sums(t.warp) + t.lane / 4 * Thread::Layout::kRankRow + 2 * (t.lane % 4);
-#pragma unroll
-      for (int r = 0; r < RB; ++r) {
-        uint32_t columns[4];
-        v.template ranks<true>(r, columns);
-#pragma unroll
-        for (int m = 0; m < 4; ++m) {
-          const uint32_t column[1] = {columns[m]};
-          multiply_add<T>(sums.weight[r], own[m], column);
-        }
-        const uint32_t factors[2][1] = {{transposed(weights[r][0])}, {transposed(weights[r][1])}};
-#pragma unroll
-        for (int m = 0; m < 4; m += 2) {
-          float products[4];  // steps of columns of m and m + 1, by ranks
-#pragma unroll
-          for (int c = 0; c < 2; ++c) {
-            const uint32_t steps[2] = {turned[c][m], turned[c][m + 1]};
-            if (c == 0) {
-              multiply<T>(products, steps, factors[c], make_float2(0.0f, 0.0f));
-            } else {
-              multiply_add<T>(products, steps, factors[c]);
-            }
-          }
-#pragma unroll
-          for (int e = 0; e < 2; ++e) {
-            *reinterpret_cast<float2*>(rank_sums + (m + e) * 8 * Thread::Layout::kRankRow + 8 * r) =
-                make_float2(products[2 * e], products[2 * e + 1]);
-          }
-        }
+      if constexpr (Thread::F::k16Bit) {
+        add_products_16bit(t, v, weights, dt, sums, rank_sums);
+      } else {
+        add_products_float32(t, v, dt, sums, rank_sums);
       }
     }
   }

@@ -13,11 +13,8 @@ __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_forward(cons
   using T2 = typename Thread::T2;
   const Thread t(p, kOutputs ? p.splits : p.splits - 1, 0, shared);
   const float2 A = t.decay(), bias = t.parameter(p.bias), D = t.skip();
-  uint32_t weights[Thread::kRanks][2];
-  if constexpr (!Thread::kGiven) {
-#pragma unroll
-    for (int r = 0; r < RB; ++r) t.weights(r, weights[r]);
-  }
+  typename Thread::Weights weights[Thread::kHeld];
+  t.hold(weights);
   Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
   if constexpr (kOutputs) {
     for (int split = 0; split < t.split; ++split) carry.S = t.split_map(split)(carry.S);

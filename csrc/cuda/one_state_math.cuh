@@ -26,10 +26,6 @@ __device__ inline float2 from_lane(float2 value, int lane) {
   return make_float2(from_lane(value.x, lane), from_lane(value.y, lane));
 }
 
-__device__ inline void add_to(__half* p, float2 v, bool wanted) {
-  if (wanted) atomicAdd(reinterpret_cast<__half2*>(p), __float22half2_rn(v));
-}
-
 // softplus of x, given x * log2(e), for what came of 16-bit numbers: its polynomial is good to 5.7e-5, where
 // the rounding of x's own factors is 4.9e-4.
 __device__ inline float softplus_16bit(float x, float scaled) {

@@ -17,7 +17,7 @@ enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 enum class Family : int32_t {
   kStrided,        // any strides and dtypes: strided.cuh
   kSequence,       // the 1-D scan of contiguous, aligned steps: sequence.cuh
-  kImage,          // 16-bit images in channels-last memory, dt made from the projection: image.cuh
+  kImage,          // images in channels-last memory, dt made from the projection: image.cuh
   kOneState,       // images in channels-last memory with one state a channel: one_state.cuh
   kOneStateImage,  // the same, dt made from the projection
 };
@@ -62,7 +62,7 @@ struct ScanParams {
   float* carry_state = nullptr;  // (B, K, splits, D, N): what a segment leaves to the next
   int32_t* counters = nullptr;   // (2, segment_counters(B * directions * blocks * splits)) zeros: a row a launch
 
-  // Backward. Outputs that several blocks add to are float32, but dx of float16 with one state.
+  // Backward. Outputs that several blocks add to are float32.
   const void* dout = nullptr;    // (B, L, D)
   const float* dlast = nullptr;  // (B, K * D, N)
   void* dx = nullptr;            // (B, L, D)

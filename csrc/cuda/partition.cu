@@ -20,7 +20,7 @@ int attribute(cudaDeviceAttr which) {
 }
 
 // Throughput of a multiprocessor with none, a third, two thirds and all of the blocks that it can hold, as
-// measured; the pass before splits takes `extra` of a pass's time. See benchmarks/NOTES.md.
+// measured; the pass before splits takes `extra` of a pass's time. See docs/kernels.md.
 struct Speed {
   double of[4];
   double extra;
@@ -34,7 +34,7 @@ constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 
 
 // Blocks of many tiles work on a sequence in parallel, at the cost of handing states from warp to warp;
 // blocks of few tiles are numerous enough to fill the multiprocessors evenly. Time is counted in tiles of a
-// warp, as measured: benchmarks/NOTES.md.
+// warp, as measured: docs/kernels.md.
 void partition_one_state(OneStateParams& params, Pass pass) {
   constexpr double kLaunch = 40, kExtra = 0.6;  // of a pass before this one
   constexpr double kIdle = 4;                   // warps with which a multiprocessor is half busy

@@ -76,7 +76,7 @@ struct SequenceLoader {
     return all_maps + (tile - w.first_tile) % kTiles * 2 * M::N * kRow;
   }
 
-  __device__ void begin() {
+  __device__ void begin(float*) {
     for (int i = t.thread(); i < M::kChannels; i += M::kThreads) {
       const bool valid = w.channel + i < w.channel_end;
       bias[i] = valid && p.bias ? p.bias[w.channel + i] : 0.0f;

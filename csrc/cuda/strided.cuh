@@ -33,7 +33,7 @@ struct StridedLoader {
         warp_channel(w.channel + t.warp * M::WC) {}
 
   // Everything is read in prepare(): there is nothing to prefetch or to wait for.
-  __device__ void begin() {}
+  __device__ void begin(float*) {}
   __device__ void load(int) {}
   struct Prefetched {};
   __device__ Prefetched prefetch(int) const { return {}; }

@@ -1,9 +1,9 @@
 """The CUDA kernels of csrc/cuda: allocation, and addresses and strides for the compiled module.
 
-16-bit inputs in shapes that the matrix instructions take go to the image kernels, which compute dt
-themselves from the projection; for every other input dt comes from a matrix product, for the
-kernels of any strides. Both add float32 sums in place: no direction has a copy of its own. Images
-with one state a channel have kernels of either kind that keep all they scan in registers.
+Shapes that the matrix instructions take go to the image kernels, which compute dt themselves from
+the projection; for every other input dt comes from a matrix product, for the kernels of any
+strides. Both add float32 sums in place: no direction has a copy of its own. Images with one state a
+channel have kernels of either kind that keep all they scan in registers.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ __all__ = [
 ]
 _SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
 _PIECES = 2**5 * 3 * 5  # at most, into which positions are cut for products that sum over them
-_16_BIT = (torch.float16, torch.bfloat16)
 
 
 @functools.cache
@@ -153,7 +152,7 @@ def _makes_dt(family: Any) -> bool:
 def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
     """Those of the image kernels, which are several times as fast as those of any strides."""
     states = [n for n in compiled().IMAGE_STATES if n >= N]
-    if dtype in _16_BIT and states:
+    if states:
         sizes = states[0], _padded_rank(R) if states[0] == 1 else R + R % 2
         if _makes_dt(_ss2d_family(device, dtype, D, *sizes)):
             return sizes
@@ -263,17 +262,13 @@ def ss2d_backward(
     N, R = A_logs.shape[1], dt_projs_weight.shape[2]
     plan, image = _ss2d_plan("BACKWARD", x.device, x.dtype, x.shape, N, R)
     projected, delta = _projected(image, plan, proj, dt_projs_weight)
-    # The kernels of one state add float16 up as it is; all others sum in float32.
-    apart = isinstance(plan, compiled().OneStateParams) and x.dtype == torch.float16
-    dx = torch.zeros_like(x) if apart else torch.empty_like(x)
-    dproj = torch.empty_like(proj)
+    dx, dproj = torch.empty_like(x), torch.empty_like(proj)
     small = [torch.empty_like(t) for t in (A_logs, Ds, dt_projs_bias)]
     if image:
         small.append(torch.empty_like(dt_projs_weight))
     rows = _sum_rows(plan)
-    reduction = GradientReduction((dproj,) if apart else (dx, dproj), tuple(small), rows)
-    own = [dx.data_ptr()] if apart else []
-    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = own + reduction.addresses
+    reduction = GradientReduction((dx, dproj), tuple(small), rows)
+    at_dx, at_dproj, at_dA, at_dDs, at_dbias, *at_dweight = reduction.addresses
     if image:
         ddelta = None
         outputs = {"dproj": at_dproj, "ddt_weight": at_dweight[0]}

@@ -153,7 +153,7 @@ class _Pass:
 
     def _fill(self, tile: Tile, slots: int, splits: int = 1) -> bool:
         """Whether programs for so many splits are enough: wide ones gain more than empty places
-        lose while these are not most. See benchmarks/NOTES.md."""
+        lose while these are not most. See docs/kernels.md."""
         return 5 * self._programs(tile) * splits >= 2 * slots
 
     def _tile(self, slots: int) -> Tile:

@@ -37,7 +37,7 @@ __all__ = [
     "why_unusable",
 ]
 
-# Channels of the result and of x, as measured on an H100: benchmarks/NOTES.md.
+# Channels of the result and of x, as measured on an H100: docs/kernels.md.
 _MAX_OUT, _MIN_IN = 63, 16
 _MAX_IN = 96  # channels of x whose products with dy's a program's registers hold
 _16_BIT = (torch.float16, torch.bfloat16)

@@ -79,6 +79,7 @@ PADDED_CASES = (
 )
 LONG = SS2DCase(1, 64, 61, 67, 16, 4)  # few channels, many steps: cut into splits
 LONG_ONE_STATE = SS2DCase(1, 64, 61, 67, 1, 4)
+LONG_STRIDED = SS2DCase(1, 36, 61, 67, 16, 4)  # rows of channels not in whole pieces
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +107,7 @@ def test_image_kernels(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
 @pytest.mark.parametrize("case", PADDED_CASES, ids=str)
 def test_padded_sizes(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
@@ -183,7 +184,7 @@ def test_more_states_than_any_kernel_takes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("case", [LONG, LONG_ONE_STATE], ids=str)
+@pytest.mark.parametrize("case", [LONG, LONG_ONE_STATE, LONG_STRIDED], ids=str)
 def test_splits_agree_with_one_piece(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="pytorch"), _inputs(case, dtype))
 

@@ -15,10 +15,10 @@ from building.plan import CSRC, NVCC_FLAGS
 pytestmark = pytest.mark.slow
 BUILD = CSRC.parent / "build" / "csrc" / "cuda"
 ARCH = "sm_90"
-# The kernels of 16-bit inputs at 16 states, those of rows of steps at as many, and those that every
-# other input takes at 1 to 16.
+# The kernels of images at 16 states, those of rows of steps at as many, and those that every other
+# input takes at 1 to 16.
 FILES = [
-    *("image_n16_float16", "image_n16_bfloat16"),
+    *("image_n16_float16", "image_n16_bfloat16", "image_n16_float32"),
     *("sequence_n16_float16", "sequence_n16_bfloat16", "sequence_n16_float32"),
     *("strided_n1", "strided_n4", "strided_n8", "strided_n16"),
     *("one_state_float16", "one_state_bfloat16", "one_state_float32"),

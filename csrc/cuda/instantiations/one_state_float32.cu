@@ -2,4 +2,7 @@
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(OneState<Float32, 0>)
+SWIN_UMAMBA_INSTANTIATE(OneState<Float32, 1>)
+SWIN_UMAMBA_INSTANTIATE(OneState<Float32, 2>)
+SWIN_UMAMBA_INSTANTIATE(OneState<Float32, 3>)
 }
