@@ -1,6 +1,6 @@
 """A MkDocs hook for links that work on GitHub and on the site.
 
-Pages link to repository files outside of docs/ by relative paths (`../benchmarks/NOTES.md`). On the
+Pages link to repository files outside of docs/ by relative paths (`../pyproject.toml`). On the
 site, pictures are copied, and other files become links into the repository, or plain text if its
 address is not known. Notebooks link to pages by file name, which MkDocs resolves in Markdown only.
 """
