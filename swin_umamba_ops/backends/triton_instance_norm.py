@@ -29,6 +29,7 @@ __all__ = [
 
 _TILE = 2048  # values a program holds at once
 _MAX_BLOCK_C = 128
+_STAGES = 1  # steps of a program's loop that are being read at a time
 _MAX_CHUNKS = 64  # a program adds up the sums of all chunks of its image
 _PROGRAMS_PER_PROCESSOR = 8
 
@@ -60,7 +61,7 @@ class _Cut:
         self.chunks = -(-L // length)
         self.grid = (self.chunks, self.B, blocks)
         self.sizes = (L, self.C, self.chunks, length, self.B * self.chunks * self.C)
-        self.tile = {"ROWS": rows, "BLOCK_C": block_c}
+        self.tile = {"ROWS": rows, "BLOCK_C": block_c, "STAGES": _STAGES}
         # One number for all images: each would be a kernel of its own.
         self.whole = {**self.tile, "CHUNKS": _MAX_CHUNKS}
 

@@ -2,7 +2,7 @@
 
 A first kernel sums over every chunk, a second adds up the chunks' sums and applies them. Sums for
 the variance are taken of the distance to the channel's first value, so that a large mean costs no
-digits.
+digits. STAGES: how many steps of a loop over positions are being read at a time.
 """
 
 import triton
@@ -45,7 +45,8 @@ def _moments(x, sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS: t
 
 @triton.jit(do_not_specialize=_SIZES)
 def moments(
-    x, sums, L, C, chunks, length, sums_stride, ROWS: tl.constexpr, BLOCK_C: tl.constexpr
+    x, sums, L, C, chunks, length, sums_stride,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """sums (2, B, chunks, C) of x - x[first] and its square, over each chunk of `length`."""
     chunk, image = tl.program_id(0), tl.program_id(1)
@@ -55,7 +56,7 @@ def moments(
     first = tl.zeros((ROWS, BLOCK_C), tl.float32)
     second = tl.zeros((ROWS, BLOCK_C), tl.float32)
     end = tl.minimum((chunk + 1) * length, L)
-    for start in range(chunk * length, end, ROWS):
+    for start in tl.range(chunk * length, end, ROWS, num_stages=STAGES):
         values, _, inside = _rows(x, C, image, start, end, channels, L, C, ROWS)
         values = tl.where(inside, values - origin[None, :], 0.0)
         first += values
@@ -77,7 +78,7 @@ def apply(
     x, sums, weight, bias, residual, residual_sums, y, stats,
     L, C, chunks, length, sums_stride, eps, slope,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, KNOWN: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """y = leaky_relu(normalised(x) * weight + bias + residual, slope).
 
@@ -108,7 +109,7 @@ def apply(
     w = _optional(weight, channels, C, 1.0, AFFINE) * scale
     b = _optional(bias, channels, C, 0.0, AFFINE) - mean * w
     end = tl.minimum((chunk + 1) * length, L)
-    for start in range(chunk * length, end, ROWS):
+    for start in tl.range(chunk * length, end, ROWS, num_stages=STAGES):
         values, where, inside = _rows(x, C, image, start, end, channels, L, C, ROWS)
         out = values * w[None, :] + b[None, :]
         if RESIDUAL > 0:
@@ -142,7 +143,8 @@ def _gradient(
 def gradient_sums(
     dy, dy_stride, x, weight, bias, residual, stats, sums,
     L, C, chunks, length, sums_stride, slope,
-    AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, BLOCK_C: tl.constexpr,
+    AFFINE: tl.constexpr, RESIDUAL: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """sums (3, B, chunks, C): of the gradient, of it times normalised x, times the residual's.
 
@@ -166,7 +168,7 @@ def gradient_sums(
     along = tl.zeros((ROWS, BLOCK_C), tl.float32)
     beside = tl.zeros((ROWS, BLOCK_C), tl.float32)
     end = tl.minimum((chunk + 1) * length, L)
-    for start in range(chunk * length, end, ROWS):
+    for start in tl.range(chunk * length, end, ROWS, num_stages=STAGES):
         g, normal, other, _, _ = _gradient(
             dy, dy_stride, x, residual, image, start, end, channels, L, C, slope,
             mean, scale, r_mean, r_scale, w, b, RESIDUAL, ROWS,
@@ -187,7 +189,7 @@ def gradient(
     dy, dy_stride, x, weight, bias, residual, stats, sums, dx, dresidual,
     L, C, chunks, length, sums_stride, slope,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, CHUNKS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """dx and dresidual, like x; dy as in `gradient_sums`."""
     chunk, image = tl.program_id(0), tl.program_id(1)
@@ -209,7 +211,7 @@ def gradient(
     w = _optional(weight, channels, C, 1.0, AFFINE)
     b = _optional(bias, channels, C, 0.0, AFFINE)
     end = tl.minimum((chunk + 1) * length, L)
-    for start in range(chunk * length, end, ROWS):
+    for start in tl.range(chunk * length, end, ROWS, num_stages=STAGES):
         g, normal, other, where, inside = _gradient(
             dy, dy_stride, x, residual, image, start, end, channels, L, C, slope,
             mean, scale, r_mean, r_scale, w, b, RESIDUAL, ROWS,
