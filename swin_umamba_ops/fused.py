@@ -12,6 +12,15 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops import autocast, backends
+from swin_umamba_ops.inputs import (
+    Conv3x3Inputs,
+    DepthwiseConvSiluInputs,
+    InstanceNormActInputs,
+    LayerNormInputs,
+    MlpGeluInputs,
+    NormActConv3x3Inputs,
+    SegmentationSumsInputs,
+)
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL, PLAIN_RESIDUAL
 from swin_umamba_ops.ops import (
     fused_convolution,
@@ -70,7 +79,8 @@ def layer_norm(
         raise ValueError(f"gate has shape {tuple(gate.shape)}, expected x's {tuple(x.shape)}")
     out_dtype = _autocast_dtype(x) or (x if gate is None else gate).dtype
     served = resolved("layer_norm", backend, x.device, x.dtype)
-    return fused_layer_norm.layer_norm(x, gate, weight, bias, eps, out_dtype, served)
+    inputs = LayerNormInputs(x, gate, weight, bias, eps, out_dtype)
+    return fused_layer_norm.layer_norm(inputs, served)
 
 
 def depthwise_conv_silu(
@@ -92,7 +102,7 @@ def depthwise_conv_silu(
         raise ValueError(f"bias has shape {tuple(bias.shape)}, expected ({D},)")
     x = x.to(_autocast_dtype(x) or x.dtype)
     served = resolved("depthwise_conv_silu", backend, x.device, x.dtype, kernel)
-    return fused_depthwise.depthwise_conv_silu(x, weight, bias, served)
+    return fused_depthwise.depthwise_conv_silu(DepthwiseConvSiluInputs(x, weight, bias), served)
 
 
 def mlp_gelu(
@@ -123,7 +133,7 @@ def mlp_gelu(
             raise ValueError(f"{name} has shape {tuple(bias.shape)}, expected ({weight.shape[0]},)")
     x = x.to(_autocast_dtype(x) or x.dtype)
     served = resolved("mlp_gelu", backend, x.device, x.dtype)
-    return fused_mlp.mlp_gelu(x, weight1, bias1, weight2, bias2, served)
+    return fused_mlp.mlp_gelu(MlpGeluInputs(x, weight1, bias1, weight2, bias2), served)
 
 
 def instance_norm_act(
@@ -159,9 +169,8 @@ def instance_norm_act(
     if residual is None:
         kind = NO_RESIDUAL
     served = resolved("instance_norm_act", backend, x.device, x.dtype)
-    return fused_instance_norm.instance_norm_act(
-        x, weight, bias, residual, kind, eps, slope, served
-    )
+    inputs = InstanceNormActInputs(x, weight, bias, residual, kind, eps, slope)
+    return fused_instance_norm.instance_norm_act(inputs, served)
 
 
 def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
@@ -172,7 +181,7 @@ def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
     """
     x = _checked_convolution(x, weight)
     served = resolved("conv3x3", backend, x.device, x.dtype)
-    return fused_convolution.conv3x3(x, weight, served)
+    return fused_convolution.conv3x3(Conv3x3Inputs(x, weight), served)
 
 
 def norm_act_conv3x3(
@@ -186,7 +195,8 @@ def norm_act_conv3x3(
     x = _checked_convolution(x, weight)
     _check_positions(x)
     served = resolved("norm_act_conv3x3", backend, x.device, x.dtype)
-    return fused_convolution.norm_act_conv3x3(x, weight, eps, slope, served)
+    inputs = NormActConv3x3Inputs(x, weight, eps, slope)
+    return fused_convolution.norm_act_conv3x3(inputs, served)
 
 
 def segmentation_sums(logits: Tensor, target: Tensor, *, backend: str = "auto") -> Tensor:
@@ -208,7 +218,8 @@ def segmentation_sums(logits: Tensor, target: Tensor, *, backend: str = "auto") 
         raise TypeError(f"target has dtype {target.dtype}, expected whole numbers")
     size = logits.shape[1]
     served = resolved("segmentation_sums", backend, logits.device, logits.dtype, size)
-    return _segmentation_sums.segmentation_sums(logits, target.long(), served)
+    inputs = SegmentationSumsInputs(logits, target.long())
+    return _segmentation_sums.segmentation_sums(inputs, served)
 
 
 def _check_positions(x: Tensor) -> None:

@@ -1,12 +1,15 @@
-"""What the scans take, one record each, handed through all layers as it is.
+"""What the ops take, one record each, handed through all layers as it is.
 
-Letters as in functional.py: B batch, D channels, H, W, L = H * W, N states, R ranks, G groups.
+Letters as in functional.py: B batch, C and D channels, H, W, L = H * W, N states, R ranks, G
+groups.
+A record's tensors come first, then its settings.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -82,3 +85,70 @@ class ScanWanted(NamedTuple):
 
 ALL_SS2D = SS2DWanted()
 ALL_SCAN = ScanWanted()
+
+
+# ---- fused ops: shapes as their kernels take them
+
+
+class LayerNormInputs(NamedTuple):
+    """Of LayerNorm(x) * silu(gate), in out_dtype."""
+
+    x: Tensor  # (..., C)
+    gate: Tensor | None  # like x, of any dtype
+    weight: Tensor  # (C,)
+    bias: Tensor  # (C,)
+    eps: float
+    out_dtype: torch.dtype
+
+
+class DepthwiseConvSiluInputs(NamedTuple):
+    """Of silu(conv(x) + bias)."""
+
+    x: Tensor  # (B, H, W, D)
+    weight: Tensor  # (D, 1, K, K), K odd
+    bias: Tensor | None  # (D,)
+
+
+class InstanceNormActInputs(NamedTuple):
+    """Of leaky_relu(InstanceNorm(x) * weight + bias + residual, slope)."""
+
+    x: Tensor  # (B, H, W, C)
+    weight: Tensor | None  # (C,), with bias or not at all
+    bias: Tensor | None  # (C,)
+    residual: Tensor | None  # like x
+    kind: int  # what is done with the residual: see numerics.py
+    eps: float
+    slope: float
+
+
+class Conv3x3Inputs(NamedTuple):
+    """Of conv2d(x, weight, padding=1)."""
+
+    x: Tensor  # (B, H, W, C)
+    weight: Tensor  # (E, C, 3, 3), in any layout and floating dtype
+
+
+class NormActConv3x3Inputs(NamedTuple):
+    """Of conv3x3(leaky_relu(InstanceNorm(x), slope), weight)."""
+
+    x: Tensor  # (B, H, W, C)
+    weight: Tensor  # as in Conv3x3Inputs
+    eps: float
+    slope: float
+
+
+class MlpGeluInputs(NamedTuple):
+    """Of gelu(x @ weight1.T + bias1) @ weight2.T + bias2. Parameters of any floating dtype."""
+
+    x: Tensor  # (..., C)
+    weight1: Tensor  # (E, C)
+    bias1: Tensor  # (E,)
+    weight2: Tensor  # (F, E)
+    bias2: Tensor  # (F,)
+
+
+class SegmentationSumsInputs(NamedTuple):
+    """Of the sums that soft Dice and cross-entropy are made of."""
+
+    logits: Tensor  # (B, C, H, W), C at least 2, contiguous or channels last
+    target: Tensor  # (B, H, W) int64: a class, or -1

@@ -23,6 +23,12 @@ def is_addressable(t: Tensor) -> bool:
     )
 
 
+def addressable_image(t: Tensor) -> Tensor:
+    """`addressable` for kernels that read images contiguous or channels last, at any address."""
+    last = t.is_contiguous(memory_format=torch.channels_last)
+    return t if (t.is_contiguous() or last) and not t.is_neg() else addressable(t)
+
+
 def addressable(t: Tensor) -> Tensor:
     """The tensor with its values in memory as they are, contiguous, aligned; a copy if needed."""
     t = t.resolve_conj().resolve_neg().contiguous()

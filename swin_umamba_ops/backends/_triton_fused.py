@@ -31,12 +31,12 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str 
 
 
 def on_its_device(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """The function with the GPU of its first argument current: Triton launches on the current
-    one."""
+    """The function with the GPU of its first argument, a tensor or a record that begins with one,
+    current: Triton launches on the current one."""
 
     @functools.wraps(function)
-    def run(first: Tensor, *others: Any, **named: Any) -> _Result:
-        with current(first.device):
+    def run(first: Any, *others: Any, **named: Any) -> _Result:
+        with current((first if isinstance(first, Tensor) else first[0]).device):
             return function(first, *others, **named)
 
     return run

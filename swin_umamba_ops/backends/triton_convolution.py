@@ -24,15 +24,16 @@ from swin_umamba_ops.backends._triton_fused import (
     why_unsupported,
     why_unusable,
 )
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import convolution as kernels
+from swin_umamba_ops.inputs import Conv3x3Inputs, InstanceNormActInputs, NormActConv3x3Inputs
 from swin_umamba_ops.numerics import NO_RESIDUAL
 
 __all__ = [
-    "backward",
-    "forward",
-    "norm_act_backward",
-    "norm_act_forward",
+    "conv3x3_backward",
+    "conv3x3_forward",
+    "norm_act_conv3x3_backward",
+    "norm_act_conv3x3_forward",
     "why_unsupported",
     "why_unusable",
 ]
@@ -110,46 +111,42 @@ def _like(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 @on_its_device
-def forward(x: Tensor, weight: Tensor) -> Tensor:
-    """y (B, H, W, E)."""
-    return _convolve(x, weight)
+def conv3x3_forward(inputs: Conv3x3Inputs) -> Tensor:
+    return _convolve(*inputs)
 
 
 @on_its_device
-def backward(
-    dy: Tensor, x: Tensor, weight: Tensor, wanted: Sequence[bool] = ALL_WANTED
-) -> tuple[Tensor, Tensor]:
-    """The gradients of x and weight."""
+def conv3x3_backward(
+    dy: Tensor, inputs: Conv3x3Inputs, wanted: Sequence[bool] = ALL_WANTED
+) -> Gradients:
+    x, weight = inputs
     used = weight.to(x.dtype)
-    dx = _x_gradient(dy, x, used) if wanted[0] else x
-    return dx, _like(weight, _weight_gradient(dy, x, used)) if wanted[1] else weight
+    dx = _x_gradient(dy, x, used) if wanted[0] else None
+    return dx, _like(weight, _weight_gradient(dy, x, used)) if wanted[1] else None
 
 
 @on_its_device
-def norm_act_forward(x: Tensor, weight: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
-    """y and the norm's statistics."""
-    norm = triton_instance_norm.forward
-    active, stats = norm(x, None, None, None, NO_RESIDUAL, eps, slope)
+def norm_act_conv3x3_forward(inputs: NormActConv3x3Inputs) -> tuple[Tensor, Tensor]:
+    x, weight, eps, slope = inputs
+    active, stats = triton_instance_norm.instance_norm_act_forward(
+        InstanceNormActInputs(x, None, None, None, NO_RESIDUAL, eps, slope)
+    )
     return _convolve(active, weight), stats
 
 
 @on_its_device
-def norm_act_backward(
-    dy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stats: Tensor,
-    slope: float,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor]:
-    """The gradients of x and weight; the convolution's input is recomputed from x."""
+def norm_act_conv3x3_backward(
+    dy: Tensor, inputs: NormActConv3x3Inputs, stats: Tensor, wanted: Sequence[bool] = ALL_WANTED
+) -> Gradients:
+    """The convolution's input is recomputed from x."""
+    x, weight, _, slope = inputs
     # One map like x beside it at a time: these passes are where a model's memory peaks.
-    used, dweight = weight.to(x.dtype), weight
+    used, dweight = weight.to(x.dtype), None
     if wanted[1]:
         active = triton_instance_norm.normalise(x, stats, slope)
         dweight = _like(weight, _weight_gradient(dy, active, used))
         del active
     if not wanted[0]:
-        return x, dweight
+        return None, dweight
     dactive = _x_gradient(dy, x, used)
     return triton_instance_norm.gradient_in_place(dactive, x, stats, slope), dweight

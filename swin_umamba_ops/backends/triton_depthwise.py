@@ -10,10 +10,16 @@ from torch import Tensor
 from swin_umamba_ops.backends import _triton_fused
 from swin_umamba_ops.backends._launch_cache import launch
 from swin_umamba_ops.backends._triton_fused import on_its_device, processors, why_unusable
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import depthwise as kernels
+from swin_umamba_ops.inputs import DepthwiseConvSiluInputs
 
-__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+__all__ = [
+    "depthwise_conv_silu_backward",
+    "depthwise_conv_silu_forward",
+    "why_unsupported",
+    "why_unusable",
+]
 
 _BLOCK_C = 64  # channels of a program
 _BLOCK_W = 8  # positions of a row in a tile; backwards all taps' sums of a tile are in registers
@@ -50,21 +56,15 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, backward: bool) ->
 
 
 @on_its_device
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """y, like x."""
-    return _convolve(x, weight, bias, backward=False)
+def depthwise_conv_silu_forward(inputs: DepthwiseConvSiluInputs) -> Tensor:
+    return _convolve(*inputs, backward=False)
 
 
 @on_its_device
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x, weight and bias, (0,) for an absent bias. Keeps the input alone: to
-    recompute the convolution is cheaper than to read it."""
+def depthwise_conv_silu_backward(
+    dy: Tensor, inputs: DepthwiseConvSiluInputs, wanted: Sequence[bool] = ALL_WANTED
+) -> Gradients:
+    x, weight, bias = inputs
     taps = weight[0].numel()
     blocks, programs, share = _cut(x)
     dconv = torch.empty_like(x)
@@ -74,8 +74,8 @@ def backward(
         (dy, x, weight, bias, dconv, sums, *x.shape, share),
         {"K": weight.shape[-1], "BLOCK_W": _BLOCK_W, "BLOCK_C": _BLOCK_C},
     )  # fmt: skip
-    dx = _convolve(dconv, weight, bias, backward=True) if wanted[0] else x
-    dweight, dbias = weight, x.new_empty(0)
+    dx = _convolve(dconv, weight, bias, backward=True) if wanted[0] else None
+    dweight, dbias = None, None
     if wanted[1] or wanted[2]:
         total = sums.sum(0)
         dweight = total[:-1].t().contiguous().view(weight.shape).to(weight.dtype)

@@ -8,20 +8,22 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._memory import addressable
 from swin_umamba_ops.backends._triton_fused import (
     on_its_device,
     processors,
     why_unsupported,
     why_unusable,
 )
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import instance_norm as kernels
+from swin_umamba_ops.inputs import InstanceNormActInputs
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL
 
 __all__ = [
-    "backward",
-    "forward",
     "gradient_in_place",
+    "instance_norm_act_backward",
+    "instance_norm_act_forward",
     "normalise",
     "why_unsupported",
     "why_unusable",
@@ -41,9 +43,9 @@ def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
     """
     _, H, W, _ = dy.shape
     stride = dy.stride(2)
-    if dy.stride() == (H * W * stride, W * stride, stride, 1):
+    if dy.stride() == (H * W * stride, W * stride, stride, 1) and not dy.is_neg():
         return dy, stride
-    return dy.contiguous(), dy.shape[3]
+    return addressable(dy), dy.shape[3]
 
 
 class _Cut:
@@ -83,16 +85,8 @@ def normalise(x: Tensor, stats: Tensor, slope: float) -> Tensor:
 
 
 @on_its_device
-def forward(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    kind: int,
-    eps: float,
-    slope: float,
-) -> tuple[Tensor, Tensor]:
-    """y, like x, and the statistics (2 or, of a normalised residual too, 4, B, C)."""
+def instance_norm_act_forward(inputs: InstanceNormActInputs) -> tuple[Tensor, Tensor]:
+    x, weight, bias, residual, kind, eps, slope = inputs
     y = torch.empty_like(x)
     rows = 4 if kind == NORMALISED_RESIDUAL else 2
     stats = x.new_empty((rows, x.shape[0], x.shape[3]), dtype=torch.float32)
@@ -112,45 +106,30 @@ def forward(
 
 
 @on_its_device
-def backward(
+def instance_norm_act_backward(
     dy: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
+    inputs: InstanceNormActInputs,
     stats: Tensor,
-    kind: int,
-    slope: float,
     wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, weight, bias and residual; (0,) for an absent input."""
-    dx = torch.empty_like(x)
-    return _backward(dy, x, weight, bias, residual, stats, kind, slope, dx, wanted)
+) -> Gradients:
+    return _backward(dy, inputs, stats, wanted, torch.empty_like(inputs.x))
 
 
 @on_its_device
 def gradient_in_place(dy: Tensor, x: Tensor, stats: Tensor, slope: float) -> Tensor:
     """The gradient of leaky_relu(InstanceNorm(x), slope) by x (B, H, W, C), in the place of dy,
     which is contiguous: each value is read before it is written, and by the same program."""
-    arguments = (dy, x, None, None, None, stats, NO_RESIDUAL, slope)
-    return _backward(*arguments, dx=dy, wanted=ALL_WANTED)[0]
+    inputs = InstanceNormActInputs(x, None, None, None, NO_RESIDUAL, 0.0, slope)
+    return _backward(dy, inputs, stats, ALL_WANTED, dx=dy)[0]
 
 
 def _backward(
-    dy: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    stats: Tensor,
-    kind: int,
-    slope: float,
-    dx: Tensor,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dweight, dbias, dresidual = (
-        x.new_empty(0) if t is None else torch.empty_like(t) for t in (weight, bias, residual)
-    )
+    dy: Tensor, inputs: InstanceNormActInputs, stats: Tensor, wanted: Sequence[bool], dx: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients, that of x in the memory of dx."""
+    x, weight, bias, residual, kind, _, slope = inputs
+    dweight, dbias = None, None
+    dresidual = None if residual is None else torch.empty_like(residual)
     dy, dy_stride = _in_rows(dy)
     cut = _Cut(x)
     sums = cut.sums(x, 3)

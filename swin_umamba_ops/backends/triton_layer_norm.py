@@ -14,10 +14,11 @@ from swin_umamba_ops.backends._triton_fused import (
     why_unsupported,
     why_unusable,
 )
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import layer_norm as kernels
+from swin_umamba_ops.inputs import LayerNormInputs
 
-__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+__all__ = ["layer_norm_backward", "layer_norm_forward", "why_unsupported", "why_unusable"]
 
 _TILE = 2048  # values a program holds: 16 a thread
 _PROGRAMS_PER_PROCESSOR = 4
@@ -30,15 +31,8 @@ def _tile(channels: int) -> tuple[int, int]:
 
 
 @on_its_device
-def forward(
-    x: Tensor,
-    gate: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    out_dtype: torch.dtype,
-) -> Tensor:
-    """y, like x, in out_dtype."""
+def layer_norm_forward(inputs: LayerNormInputs) -> Tensor:
+    x, gate, weight, bias, eps, out_dtype = inputs
     y = torch.empty_like(x, dtype=out_dtype)
     C = x.shape[-1]
     M = x.numel() // C
@@ -51,18 +45,11 @@ def forward(
 
 
 @on_its_device
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    gate: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, gate, weight and bias; (0,) for an absent gate."""
-    dx = torch.empty_like(x)
-    dgate = x.new_empty(0) if gate is None else torch.empty_like(gate)
+def layer_norm_backward(
+    dy: Tensor, inputs: LayerNormInputs, wanted: Sequence[bool] = ALL_WANTED
+) -> Gradients:
+    x, gate, weight, bias, eps, _ = inputs
+    dx, dgate = torch.empty_like(x), None if gate is None else torch.empty_like(gate)
     C = x.shape[-1]
     M = x.numel() // C
     rows, columns = _tile(C)
@@ -74,6 +61,6 @@ def backward(
         {"GATED": gate is not None, "ROWS": rows, "COLS": columns},
     )  # fmt: skip
     if not (wanted[2] or wanted[3]):
-        return dx, dgate, weight, bias
+        return dx, dgate, None, None
     dweight, dbias = sums.sum(1).unbind()
     return dx, dgate, dweight.to(weight.dtype), dbias.clone().to(bias.dtype)

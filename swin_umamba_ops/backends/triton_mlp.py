@@ -15,10 +15,11 @@ from torch import Tensor
 from swin_umamba_ops.autocast import autocast_off
 from swin_umamba_ops.backends._launch_cache import launch
 from swin_umamba_ops.backends._triton_fused import on_its_device, why_unsupported, why_unusable
-from swin_umamba_ops.backends.protocols import ALL_WANTED
+from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import mlp as kernels
+from swin_umamba_ops.inputs import MlpGeluInputs
 
-__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+__all__ = ["mlp_gelu_backward", "mlp_gelu_forward", "why_unsupported", "why_unusable"]
 
 _BLOCK_M, _BLOCK_K = 128, 32  # rows of a tile, and columns of its factors at a time
 _BLOCK_E, _BLOCK_E_BACKWARD = 128, 64  # backwards two tiles' sums are in registers
@@ -73,8 +74,8 @@ def _hidden_gradients(
 
 
 @on_its_device
-def forward(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor) -> Tensor:
-    """y (..., F)."""
+def mlp_gelu_forward(inputs: MlpGeluInputs) -> Tensor:
+    x, weight1, bias1, weight2, bias2 = inputs
     dtype, rows = x.dtype, x.reshape(-1, x.shape[-1])
     with autocast_off(x):
         hidden = _hidden(rows, weight1.to(dtype).contiguous(), bias1.to(dtype))
@@ -83,18 +84,12 @@ def forward(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: T
 
 
 @on_its_device
-def backward(
-    dy: Tensor,
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor,
-    weight2: Tensor,
-    bias2: Tensor,
-    wanted: Sequence[bool] = ALL_WANTED,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of all five inputs."""
+def mlp_gelu_backward(
+    dy: Tensor, inputs: MlpGeluInputs, wanted: Sequence[bool] = ALL_WANTED
+) -> Gradients:
+    x, weight1, bias1, weight2, bias2 = inputs
     dtype, rows, drows = x.dtype, x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
-    dx, dweight1, dbias1, dweight2, dbias2 = x, weight1, bias1, weight2, bias2
+    dx, dweight1, dbias1, dweight2, dbias2 = None, None, None, None, None
     with autocast_off(x):
         if any(wanted[:4]):
             used1, used2 = weight1.to(dtype).contiguous(), weight2.to(dtype).contiguous()

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._memory import addressable_image
 from swin_umamba_ops.backends._triton_fused import (
     on_its_device,
     processors,
     why_unusable,
 )
 from swin_umamba_ops.backends._triton_fused import why_unsupported as _why_unsupported
+from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import segmentation as kernels
+from swin_umamba_ops.inputs import SegmentationSumsInputs
 
-__all__ = ["backward", "forward", "why_unsupported", "why_unusable"]
+__all__ = [
+    "segmentation_sums_backward",
+    "segmentation_sums_forward",
+    "why_unsupported",
+    "why_unusable",
+]
 
 _TILE = 2048  # values a program holds: 16 a thread
 _MAX_CLASSES = 256
@@ -47,8 +57,8 @@ class _Cut:
 
 
 @on_its_device
-def forward(logits: Tensor, target: Tensor) -> Tensor:
-    """The sums (B, 2 * C) float32."""
+def segmentation_sums_forward(inputs: SegmentationSumsInputs) -> Tensor:
+    logits, target = addressable_image(inputs.logits), inputs.target
     cut = _Cut(logits)
     shape = (logits.shape[0], cut.chunks, 2 * logits.shape[1])
     sums = logits.new_empty(shape, dtype=torch.float32)
@@ -57,9 +67,11 @@ def forward(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @on_its_device
-def backward(dsums: Tensor, logits: Tensor, target: Tensor) -> Tensor:
-    """The gradient of the logits, like them."""
+def segmentation_sums_backward(
+    dsums: Tensor, inputs: SegmentationSumsInputs, wanted: Sequence[bool] = ALL_WANTED
+) -> Gradients:
+    logits, target = addressable_image(inputs.logits), inputs.target
     cut = _Cut(logits)
     dlogits = torch.empty_like(logits)
     launch(kernels.backward, cut.grid, (dsums, logits, target, dlogits, *cut.sizes), cut.tile)
-    return dlogits
+    return dlogits, None

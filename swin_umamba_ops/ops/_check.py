@@ -45,6 +45,12 @@ def has_shape(name: str, t: Tensor, *expected: int | str) -> None:
     raise ValueError(f"{name} has shape {tuple(shape)}, expected ({sizes})")
 
 
+def has_channels(name: str, t: Tensor) -> None:
+    """ValueError unless t has a last axis, of any size but 0."""
+    if t.dim() == 0 or t.shape[-1] == 0:
+        raise ValueError(f"{name} has shape {tuple(t.shape)}, expected (..., C) with C > 0")
+
+
 def is_shape(name: str, t: Tensor, shape: tuple[int, ...]) -> None:
     """ValueError unless t has these very sizes."""
     if t.shape != shape:

@@ -26,7 +26,14 @@ LIB = torch.library.Library(NAMESPACE, "DEF")
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
 _Function = TypeVar("_Function", bound=type[torch.autograd.Function])
-_SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool"}
+_SCHEMA_TYPES = {
+    Tensor: "Tensor",
+    Tensor | None: "Tensor?",
+    bool: "bool",
+    int: "int",
+    float: "float",
+    torch.dtype: "ScalarType",
+}
 
 
 def register_formula(op: Any, formula: Callable[..., int]) -> None:

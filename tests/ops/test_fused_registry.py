@@ -184,6 +184,41 @@ def test_empty_batches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not t.grad.any()
 
 
+@needs_kernels
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles_in_one_graph(name: str, dynamic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_kernels(monkeypatch)
+    leaves = _leaves(name)
+
+    def with_gradients(function: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        y = function(name, *leaves)
+        return y, *torch.autograd.grad(y.float().square().sum(), leaves)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(_call, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    torch.testing.assert_close(with_gradients(compiled), with_gradients(_call))
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", NAMES)
+def test_transforms_of_torch_func(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """grad by all inputs, and vmap over it."""
+    use_kernels(monkeypatch)
+    leaves = _leaves(name)
+
+    def loss(*tensors: Tensor) -> Tensor:
+        return _call(name, *tensors).float().square().sum()
+
+    expected = torch.autograd.grad(loss(*leaves), leaves)
+    tensors = tuple(t.detach() for t in leaves)
+    by_all = torch.func.grad(loss, argnums=tuple(range(len(tensors))))
+    torch.testing.assert_close(by_all(*tensors), expected)
+    x, *rest = tensors
+    mapped = torch.func.vmap(lambda x: torch.func.grad(loss)(x, *rest))(torch.stack([x, 2 * x]))
+    torch.testing.assert_close(mapped[0], expected[0])
+
+
 def _mlp_of_ones(*shapes: tuple[int, ...]) -> Tensor:
     return ops.mlp_gelu(*(torch.ones(shape) for shape in shapes))
 

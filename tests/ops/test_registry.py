@@ -138,11 +138,6 @@ def test_fused_ops_fall_back_with_the_reason(op: str, monkeypatch: pytest.Monkey
 
 def test_every_op_of_every_backend_is_there() -> None:
     """Each row's modules have the functions that ops call, and each formula can be called."""
-    functions = {
-        "ss2d": ("ss2d_forward", "ss2d_backward", "chunk_length"),
-        "selective_scan": ("selective_scan_forward", "selective_scan_backward", "chunk_length"),
-        "norm_act_conv3x3": ("norm_act_forward", "norm_act_backward"),
-    }
     for backend in backends.BACKENDS.values():
         assert not backend.kernels.keys() & backend.formulas.keys()
         assert all(callable(formula) for formula in backend.formulas.values())
@@ -150,9 +145,10 @@ def test_every_op_of_every_backend_is_there() -> None:
             if backend.name == "triton" and importlib.util.find_spec("triton") is None:
                 continue
             found = backends.load(module)
-            for name in (
-                *functions.get(op, ("forward", "backward")), "why_unusable", "why_unsupported",
-            ):  # fmt: skip
+            names = [f"{op}_forward", f"{op}_backward", "why_unusable", "why_unsupported"]
+            if op in backends.SCANS:
+                names.append("chunk_length")
+            for name in names:
                 assert hasattr(found, name), (module, name)
 
 

@@ -21,13 +21,11 @@ from fused_checks import (
 from interpreted import run_interpreted
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
 
 import swin_umamba_ops as ops
 from swin_umamba_ops.backends import triton_segmentation
-from swin_umamba_ops.ops.segmentation_sums import (
-    segmentation_sums_backward_op,
-    segmentation_sums_op,
-)
+from swin_umamba_ops.ops.segmentation_sums import segmentation_sums as op
 
 
 @pytest.mark.slow
@@ -122,19 +120,20 @@ def test_ops_pass_opcheck_and_their_fakes_lie_as_results_do(last: bool) -> None:
     layout = torch.channels_last if last else torch.contiguous_format
     logits = noise(*shape).to(DEVICE, torch.float32).contiguous(memory_format=layout)
     target, dsums = _target(shape).to(DEVICE), torch.ones(2, 6, device=DEVICE)
-    calls: list[tuple[Any, tuple[Tensor, ...]]] = [
-        (segmentation_sums_op, (logits, target)),
-        (segmentation_sums_backward_op, (dsums, logits, target)),
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
+        (op.forward_op, (logits, target)),
+        (op.backward_op, (dsums, logits, target, "triton", [True, False])),
     ]
-    for op, arguments in calls:
-        torch.library.opcheck(op, arguments)
-        real = op(*arguments)
+    for function, arguments in calls:
+        torch.library.opcheck(function, arguments)
+        real = pytree.tree_leaves(function(*arguments))[0]
         with FakeTensorMode() as mode:
-            fake = op(*map(mode.from_tensor, arguments))
+            given = pytree.tree_map_only(Tensor, mode.from_tensor, arguments)
+            fake = pytree.tree_leaves(function(*given))[0]
         assert (fake.shape, fake.stride(), fake.dtype) == (real.shape, real.stride(), real.dtype)
     for wrong in ((logits[:, :1], target), (logits, target[:, :2]), (logits, target.int())):
         with pytest.raises((ValueError, TypeError), match=r"logits has shape|target has"):
-            segmentation_sums_op(*wrong)
+            op.forward_op(*wrong)
 
 
 @needs_kernels

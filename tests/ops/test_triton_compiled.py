@@ -18,7 +18,14 @@ import pytest
 import torch
 
 from swin_umamba_ops.backends import _launch_cache
-from swin_umamba_ops.inputs import SS2DInputs
+from swin_umamba_ops.inputs import (
+    DepthwiseConvSiluInputs,
+    InstanceNormActInputs,
+    LayerNormInputs,
+    MlpGeluInputs,
+    SegmentationSumsInputs,
+    SS2DInputs,
+)
 
 triton = pytest.importorskip("triton")
 pytestmark = [
@@ -174,8 +181,9 @@ def test_the_hidden_layers_kernels_spill_nothing(
     monkeypatch.setattr(triton_mlp, "launch", lambda *launch: launches.append(launch))
     x = torch.empty(4, C, dtype=torch.float16)
     parameters = torch.empty(4 * C, C), torch.empty(4 * C), torch.empty(C, 4 * C), torch.empty(C)
-    triton_mlp.forward(x, *parameters)
-    triton_mlp.backward(x, x, *parameters)
+    inputs = MlpGeluInputs(x, *parameters)
+    triton_mlp.mlp_gelu_forward(inputs)
+    triton_mlp.mlp_gelu_backward(x, inputs)
     for kernel, _, _, constants, options in launches:
         constants = {**constants, "UPCAST": False}
         compiled = _compile(
@@ -299,15 +307,20 @@ def test_cached_launches_around_the_scan_are_as_triton_would(
     weight, bias, taps = torch.randn(C), torch.randn(C), torch.randn(C, 1, 3, 3)
 
     def all_of_them() -> None:
-        triton_layer_norm.forward(x, x, weight, bias, 1e-5, torch.float16)
-        triton_layer_norm.backward(dy, x, None, weight, bias, 1e-5)
-        triton_depthwise.forward(x, taps, bias)
-        triton_depthwise.backward(dy, x, taps, bias)
-        _, stats = triton_instance_norm.forward(x, weight, bias, x, 2, 1e-5, 0.01)
-        triton_instance_norm.backward(dy, x, weight, bias, x, stats, 2, 0.01)
-        logits, target = x.permute(0, 3, 1, 2), torch.zeros(1, *sides, dtype=torch.int64)
-        dsums = triton_segmentation.forward(logits, target)
-        triton_segmentation.backward(dsums, logits, target)
+        norm = LayerNormInputs(x, x, weight, bias, 1e-5, torch.float16)
+        triton_layer_norm.layer_norm_forward(norm)
+        triton_layer_norm.layer_norm_backward(dy, norm._replace(gate=None))
+        depthwise = DepthwiseConvSiluInputs(x, taps, bias)
+        triton_depthwise.depthwise_conv_silu_forward(depthwise)
+        triton_depthwise.depthwise_conv_silu_backward(dy, depthwise)
+        instance_norm = InstanceNormActInputs(x, weight, bias, x, 2, 1e-5, 0.01)
+        _, stats = triton_instance_norm.instance_norm_act_forward(instance_norm)
+        triton_instance_norm.instance_norm_act_backward(dy, instance_norm, stats)
+        sums = SegmentationSumsInputs(
+            x.permute(0, 3, 1, 2), torch.zeros(1, *sides, dtype=torch.int64)
+        )
+        dsums = triton_segmentation.segmentation_sums_forward(sums)
+        triton_segmentation.segmentation_sums_backward(dsums, sums)
 
     assert cached_as_compiled(all_of_them) == 12
 
@@ -320,7 +333,9 @@ def test_sizes_that_triton_specialises_on_have_kernels_of_their_own(
 
     def norm(C: int) -> None:
         x = torch.randn(1, 4, 4, C, dtype=torch.float16)
-        triton_layer_norm.forward(x, None, torch.ones(C), torch.ones(C), 1e-5, x.dtype)
+        triton_layer_norm.layer_norm_forward(
+            LayerNormInputs(x, None, torch.ones(C), torch.ones(C), 1e-5, x.dtype)
+        )
 
     assert cached_as_compiled(lambda: norm(32)) == 1
     kernels = len(_launch_cache._COMPILED)

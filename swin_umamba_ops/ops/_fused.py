@@ -1,0 +1,195 @@
+"""What all fused ops share: from a record of inputs to a pair of ops, and autograd around both.
+
+    swin_umamba::NAME({inputs}, backend) -> y, or (y, stats)
+    swin_umamba::NAME_backward(dy, {inputs}, [stats,] backend, wanted) -> a gradient for each tensor
+
+stats: what the forward pass has found out about x and the backward pass takes, in float32. wanted:
+which gradients; the others, and those of tensors that are None, are empty. A module with kernels
+has NAME_forward and NAME_backward: see backends/protocols.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+import torch
+from torch import Tensor
+
+from swin_umamba_ops import backends
+from swin_umamba_ops.backends import Backend
+from swin_umamba_ops.ops._check import is_shape, same_dtype
+from swin_umamba_ops.ops._define import (
+    apply,
+    define,
+    first_derivative,
+    only_wanted,
+    picked,
+    spread,
+    wants_grad,
+)
+
+Shape = tuple[int, ...]
+Outputs = tuple[tuple[Shape, torch.dtype], ...]
+_OPS: dict[str, FusedOp] = {}
+# Programs that were exported before ops had this argument leave it out.
+_DEFAULT = "triton"
+
+
+def as_it_lies(t: Tensor) -> Tensor:
+    return t
+
+
+class FusedOp:
+    """A fused op: called with a record of its inputs and a backend, it returns y, differentiable.
+
+    inputs: a record of swin_umamba_ops.inputs. The first tensor decides on device and dtype.
+    check: of a record; ValueError or TypeError unless its fields fit together.
+    outputs: from a record the shape and dtype of y and, if there are any, of the statistics.
+    size: from a record what `backends.why_not` calls so.
+    images: fields that callers give as (B, C, H, W) and the op takes as (B, H, W, C), as with y.
+    layouts: of fields, and of "dy", that kernels take other than contiguous: makes a tensor lie so.
+    flops: of the op and of its backward op.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Any,
+        check: Callable[[Any], None],
+        outputs: Callable[[Any], Outputs],
+        *,
+        statistics: bool = False,
+        size: Callable[[Any], int] = lambda inputs: 0,
+        images: tuple[str, ...] = (),
+        layouts: Mapping[str, Callable[[Tensor], Tensor]] | None = None,
+        flops: tuple[Callable[..., int] | None, Callable[..., int] | None] = (None, None),
+    ) -> None:
+        hints = get_type_hints(inputs)
+        self.name = name
+        self.statistics = statistics
+        self.tensors = sum(kind in (Tensor, Tensor | None) for kind in hints.values())
+        self.settings = len(hints) - self.tensors
+        self.images, self.layouts = images, layouts or {}
+        self._check, self._outputs, self._size = check, outputs, size
+        self.forward_op = define(
+            f'{name}({{inputs}}, str backend="{_DEFAULT}") -> '
+            + ("(Tensor, Tensor)" if statistics else "Tensor"),
+            self._forward,
+            self._forward_fake,
+            flops[0],
+            inputs,
+            tuple(self.layouts),
+        )
+        self.backward_op = define(
+            f"{name}_backward(Tensor dy, {{inputs}}, {'Tensor stats, ' * statistics}str backend, "
+            f"bool[] wanted) -> ({', '.join(['Tensor'] * self.tensors)})",
+            self._backward,
+            self._backward_fake,
+            flops[1],
+            inputs,
+            tuple(self.layouts),
+        )
+        _OPS[name] = self
+
+    def _kernel(self, direction: str, inputs: Any, backend: str) -> Callable[..., Any]:
+        """The backend's kernels for these inputs; refused if they do not fit, or it does not."""
+        self._check(inputs)
+        x = inputs[0]
+        module = backends.kernels(self.name, backend, x.device, x.dtype, self._size(inputs))
+        kernel: Callable[..., Any] = getattr(module, f"{self.name}_{direction}")
+        return kernel
+
+    def _forward(self, inputs: Any, backend: str = _DEFAULT) -> Any:
+        kernel = self._kernel("forward", inputs, backend)
+        return kernel(inputs) if inputs[0].numel() else self._forward_fake(inputs)
+
+    def _forward_fake(self, inputs: Any, backend: str = _DEFAULT) -> Any:
+        made = [inputs[0].new_empty(shape, dtype=dtype) for shape, dtype in self._outputs(inputs)]
+        return tuple(made) if self.statistics else made[0]
+
+    def _backward(self, dy: Tensor, inputs: Any, *rest: Any) -> tuple[Tensor, ...]:
+        *stats, backend, wanted = rest
+        kernel = self._kernel("backward", inputs, backend)
+        expected = self._outputs(inputs)
+        for name, t, (shape, dtype) in zip(("dy", "stats"), (dy, *stats), expected, strict=False):
+            is_shape(name, t, shape)
+            same_dtype(dtype, (name,), (t,))
+        tensors = inputs[: self.tensors]
+        if inputs[0].numel():
+            gradients = kernel(dy, inputs, *stats, wanted)
+        else:
+            gradients = [None if t is None else torch.zeros_like(t) for t in tensors]
+        return only_wanted(tensors, gradients, wanted)
+
+    def _backward_fake(self, dy: Tensor, inputs: Any, *rest: Any) -> tuple[Tensor, ...]:
+        tensors = inputs[: self.tensors]
+        made = [
+            None if t is None else torch.empty_like(self.laid_out(name, t))
+            for name, t in zip(inputs._fields, tensors, strict=False)
+        ]
+        return only_wanted(tensors, made, rest[-1])
+
+    def laid_out(self, name: str, t: Tensor) -> Tensor:
+        """The field of this name, or dy, as the op takes it."""
+        return self.layouts[name](t) if name in self.layouts else t.contiguous()
+
+    def __call__(self, inputs: Any, backend: Backend) -> Tensor:
+        """y by a backend. The record is the op's, of any strides, with images as (B, C, H, W)."""
+        y: Tensor
+        if (formula := backend.formulas.get(self.name)) is not None:
+            y = formula(*inputs)
+            return y
+        tensors = inputs[: self.tensors]
+        as_taken = []
+        for name, t in zip(inputs._fields, tensors, strict=False):
+            if t is not None and name in self.images:
+                t = t.permute(0, 2, 3, 1)
+            as_taken.append(None if t is None else self.laid_out(name, t))
+        given = (self.name, *as_taken, *inputs[self.tensors :], backend.name)
+        y = apply(_Fused, wants_grad(*tensors), *given)[0]
+        return y.permute(0, 3, 1, 2) if self.images else y
+
+
+class _Fused(torch.autograd.Function):
+    """Of all fused ops. Keeps the inputs, and statistics where there are any: to recompute the rest
+    is cheaper than to read it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, *arguments: Any) -> tuple[Tensor, ...]:
+        """The op's name, its inputs, and the backend's name. Returns y and statistics."""
+        op = _OPS[name]
+        result: Any = op.forward_op(*arguments)
+        return result if op.statistics else (result,)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.name, *arguments, ctx.backend = inputs
+        op = _OPS[ctx.name]
+        stats = output[1:]
+        ctx.settings = arguments[op.tensors :]
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*stats)
+        ctx.save_for_backward(*arguments[: op.tensors], *stats)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        op = _OPS[ctx.name]
+        wanted, others = ctx.needs_input_grad[1 : 1 + op.tensors], (None,) * (op.settings + 1)
+        if dy is None or not any(wanted):
+            return (None,) * (1 + op.tensors) + others
+        tensors, stats = ctx.saved_tensors[: op.tensors], ctx.saved_tensors[op.tensors :]
+        found = first_derivative(
+            _gradients, ctx.name, dy, *tensors, *ctx.settings, *stats, ctx.backend, wanted
+        )
+        return (None, *spread(found, wanted), *others)
+
+
+def _gradients(name: str, dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    """The wanted ones of the gradients of an op's tensors."""
+    *arguments, wanted = given
+    op = _OPS[name]
+    gradients = op.backward_op(op.laid_out("dy", dy), *arguments, list(wanted))
+    return picked(gradients, wanted)
