@@ -9,6 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from monai.transforms.intensity.array import AdjustContrast
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -208,6 +209,18 @@ def test_gamma_keeps_mean_deviation_and_order(name: str) -> None:
 
     _each_seed(_only(**{name: 1.0}), check)
     assert bent == {False, True}
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("exponent", [0.7, 1.5])
+def test_gamma_is_monais(exponent: float, inverted: bool) -> None:
+    name = "p_gamma_inverted" if inverted else "p_gamma"
+    config = _only(**{name: 1.0, "gamma": (exponent, exponent)})
+    image = torch.from_numpy(_image()) + 3
+    found = vary(image, config, np.random.default_rng(0))
+    for x, y in zip(image, found, strict=True):
+        expected = AdjustContrast(exponent, inverted, retain_stats=True)(x)
+        torch.testing.assert_close(y, expected.as_tensor())
 
 
 @pytest.mark.parametrize("name", ["p_blur", "p_low_resolution"])

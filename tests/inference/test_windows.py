@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.data.utils import compute_importance_map
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
-from swin_umamba.inference.windows import Windows, logits_in_bands
+from swin_umamba.inference.windows import Windows, importance, logits_in_bands
 
 CPU = torch.device("cpu")
 
@@ -82,3 +83,9 @@ def test_every_window_is_computed_once_and_bands_are_no_higher_than_a_batch_need
 def test_windows_that_cannot_be_are_refused(options: dict[str, object], name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: got"):
         Windows(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 16), (64, 40)], ids=str)
+def test_windows_are_weighted_as_monais(size: tuple[int, int]) -> None:
+    ours = importance(size, torch.device("cpu"))
+    torch.testing.assert_close(ours, compute_importance_map(size, mode="gaussian"))

@@ -198,3 +198,16 @@ def test_importing_the_ops_loads_nothing_heavy() -> None:
     )
     loaded = set(done.stdout.split()) - set(sys.stdlib_module_names)
     assert not loaded & {"swin_umamba", "monai", "numpy", "triton", "einops", "matplotlib"}
+
+
+def test_commands_start_without_monai() -> None:
+    """It takes as long to import as all else together; networks to compare with need it."""
+    code = (
+        "import sys\n"
+        "import swin_umamba.train, swin_umamba.inference.files, swin_umamba.report\n"
+        "print('monai' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

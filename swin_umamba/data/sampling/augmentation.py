@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms.intensity.array import AdjustContrast
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
@@ -194,9 +193,14 @@ def _coarsen(x: Tensor, config: Augmentation, rng: np.random.Generator) -> Tenso
 
 
 def _gamma(x: Tensor, inverted: bool, config: Augmentation, rng: np.random.Generator) -> Tensor:
-    adjust = AdjustContrast(_around_one(config.gamma, rng), inverted, retain_stats=True)
-    # MONAI returns its own tensor subclass, which would slow down later operations.
-    return torch.as_tensor(adjust(x)).as_subclass(Tensor)
+    """MONAI's AdjustContrast, without the seconds that every process takes to import MONAI."""
+    exponent = _around_one(config.gamma, rng)
+    sign = -1.0 if inverted else 1.0
+    y = sign * x
+    low, span = y.min(), y.max() - y.min()
+    bent = ((y - low) / (span + 1e-7)) ** exponent * span + low
+    bent = bent - bent.mean()
+    return sign * (bent / (bent.std() + 1e-8) * y.std() + y.mean())
 
 
 def _sample(values: npt.NDArray[np.float32], grid: Tensor, mode: str) -> Tensor:
