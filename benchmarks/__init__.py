@@ -1,5 +1,6 @@
-"""Measure the scans against their peers: `python -m benchmarks ops|report|plot`.
+"""Measure the scans against other implementations: `python -m benchmarks ops|report|plot`.
 
-Correctness comes first: whatever disagrees with float64 is reported as wrong and not timed.
-Results are JSON with device, versions and commit; tables and plots are made from the JSON alone.
+Correctness comes first: anything that disagrees with float64 is reported as wrong and not timed.
+Results are JSON with device, versions and commit; tables and plots are generated from the JSON
+alone.
 """

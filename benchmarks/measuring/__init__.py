@@ -1,1 +1,1 @@
-"""What every benchmark shares: cases, timing, the machine, records of results."""
+"""Shared by all benchmarks: cases, timing, environment, result records."""

@@ -1,4 +1,4 @@
-"""What is measured: shapes by name, and random inputs for them as a model would give them."""
+"""The measured cases: named shapes, and random inputs for them with realistic values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PARAMETERS = ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds
 
 @dataclass(frozen=True)
 class Case:
-    """One shape: B images of D channels and H x W positions, N states, the group it belongs to."""
+    """One shape: B images with D channels and H x W positions, N states, and the group it belongs
+    to."""
 
     B: int
     D: int
@@ -24,7 +25,7 @@ class Case:
     W: int
     N: int = 16
     group: str = "table"
-    rank: int = 0  # dt_rank, where it is not the layer's for D
+    rank: int = 0  # dt_rank, if it differs from the layer's default for D
 
     @property
     def L(self) -> int:
@@ -47,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class ModelCase:
-    """One batch for a whole model: B images of H x W pixels, the group it belongs to."""
+    """One batch for a whole model: B images of H x W pixels, and the group it belongs to."""
 
     B: int
     H: int
@@ -59,7 +60,7 @@ class ModelCase:
         return f"{self.B}, {self.H}x{self.W}"
 
 
-# The release's patch sizes at its batch sizes, and where launches count: B = 2 and 1.
+# The original implementation's patch and batch sizes, and launch-bound cases: B = 2 and 1.
 MODEL_GROUPS: dict[str, tuple[ModelCase, ...]] = {
     "table": (
         ModelCase(30, 320, 320),
@@ -73,7 +74,7 @@ MODEL_GROUPS: dict[str, tuple[ModelCase, ...]] = {
 
 
 def parse_model_case(text: str) -> ModelCase:
-    """A case from 'BxHxW'. ValueError says what was expected."""
+    """Parse a case from 'BxHxW'. ValueError says what was expected."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", text):
         raise ValueError(f"shape is {text!r}, expected BxHxW, such as 30x320x320")
     B, H, W = (int(n) for n in text.split("x"))
@@ -91,7 +92,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
         Case(2, 192, 80, 80),
         Case(1, 192, 256, 256),
     ),
-    # Lengths that no tile divides; the first of each D is what the others are compared with.
+    # Lengths that no tile divides; each is compared with the first case of the same D.
     "ragged": tuple(
         Case(30, D, H, W, group="ragged")
         for D, H, W in (
@@ -103,7 +104,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
             (768, 17, 23),
         )
     ),
-    # The first stage of an image of 32 ... 2048 pixels, which it sees at a quarter of that.
+    # The first stage of an image of 32 ... 2048 pixels, at a quarter of the image's resolution.
     "sizes": tuple(
         Case(1, 192, size // 4, size // 4, group="sizes")
         for size in (32, 64, 128, 256, 512, 1024, 2048)
@@ -114,7 +115,7 @@ GROUPS: dict[str, tuple[Case, ...]] = {
 
 
 def parse_case(text: str) -> Case:
-    """A case from 'BxDxHxW' or 'BxDxHxWxN'. ValueError says what was expected."""
+    """Parse a case from 'BxDxHxW' or 'BxDxHxWxN'. ValueError says what was expected."""
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3,4}", text):
         raise ValueError(f"shape is {text!r}, expected BxDxHxW or BxDxHxWxN, such as 30x192x80x80")
     B, D, H, W, *rest = (int(n) for n in text.split("x"))
@@ -122,7 +123,7 @@ def parse_case(text: str) -> Case:
 
 
 def ss2d_parameters(case: Case, device: torch.device) -> dict[str, Tensor]:
-    """Float32 parameters as the layer initialises them: A_n = -n, softplus(bias) in 1e-3 ... 0.1.
+    """Float32 parameters as initialized by the layer: A_n = -n, softplus(bias) in 1e-3 ... 0.1.
 
     Drawn on the CPU from a fixed seed, so that every device sees the same numbers.
     """
@@ -185,7 +186,7 @@ MAKERS = {
     "ss2d_scan": ss2d_activations,
     "selective_scan": selective_scan_inputs,
 }
-"""op -> what makes its activations, of (case, dtype, device, seed)."""
+"""Maps each op to a function of (case, dtype, device, seed) that creates its activations."""
 
 
 def exponentials(case: Case) -> int:

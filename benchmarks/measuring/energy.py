@@ -1,4 +1,4 @@
-"""Energy of calls on a GPU, by the counter of its driver."""
+"""Energy per call on a GPU, from the driver's counter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def joules_per_call(
 ) -> float | None:
     """Energy of the whole board per call, in joules, over at least `seconds` of calls.
 
-    None on a CPU, and without the package nvidia-ml-py.
+    None on a CPU, or if the package nvidia-ml-py is not installed.
     """
     if device.type != "cuda" or importlib.util.find_spec("pynvml") is None:
         return None
@@ -33,7 +33,7 @@ def joules_per_call(
 
 
 def between_ticks(calls: Sequence[Call], millijoules: Callable[[], int], seconds: float) -> float:
-    """Joules per call. The counter advances every 20 to 100 ms, so count from tick to tick."""
+    """Joules per call. The counter advances every 20 to 100 ms, so measure from tick to tick."""
     last, done, since, start = millijoules(), 0, None, 0.0
     while True:
         calls[done % len(calls)]()

@@ -1,4 +1,4 @@
-"""Where and with what a measurement was made: device, driver, versions, commit."""
+"""The environment of a measurement: device, driver, versions, commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def _output_of(*command: str, folder: Path = _ROOT) -> str | None:
-    """What a command prints, or None if it is not there or fails."""
+    """The output of a command, or None if it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
@@ -28,10 +28,10 @@ def _output_of(*command: str, folder: Path = _ROOT) -> str | None:
 def commit(folder: Path = _ROOT) -> str:
     """The commit of a folder, marked if there are changes.
 
-    A file COMMIT in the folder is believed first; outside of git without one it is "unknown".
+    A file COMMIT in the folder takes precedence; without it and outside of git it is "unknown".
     """
     recorded = folder / "COMMIT"
-    if recorded.exists():  # a copy without its git folder, perhaps inside of another repository
+    if recorded.exists():  # a copy without its git folder, perhaps inside another repository
         return recorded.read_text().strip()
     head = _output_of("git", "rev-parse", "HEAD", folder=folder)
     if head is None:
@@ -62,9 +62,9 @@ def _driver() -> str | None:
 
 
 def describe(device: torch.device, tree: str | None = None) -> dict[str, object]:
-    """Everything that a reader needs to judge or repeat a measurement.
+    """Everything needed to judge or repeat a measurement.
 
-    tree: the commit, where this tree was copied without its git folder.
+    tree: the commit, if this tree was copied without its git folder.
     """
     facts: dict[str, object] = {
         "device": _cpu_name(),

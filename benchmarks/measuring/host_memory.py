@@ -1,4 +1,4 @@
-"""Peak memory of a call on the CPU, by the kernel's own account of this process."""
+"""Peak memory of a call on the CPU, as reported by the kernel for this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def why_unknown() -> str | None:
-    """None where peaks can be measured: on Linux with a glibc."""
+    """None if peaks can be measured: on Linux with glibc; else the reason."""
     if sys.platform != "linux" or not _RESET.exists():
         return "peak memory is read from Linux's /proc"
     return (
@@ -29,13 +29,13 @@ def _status(field: str) -> int:
 
 
 def peak_bytes(call: Callable[[], object]) -> tuple[int, object]:
-    """Bytes that were resident at most during the call beyond those before it, and its result.
+    """Peak resident bytes during the call beyond those before it, and the call's result.
 
-    Counts the compiled kernels' working memory too, and everything that the result holds.
+    Includes the compiled kernels' working memory, and everything that the result holds.
     """
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not hide what is needed now
+    ctypes.CDLL(None).malloc_trim(0)  # memory freed earlier must not hide what is needed now
     before = _status("VmRSS")
-    _RESET.write_text("5")  # the peak becomes what is resident now
+    _RESET.write_text("5")  # reset the peak to what is resident now
     result = call()
     return max(0, _status("VmHWM") - before), result

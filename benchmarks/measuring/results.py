@@ -1,4 +1,4 @@
-"""Measurements on disk: rows, their JSON file, and what got slower between two files."""
+"""Measurements on disk: rows, their JSON file, and comparisons of two files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ Key = tuple[str, str, str, str, str]
 
 @dataclass
 class Row:
-    """One competitor on one case. status is "ok" exactly if times is there; else reason tells.
+    """One competitor on one case. status is "ok" exactly if times is set; otherwise see reason.
 
-    op: of a scan, or a model's name, whose case is a ModelCase.
-    extra_bytes: peak memory of a call (GPU only), beyond its inputs, output and gradients; of a
-        model beyond its weights and inputs.
-    floor_ms: the least time the measured ceilings of the device allow.
-    graph_ms: the median as replays of a CUDA graph, where asked for.
-    joules: energy of the whole board per call (GPU only), where nvidia-ml-py is installed.
+    op: a scan, or a model's name, whose case is a ModelCase. extra_bytes: peak memory of a call
+    (GPU only), beyond its inputs, output and gradients; for a model beyond its weights and inputs.
+    floor_ms: the least time allowed by the measured limits of the device. graph_ms: the median for
+    replays of a CUDA graph, if requested. joules: energy of the whole board per call (GPU only), if
+    nvidia-ml-py is installed.
     """
 
     op: str
@@ -47,7 +46,7 @@ class Row:
 
     @property
     def floor_share(self) -> float | None:
-        """floor over median: 1 is as fast as the device allows."""
+        """Floor divided by median: 1 is as fast as the device allows."""
         if self.times is None or self.floor_ms is None:
             return None
         return self.floor_ms / self.times.median
@@ -55,7 +54,7 @@ class Row:
 
 @dataclass
 class Results:
-    """All rows of a run, where and with what ceilings they were measured, and who was missing."""
+    """All rows of a run, its environment and device limits, and missing competitors."""
 
     environment: dict[str, Any]
     ceilings: dict[str, float | None]
@@ -72,7 +71,7 @@ class Results:
 
 
 def load(path: Path) -> Results:
-    """Read what `Results.save` wrote. ValueError for anything else."""
+    """Read a file written by `Results.save`. ValueError for anything else."""
     data = json.loads(path.read_text())
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ValueError(f"{path} is no benchmark file of schema {SCHEMA}")
@@ -104,7 +103,7 @@ class Change:
 
 
 def changes(old: Results, new: Results) -> list[Change]:
-    """Every measurement that both files hold."""
+    """Every measurement that is in both files."""
     before = old.medians()
     found = []
     for key, row in new.medians().items():

@@ -1,4 +1,4 @@
-"""Times of device work: warmed, over rotated inputs, in rounds interleaved between competitors."""
+"""Device timing: warmed up, with rotating inputs, in rounds interleaved between competitors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class Times:
-    """Milliseconds of single calls: median, 20th and 80th percentile, least, and how many."""
+    """Milliseconds of single calls: median, 20th and 80th percentile, minimum, and their number."""
 
     median: float
     p20: float
@@ -36,14 +36,14 @@ class Times:
 
 
 def cache_bytes(device: torch.device) -> int:
-    """Size of the cache that rotated inputs have to exceed; 64 MiB is taken for a CPU."""
+    """Size of the cache that rotating inputs must exceed; 64 MiB is assumed for a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
     return 64 << 20
 
 
 def input_sets(nbytes: int, device: torch.device, most: int = 16) -> int:
-    """How many input sets of nbytes to rotate through so that none is still in the cache."""
+    """Number of input sets of nbytes to rotate through so that none is still in the cache."""
     return min(most, max(2, -(-2 * cache_bytes(device) // max(nbytes, 1))))
 
 
@@ -64,10 +64,10 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(calls: Sequence[Call], count: int, device: torch.device) -> list[float]:
-    """Milliseconds of `count` calls, taken in turn from `calls`.
+    """Milliseconds of `count` calls, cycling through `calls`.
 
-    On a GPU by events around each call, without waiting in between: work bound by kernel launches
-    shows the launches.
+    On a GPU by events around each call, without synchronizing in between, so that launch-bound work
+    shows its launch overhead.
     """
     if device.type != "cuda":
         samples = []
@@ -93,9 +93,9 @@ def interleaved(
     rounds: int,
     most: int = 50,
 ) -> dict[str, Times]:
-    """Times of each competitor, about `seconds` of each, in `rounds` turns after one another.
+    """Times of each competitor, about `seconds` each, in `rounds` alternating turns.
 
-    competitors: name -> the same call on each of the rotated input sets.
+    competitors: name -> the same call on each of the rotating input sets.
     """
     counts = {}
     for name, calls in competitors.items():
@@ -105,13 +105,14 @@ def interleaved(
     samples: dict[str, list[float]] = {name: [] for name in competitors}
     for _ in range(rounds):
         for name, calls in competitors.items():
-            calls[-1]()  # after another's turn, the first call finds cold caches and allocators
+            # after another competitor's turn, the first call finds cold caches and allocators
+            calls[-1]()
             samples[name] += measure(calls, counts[name], device)
     return {name: Times.of(values) for name, values in samples.items()}
 
 
 def graphed(calls: Sequence[Call], device: torch.device) -> list[Call]:
-    """The same calls as replays of CUDA graphs. RuntimeError where a call cannot be captured."""
+    """The same calls as replays of CUDA graphs. RuntimeError if a call cannot be captured."""
     replays: list[Call] = []
     side = torch.cuda.Stream(device)
     for call in calls:

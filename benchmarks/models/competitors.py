@@ -1,10 +1,10 @@
-"""Whole models as competitors: ours, eager, as CUDA graphs and compiled, and the release's own.
+"""Whole models as competitors: ours, eager, as CUDA graphs and compiled, and the original.
 
-A model with another encoder than its default is named MODEL+ENCODER. nnU-Net's networks run in the
-same three forms, on their own.
+A model with an encoder other than its default is named MODEL+ENCODER. nnU-Net's networks run in the
+same three forms.
 
-All of one model hold the same weights. A training step is forward, loss and backward, with deep
-supervision; inference is the finest logits alone.
+All variants of one model have the same weights. A training step is forward, loss and backward, with
+deep supervision; inference computes only the finest logits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASELINES = ("dynunet", "resenc_m")
 """nnU-Net's 2-D network and its ResEnc-M, planned for patches of 320 x 320."""
 IN_CHANNELS, OUT_CHANNELS = 1, 14
 LOSS_SCALE = 2.0**10
-"""Keeps the gradients of float16 from vanishing, the same for everyone."""
+"""Keeps float16 gradients from vanishing; the same for all competitors."""
 _TINY = {"dims": (8, 12, 16), "depths": (1, 1, 1)}
 _TINY_BASELINE = {"widths": (8, 16), "patch_size": (32, 32)}
 _PACKAGES = {"dynunet": "monai", "resenc_m": "dynamic_network_architectures"}
@@ -43,10 +43,10 @@ Make = Callable[[nn.Module, Tensor, Tensor, "torch.dtype | None"], Call]
 
 @dataclass(frozen=True)
 class ModelCompetitor:
-    """How to build a model with given weights, and how it trains and infers.
+    """How to build a model with given weights, and how to run training steps and inference.
 
-    build: of (model's name, tiny, weights). training, inference: see Make; a call of `inference`
-    returns the finest logits. missing: by model's name, or "" for all, why it cannot be had.
+    build: from (model's name, tiny, weights). training, inference: see Make; a call of `inference`
+    returns the finest logits. missing: why it is unavailable, by model's name, or "" for all.
     """
 
     name: str
@@ -62,7 +62,7 @@ class ModelCompetitor:
 
 
 def with_encoders(models: Sequence[str], encoders: Sequence[str]) -> list[str]:
-    """Every model with every encoder that it takes. ValueError for a model that takes none."""
+    """Every model with every encoder that it supports. ValueError for a model without any."""
     found = []
     for model in models:
         taken = [DEFAULT_ENCODER] if model == "swin_umamba_v1" else list(encoders)
@@ -79,7 +79,8 @@ def with_encoders(models: Sequence[str], encoders: Sequence[str]) -> list[str]:
 
 
 def forms_of(model: str, entered: Sequence[ModelCompetitor]) -> list[ModelCompetitor]:
-    """Who runs a model; one that is not ours runs in our forms, under names of its own."""
+    """The competitors for a model; networks by other authors run in our three forms under their own
+    names."""
     if model not in BASELINES:
         return list(entered)
     package = _PACKAGES[model]
@@ -97,7 +98,7 @@ def forms_of(model: str, entered: Sequence[ModelCompetitor]) -> list[ModelCompet
 
 
 def autocast(image: Tensor, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[Any]:
-    """Autocast to dtype if that is given, else none."""
+    """Autocast to dtype if given, otherwise no autocast."""
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(image.device.type, dtype)
@@ -110,23 +111,23 @@ def loss_of(outputs: list[Tensor] | Tensor, target: Tensor) -> Tensor:
 
 
 def supervise(model: nn.Module, on: bool) -> nn.Module:
-    """Switch deep supervision, which the release's † model keeps in its decoder."""
+    """Switch deep supervision, which the original † model stores in its decoder."""
     holder: Any = model if hasattr(model, "deep_supervision") else model.decoder
     holder.deep_supervision = on
     return model
 
 
 def weights(model: str, tiny: bool) -> dict[str, Tensor]:
-    """Repeatable float32 weights of a model of ours, as it is initialised."""
+    """Reproducible float32 weights of one of our models, as initialized."""
     torch.manual_seed(0)
     return _ours(model, tiny).state_dict()
 
 
 def tiny_options(model: str) -> dict[str, Any]:
-    """Arguments of `create_model` for a model of a few thousand weights."""
+    """Arguments of `create_model` for a model with a few thousand weights."""
     if model in BASELINES:
         return dict(_TINY_BASELINE)
-    if "+" in model:  # an encoder whose states and patches are what they are
+    if "+" in model:  # encoders with fixed states and patches
         return dict(_TINY)
     own = {"patch_size": 2} if model == "swin_umamba_d" else {}
     return {**_TINY, "d_state": 4, **own}
@@ -139,14 +140,14 @@ def _ours(model: str, tiny: bool, **options: Any) -> nn.Module:
     if encoder:
         options["encoder"] = encoder
     if model in BASELINES:
-        options.pop("backend", None)  # they have no scans
+        options.pop("backend", None)  # networks without scans
     return swin_umamba.create_model(
         name, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **options
     )
 
 
 def build_ours(model: str, tiny: bool, state: dict[str, Tensor], **options: Any) -> nn.Module:
-    """Our model with the given weights, its convolutions' laid out channels last."""
+    """Our model with the given weights, with convolution weights in channels_last."""
     built = _ours(model, tiny, **options)
     built.load_state_dict(state)
     laid_out: nn.Module = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -154,7 +155,7 @@ def build_ours(model: str, tiny: bool, state: dict[str, Tensor], **options: Any)
 
 
 def _build_release(model: str, tiny: bool, state: dict[str, Tensor]) -> nn.Module:
-    """The release's model as its get_..._from_plans functions make it."""
+    """The original model as its get_..._from_plans functions create it."""
     if model == "swin_umamba":
         built = peers.load_release("SwinUMamba").SwinUMamba(
             in_chans=IN_CHANNELS,
@@ -229,14 +230,14 @@ def _compiled(make: Make) -> Make:
     def of_compiled(
         model: nn.Module, image: Tensor, target: Tensor, dtype: torch.dtype | None
     ) -> Call:
-        # The optimised module shares its parameters with the model, whose gradients are read.
+        # The optimized module shares its parameters with the model, whose gradients are read.
         return make(compiled(model, fullgraph=True, dynamic=False), image, target, dtype)
 
     return of_compiled
 
 
 def competitors(device: torch.device) -> list[ModelCompetitor]:
-    """Ours in three forms, then the release, those that cannot run here with the reason."""
+    """Ours in three forms, then the original; those unavailable here with the reason."""
     no_graphs = {} if device.type == "cuda" else {"": "CUDA graphs need a CUDA device"}
     forms: tuple[tuple[str, Make, Make, dict[str, str]], ...] = (
         ("ours", eager_training, eager_inference, {}),

@@ -1,8 +1,8 @@
-"""Whole models held to the truth before they are timed: logits and gradients.
+"""Check whole models before timing them: logits and gradients.
 
-The truth is the release in float32 where it can be had, else our own code in float64 on the
-reference scan. The bound is twice the error of that same code in the precision that is measured,
-plus a small floor.
+The ground truth is the original implementation in float32 if available, otherwise our own code in
+float64 with the reference scan. The bound is twice the error of that same code in the measured
+precision, plus a small floor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def batch(B: int, H: int, W: int, device: torch.device, seed: int) -> tuple[Tens
 
 
 class ModelGate:
-    """The truth of one model and dtype, computed once."""
+    """The ground truth for one model and dtype, computed once."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class ModelGate:
         }
 
     def why_wrong(self, competitor: ModelCompetitor, model: nn.Module) -> str | None:
-        """None if the logits and gradients are right, else what is how far off."""
+        """None if logits and gradients are right, otherwise what is off and by how much."""
         found = self._run(model, self.image, self.dtype, competitor.training, competitor.inference)
         for name, allowed in self.allowed.items():
             error = relative_error(getattr(found, name), getattr(self.truth, name))
@@ -88,7 +88,7 @@ class ModelGate:
         training: Make = eager_training,
         inference: Make = eager_inference,
     ) -> _Found:
-        """Logits and gradients in eval mode, in which no path is dropped."""
+        """Logits and gradients in eval mode, without drop path."""
         model.eval()
         logits = inference(supervise(model, False), image, self.target, dtype)()
         assert isinstance(logits, Tensor)

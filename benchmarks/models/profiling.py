@@ -1,4 +1,4 @@
-"""The verb `profile`: where a model's training step spends its time, kernel by kernel."""
+"""The verb `profile`: a model's training step, kernel by kernel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(
     tiny: bool = False,
     cudnn_benchmark: bool = False,
 ) -> str:
-    """Kernels of one call by their total time, with its whole time and peak memory above.
+    """Kernels of one call by total time, below its whole time and peak memory.
 
     On a CPU the rows are PyTorch's operators and their own time.
     """

@@ -46,7 +46,7 @@ class Settings:
 
 
 class _Runner:
-    """Holds what a run accumulates: results, and the time left."""
+    """The state of a run: results, and the time left."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class _Runner:
     def _gated(
         self, model: str, dtype: str, state: dict[str, Tensor], entered: Sequence[ModelCompetitor]
     ) -> tuple[dict[str, nn.Module], dict[str, tuple[str, str]]]:
-        """The models that are right by competitor, and status and reason of the others."""
+        """The correct models by competitor, and status and reason of the others."""
         device, tiny = self.settings.device, self.settings.tiny
         built: dict[str, nn.Module] = {}
         bad: dict[str, tuple[str, str]] = {}
@@ -123,7 +123,7 @@ class _Runner:
         release = built.get("release")
         size = TINY_SIZE if tiny else SIZE
         if release is not None:
-            # The smallest that is timed: what is compiled is then compiled for it once.
+            # The smallest shape to be timed, so that compiled models are compiled for it only once.
             case = min(self.settings.cases, key=lambda c: c.B * c.H * c.W)
             size = (case.B, case.H, case.W)
         gate = ModelGate(model, tiny, state, autocast_dtype(dtype), device, release, size)
@@ -153,7 +153,7 @@ class _Runner:
         right: Sequence[ModelCompetitor],
         built: dict[str, nn.Module],
     ) -> None:
-        """All right competitors on one model, mode, case and dtype."""
+        """All correct competitors on one model, mode, case and dtype."""
         device, budget = self.settings.device, self.settings.budget_seconds
         if budget is not None and time.perf_counter() - self.started > budget:
             for competitor in right:
@@ -176,7 +176,7 @@ class _Runner:
         ours = {c.name: c.ours for c in right}
         for name, measured in times.items():
             row = Row(model, mode, case, dtype, name, ours[name], OK, times=measured)
-            # A graph keeps its memory: a replay allocates nothing that could be counted.
+            # A graph owns its memory: a replay allocates nothing that could be counted.
             row.extra_bytes = None if "graph" in name else memory[name]
             row.joules = joules_per_call(calls[name], device)
             self._report(row)
@@ -188,11 +188,11 @@ class _Runner:
     def _calls(
         self, competitor: ModelCompetitor, module: nn.Module, mode: str, case: ModelCase, dtype: str
     ) -> list[Call]:
-        """One call on each of two batches: their tensors are far larger than a cache."""
+        """One call for each of two batches, whose tensors are far larger than a cache."""
         train = mode == "training"
         supervise(module.train(train), train)
         make = competitor.training if train else competitor.inference
-        # A graph owns the memory of its whole step, so there is one of it.
+        # A graph owns the memory of its whole step, so there is only one.
         count = 1 if "graph" in competitor.name else 2
         return [
             make(
@@ -233,7 +233,7 @@ class _Runner:
 
 
 def autocast_dtype(dtype: str) -> torch.dtype | None:
-    """What autocast is set to, None for float32."""
+    """The dtype for autocast, None for float32."""
     return None if dtype == "float32" else DTYPES[dtype]
 
 
@@ -265,9 +265,9 @@ def run(
     tree: str | None = None,
     out: Path | None = None,
 ) -> Results:
-    """Measure everything that settings name; saved to `out` after every cell, if given."""
+    """Measure everything in the settings; saved to `out` after every cell, if given."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.benchmark = settings.cudnn_benchmark
-    torch._dynamo.config.recompile_limit = 64  # every shape is compiled on its own
+    torch._dynamo.config.recompile_limit = 64  # compile every shape separately
     return _Runner(settings, competitors, tree, out).run()

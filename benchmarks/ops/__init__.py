@@ -1,1 +1,1 @@
-"""The scans against their peers: what is called, checked and timed."""
+"""The scans and other implementations: calls, checks and timing."""

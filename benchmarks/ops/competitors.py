@@ -1,4 +1,4 @@
-"""Whoever is measured: what a competitor provides, and our own backends as competitors."""
+"""The interface of a competitor, and our own backends as competitors."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from swin_umamba_ops import backends
 
 @dataclass(frozen=True)
 class Step:
-    """One op on one set of inputs, laid out as the competitor likes them.
+    """One op on one set of inputs, in the competitor's preferred layout.
 
-    run: the forward, giving the output in the gate's shape, ss2d (B, D, H, W), 1-D (B, D, L).
-    leaves: what gradients are taken of, by the names and in the shapes of cases.py.
-    dout: the gradient of the output; None for a step without backward.
-    backward: of a step that runs the backward on its own, without autograd.
+    run: the forward pass, returning the output in the gate's shape, ss2d (B, D, H, W), 1-D (B, D,
+    L). leaves: the tensors whose gradients are taken, with the names and shapes of cases.py. dout:
+    the gradient of the output; None for a step without backward. backward: for steps that run the
+    backward pass directly, without autograd.
     """
 
     run: Callable[[], Tensor]
@@ -42,15 +42,15 @@ class Step:
 
 
 Prepare = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Step]
-"""From activations and parameters (both as cases.py makes them) to a step."""
+"""From activations and parameters (both as created by cases.py) to a step."""
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """Its name, what it can run by op name, where its code came from.
+    """Its name, what it can run by op name, and the origin of its code.
 
-    missing: why it cannot be used here, and how to get it.
-    source: of a peer, the folder's commit or "installed".
+    missing: why it is unavailable here, and how to get it. source: for other implementations, the
+    folder's commit or "installed".
     """
 
     name: str
@@ -61,7 +61,7 @@ class Competitor:
 
 
 def autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Autocast to x's dtype if that is a half dtype, else none."""
+    """Autocast to x's dtype if it is 16-bit, otherwise no autocast."""
     if x.dtype in (torch.float16, torch.bfloat16):
         return torch.autocast(x.device.type, x.dtype)
     return contextlib.nullcontext()
@@ -87,7 +87,7 @@ def _ss2d(backend: str) -> Prepare:
 
 
 def _ss2d_scan(backend: str) -> Prepare:
-    """The kernels alone: from projected inputs to merged y, and back from dy."""
+    """Only the kernels: from projected inputs to merged y, and back from dy."""
 
     def prepare(activations: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Step:
         x = activations["x"].permute(0, 2, 3, 1).contiguous()
@@ -138,7 +138,7 @@ def selective_scan_prepare(function: Callable[..., Any]) -> Prepare:
 
 
 def ours(device: torch.device) -> list[Competitor]:
-    """Every backend of ours but the formulas, with the reason where one cannot run there."""
+    """All our backends except the plain formulas; those that cannot run here with the reason."""
     found = []
     for name, reason in ops.available_backends().items():
         if not backends.BACKENDS[name].kernels:

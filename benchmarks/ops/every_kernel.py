@@ -1,9 +1,9 @@
-"""Runs every kernel once or more on small inputs, for a tool that watches its memory:
+"""Run every kernel at least once on small inputs, for memory checkers:
 
     compute-sanitizer --tool memcheck --error-exitcode 1 python -m benchmarks.ops.every_kernel
 
-Sizes are ragged: no multiple of a tile, of a block's channels or of a vector. `--backend` names
-another one than "cuda"; sequences are taken whole and cut into splits.
+Sizes are irregular: not multiples of a tile, of a block's channels or of a vector. `--backend`
+selects another backend than "cuda"; sequences are processed whole and cut into splits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import swin_umamba_ops as ops
 from benchmarks.measuring import cases
 from benchmarks.measuring.cases import DTYPES, Case
 
-# The numbers of states that have kernels of their own, and one beyond.
+# The numbers of states with specialised kernels, and one beyond.
 STATES = (1, 3, 4, 8, 16, 32, 64, 70)
 # Channels, height, width and rank: pieces of every kind, a sequence of one step, and long ones.
 SHAPES = (
@@ -38,7 +38,7 @@ def all_cases(states: Sequence[int]) -> Iterator[Case]:
 
 
 def run_scans(device: torch.device, backend: str, states: Sequence[int] = STATES) -> int:
-    """Forward and backward of both scans; how many cases."""
+    """Forward and backward of both scans; returns the number of cases."""
     count = 0
     for case in all_cases(states):
         for dtype in DTYPES.values():

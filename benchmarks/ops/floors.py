@@ -1,4 +1,4 @@
-"""The device's ceilings, measured in the same run, and the least time a case can take by them."""
+"""The device's measured limits, and the least time they allow for a case."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measuring.timing import Times, measure
 
 @dataclass(frozen=True)
 class Ceilings:
-    """exp2_per_second: None where it could not be measured; copy_bytes_per_second: read + write."""
+    """exp2_per_second: None if it could not be measured; copy_bytes_per_second: read + write."""
 
     exp2_per_second: float | None
     copy_bytes_per_second: float
@@ -23,7 +23,7 @@ class Ceilings:
 
 
 def measure_ceilings(device: torch.device, *, tiny: bool = False) -> Ceilings:
-    """Rates of exponentials and of copying. exp2 of a GPU needs Triton; a CPU's is torch.exp's."""
+    """Rates of exponentials and copies. On a GPU exp2 needs Triton; on a CPU it is torch.exp."""
     size = (1 << 20) if tiny else (1 << 28 if device.type == "cuda" else 1 << 24)
     source = torch.rand(size, device=device)
     target = torch.empty_like(source)
@@ -58,7 +58,7 @@ def _exp2_rate(device: torch.device, count: int) -> float | None:
     return evaluations / (Times.of(measure([work], count, device)).median / 1e3)
 
 
-# Passes over the exponentials: the backward needs each once more, to rebuild the states.
+# Passes over the exponentials: the backward pass needs each once more, to rebuild the states.
 PASSES = {"forward": 1, "backward": 1, "forward_backward": 2}
 
 
@@ -81,7 +81,7 @@ def least_bytes(op: str, mode: str, case: Case, itemsize: int) -> int:
 
 
 def floor_ms(op: str, mode: str, case: Case, itemsize: int, ceilings: Ceilings) -> float:
-    """The larger of the time of the exponentials and of the least traffic, in milliseconds."""
+    """The larger of the times for exponentials and minimum memory traffic, in milliseconds."""
     traffic = least_bytes(op, mode, case, itemsize) / ceilings.copy_bytes_per_second
     if ceilings.exp2_per_second is None:
         return traffic * 1e3

@@ -30,7 +30,7 @@ def _exp2_kernel(out, STEPS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def exp2_work(device: torch.device) -> tuple[Callable[[], None], int]:
-    """A call that fills the device with exponentials, and how many it evaluates."""
+    """A call that fills the device with exponentials, and their number."""
     programs = 64 * torch.cuda.get_device_properties(device).multi_processor_count
     out = torch.empty(programs * _BLOCK, device=device)
 

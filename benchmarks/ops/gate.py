@@ -1,7 +1,7 @@
-"""Correctness first: every competitor against float64, before anything of it is timed.
+"""Correctness first: every competitor is checked against float64 before it is timed.
 
-The bound is twice the error of plain eager code with the same rounding (see plain.py) plus a
-small floor.
+The bound is twice the error of plain eager code with the same rounding (see plain.py), plus a small
+floor.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from benchmarks.measuring.cases import PARAMETERS, Case
 from benchmarks.ops import plain
 from benchmarks.ops.competitors import SCAN_LEAVES, Competitor, Step
 
-# Longer than any peer's chunk of 2048 steps, odd in both directions, and small enough for a loop.
+# Longer than any competitor's chunk of 2048 steps, odd in both directions, small enough for a loop.
 GATE_CASE = Case(1, 32, 47, 53, group="gate")
 TINY_GATE_CASE = Case(2, 16, 5, 7, 4, group="gate")
 _CHANNELS_CHECKED = 2
-_FLOOR = 1e-5  # approximate exponentials, sums in another order
+_FLOOR = 1e-5  # approximate exponentials, and another order of summation
 
 
 def relative_error(out: Tensor, truth: Tensor) -> float:
-    """||out - truth|| / ||truth||, infinite where out holds a NaN."""
+    """||out - truth|| / ||truth||, infinite if out contains NaN."""
     out = out.detach().to("cpu", torch.float64)
     error = float(torch.linalg.vector_norm(out - truth) / torch.linalg.vector_norm(truth))
     return error if error == error else float("inf")
 
 
 Expected = dict[str, tuple[Tensor, float]]
-"""name -> (the truth, the largest allowed error); y is the output, all else gradients."""
+"""name -> (ground truth, largest allowed error); y is the output, all others are gradients."""
 
 
 class Gate:
-    """The truth of one op, dtype and number of states, computed once, to hold competitors to."""
+    """The ground truth of one op, dtype and number of states, computed once."""
 
     def __init__(self, op: str, dtype: torch.dtype, device: torch.device, case: Case) -> None:
         self.op, self.dtype, self.device, self.case = op, dtype, device, case
@@ -62,7 +62,8 @@ class Gate:
         }
 
     def why_wrong(self, competitor: Competitor) -> str | None:
-        """None if the competitor's output and gradients are right, else what is how far off."""
+        """None if the competitor's output and gradients are right, otherwise what is off and by how
+        much."""
         step = competitor.prepare[self.op](*self._inputs(self.device))
         y, grads = step.forward_backward()
         found = {"y": step.forward(), "y with gradients": y, **grads}
@@ -80,7 +81,7 @@ class Gate:
 def _plain_step(
     op: str, activations: Mapping[str, Tensor], parameters: Mapping[str, Tensor], dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """The output and gradients by plain.py, in float64 or as eager code in dtype gives them."""
+    """The output and gradients by plain.py, in float64 or as eager code in dtype computes them."""
     wide = dtype == torch.float64
     names: tuple[str, ...] = ("x", *PARAMETERS)
     source = {**activations, **parameters}
@@ -114,7 +115,7 @@ def spot_truth(
 
 
 def why_wrong_at_size(step: Step, spot: tuple[Tensor, Tensor, float]) -> str | None:
-    """As `Gate.why_wrong`, for the forward of ss2d at the size that is timed."""
+    """As `Gate.why_wrong`, for the forward pass of ss2d at the timed size."""
     channels, truth, allowed = spot
     error = relative_error(step.forward()[:1, channels], truth)
     if error > allowed:

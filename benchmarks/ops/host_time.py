@@ -1,9 +1,9 @@
 """Host time of eager calls: `python -m benchmarks.ops.host_time [--device cuda] [--backend cuda]`.
 
-Inputs so small that kernels take next to nothing: what is left is Python, the dispatcher, autograd
-and, on a GPU, the launches, which are not waited for. On a CPU the processor time of this thread
-counts, so that other processes of a shared machine do not. Prints one JSON object: microseconds a
-call, the least and the median of rounds.
+Inputs are so small that kernels take almost no time: what remains is Python, the dispatcher,
+autograd and, on a GPU, launches, without synchronization. On a CPU the processor time of this
+thread is measured, so that other processes do not matter. Prints one JSON object: microseconds per
+call, minimum and median of rounds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The peers: other people's scans, through their own code, from wherever it can be imported.
+"""Other implementations of the scan, run through their own code, wherever it can be imported from.
 
-A peer comes from an installed package, or from a folder that an environment variable names:
+Each comes from an installed package, or from a folder named by an environment variable:
 
 SWIN_UMAMBA_PEER_MAMBA    a checkout of state-spaces/mamba, built in place
                           (MAMBA_KEEP_CUDA_BUILD=TRUE; the compiled selective_scan_cuda beside it)
@@ -63,7 +63,7 @@ def _importing_from(*folders: Path) -> Iterator[None]:
 
 
 def _named_folder(variable: str) -> Path | None:
-    """The folder that an environment variable names. ImportError if there is none."""
+    """The folder named by an environment variable. ImportError if there is none."""
     value = os.environ.get(variable)
     if not value:
         return None
@@ -77,7 +77,7 @@ def load_mamba() -> Callable[..., Tensor]:
     """mamba-ssm's selective_scan_fn. ImportError says what is missing."""
     folder = _named_folder(_VARIABLES["mamba-ssm"])
     if folder is not None and "mamba_ssm" not in sys.modules:
-        # The package's own __init__ imports transformers; a bare package with its path does not.
+        # The package's own __init__ imports transformers; a bare module with its path does not.
         package = types.ModuleType("mamba_ssm")
         package.__path__ = [str(folder / "mamba_ssm")]
         sys.modules["mamba_ssm"] = package
@@ -100,7 +100,7 @@ def _load_vmamba() -> tuple[Any, Any]:
 
 
 def load_release(name: str = "SwinUMamba") -> Any:
-    """The release's module nnunetv2.nets.SwinUMamba, or SwinUMambaD."""
+    """The original implementation's module nnunetv2.nets.SwinUMamba, or SwinUMambaD."""
     load_mamba()
     folder = _named_folder(_VARIABLES["release"])
     with _importing_from(*([folder] if folder else [])):
@@ -110,13 +110,13 @@ def load_release(name: str = "SwinUMamba") -> Any:
 def _nchw(
     activations: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """x and dy in channels-first memory, which both peers want, and parameters of their own."""
+    """x and dy in channels-first memory, which both of them need, and separate parameters."""
     own = {name: leaf(parameters[name]) for name in PARAMETERS}
     return leaf(activations["x"]), activations["dy"].contiguous(), own
 
 
 def _release_ss2d(core: Callable[..., tuple[Tensor, ...]], scan: Callable[..., Tensor]) -> Prepare:
-    """The release's SS2D.forward_core on mamba-ssm, and the sum that its forward takes of it."""
+    """The original SS2D.forward_core on mamba-ssm, and the sum its forward takes of it."""
 
     def prepare(activations: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Step:
         x, dy, own = _nchw(activations, parameters)
@@ -140,8 +140,8 @@ def _release_ss2d(core: Callable[..., tuple[Tensor, ...]], scan: Callable[..., T
 def _vmamba_ss2d(csm: Any, csms6s: Any) -> Prepare:
     """VMamba's fastest path, forward_type v05: Triton cross-scan, grouped conv1d, oflex kernel.
 
-    Written out because it sits inside a layer whose file imports fvcore and timm; every part of
-    it that does work is VMamba's or torch's.
+    Written out here because it is in a layer whose file imports fvcore and timm; all parts that do
+    the work are VMamba's or torch's.
     """
 
     def prepare(activations: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Step:
@@ -199,7 +199,7 @@ def _release_preparations() -> dict[str, Prepare]:
 
 
 def why_no_release(device: torch.device) -> str | None:
-    """None if the release's models can run on this device, else why not and how to get them."""
+    """None if the original models can run on this device, otherwise why not and how to get them."""
     try:
         if device.type != "cuda":
             raise ImportError("its kernels need a CUDA device")
@@ -215,7 +215,7 @@ def _error_line(name: str, error: Exception) -> str:
 
 
 def source(name: str) -> str:
-    """The commit of the folder that a peer comes from, or "installed"."""
+    """The commit of an implementation's folder, or "installed"."""
     folder = _named_folder(_VARIABLES[name])
     return "installed" if folder is None else environment.commit(folder)
 
@@ -228,7 +228,7 @@ _PEERS: dict[str, Callable[[], dict[str, Prepare]]] = {
 
 
 def peers(device: torch.device) -> list[Competitor]:
-    """Every peer, those that cannot be imported or used on this device with the reason."""
+    """All other implementations; those unavailable on this device with the reason."""
     found = []
     for name, load in _PEERS.items():
         try:

@@ -1,9 +1,9 @@
-"""The scans once more, written from their formulas for the gate, independent of the package.
+"""The scans written once more from their formulas, independent of the package, for the gate.
 
-Exponentials are taken for all steps at once, and only the recurrence runs step by step. With
-dtype float64 everything is float64: the truth. With a narrower dtype the projections are rounded
-to it and the recurrence runs in float32, as plain eager code under autocast would do: the error
-that a correct fast version is allowed to have.
+Exponentials are computed for all steps at once; only the recurrence runs step by step. With dtype
+float64 everything is float64: the ground truth. With a narrower dtype, projections are rounded to
+it and the recurrence runs in float32, like plain eager code under autocast: the error that a
+correct fast version may have.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def selective_scan(
 
 
 def rounded_selective_scan(inputs: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """`selective_scan` of inputs of any dtype, computed in float64 or, for others, in float32."""
+    """`selective_scan` for inputs of any dtype, computed in float64 or, for others, in float32."""
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     names = ("u", "delta", "A", "B", "C", "D", "delta_bias")
     return selective_scan(*(inputs[name].to(compute) for name in names)).to(dtype)
@@ -78,8 +78,8 @@ def ss2d(
 
     x (B, D, H, W) and the layer's parameters: y (B, D, H, W), float64 or float32.
 
-    channels: indices of the channels to compute, since all else in a channel is its own; all
-        by default.
+    channels: indices of the channels to compute, which are independent of each other; all by
+    default.
     """
     compute = torch.float64 if dtype == torch.float64 else torch.float32
 

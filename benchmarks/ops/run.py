@@ -1,4 +1,4 @@
-"""The verb `ops`: gate every competitor, then time those that are right, case by case."""
+"""The verb `ops`: check every competitor, then time the correct ones, case by case."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MODES = {
 
 
 def default_dtypes(op: str, device: torch.device) -> tuple[str, ...]:
-    """Those in use: half for ss2d on a GPU, where 1-D scans of other models run in float32 too."""
+    """Common dtypes: 16-bit for ss2d on a GPU, where 1-D scans also run in float32."""
     if device.type != "cuda":
         return ("float32",)
     return ("float32", "bfloat16") if op == "selective_scan" else ("float16", "bfloat16")
@@ -50,7 +50,7 @@ class Settings:
 
 
 class Runner:
-    """Holds what a run accumulates: gates, verdicts, results, and the time left."""
+    """The state of a run: gates, verdicts, results, and the time left."""
 
     def __init__(
         self,
@@ -99,11 +99,11 @@ class Runner:
         return self.results
 
     def _seconds(self, cells_left: int, timings: int) -> float:
-        """Seconds for one timing; what is left of the budget is shared among the cells left."""
+        """Seconds for one timing; the remaining budget is divided among the remaining cells."""
         if self.settings.budget_seconds is None:
             return self.settings.cell_seconds
         left = self.settings.budget_seconds - (time.perf_counter() - self.started)
-        # Set-up, gates and warm-up take about as long as the timings themselves.
+        # Setup, gates and warm-up take about as long as the timings themselves.
         return min(self.settings.cell_seconds, 0.5 * left / cells_left / max(timings, 1))
 
     def _cell(self, op: str, case: Case, dtype: str, cells_left: int) -> None:
@@ -148,8 +148,8 @@ class Runner:
     def _verdict(
         self, competitor: Competitor, op: str, dtype: str, N: int
     ) -> tuple[str, str] | None:
-        """None if the competitor's op is right at small size, else the status and reason."""
-        op = "ss2d" if op == "ss2d_scan" else op  # the same kernels, with the projections before
+        """None if the competitor's op is right at small size, otherwise status and reason."""
+        op = "ss2d" if op == "ss2d_scan" else op  # the same kernels, preceded by the projections
         key = (competitor.name, op, dtype, N)
         if key not in self.verdicts:
             if key[1:] not in self.gates:
@@ -174,7 +174,7 @@ class Runner:
         parameters: dict[str, Tensor],
         spot: tuple[Tensor, Tensor, float] | None,
     ) -> list[Step] | tuple[str, str]:
-        """The competitor's steps on every input set, run once; else status and reason."""
+        """The competitor's steps on every input set, run once; otherwise status and reason."""
         try:
             steps = [competitor.prepare[op](one, parameters) for one in sets]
             if spot is not None:
@@ -260,7 +260,7 @@ def error_line(error: Exception) -> str:
 
 
 def called(step: Step, mode: str) -> object:
-    """What a step returns in a mode of MODES."""
+    """What a step returns in one of MODES."""
     if mode == "forward":
         return step.forward()
     if mode == "backward" and step.backward is not None:
@@ -269,7 +269,7 @@ def called(step: Step, mode: str) -> object:
 
 
 def result_bytes(result: object) -> int:
-    """Size of all tensors in what a step returned."""
+    """Size of all tensors returned by a step."""
     if isinstance(result, Tensor):
         return result.nbytes
     if isinstance(result, dict):
@@ -278,10 +278,10 @@ def result_bytes(result: object) -> int:
 
 
 def extra_memory(step: Step, mode: str, device: torch.device) -> int | None:
-    """Peak of a call beyond its inputs, its output and its gradients, in bytes; GPU only."""
+    """Peak memory of a call beyond its inputs, output and gradients, in bytes; GPU only."""
     if device.type != "cuda":
         return None
-    called(step, mode)  # cuBLAS takes its workspace anew after each capture of a graph
+    called(step, mode)  # cuBLAS allocates its workspace again after each graph capture
     gc.collect()
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -297,7 +297,7 @@ def run(
     tree: str | None = None,
     out: Path | None = None,
 ) -> Results:
-    """Measure everything that settings name; saved to `out` after every case, if given."""
+    """Measure everything in the settings; saved to `out` after every case, if given."""
     # Both off, so that float32 means float32 for everyone.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,9 +1,9 @@
-"""Whether ss2d has cliffs: forward and backward along one size at a time, in time an element.
+"""Search ss2d for cliffs: time per element, forward and backward, along one size at a time.
 
-Channels, ranks and states vary around 30x192x40x40 with R = 6, at 1 and at 16 states, each with as
-many positions as make about as many elements. An element is one channel of one position of one
-image; its cost should not depend much on the neighbours in a sweep, and "auto" should not take a
-backend that another beats.
+Channels, ranks and states vary around 30x192x40x40 with R = 6, at 1 and at 16 states, with the
+number of positions chosen for about the same number of elements. An element is one channel of one
+position of one image; its cost should not differ much between neighbours in a sweep, and "auto"
+should not choose a backend that another beats.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from benchmarks.ops.run import error_line
 CHANNELS = (24, 48, 96, 192, 384, 768, 1536)
 RANKS = (1, 2, 3, 5, 6, 7, 12, 13, 24, 25, 47, 48)
 STATES = (1, 2, 3, 4, 8, 12, 16, 32)
-MOST_STEP = 1.5  # that neighbours may differ by
-MOST_BEATEN = 1.2  # and "auto" be beaten by
+MOST_STEP = 1.5  # maximum ratio between neighbours
+MOST_BEATEN = 1.2  # maximum ratio by which "auto" may be beaten
 _ELEMENTS = 30 * 192 * 40 * 40
 _TINY = 2 * 24 * 8 * 8
 
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement: nanoseconds an element of forward and backward, or why there is none."""
+    """One measurement: nanoseconds per element of forward and backward, or why there is none."""
 
     axis: str
     case: Case
@@ -44,7 +44,7 @@ class Point:
 
 
 def axes(tiny: bool) -> dict[str, list[Case]]:
-    """Cases by the size that varies and the number of states, in its order."""
+    """Cases by the varying size and the number of states, in order."""
 
     def case(D: int, R: int, N: int) -> Case:
         side = max(1, round((_TINY if tiny else _ELEMENTS) / (2 if tiny else 30) / D) ** 0.5)
@@ -67,7 +67,7 @@ def run(
     repeats: int = 10,
     tiny: bool = False,
 ) -> list[Point]:
-    """Every case with every one of our backends that works here, or of those named."""
+    """Every case with every usable backend, or with the named ones."""
     usable = [c for c in ours(device) if c.missing is None]
     if backends is not None:
         unknown = set(backends) - {c.name for c in usable}
@@ -76,7 +76,7 @@ def run(
             raise ValueError(f"--competitors has {', '.join(sorted(unknown))}, expected of {known}")
         usable = [c for c in usable if c.name in backends]
     elif device.type == "cuda":
-        usable = [c for c in usable if c.name != "pytorch"]  # no rival there, and slow
+        usable = [c for c in usable if c.name != "pytorch"]  # not a competitor there, and slow
     timing.warm_up(device, 0.05 if tiny else 0.5)
     points = []
     for axis, swept in axes(tiny).items():
@@ -108,7 +108,7 @@ def _line(point: Point) -> str:
 
 
 def fastest(points: Sequence[Point]) -> dict[tuple[str, Case, str], Point]:
-    """The backend that "auto" takes, the first measured, by axis, case and dtype."""
+    """The backend that "auto" chooses, the first one measured, by axis, case and dtype."""
     found: dict[tuple[str, Case, str], Point] = {}
     for point in points:
         if point.nanoseconds is not None:
@@ -117,8 +117,8 @@ def fastest(points: Sequence[Point]) -> dict[tuple[str, Case, str], Point]:
 
 
 def cliffs(points: Sequence[Point]) -> list[str]:
-    """What is amiss: neighbours that differ by more than MOST_STEP, and a choice beaten by more
-    than MOST_BEATEN."""
+    """Problems: neighbours that differ by more than MOST_STEP, and choices beaten by more than
+    MOST_BEATEN."""
     chosen = fastest(points)
     said = []
     for dtype in dict.fromkeys(point.dtype for point in points):
@@ -145,7 +145,7 @@ def cliffs(points: Sequence[Point]) -> list[str]:
 
 
 def markdown(points: Sequence[Point], facts: dict[str, object]) -> str:
-    """A table an axis, backends side by side, and what is amiss."""
+    """One table per axis, with backends side by side, and the problems."""
     backends = list(dict.fromkeys(point.backend for point in points))
     by_cell = {(p.axis, p.case, p.dtype, p.backend): p for p in points}
     lines = [f"{facts['device']}, torch {facts['torch']}, commit {facts['commit']}: ns an element"]
@@ -175,7 +175,7 @@ def save(points: Sequence[Point], facts: dict[str, object], out: Path) -> None:
 
 
 def load(path: Path) -> tuple[list[Point], dict[str, object]] | None:
-    """What save() wrote: the points, and where they were measured. None for another file."""
+    """Read a file written by save(): the points and their environment. None for another file."""
     found = json.loads(path.read_text())
     if not isinstance(found, dict) or "points" not in found:
         return None

@@ -31,7 +31,7 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def case_values(scores: dict[str, Any], metric: str) -> dict[str, float]:
-    """The score of each case, a mean over the classes that it holds; cases without any left out."""
+    """The score of each case, a mean over its classes; cases without any are left out."""
     found = {}
     for case in scores["cases"]:
         if metric == "f1":
@@ -70,7 +70,7 @@ def difference(
 ) -> str:
     """Mean of first - second over the cases of both, with its interval.
 
-    A case counts with its mean over the runs, so the interval says nothing of other seeds.
+    A case counts with its mean over the runs, so the interval does not cover other seeds.
     """
     one, two = _over_runs(first, metric), _over_runs(second, metric)
     pairs = [one[name] - two[name] for name in one if name in two]
@@ -91,9 +91,9 @@ def _over_runs(runs: Sequence[dict[str, Any]], metric: str) -> dict[str, float]:
 
 
 def _options(run: dict[str, Any]) -> str:
-    """What a model was trained with, where models of one dataset may differ."""
+    """Training options that may differ between the models of one dataset."""
     remarks = [f"lr {run['lr']:g}"]
-    # Files of before the models' options could differ do not hold them.
+    # Older files, in which options could not differ, do not contain them.
     if "eps" in run:
         remarks.append(f"eps {run['eps']:g}")
         remarks += [f"{name} {value}" for name, value in run["model_options"].items()]
@@ -104,7 +104,7 @@ def _sharing(settings: dict[str, Any]) -> str:
     """How many trainings share a device."""
     count = settings["at_once"]
     places = f"at once on each of {len(settings['devices'])}"
-    # Files of before trainings could be grouped do not say so.
+    # Older files, in which trainings could not be grouped, do not say so.
     if not settings.get("together", False):
         return f"{count} {places}"
     models = len(settings["models"])
@@ -113,7 +113,7 @@ def _sharing(settings: dict[str, Any]) -> str:
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """The facts of `python -m benchmarks accuracy`; None if the file is another verb's."""
+    """The facts of `python -m benchmarks accuracy`; None if the file belongs to another verb."""
     facts: dict[str, Any] = json.loads(path.read_text())
     return facts if "runs" in facts else None
 
@@ -155,7 +155,7 @@ def markdown(facts: dict[str, Any]) -> str:
 
 
 def _compared(facts: dict[str, Any], dataset: str) -> dict[str, list[str]]:
-    """Models by the one that they are compared with: all with nnU-Net's, unless pairs are named."""
+    """Models by the one they are compared with: all with nnU-Net's, unless pairs are named."""
     scored = unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset and "scores" in r)
     pairs = facts["settings"].get("pairs") or [[m, BASELINE] for m in scored if m != BASELINE]
     found: dict[str, list[str]] = {}
@@ -173,7 +173,7 @@ def _differences(
     for model in models:
         ours = {r["seed"]: r for r in scored_runs(facts, dataset, model)}
         common = sorted(ours.keys() & theirs.keys())
-        # What one seed tells, then what all tell that both models have.
+        # First what one seed shows, then all seeds that both models have.
         for number in sorted({min(1, len(common)), len(common)} - {0}):
             seeds = common[:number]
             first, second = ([runs[seed] for seed in seeds] for runs in (ours, theirs))

@@ -28,7 +28,7 @@ def is_network(op: str) -> bool:
 
 
 def network(op: str) -> str:
-    """A row's op for people; what is no network stays as it is."""
+    """Display name of a row's op; others than networks are unchanged."""
     name, _, encoder = op.partition("+")
     return TITLES.get(name, op) + (f" with {encoder}" if encoder else "")
 
@@ -62,7 +62,7 @@ def _cell(row: Row | None) -> str:
 
 
 def _ratio(mine: Sequence[Row], peer: Row | None) -> str:
-    """How many times faster our fastest is, and the share of the peer's memory ours needs."""
+    """The speedup of our fastest variant, and its memory relative to the other implementation."""
     medians = [row.times.median for row in mine if row.status == OK and row.times is not None]
     if not medians or peer is None or peer.times is None:
         return "-"
@@ -74,9 +74,9 @@ def _ratio(mine: Sequence[Row], peer: Row | None) -> str:
 
 
 def side_by_side(rows: Sequence[Row]) -> list[str]:
-    """Where nnU-Net's network is among them: all networks in one table for each mode and dtype.
+    """All networks in one table per mode and dtype, relative to nnU-Net's network.
 
-    Of each network its fastest form, and the memory of the eager one.
+    For each network its fastest variant, and the memory of the eager one.
     """
     if not any(row.op == NNUNET for row in rows):
         return []

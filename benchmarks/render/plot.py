@@ -69,9 +69,9 @@ def _tick(case: Case | ModelCase) -> str:
 
 
 def _growth(axes: Any, rows: Sequence[Row], title: str) -> None:
-    """Time over the side of the image, of each competitor, against growth with the pixels alone.
+    """Time over the image side for each competitor, compared with growth in proportion to pixels.
 
-    Where peak memory was measured, too, that is drawn on an axis of its own.
+    If peak memory was measured too, it is drawn on a separate axis.
     """
     names = list(dict.fromkeys(row.competitor for row in rows))
     for name in names:

@@ -1,4 +1,4 @@
-"""Tables of `python -m benchmarks pretraining`: pretrainings, scores, and how fast they came."""
+"""Tables of `python -m benchmarks pretraining`: pretrainings, scores, and time to reach scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.render import accuracy_report
 from benchmarks.render.accuracy_report import BASELINE, scored_runs
 
 LEVELS = (0.8, 0.9, 1.0)
-"""Shares of the baseline's best DSC in validation."""
+"""Fractions of the baseline's best DSC in validation."""
 
 
 def markdown(facts: dict[str, Any]) -> str:
@@ -32,7 +32,7 @@ def markdown(facts: dict[str, Any]) -> str:
 
 
 def time_to(run: dict[str, Any], dsc: float) -> tuple[float, int] | None:
-    """Minutes and steps after which a run first had that DSC in validation; None if never."""
+    """Minutes and steps after which a run first reached a DSC in validation; None if never."""
     pairs = zip(run["curve"], run["curve_iterations"], strict=True)
     return next(((s / 60, at) for (s, found), at in pairs if found >= dsc), None)
 
@@ -73,7 +73,7 @@ def _speeds(facts: dict[str, Any], dataset: str) -> str | None:
 
 
 def _half_windows(facts: dict[str, Any], dataset: str) -> str | None:
-    """What windows of half the side change, case by case, the mean of the seeds."""
+    """The effect of windows of half the side, case by case, averaged over seeds."""
     rows = []
     for model in unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset):
         runs = [r for r in scored_runs(facts, dataset, model) if "half_window_scores" in r]

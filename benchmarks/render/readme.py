@@ -1,4 +1,4 @@
-"""The tables and plots of README and docs, made from the results files beside other tables."""
+"""The tables and plots of README and docs, generated from the results files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PICTURES = {
     "ops_h100_float16.png": ("ops_h100.json", "ss2d_forward_backward_table_float16.png"),
     "ops_h100_sizes.png": ("ops_h100_sizes.json", "ss2d_forward_backward_sizes_float16.png"),
 }
-# Batches that the table shows, each of one size of image.
+# Batches in the table, one per image size.
 _INFERENCE_BATCHES = (30, 1)
 _TRAINING_BATCHES = (30, 13, 12, 2)
 # The rows of README's table.
@@ -62,7 +62,7 @@ def _megabytes(row: Row) -> str:
 
 
 def scans(found: Results) -> str:
-    """`ss2d` forward and backward: our backends, the peers, ratios, memory."""
+    """`ss2d` forward and backward: our backends, other implementations, ratios, memory."""
     rows = {
         (row.case, row.competitor): row
         for row in found.rows
@@ -101,7 +101,7 @@ def scans(found: Results) -> str:
 
 
 def models(found: Results) -> str:
-    """Whole models: eager and as graphs against the release, time and peak memory."""
+    """Whole models: eager and as graphs, compared with the original, time and peak memory."""
     rows = {(row.op, row.mode, row.case, row.competitor): row for row in found.rows}
     lines = []
     for op in ("swin_umamba", "swin_umamba_d"):
@@ -165,7 +165,7 @@ def speed(scan: Results, model: Results) -> str:
 
 
 def accuracy(facts: dict[str, Any]) -> str:
-    """DSC of two models beside nnU-Net's network, and the difference case by case."""
+    """DSC of two models and nnU-Net's network, and the difference case by case."""
     lines = []
     for dataset, title in _DATASETS.items():
         if dataset not in facts["settings"]["datasets"]:
@@ -184,7 +184,7 @@ def accuracy(facts: dict[str, Any]) -> str:
 
 
 def pretrained(*files: dict[str, Any]) -> str:
-    """DSC of Swin-UMamba†, pretrained and from scratch, beside nnU-Net's networks."""
+    """DSC of Swin-UMamba†, pretrained and from scratch, and of nnU-Net's networks."""
     lines = []
     for facts in files:
         for dataset in facts["settings"]["datasets"]:
@@ -209,7 +209,7 @@ def _means(runs: Sequence[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page: between which markers it stands, what it is made from, and how."""
+    """A table of a page: its marker name, the results it is made from, and the function."""
 
     page: str
     name: str
@@ -252,7 +252,7 @@ def with_table(document: str, name: str, text: str) -> str:
 
 
 def texts(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every Markdown file made from results, below `root`, with what it should hold."""
+    """Every Markdown file generated from results, below `root`, with its expected content."""
     folder = root / _FOLDER
     for made in sorted(folder.glob("*.md")):
         yield made, markdown_of(made.with_suffix(".json")) + "\n"
@@ -266,7 +266,7 @@ def texts(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def stale(root: Path) -> list[Path]:
-    """The Markdown files that do not hold what the results say."""
+    """The Markdown files that do not match the results."""
     return [path for path, text in texts(root) if path.read_text(encoding="utf-8") != text]
 
 

@@ -1,4 +1,4 @@
-"""Markdown from a results file: what was measured where, one table per op and dtype."""
+"""Markdown from a results file: environment, then one table per op and dtype."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class _Section:
         return text
 
     def ratio(self, case: Case | ModelCase, peer: str) -> str:
-        """How many times slower and larger than our best the peer is."""
+        """How many times slower and larger than our best the other implementation is."""
         mine = self.best(case)
         if mine is None:
             return "-"
@@ -98,7 +98,7 @@ class _Section:
         )
 
     def ragged(self) -> str:
-        """Time per element of our best, against the first case of the same D."""
+        """Time per element of our best, relative to the first case of the same D."""
         lines = []
         first: dict[int, float] = {}
         for case in self.cases:
@@ -169,7 +169,7 @@ def markdown(results: Results) -> str:
 
 
 def against(old: Results, new: Results, changes: Sequence[Change], tolerance: float) -> str:
-    """A table of every measurement in both, the slower ones marked."""
+    """A table of all measurements in both files, with slower ones marked."""
     parts = []
     if old.environment["device"] != new.environment["device"]:
         parts.append(
@@ -192,7 +192,7 @@ def against(old: Results, new: Results, changes: Sequence[Change], tolerance: fl
 
 
 def replaced(document: str, begin: str, end: str, text: str) -> str:
-    """The document with text between its two marker lines. ValueError without such lines."""
+    """The document with text between its two marker lines. ValueError if it has none."""
     if document.count(begin) != 1 or document.count(end) != 1:
         raise ValueError(f"the document needs one line {begin!r} and one {end!r}")
     head, rest = document.split(begin)

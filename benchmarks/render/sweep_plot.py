@@ -1,4 +1,4 @@
-"""The picture of a sweep: nanoseconds an element along each size. Needs matplotlib."""
+"""A plot of a sweep: nanoseconds per element along each size. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLOURS = ("#0b7285", "#5c7cfa", "#e8590c", "#94d82d")
 
 
 def plot(points: Sequence[Point], facts: dict[str, object], path: Path) -> None:
-    """One panel a size, one line for each number of states and dtype, of what "auto" takes."""
+    """One panel per size, one line per number of states and dtype, for the choice of "auto"."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,16 +1,15 @@
-"""Accuracy at equal time: models trained in the same loop on the same splits, as users train them.
+"""Accuracy at equal time: models trained in the same loop on the same splits, as by a user.
 
-Every model is trained from scratch on fold 0 of every dataset for the same minutes by
-`swin-umamba train`, with the same options but for those of --train-for; the last weights, not those
-that scored best, predict the validation cases, and `swin-umamba evaluate` scores them.
---transfer A:B:MODEL also trains on B with the encoder that was trained on A. Several trainings may
-share a GPU (--at-once): then each has its share of the GPU's time, so let all places be taken until
-the end. With --together the models of one dataset and seed share a device in the same minutes, and
-nothing else trains there. On a GPU every model first takes one step on the first dataset, outside
-of all minutes: kernels that are compiled when they are first used are not compiled on one model's
-time. Each training ends as a run in --work, with report and curves. Runs that are complete there,
-or have their scores in --earlier, are not made again; with --together, only if all of their seed
-are.
+Every model is trained from scratch on fold 0 of every dataset for the same number of minutes by
+`swin-umamba train`, with the same options except those of --train-for; the last weights, not the
+best-scoring ones, predict the validation cases, and `swin-umamba evaluate` scores them. --transfer
+A:B:MODEL also trains on B with the encoder that was trained on A. Several trainings may share a GPU
+(--at-once), each with its share of the GPU's time, so all places should be occupied until the end.
+With --together the models of one dataset and seed share a device at the same time, and nothing else
+trains there. On a GPU every model first takes one step on the first dataset outside of the measured
+time, so that kernels compiled at first use do not count for one model. Each training leaves a run
+in --work, with report and curves. Runs that are complete there, or whose scores are in --earlier,
+are not repeated; with --together, only if all runs of their seed are complete.
 """
 
 from __future__ import annotations
@@ -37,15 +36,15 @@ from benchmarks.measuring import environment
 SCHEMA = 1
 MODELS = ("swin_umamba", "swin_umamba_d", "dynunet")
 DONE, HALF, ENCODER = "scores.json", "half_windows.json", "encoder.safetensors"
-HALF_WINDOWS = "--half-windows"  # of the worker
+HALF_WINDOWS = "--half-windows"  # an option of the worker
 _ROOT = Path(__file__).resolve().parents[2]
 _STARTUP = 300  # seconds that a training may take beyond its minutes
-_SAME = ("device", "torch", "commit")  # of the environments of runs in one file
+_SAME = ("device", "torch", "commit")  # facts that all runs in one file share
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: of a model on a dataset with a seed, perhaps with an encoder from another."""
+    """One training: a model on a dataset with a seed, perhaps with an encoder from another."""
 
     dataset: Path
     model: str
@@ -74,14 +73,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Settings:
-    """See the help of `python -m benchmarks accuracy`. seeds: how many, for each dataset.
+    """See the help of `python -m benchmarks accuracy`. seeds: how many, per dataset.
 
-    at_once: trainings on a device, or with `together` such groups of them. start_until: seconds
-    after which no training starts. options: of `swin-umamba train`, for all; options_of: further
-    ones, by name of a dataset, of a model, or of both as DATASET:MODEL. The name of a model may be
-    any where its options have a --model. pairs: models of which the second is compared with, case
-    by case; each with nnU-Net's network by default. half_windows: score a second time with windows
-    of half the side.
+    at_once: trainings per device, or with `together` groups of them. start_until: seconds after
+    which no training starts. options: of `swin-umamba train`, for all; options_of: further ones, by
+    name of a dataset, a model, or both as DATASET:MODEL. A model's name may be arbitrary if its
+    options contain --model. pairs: models of which the second is the comparison, case by case;
+    nnU-Net's network by default. half_windows: score a second time with windows of half the side.
     """
 
     datasets: Sequence[Path]
@@ -101,7 +99,7 @@ class Settings:
 
 
 def jobs(settings: Settings) -> list[Job]:
-    """All trainings, in the order in which they start: those that others wait for come first."""
+    """All trainings in starting order: those that others wait for come first."""
     seeds = list(settings.seeds)
     if len(seeds) == 1:
         seeds *= len(settings.datasets)
@@ -125,7 +123,7 @@ def jobs(settings: Settings) -> list[Job]:
 
 
 def groups(settings: Settings) -> list[list[Job]]:
-    """The trainings that start at once on one device."""
+    """The trainings that start at the same time on one device."""
     found = jobs(settings)
     if not settings.together:
         return [[job] for job in found]
@@ -136,14 +134,14 @@ def groups(settings: Settings) -> list[list[Job]]:
 
 
 def command(job: Job, settings: Settings, device: str) -> list[str]:
-    """The worker's: the options of `swin-umamba train` that are the job's, then the user's."""
+    """For the worker: the options of `swin-umamba train` that define the job, then the user's."""
     arguments = ["--model", job.model, "--seed", str(job.seed), "--minutes", str(settings.minutes)]
     arguments += ["--device", device, *settings.options]
-    # The narrower choice last: `swin-umamba train` takes the last of an option's values.
+    # The most specific option last: `swin-umamba train` uses the last value given.
     for name in (job.dataset.name, job.model, f"{job.dataset.name}:{job.model}"):
         arguments += settings.options_of.get(name, ())
     if job.source is not None:
-        # As good a start for the encoder as its own: it is not held back.
+        # The encoder's start is as good as its own weights would be: do not freeze it.
         encoder = settings.work / job.source / ENCODER
         arguments += ["--pretrained", str(encoder), "--set", "freeze_iterations=0"]
     run = settings.work / job.name
@@ -154,7 +152,7 @@ def command(job: Job, settings: Settings, device: str) -> list[str]:
 
 
 def alone(device: str, visible: str | None) -> tuple[str, dict[str, str]]:
-    """A CUDA device as the only one that a process sees: its name there, and the environment.
+    """Make one CUDA device the only visible one for a process: its name there, and the environment.
 
     visible: CUDA_VISIBLE_DEVICES here, if set.
     """
@@ -169,8 +167,8 @@ def alone(device: str, visible: str | None) -> tuple[str, dict[str, str]]:
 def warm_up(settings: Settings, device: str) -> list[str]:
     """One step of every model, whose compiled kernels later processes find in their cache.
 
-    As many of them at once as will train on the GPU. Returns the models that failed: their own
-    trainings tell why, or compile in their own time.
+    As many at once as will train on the GPU. Returns the models that failed: their own trainings
+    will report why, or compile in their own time.
     """
     device, sees = alone(device, os.environ.get("CUDA_VISIBLE_DEVICES"))
 
@@ -201,7 +199,7 @@ def warm_up(settings: Settings, device: str) -> list[str]:
 
 
 class _Runner:
-    """Places on devices, each taking the next group whose sources are there."""
+    """Slots on devices, each taking the next group whose dependencies are complete."""
 
     def __init__(
         self,
@@ -247,7 +245,7 @@ class _Runner:
         return time.perf_counter() - self.started
 
     def _next(self) -> list[Job] | None:
-        """A group that can start; waits while one may become free, None if there is no more."""
+        """A group that can start; waits for one if necessary, None if there are no more."""
         with self.changed:
             while self.waiting and self._took() <= self.settings.start_until:
                 pending = {job.name for group in self.waiting for job in group} | self.running
@@ -262,7 +260,7 @@ class _Runner:
     def _train(self, job: Job, device: str) -> str | None:
         """Why there are no scores, or None."""
         run = self.settings.work / job.name
-        if run.exists():  # cut off, or to be made again beside others
+        if run.exists():  # interrupted, or to be repeated together with others
             shutil.rmtree(run)
         if job.source in self.reasons:
             return f"needs {job.source}"
@@ -293,9 +291,9 @@ def run(
     out: Path | None = None,
     earlier: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train and score everything; the facts, as they are written to `out` after every training.
+    """Train and score everything; the facts, as written to `out` after every training.
 
-    earlier: facts of such a run that did not come to its end, whose scores are taken over.
+    earlier: facts of such a run that did not finish, whose scores are reused.
     """
     started = time.perf_counter()
     planned = groups(settings)
@@ -390,8 +388,8 @@ def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
         "model_options": config["model_options"],
         "iterations": len(records),
         "seconds": records[-1]["seconds"],
-        "first_step": records[0]["step"],  # with what is built then: a CUDA graph, kernels
-        "stepping": round(steps, 3),  # seconds, those of validations and checkpoints left out
+        "first_step": records[0]["step"],  # includes what is built then: a CUDA graph, kernels
+        "stepping": round(steps, 3),  # seconds, without validations and checkpoints
         "skipped": sum("skipped" in record for record in records),
         "waited": sum(record["waited"] for record in records) / max(steps, 1e-9),
         "memory_mb": max((r["memory_mb"] for r in records if "memory_mb" in r), default=None),

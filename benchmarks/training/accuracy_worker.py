@@ -1,4 +1,4 @@
-"""One training of `python -m benchmarks accuracy`, by the commands that users type.
+"""One training of `python -m benchmarks accuracy`, by the same commands that users run.
 
 python -m benchmarks.training.accuracy_worker DATASET RUN [--half-windows] [options of
 `swin-umamba train`]
@@ -21,7 +21,7 @@ from swin_umamba.data import open_dataset
 
 
 def _validation_images(dataset: Path, run: Path, folder: Path) -> None:
-    """Links to the images of the cases that the run was validated on."""
+    """Links to the images of the run's validation cases."""
     validated = json.loads((run / "splits.json").read_text())[0]["val"]
     opened = open_dataset(dataset)
     for name in validated:
@@ -30,7 +30,7 @@ def _validation_images(dataset: Path, run: Path, folder: Path) -> None:
 
 
 def _save_encoder(run: Path) -> None:
-    """What the run's model has learned before its decoder, for another dataset to begin with."""
+    """The weights before the run's decoder, as a start for another dataset."""
     weights = load_file(run / "model.safetensors")
     encoder = {name: t for name, t in weights.items() if name.startswith("vssm_encoder.")}
     if encoder:
@@ -38,13 +38,13 @@ def _save_encoder(run: Path) -> None:
 
 
 def _swin_umamba(*words: str) -> None:
-    """A command of the CLI; ends this process with its status where that is not 0."""
+    """Run a CLI command; ends this process with its status if that is not 0."""
     if status := app(list(words), standalone_mode=False):
         sys.exit(status)
 
 
 def _scored(dataset: Path, run: Path, device: str, name: str, *options: str) -> Path:
-    """A file with the scores of the last weights, whose masks lie in the run's folder `name`."""
+    """A file with the scores of the last weights, whose masks are in the run's folder `name`."""
     with tempfile.TemporaryDirectory() as temporary:
         images = Path(temporary)
         _validation_images(dataset, run, images)

@@ -1,13 +1,13 @@
-"""What pretraining brings: encoders pretrained by the command, then fine-tuned beside others.
+"""The benefit of pretraining: pretrained encoders are fine-tuned and compared with others.
 
 Each encoder is pretrained once on IMAGES by `swin-umamba pretrain`, alone on its device. Then every
 model with every encoder is trained on each dataset twice, from that encoder and from scratch, and
-so are the baselines, as `python -m benchmarks accuracy --together` trains: all arms of one dataset
-and seed share a device in the same minutes. The arm of a model, an encoder and a start is called
+so are the baselines, as by `python -m benchmarks accuracy --together`: all arms of one dataset and
+seed share a device at the same time. The arm of a model, an encoder and a start is called
 MODEL+ENCODER+pretrained or MODEL+ENCODER+scratch; --arm adds others. Encoders of VMamba's second
-generation are the same for all models, and are pretrained once.
+generation are the same for all models, and are pretrained only once.
 
-What is complete in --work is not made again, so that a call that was cut off can be repeated.
+Completed parts in --work are not repeated, so an interrupted call can be run again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ _SHARED = "vmamba_v2_"  # encoders whose patches are those of images, whatever t
 class Settings:
     """See the help of `python -m benchmarks pretraining`.
 
-    fine_tuning: `swin-umamba accuracy`'s settings but for the arms: its work is that of all.
-    pretraining: options of `swin-umamba pretrain`. start: options of `swin-umamba train` of the
-    arms that start from an encoder. arms: further ones, with the options of `swin-umamba train`.
+    fine_tuning: settings of `swin-umamba accuracy` except the arms; its work folder is used for
+    everything. pretraining: options of `swin-umamba pretrain`. start: options of `swin-umamba
+    train` for arms that start from an encoder. arms: further ones, with the options of `swin-umamba
+    train`.
     """
 
     images: Path
@@ -54,12 +55,12 @@ class Settings:
 
 
 def front(model: str, encoder: str) -> str:
-    """The name of what is pretrained for a model with an encoder."""
+    """The name of the pretraining for a model with an encoder."""
     return encoder if encoder.startswith(_SHARED) else f"{model}+{encoder}"
 
 
 def fronts(settings: Settings) -> dict[str, tuple[str, str]]:
-    """What is pretrained by its name: model and encoder."""
+    """Model and encoder of each pretraining, by name."""
     pairs = [(model, encoder) for encoder in settings.encoders for model in settings.models]
     found: dict[str, tuple[str, str]] = {}
     for pair in pairs:
@@ -68,12 +69,12 @@ def fronts(settings: Settings) -> dict[str, tuple[str, str]]:
 
 
 def folder_of(settings: Settings, name: str) -> Path:
-    """Where a pretraining's run lies."""
+    """The run folder of a pretraining."""
     return settings.fine_tuning.work / f"pretraining-{name}"
 
 
 def command(settings: Settings, name: str, device: str) -> list[str]:
-    """What pretrains: one that was cut off goes on."""
+    """The command that pretrains, continuing an interrupted run."""
     model, encoder = fronts(settings)[name]
     return [
         *(sys.executable, "-m", "swin_umamba.cli", "pretrain"),
@@ -84,7 +85,7 @@ def command(settings: Settings, name: str, device: str) -> list[str]:
 
 
 def arms(settings: Settings) -> dict[str, list[str]]:
-    """Options of `swin-umamba train` by the names of all arms, pretrained ones first."""
+    """Options of `swin-umamba train` by arm, pretrained ones first."""
     found: dict[str, list[str]] = {}
     for start in (PRETRAINED, SCRATCH):
         for model in settings.models:
@@ -99,7 +100,7 @@ def arms(settings: Settings) -> dict[str, list[str]]:
 
 
 def pairs(settings: Settings) -> list[tuple[str, str]]:
-    """What is compared case by case: all with the baselines, and each start with scratch."""
+    """What is compared case by case: all arms with the baselines, and each start with scratch."""
     every = list(arms(settings))
     ours = [name for name in every if name not in settings.baselines]
     found = [(name, baseline) for baseline in settings.baselines for name in ours]
@@ -114,14 +115,14 @@ def compared(settings: Settings) -> accuracy.Settings:
     return replace(
         settings.fine_tuning,
         models=list(options),
-        # The arm's own first: what is asked for by its name comes last, and wins.
+        # The arm's own options first: those requested by its name come last and take precedence.
         options_of={**narrower, **{n: [*o, *narrower.get(n, ())] for n, o in options.items()}},
         pairs=pairs(settings),
     )
 
 
 def run(settings: Settings, tree: str | None = None, out: Path | None = None) -> dict[str, Any]:
-    """Pretrain, fine-tune and score everything; the facts, as they are written to `out`.
+    """Pretrain, fine-tune and score everything; the facts, as written to `out`.
 
     Raises ValueError, with the last line of its log, if a pretraining fails.
     """
@@ -149,11 +150,11 @@ def run(settings: Settings, tree: str | None = None, out: Path | None = None) ->
 
 
 def pretraining_facts(folder: Path, name: str) -> dict[str, Any]:
-    """What a pretraining came to, from its log."""
+    """The result of a pretraining, from its log."""
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     config = json.loads((folder / "pretraining.json").read_text())
     steps = [record["step"] for record in records]
-    # The first builds kernels and a graph.
+    # The first steps build kernels and a graph.
     typical = statistics.median(steps[1:] or steps)
     scored = [r for r in records if "held_out_loss" in r]
     return {

@@ -1,10 +1,10 @@
-"""Throughput of training on 1, 2, ... GPUs, or processes of a CPU, the batch of each kept.
+"""Training throughput on 1, 2, ... GPUs, or CPU processes, with a constant batch per process.
 
-Steps of the training loop itself: reading batches, forward, loss over all processes, backward,
-clipping, optimizer, as `torchrun --nproc-per-node N -m swin_umamba.cli train` runs them, on random
-images. Patches are cut by worker processes, without augmentation unless --augment asks for it,
-which needs many CPU cores a GPU. Shapes are of each process's batch: with N processes the ideal is
-N times the images a second of one.
+Measures steps of the actual training loop: loading, forward, loss over all processes, backward,
+clipping, optimizer, as run by `torchrun --nproc-per-node N -m swin_umamba.cli train`, on random
+images. Patches are cut by worker processes, without augmentation unless --augment is given, which
+needs many CPU cores per GPU. Shapes are per process: with N processes the ideal is N times the
+images per second of one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LIMIT = 900  # seconds for one launch
 class Settings:
     """What to measure; see the help of `python -m benchmarks scale`.
 
-    cell_seconds: of one model, case and number of processes, in each round.
+    cell_seconds: for one model, case and number of processes, in each round.
     """
 
     device: str  # cuda or cpu
@@ -56,7 +56,7 @@ class Settings:
 
 
 def _command(processes: int, request: Path) -> list[str]:
-    """One process as a user starts it, several by torchrun."""
+    """One process as started by a user, several by torchrun."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     worker = ["-m", "benchmarks.training.scale_worker", str(request)]
     return [sys.executable, *(launcher if processes > 1 else []), *worker]
@@ -68,7 +68,7 @@ class _Runner:
         found = torch.cuda.device_count() if settings.device == "cuda" else os.cpu_count() or 1
         if max(settings.processes) > found and settings.device == "cuda":
             raise ValueError(f"--processes has {max(settings.processes)}, here are {found} GPUs")
-        # As many threads for each process, however many there are.
+        # As many threads per process, however many there are.
         self.threads = max((os.cpu_count() or 1) // max(settings.processes), 1)
         self.started = time.perf_counter()
         self.measured: dict[tuple[str, ModelCase, int], list[dict[str, Any]]] = {}
@@ -117,7 +117,7 @@ class _Runner:
                 print(f"{passed:6.1f} s  {label} {rate:9.1f} images/s", file=sys.stderr, flush=True)
 
     def _tell(self) -> None:
-        """Bring the results up to date, and write them if asked to."""
+        """Update the results, and write them if requested."""
         self.results.rows = [
             _row(key, cells, self.settings.device) for key, cells in self.measured.items()
         ]
@@ -150,7 +150,7 @@ def _row(key: tuple[str, ModelCase, int], cells: Sequence[dict[str, Any]], devic
 def _scaling(
     measured: dict[tuple[str, ModelCase, int], list[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
-    """Images a second over all measured steps, and how many times those of the fewest processes."""
+    """Images per second over all measured steps, and the ratio to the fewest processes."""
     found = []
     for (model, case, processes), cells in measured.items():
         seconds = sum(sum(cell["seconds"]) for cell in cells)
@@ -174,7 +174,7 @@ def _scaling(
 
 
 def markdown(results: Results) -> str:
-    """The table of images a second, from a results file that holds one."""
+    """The table of images per second, from a results file that contains one."""
     lines = []
     for entry in results.settings[SCALING]:
         peak = entry["peak_bytes"]

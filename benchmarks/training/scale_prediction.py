@@ -1,11 +1,11 @@
-"""What more GPUs than were measured should give: a ring's exchange of gradients after each step.
+"""Predict throughput on more GPUs than measured: a ring all-reduce of gradients after each step.
 
-A step of n processes is taken to last as long as one process's, plus the exchange of all
+The time of a step with n processes is modelled as that of one process, plus the exchange of all
 gradients, plus whatever the largest measured number of processes needed beyond both (waiting for
-each other, more launches). A ring moves 2 (n - 1) / n times the gradients' bytes over each
-process's link, at the rate that an all-reduce of as many bytes reached there. DDP exchanges
-gradients while the backward pass still runs, so that this is an upper bound of what the exchange
-costs; a slower link between hosts is not in it, but for the rate that is asked for.
+each other, more launches). A ring moves 2 (n - 1) / n times the gradient bytes over each process's
+link, at the rate of a measured all-reduce of the same size. DDP overlaps the exchange with the
+backward pass, so this is an upper bound of its cost; a slower link between hosts is only considered
+if its rate is given.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ PROCESSES = (4, 8, 16)
 
 
 def _ring(processes: int) -> float:
-    """How often the gradients' bytes cross a process's link."""
+    """How many times the gradient bytes cross a process's link."""
     return 2 * (processes - 1) / processes
 
 
 def ratio(entries: Sequence[dict[str, Any]], processes: int, link: float | None = None) -> float:
-    """How many times the images a second of one process.
+    """The ratio of images per second to one process.
 
-    entries: one model's and case's, of one process and of several (benchmarks.scale.SCALING).
-    link: bytes a second of each process's link; None is what was measured.
+    entries: for one model and case, with one process and with several (benchmarks.scale.SCALING).
+    link: bytes per second of each process's link; None for the measured rate.
     """
     one = next(e for e in entries if e["processes"] == 1)
     most = max(entries, key=lambda e: e["processes"])
@@ -39,12 +39,12 @@ def ratio(entries: Sequence[dict[str, Any]], processes: int, link: float | None 
 
 
 def _link(entry: dict[str, Any]) -> float:
-    """Bytes a second of a process's link while gradients were exchanged."""
+    """Bytes per second of a process's link during the exchange of gradients."""
     return float(_ring(entry["processes"]) * entry["gradient_bytes"] / entry["exchange_seconds"])
 
 
 def markdown(scaling: Sequence[dict[str, Any]]) -> str:
-    """The table of predictions for every model and case that was measured with 1 and more."""
+    """The table of predictions for every model and case measured with 1 and more processes."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for entry in scaling:
         groups.setdefault((entry["model"], entry["case"]), []).append(entry)

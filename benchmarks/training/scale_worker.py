@@ -1,6 +1,6 @@
-"""Run by `benchmarks.training.scale` in each process, with the file of its request as argument.
+"""Run by `benchmarks.training.scale` in each process, with its request file as argument.
 
-REQUEST is a JSON file; the process of rank 0 writes what it measured to the file that it names.
+REQUEST is a JSON file; the process of rank 0 writes its measurements to the file named there.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from swin_umamba.train.stepping import Stepper
 CLASSES = 14  # of abdominal MRI
 IMAGES = 8
 WARM_UP = 10  # steps
-MARGIN = 64  # pixels that images are larger than patches
-EXCHANGES = 20  # of which the first ten warm up
+MARGIN = 64  # pixels by which images are larger than patches
+EXCHANGES = 20  # including ten for warm-up
 
 
 def _cases(case: ModelCase) -> list[Case]:
@@ -55,13 +55,13 @@ def _measure(request: dict[str, Any], model: str, case: ModelCase, world: World)
         iterations=10**6,
         device=request["device"],
         amp=request["amp"],
-        cuda_graph=False,  # which several processes can't have
+        cuda_graph=False,  # impossible with several processes
     )
     cuda = world.device.type == "cuda"
     with Stepper(config, _cases(case), world, lambda: False, pretrained=False) as stepper:
         warm_up = 2 if request["tiny"] else WARM_UP
         before = [stepper.step(i, 0.0, 1.0)["step"] for i in range(warm_up)]
-        # Every process must take as many steps.
+        # Every process must take the same number of steps.
         (each,) = world.highest(statistics.median(before[-5:]))
         count = min(max(round(request["cell_seconds"] / each), 3), 1000)
         if cuda:
@@ -85,7 +85,7 @@ def _measure(request: dict[str, Any], model: str, case: ModelCase, world: World)
 
 
 def _exchange_seconds(size: int, world: World) -> float | None:
-    """Time of one all-reduce of so many bytes; None with one process."""
+    """Time of one all-reduce of this many bytes; None with one process."""
     if world.size == 1:
         return None
     buffer = torch.zeros(size // 4, device=world.device)

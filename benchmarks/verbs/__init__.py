@@ -1,1 +1,1 @@
-"""One file a verb of `python -m benchmarks`."""
+"""One file per verb of `python -m benchmarks`."""

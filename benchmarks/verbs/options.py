@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what the measuring ones do at their end."""
+"""Options shared by several verbs, and the final steps of the measuring ones."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Measure, print the tables and, where wanted, save them. 1 where there are cliffs."""
+    """Measure, print the tables and save them if requested. Returns 1 if there are cliffs."""
     device = chosen_device(args)
     dtypes = args.dtypes or default_dtypes("ss2d", device)
     repeats = 2 if args.tiny else 10
