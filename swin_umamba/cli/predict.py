@@ -120,7 +120,7 @@ def predict(
         else ""
     )
     out.print(f"{counted(len(outcome.done), 'mask')} in {output}{redone}{existing}", soft_wrap=True)
-    if outcome.done and not overlays:
+    if outcome.dark and not overlays:
         out.print(
             "Mask values are class numbers, so viewers show them nearly black; --overlays writes"
             " pictures to look at",

@@ -12,6 +12,7 @@ from swin_umamba.common.locks import locked
 from swin_umamba.common.memory import is_out_of_memory
 from swin_umamba.common.partial import sweep
 from swin_umamba.data import CaseFiles, group_images
+from swin_umamba.data.io.formats import PICTURE_ENDINGS, TIFF_ENDINGS
 from swin_umamba.data.io.listing import stem_of
 from swin_umamba.errors import UserError
 from swin_umamba.inference.predictor import Ensemble, Predictor
@@ -33,13 +34,15 @@ __all__ = ["MASKS_ALONE", "Extras", "Outcome", "predict_cases", "predict_files"]
 class Outcome:
     """Names of the cases that were done, already existed, or failed, with the reason.
 
-    redone: those done that had existed before, but whose images have changed.
+    redone: those done that had existed before, but whose images have changed. dark: whether masks
+    that were written are pictures or TIFFs whose label values a viewer shows as nearly black.
     """
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
     failed: dict[str, str]
     redone: tuple[str, ...] = ()
+    dark: bool = False
 
 
 def predict_files(
@@ -179,6 +182,13 @@ def predict_cases(
         return job.run(list(zip(cases, targets, strict=True)), on_progress)
 
 
+def _is_dark(mask: Path, highest: int) -> bool:
+    """Whether the highest label value is below an eighth of white, in a file shown as it is."""
+    white = 2**8 - 1 if highest < 2**8 else 2**16 - 1
+    as_it_is = (*PICTURE_ENDINGS, *TIFF_ENDINGS)
+    return 8 * highest < white and mask.name.lower().endswith(as_it_is)
+
+
 class _Job:
     """The cases of a folder, one after another; the folder is locked meanwhile."""
 
@@ -217,7 +227,14 @@ class _Job:
             if on_progress is not None:
                 on_progress(number, len(pairs))
         self._require_there(pairs)
-        return Outcome(tuple(self.done), tuple(self.skipped), self.failed, tuple(self.redone))
+        written = [target.mask for case, target in pairs if case.name in self.done]
+        return Outcome(
+            tuple(self.done),
+            tuple(self.skipped),
+            self.failed,
+            tuple(self.redone),
+            any(_is_dark(mask, max(self.predictor.plan.values)) for mask in written),
+        )
 
     def _require_there(self, pairs: Sequence[tuple[CaseFiles, Targets]]) -> None:
         """Raise UserError if files disappeared while others were written, such as with their

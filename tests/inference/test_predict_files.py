@@ -5,11 +5,16 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from predict_helpers import invoke
+from predict_helpers import Nearest, invoke, plan_of
 from scipy import ndimage
+
+from swin_umamba.data import CaseFiles
+from swin_umamba.inference.files import predict_cases
+from swin_umamba.inference.predictor import Predictor
 
 
 def test_train_predict_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> None:
@@ -19,6 +24,7 @@ def test_train_predict_evaluate(trained: tuple[Path, Path], tmp_path: Path) -> N
     mask = np.array(Image.open(tmp_path / "out" / "case0.png"))
     assert mask.shape == (40, 52)
     assert set(np.unique(mask)) <= {0, 255}  # the dataset's own numbers
+    assert "nearly black" not in result.output
     found = np.load(tmp_path / "out" / "case0.npz")["probabilities"]
     assert found.shape == (2, 1, 40, 52)
     np.testing.assert_array_equal(255 * found.argmax(0)[0], mask)
@@ -37,6 +43,33 @@ def test_finished_masks_are_left_and_overwritten_on_request(
     assert (tmp_path / "case1.png").read_bytes() == b"mine"
     assert invoke("predict", run, one, tmp_path, "--overwrite").exit_code == 0
     assert (tmp_path / "case1.png").read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize(
+    ("values", "ending", "dark"),
+    [
+        ((0, 1), ".png", True),
+        ((0, 1, 7), ".tif", True),
+        ((0, 128, 255), ".png", False),
+        ((0, 300), ".tif", True),
+        ((0, 1), ".nii.gz", False),
+    ],
+)
+def test_masks_that_look_black_are_announced(
+    values: tuple[int, ...], ending: str, dark: bool, tmp_path: Path
+) -> None:
+    image = tmp_path / f"a{ending}"
+    if ending == ".nii.gz":
+        nibabel.save(nibabel.Nifti1Image(np.zeros((9, 9, 1), np.uint8), np.eye(4)), image)
+    else:
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(image)
+    plan = plan_of(len(values), values=values)
+    predictor = Predictor(Nearest(len(values)), plan=plan)  # type: ignore[arg-type]
+    cases = [CaseFiles("a", (image,))]
+    outcome = predict_cases(predictor, cases, tmp_path / "out")
+    assert outcome.done == ("a",)
+    assert outcome.dark == dark
+    assert not predict_cases(predictor, cases, tmp_path / "out").dark
 
 
 def test_a_broken_image_is_named_and_the_others_are_done(

@@ -9,8 +9,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,43 +116,41 @@ def test_a_run_is_made_longer(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text())["iterations"] == 6
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from run_helpers import go, tiny_config
-run = Path(sys.argv[1])
-go(run, tiny_config(iterations=40, checkpoint_every=1, validate_every=5),
-   resume=(run / "config.json").exists())
-"""
+def _until_its_end(run: Path) -> None:
+    config = tiny_config(iterations=40, checkpoint_every=1, validate_every=5)
+    go(run, config, resume=(run / "config.json").exists())
 
 
 @pytest.mark.slow
 def test_killed_at_random_times_a_run_still_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    def start(run: Path) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", PROGRAM, run, Path(__file__).parents[1] / "helpers"]
-        return subprocess.Popen(words)
+    forked = multiprocessing.get_context("fork")
+
+    def start(run: Path) -> Any:
+        process = forked.Process(target=_until_its_end, args=(run,))
+        process.start()
+        return process
 
     def lines(run: Path) -> int:
         log = run / "log.jsonl"
         return len(log.read_text().splitlines()) if log.exists() else 0
 
     rng, run = random.Random(7), tmp_path / "run"
-    with start(tmp_path / "whole") as whole:
-        for _ in range(3):
-            with start(run) as process:
-                wanted, deadline = lines(run) + rng.randint(0, 12), time.monotonic() + 60
-                while process.poll() is None and time.monotonic() < deadline:
-                    if (run / ".lock").exists() and lines(run) >= wanted:
-                        time.sleep(rng.uniform(0, 0.02))
-                        break
-                    time.sleep(0.002)
-                process.kill()
-            Checkpoints(run).settle()
-            Checkpoints(run).load()
-        with start(run) as process:
-            assert process.wait() == 0
-        assert whole.wait() == 0
+    whole = start(tmp_path / "whole")
+    for _ in range(3):
+        process = start(run)
+        wanted, deadline = lines(run) + rng.randint(0, 12), time.monotonic() + 60
+        while process.is_alive() and time.monotonic() < deadline:
+            if (run / ".lock").exists() and lines(run) >= wanted:
+                time.sleep(rng.uniform(0, 0.02))
+                break
+            time.sleep(0.002)
+        process.kill()
+        process.join()
+        Checkpoints(run).settle()
+        Checkpoints(run).load()
+    for process in (start(run), whole):
+        process.join(120)
+        assert process.exitcode == 0
     assert_same_weights(tmp_path / "whole", run)
     assert_same_weights(tmp_path / "whole", run, "best.safetensors")
     iterations = [json.loads(x)["iteration"] for x in (run / "log.jsonl").read_text().splitlines()]
