@@ -151,7 +151,8 @@ class Stepper(BaseStepper[SegmentationModel]):
         value, size = torch.stack((loss, gathered(norm))).tolist()
         record: Record = {"iteration": iteration + 1, "loss": value, "lr": lr, "gradient": size}
         if np.isfinite((value, size)).all():
-            nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
+            if size > config.clip_norm:
+                nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, norm)
             self.scaler.step(self.optimizer)
             if self.average is not None:
                 self.average.update(self.model)

@@ -23,6 +23,13 @@ def _rows(x, stride, image, first, end, channels, L, C, ROWS: tl.constexpr):
 
 
 @triton.jit
+def _last_first():
+    """The image of a program that reads what another kernel has just read: the last one first, as
+    the cache still holds that."""
+    return tl.num_programs(1) - 1 - tl.program_id(1)
+
+
+@triton.jit
 def _reduce_chunks(sums, image, kind, channels, chunks, C, sums_stride, CHUNKS: tl.constexpr):
     """The sum over an image's chunks of one kind of sum: sums (kinds, B, chunks, C)."""
     chunk = tl.arange(0, CHUNKS)
@@ -86,7 +93,7 @@ def apply(
     the deviation of x, and of a normalised residual, for the backward pass. KNOWN: x's are there
     already, and sums are not read.
     """
-    chunk, image = tl.program_id(0), tl.program_id(1)
+    chunk, image = tl.program_id(0), _last_first()
     channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside_c = channels < C
     images = sums_stride // chunks  # B * C
@@ -192,7 +199,7 @@ def gradient(
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
     """dx and dresidual, like x; dy as in `gradient_sums`."""
-    chunk, image = tl.program_id(0), tl.program_id(1)
+    chunk, image = tl.program_id(0), _last_first()
     channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
     inside_c = channels < C
     images = sums_stride // chunks
