@@ -1,4 +1,4 @@
-"""What all tests share: threads per worker, skips without a GPU, poisoned memory, golden values."""
+"""Shared by all tests: threads per worker, skips without a GPU, poisoned memory, golden values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Workers of pytest-xdist share the cores, and so do the processes that their tests start. OpenMP
-# reads its variable when torch is imported.
+# Workers of pytest-xdist share the cores, as do processes started by tests. OpenMP reads its
+# variable when torch is imported.
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _WORKERS > 1:
     _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -26,9 +26,9 @@ import torch
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
-# Tables keep a line a row, wherever the tests run.
+# Tables keep one line per row, wherever the tests run.
 os.environ["COLUMNS"] = "200"
-# cuBLAS repeats bitwise, and torch's deterministic mode accepts it, only with this; it is read
+# cuBLAS is deterministic, and torch's deterministic mode accepts it, only with this; it is read
 # when CUDA starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -55,7 +55,8 @@ def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
 
 @pytest.fixture(scope="session", autouse=True)
 def poisoned_memory() -> Iterator[None]:
-    """Fill with NaN what torch.empty and its kin leave undefined: a read of it then shows."""
+    """Fill memory that torch.empty and similar functions leave undefined with NaN, so that reads
+    show."""
     # `with torch.device(...)` knows what allocates from a list that it makes once, now.
     with torch.device("meta"):
         torch.empty(0)
@@ -86,7 +87,7 @@ def golden() -> Callable[[str], tuple[dict[str, np.ndarray], dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def rule() -> ModuleType:
-    """The rule by which the fixtures' weights and inputs are made: fixtures/weights.py."""
+    """The rule that generates the fixtures' weights and inputs: fixtures/weights.py."""
     path = FIXTURES / "weights.py"
     spec = importlib.util.spec_from_file_location("fixture_weights", path)
     assert spec is not None
@@ -100,7 +101,7 @@ def rule() -> ModuleType:
 def shared_dir() -> Path:
     """Material too large for this repository: $SWIN_UMAMBA_SHARED, or `shared` beside the clone.
 
-    Tests that need it are skipped where it is missing.
+    Tests that need it are skipped if it is missing.
     """
     beside = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("SWIN_UMAMBA_SHARED", beside))

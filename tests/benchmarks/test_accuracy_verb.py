@@ -200,7 +200,7 @@ def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
     assert out.with_suffix(".png").stat().st_size > 1000
     assert "swin_umamba_d" in capsys.readouterr().out
 
-    # A training that ended before it was validated has no curve.
+    # A training that ended before its first validation has no curve.
     moved["curve"] = []
     out.write_text(json.dumps({**facts, "note": "Stopped early."}))
     assert command.main(["report", str(out)]) == 0
@@ -239,7 +239,7 @@ def test_a_cut_off_command_goes_on_in_another(tmp_path, monkeypatch, capsys):
     assert ["scores" in r for r in before["runs"]] == [True, True, False, False]
     assert before["runs"][2]["reason"] == "not finished"
 
-    # On another machine, with nothing but the file.
+    # On another machine, with only the file.
     shutil.rmtree(work)
     earlier = tmp_path / "earlier.json"
     out.rename(earlier)
@@ -250,7 +250,7 @@ def test_a_cut_off_command_goes_on_in_another(tmp_path, monkeypatch, capsys):
     assert found["earlier_environment"] == before["environment"]
     assert "2 at once on each of 1: all models of a seed of a dataset" in capsys.readouterr().out
 
-    # Half of what belongs together is made again together.
+    # If half of a group is missing, the whole group is repeated together.
     trained.clear()
     (work / "A-dynunet-1" / accuracy.DONE).unlink()
     monkeypatch.setattr(accuracy._Runner, "_train", lambda self, job, _: trained.append(job.name))

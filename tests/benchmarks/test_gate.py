@@ -1,4 +1,4 @@
-"""The gate lets right competitors through and tells wrong ones from failing ones."""
+"""The gate passes correct competitors, and distinguishes wrong ones from failing ones."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_some_channels_are_those_channels_of_all():
 
 
 def test_the_full_size_is_checked_too():
-    """Right at small size is not enough: a later step that goes wrong shows."""
+    """Being right at small size is not enough: an error in a later step is found."""
     case = cases.Case(2, 8, 6, 5, 4)
     activations = cases.ss2d_activations(case, torch.float32, CPU, seed=0)
     parameters = cases.ss2d_parameters(case, CPU)

@@ -1,4 +1,4 @@
-"""Peers are found in folders that the environment names, or named as missing with a reason."""
+"""Other implementations are found in folders named by the environment, or reported as missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.ops import peers
 
 @pytest.fixture
 def no_mamba(monkeypatch):
-    """Forget mamba-ssm's modules now, and whatever the test loads in their place afterwards."""
+    """Forget mamba-ssm's modules now, and whatever the test loads instead afterwards."""
     for name in [n for n in sys.modules if n.startswith(("mamba_ssm", "selective_scan_cuda"))]:
         monkeypatch.delitem(sys.modules, name)
     before = set(sys.modules)

@@ -62,7 +62,7 @@ def test_every_model_starts_from_its_encoder_and_from_scratch() -> None:
 
 
 def test_an_arms_model_wins_over_its_name() -> None:
-    """`swin-umamba train` takes the last --model, and what is asked for by name comes last."""
+    """`swin-umamba train` uses the last --model, and options requested by name come last."""
     settings = _settings(models=["swin_umamba_d"], encoders=["vmamba_tiny"])
     narrower = {"swin_umamba_d+vmamba_tiny+scratch": ["--lr", "7"]}
     fine_tuning = accuracy.Settings([Path("sets/A")], Path("work"), options_of=narrower)

@@ -1,4 +1,4 @@
-"""The tables of README.md, docs and benchmarks/results say what the results files say."""
+"""The tables of README.md, docs and benchmarks/results match the results files."""
 
 from __future__ import annotations
 

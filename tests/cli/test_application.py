@@ -1,4 +1,4 @@
-"""What holds for every command: exit codes, encodings, and a user who sees no traceback."""
+"""Holds for every command: exit codes, encodings, and no tracebacks for users."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_output_that_takes_nothing_is_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_during_imports_ends_without_a_traceback(
     tmp_path: Path, module: str, words: tuple[str, ...], then: str
 ) -> None:
-    """A module in front of the real one says that it is being imported, and takes its time."""
+    """A module in front of the real one reports that it is being imported, and takes its time."""
     (tmp_path / f"{module}.py").write_text(
         "import sys, time\nprint('importing', flush=True)\n"
         f"try: time.sleep(60)\nexcept KeyboardInterrupt: {then}\n"

@@ -1,4 +1,4 @@
-"""Text from files is shown, never obeyed."""
+"""Text from files is shown literally, never interpreted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The help that every command shows: flags as flags, names and defaults that are right."""
+"""The help of every command: flags without values, and correct names and defaults."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swin_umamba.runs.config import TrainConfig
 
 GROUP = typer.main.get_command(app)
 assert isinstance(GROUP, typer.core.TyperGroup)
-# Defaults in words, for what is decided later.
+# Defaults described in words, for values decided later.
 WORDS = re.compile(r"from the (images|GPU's memory and the images; 2 on a CPU)|auto")
 
 

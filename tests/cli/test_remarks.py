@@ -1,4 +1,4 @@
-"""What libraries say beside their work does not flood a terminal."""
+"""Messages of libraries do not flood a terminal."""
 
 from __future__ import annotations
 

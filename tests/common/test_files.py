@@ -1,4 +1,4 @@
-"""Files written whole, or not at all, whatever stands in the way."""
+"""Files are written atomically, whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_link_stays_one_and_its_file_is_replaced(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert real.read_text() == "new"
     real.unlink()
-    write_text(link, "again")  # to what is not there any more
+    write_text(link, "again")  # a link to a missing target
     assert link.is_symlink()
     assert real.read_text() == "again"
     assert [path.name for path in real.parent.iterdir()] == ["real.json"]

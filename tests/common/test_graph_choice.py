@@ -1,4 +1,4 @@
-"""Whether calls run as a CUDA graph: decided from the times of both ways."""
+"""Whether calls run as a CUDA graph is decided from the times of both variants."""
 
 from __future__ import annotations
 

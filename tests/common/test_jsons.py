@@ -1,4 +1,4 @@
-"""JSON as other systems and other people write it."""
+"""JSON as written by other systems and other people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks of folders."""
+"""Folder locks."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_children_of_a_killed_process_do_not_hold_its_lock(tmp_path: Path) -
         process.wait()
         os.kill(child, 0)  # which lives
         try:
-            # The child lets go of it when it is first scheduled.
+            # The child releases it when it is first scheduled.
             with locked(tmp_path, "training run", wait=10.0):
                 pass
             os.kill(child, 0)  # still

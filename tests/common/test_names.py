@@ -1,4 +1,4 @@
-"""Names from files never lead out of their folder."""
+"""Names from files never leave their folder."""
 
 from __future__ import annotations
 

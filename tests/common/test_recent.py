@@ -1,4 +1,4 @@
-"""The few values that were used last."""
+"""A cache of the most recently used values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Typed records: strict, in one line when something does not fit, and readable for ever."""
+"""Typed records: strict, with one-line errors, and readable in later versions."""
 
 from __future__ import annotations
 

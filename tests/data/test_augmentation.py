@@ -1,4 +1,4 @@
-"""Cutting, turning and varying patches, and which batch comes when."""
+"""Cropping, rotating and varying patches, and which batch comes when."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEVER = {name: value for name, value in NEVER.items() if name.startswith("p_")}
 
 
 def _only(**changes: float) -> Augmentation:
-    """Without anything, but for what is named; what happens then does in every channel."""
+    """No augmentation except for the given fields, which apply to every channel."""
     channels = {name: 1.0 for name in NEVER if name.endswith("_channel")}
     return Augmentation(**{**NEVER, **channels, **changes})  # type: ignore[arg-type]
 
@@ -72,7 +72,7 @@ def _turned_whole(
     matrix: np.ndarray,
     dtype: torch.dtype,
 ) -> Tensor:
-    """By definition, on the whole image: each pixel is the image at centre + matrix @ offset."""
+    """By definition, on the whole image: each pixel is the image at center + matrix @ offset."""
     offsets = np.stack(
         np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in size), indexing="ij"), axis=-1
     )

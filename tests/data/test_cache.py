@@ -180,7 +180,7 @@ def test_folders_that_cannot_be_written_to(dataset: Dataset, plan: Plan, tmp_pat
 
 @pytest.mark.slow
 def test_full_disks(dataset: Dataset, tmp_path: Path) -> None:
-    """A limit on the size of files stands for the disk."""
+    """A limit on file sizes stands in for a full disk."""
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from swin_umamba.data import make_plan, open_dataset, preprocess\n"
@@ -259,7 +259,7 @@ def test_errors_of_workers_come_in_one_line(cases: CachedCases, workers: int) ->
 
 @pytest.mark.parametrize("part", ["image", "mask", "positions"])
 def test_files_cut_while_they_are_mapped_are_an_error(cases: CachedCases, part: str) -> None:
-    """Touching them would end the process by SIGBUS."""
+    """Accessing them would kill the process by SIGBUS."""
     volume = cases.volumes[0]
     read = {
         "image": lambda: volume.image(0),
@@ -280,7 +280,7 @@ def test_killed_workers_are_told(cases: CachedCases) -> None:
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
-        # What it had made is still there.
+        # What had been written before still exists.
         with pytest.raises(UserError, match="a process that prepares batches failed") as caught:
             list(loader)
         assert "\n" not in str(caught.value)

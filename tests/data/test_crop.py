@@ -1,4 +1,4 @@
-"""The crop to what is not zero, and statistics of that part alone: nnU-Net's, and back again."""
+"""Cropping to the nonzero region, statistics of it, and the way back: as in nnU-Net."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _image(shape: tuple[int, ...] = SHAPE, channels: int = 1) -> np.ndarray:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """Of three volumes that are not zero in 4x12x6 of 6x20x24 pixels."""
+    """Three volumes that are nonzero in 4x12x6 of 6x20x24 pixels."""
     folder = write_nnunet(tmp_path / "d", shape=SHAPE, ending=".nii.gz")
     for path in (folder / "imagesTr").iterdir():
         write_pixels(path, _image()[0])

@@ -1,4 +1,4 @@
-"""Reading files, normalising, and cutting patches."""
+"""Reading files, normalizing, and cutting patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening datasets: every form that is supported, and every way in which they come broken."""
+"""Opening datasets: every supported layout, and every way in which they can be broken."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def test_bare_frames_with_numbers_are_no_channels(tmp_path: Path) -> None:
         write_pixels(tmp_path / "masks" / f"frame_{i:04d}.png", blob((8, 9)))
     dataset = open_dataset(tmp_path)
     assert dataset.files_per_image == 1
-    # A last _0000 is taken for nnU-Net's.
+    # A trailing _0000 counts as nnU-Net's.
     assert [case.name for case in dataset.cases] == ["frame", "frame_0001", "frame_0002"]
     assert dataset.cases[0].mask == tmp_path / "masks" / "frame_0000.png"
 
@@ -305,7 +305,7 @@ def test_fingerprint(tmp_path: Path) -> None:
     )
 
 
-# What to break in a good dataset, and what the error must name.
+# What to break in a valid dataset, and what the error must name.
 Breaker = Callable[[Path], object]
 IMAGE, LABEL = "imagesTr/case_1_0000.png", "labelsTr/case_1.png"
 

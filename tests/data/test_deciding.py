@@ -1,4 +1,4 @@
-"""From probabilities to labels: classes that exclude each other, and regions that overlap."""
+"""From probabilities to labels: mutually exclusive classes, and overlapping regions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_plans_with_regions_go_through_json(regions: Plan, tmp_path: Path) -> No
 def test_positions_are_of_regions(regions: Plan, tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "d")
     (volume,) = preprocess(dataset, regions, ["case_0"], tmp_path / "cache").volumes
-    # Class 1 is in the first region alone.
+    # Class 1 is in the first region only.
     assert np.unique(volume.positions()[:, 0]).tolist() == [1]
     ordinary = replace(regions, regions=None, regions_class_order=None, region_names=())
     (other,) = preprocess(dataset, ordinary, ["case_0"], tmp_path / "cache").volumes

@@ -1,4 +1,4 @@
-"""What the cache keeps does not grow without end."""
+"""The cache does not grow without limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans, normalisation, resampling, splits, and writing back."""
+"""Plans, normalization, resampling, splits, and writing results."""
 
 from __future__ import annotations
 

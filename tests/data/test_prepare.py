@@ -91,7 +91,7 @@ def test_a_changed_case_is_read_again(data: Path) -> None:
 
 
 def test_the_plan_is_of_the_training_cases_alone(data: Path, tmp_path: Path) -> None:
-    """One case is much larger; it counts only where some fold trains on it."""
+    """One case is much larger; it counts only if some fold trains on it."""
     for part, name in (("imagesTr", "b_5_0000.png"), ("labelsTr", "b_5.png")):
         write_pixels(data / part / name, np.full((400, 400), int(part == "labelsTr"), np.uint8))
     write_pixels(data / "imagesTr" / "b_5_0000.png", np.full((400, 400), 255, np.uint8))
@@ -333,7 +333,7 @@ def test_choices_that_exclude_each_other() -> None:
 
 
 def test_others_wait_for_the_one_that_prepares(data: Path, cache: Path) -> None:
-    """However long it takes; then they find all done."""
+    """However long it takes; afterwards they find everything done."""
     folder = cache / "preprocessed" / "data"
     told: list[str] = []
     with ThreadPoolExecutor(2) as pool:
@@ -414,7 +414,7 @@ def test_the_preview_shows_labels_over_the_image(tmp_path: Path) -> None:
 
 
 def test_plans_of_a_run_are_kept(data: Path) -> None:
-    """A plan that is given decides, whatever the dataset's own is."""
+    """A given plan takes precedence over the dataset's own."""
     found = prepare_dataset(data)
     plain = replace(found.plan, normalization=("none",), crop_to_nonzero=False)
     (case,) = cached_cases(found.dataset, plain, ["b_1"])
@@ -432,7 +432,7 @@ def test_a_cache_that_takes_no_files_is_read(data: Path) -> None:
 
 
 def test_a_read_only_cache_is_not_locked(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As above, for root too."""
+    """As above, also as root."""
     first = prepare_dataset(data)
     monkeypatch.setattr(prepared, "_takes_files", lambda folder: False)
 

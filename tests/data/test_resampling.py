@@ -1,4 +1,4 @@
-"""Resampling, by plain sums over weights."""
+"""Resampling, compared with explicit weighted sums."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _kernel(order: int, x: np.ndarray) -> np.ndarray:
 
 
 def _weights(have: int, want: int, order: int) -> np.ndarray:
-    """(want, have): by pixel centres, wider where pixels become fewer, cut off at the edges."""
+    """(want, have): by pixel centers, wider when downsampling, truncated at the borders."""
     scale = have / want
     apart = np.arange(have) + 0.5 - ((np.arange(want) + 0.5) * scale)[:, None]
     weights = _kernel(order, apart / max(scale, 1.0))
@@ -41,7 +41,7 @@ def _weights(have: int, want: int, order: int) -> np.ndarray:
 def test_resampling_by_plain_sums(
     shape: tuple[int, int, int], size: tuple[int, int], order: int
 ) -> None:
-    """Down to a single row or column, where torch 2.13 takes rows for others."""
+    """Down to a single row or column, where torch 2.13 mixes up rows."""
     image = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     rows, columns = (_weights(n, m, order) for n, m in zip(shape[1:], size, strict=True))
     found = resample_image(image, size, order=order)

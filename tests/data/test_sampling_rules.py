@@ -1,4 +1,4 @@
-"""Where patches lie: nnU-Net's rules for foreground, ignored pixels, regions and borders."""
+"""Patch positions: nnU-Net's rules for foreground, ignored pixels, regions and borders."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from swin_umamba.data.sampling.volumes import ANNOTATED, find_positions
 
 
 def _case(mask: np.ndarray) -> Case:
-    """The image counts the pixels from 1, so that 0 is what lies outside of it."""
+    """The image counts the pixels from 1, so that 0 marks pixels outside of it."""
     image = np.arange(1, mask.size + 1, dtype=np.float32).reshape(1, *mask.shape)
     return Case("case", image, mask.astype(np.int64))
 
 
 def _corners(sampler: PatchSampler, width: int, batches: int) -> Counter[tuple[int, int]]:
-    """How often patches start where, from the numbers in them."""
+    """How often patches start at each position, from the numbers in them."""
     found: Counter[tuple[int, int]] = Counter()
     for index in range(batches):
         for patch in sampler.batch(index)[0].numpy()[:, 0]:
@@ -38,7 +38,7 @@ def _corners(sampler: PatchSampler, width: int, batches: int) -> Counter[tuple[i
 def test_so_many_patches_are_centred_on_foreground(
     batch_size: int, share: float, centred: int
 ) -> None:
-    """nnU-Net: those of a place not below round(batch_size * (1 - share))."""
+    """nnU-Net: those at a position in the batch not below round(batch_size * (1 - share))."""
     mask = np.zeros((40, 40))
     mask[39, 0] = 1
     sampler = PatchSampler(
@@ -92,7 +92,7 @@ def test_where_pixels_are_ignored_patches_are_centred_on_truth() -> None:
         assert centres[2] == 2
         seen.update((centres[:2] == 2).tolist())
     assert seen[False] > 5 * seen[True] > 0
-    # Without foreground, a centred one falls back on any pixel with truth.
+    # Without foreground, a centred patch falls back to any annotated pixel.
     bare = PatchSampler(
         [_case(np.minimum(mask, 0))], patch_size=(4, 4), batch_size=2, foreground=1.0, augment=False
     )

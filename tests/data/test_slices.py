@@ -1,4 +1,4 @@
-"""Slices row by row are those of the whole image, measured piece by piece."""
+"""Slices read row by row equal those of the whole image, with statistics measured in pieces."""
 
 from __future__ import annotations
 

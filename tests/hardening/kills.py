@@ -1,4 +1,4 @@
-"""Processes that are killed at random times: what they leave is whole, and can be gone on with."""
+"""Processes killed at random times: what they leave is complete, and can be continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from run_helpers import assert_same_weights, go, tiny_config
 from swin_umamba.runs.checkpoints import Checkpoints
 
 FORKING = multiprocessing.get_context("forkserver")
-# Processes start without importing PyTorch.
+# Start processes without importing PyTorch again.
 FORKING.set_forkserver_preload(["swin_umamba.train"])
 
 
@@ -33,9 +33,10 @@ def _train(run: Path) -> None:
 
 
 def killed_training(rng: random.Random, work: Path, kills: int) -> int:
-    """Kill a training so often, then let it end: its weights are those of one left alone.
+    """Kill a training repeatedly, then let it finish: its weights equal those of an uninterrupted
+    one.
 
-    Returns how many kills met a running training.
+    Returns how many kills hit a running training.
     """
 
     def start(run: Path) -> ForkServerProcess:
@@ -68,7 +69,7 @@ def killed_training(rng: random.Random, work: Path, kills: int) -> int:
 
 
 def killed_prediction(rng: random.Random, data: Path, work: Path, kills: int) -> int:
-    """Kill predictions: each mask in the folder is whole and right, and the job can be ended."""
+    """Kill predictions: each mask in the folder is complete and correct, and the job can finish."""
     dataset, run = data / "set", data / "run"
     words = [sys.executable, "-m", "swin_umamba.cli", "predict", str(run), str(dataset / "images")]
     whole = work / "whole"
@@ -101,7 +102,7 @@ def _runs(process: subprocess.Popen[bytes]) -> bool:
 
 
 def _wait_for(runs: Callable[[], bool], sign: Path, rng: random.Random) -> None:
-    """Until a process has begun to work, and a random moment longer."""
+    """Wait until a process has begun to work, and a random time longer."""
     before, deadline = _stamp(sign), time.monotonic() + 120
     while runs() and _stamp(sign) == before and time.monotonic() < deadline:
         time.sleep(0.002)

@@ -25,5 +25,5 @@ def test_nothing_but_a_refusal(
         work = tmp_path / str(i)
         work.mkdir()
         outcomes.add(ATTACKS[kind](random.Random(zlib.crc32(kind.encode()) + i), run, work))
-    # An attack that is always refused, or never, attacks nothing.
+    # An attack that is always refused, or never, tests nothing.
     assert outcomes == {RIGHT, REFUSED}

@@ -1,4 +1,4 @@
-"""Small files that claim to be huge, or become it: refused in moments, and no memory is taken."""
+"""Small files that claim or expand to huge sizes: refused quickly, without allocating memory."""
 
 from __future__ import annotations
 

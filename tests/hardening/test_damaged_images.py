@@ -1,4 +1,4 @@
-"""Images of every format, cut and changed anywhere: a UserError that names the file, or a read.
+"""Truncated and changed images of every format: a UserError naming the file, or a successful read.
 
 `HARDENING_ROUNDS=1000 python -m pytest tests/hardening` tries more of the same.
 """
@@ -18,8 +18,8 @@ from swin_umamba.data import read_labels, read_raw
 from swin_umamba.errors import UserError
 
 ROUNDS = int(os.environ.get("HARDENING_ROUNDS", "25"))
-HEADER = 600  # bytes in which most of what matters lies
-# Formats whose pixels carry a checksum: whatever is read is right.
+HEADER = 600  # leading bytes that contain most of what matters
+# Formats whose pixels have a checksum: whatever is read is right.
 CHECKED = ("grey.png", "colour.png", "deep.png", "volume.nii.gz", "deflated.nrrd")
 
 

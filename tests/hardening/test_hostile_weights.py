@@ -1,4 +1,4 @@
-"""Files of weights that tell of more than they hold: refused, and no memory is taken for it."""
+"""Weights files that describe more than they contain: refused, without allocating memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {"dims": (8, 8), "depths": (1, 1), "decoder_depths": (1,)
 
 
 def rewritten(path: Path, change: Callable[[str, bytes], bytes], compression: int = 0) -> Path:
-    """A checkpoint of torch's with other records in it."""
+    """A torch checkpoint with other records in it."""
     out = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w", compression) as new:
         for name in old.namelist():
@@ -115,7 +115,7 @@ def test_storages_are_no_larger_than_the_file(tmp_path: Path, values: int, legac
 
 
 def test_storages_together_are_no_larger_than_the_file(tmp_path: Path) -> None:
-    """Each of them is not, but they are many."""
+    """Each of them is small, but there are many."""
     place = b"(\x8c\x07storagectorch\nFloatStorage\nK%cX\x03\x00\x00\x00cpuJ%bN" + b"tQ"
     places = b"".join(place % (key, struct.pack("<i", 100)) for key in range(8))
     path = with_pickle(tmp_path / "w.pth", b"\x80\x04](" + places + b"e.", legacy=True)
@@ -143,7 +143,7 @@ def test_pickles_are_bounded_in_bytes_and_steps(
 
 
 def test_keys_whose_hashes_collide_cost_no_more_than_others(tmp_path: Path) -> None:
-    """Python makes whole numbers and tuples collide for whoever wants it; 4e8 comparisons here."""
+    """Python's integers and tuples can be made to collide at will; 4e8 comparisons here."""
     step = 2**61 - 1
     values = {i * step: i for i in range(100)}
     assert len({hash(key) for key in values}) == 1
@@ -231,7 +231,7 @@ def test_another_machine_s_backend_is_not_asked_for(tmp_path: Path) -> None:
     model = create_model("swin_umamba_d", in_channels=1, out_channels=2, backend="cpu", **TINY)
     save_weights(model, path)
     assert "backend" not in read_config(path)
-    config = {**read_config(path), "backend": "cuda"}  # as files of before have it
+    config = {**read_config(path), "backend": "cuda"}  # as written by earlier versions
     save_file(model.state_dict(), path, {"format": "pt", "config": json.dumps(config)})
     again = load_model(path).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Edits of a run's files: read as they are, or refused in one line; never a traceback."""
+"""Edits of a run's files: read correctly, or refused in one line; never a traceback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from swin_umamba.runs.config import TrainConfig
 from swin_umamba.train.network import build_model
 
 FACTOR = int(os.environ.get("HARDENING_FACTOR", "1"))
-"""So many times as many edits."""
+"""Multiplies the number of edits."""
 JUNK: tuple[Any, ...] = (
     *(None, True, -1, 0, 3, 10**30, 1.5, -0.0, 1e308, "", "1", "../../x", "a\x00b", "x" * 5000),
     *([], {}, [[]], [1, 2], ["a", None], {"a": {"b": []}}, {"": 1}),
@@ -37,7 +37,7 @@ RAW = (
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where an edit can be made in nested dicts and lists."""
+    """The paths at which nested dicts and lists can be edited."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, inner in items if isinstance(value, (dict, list)) else ():
@@ -95,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(action: Callable[[], object]) -> str:
-    """The message of the UserError that an action raises, which is one line; "" if none."""
+    """The one-line message of the UserError that an action raises; "" if none."""
     try:
         action()
     except UserError as error:
@@ -176,7 +176,7 @@ def state_edits(state: dict[str, Any], rng: random.Random) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_edits_of_the_state(made: Path, tmp_path: Path) -> None:
-    """Going on from it works, or is refused before anything is written."""
+    """Resuming from it works, or is refused before anything is written."""
     run = tmp_path / "run"
     shutil.copytree(made, run)
     config = tiny_config(iterations=2, ema=0.5)

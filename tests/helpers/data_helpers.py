@@ -15,7 +15,7 @@ from PIL import Image
 def write_pixels(path: Path, pixels: np.ndarray, zooms: tuple[float, ...] = (1, 1, 1)) -> None:
     """(H, W) or (H, W, channels); for TIFF also (Z, H, W); for NIfTI (Z, H, W), zooms in (x, y, z).
 
-    The format goes by the ending.
+    The ending decides the format.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.name.endswith((".nii", ".nii.gz")):

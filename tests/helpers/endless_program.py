@@ -1,6 +1,6 @@
 """Run by `test_processes` in each process of a launcher: a training that only a signal ends.
 
-Arguments: the run's folder, and a folder in which each process says by a file that it trains.
+Arguments: the run folder, and a folder in which each process reports by a file that it trains.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One small file of every format that is read."""
+"""One small file of every readable format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders that tests only read, made once for all workers of pytest-xdist."""
+"""Folders that tests only read, created once for all workers of pytest-xdist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from filelock import FileLock
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """The folder `name` of this test session, filled by `make` in whichever worker comes first."""
+    """The folder `name` of this test session, filled by `make` in the first worker needing it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent

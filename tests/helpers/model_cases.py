@@ -1,4 +1,4 @@
-"""Every model with every kind of encoder, by names that tests loop over: MODEL or MODEL+ENCODER."""
+"""Every model with every kind of encoder, by the names used in tests: MODEL or MODEL+ENCODER."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def prose(page: Path) -> str:
 
 
 def section(page: str, heading: str) -> str:
-    """What stands below a second-level heading of a page of docs/."""
+    """The text below a second-level heading of a page of docs/."""
     found: str = text(ROOT / "docs" / page).split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return found
 

@@ -1,4 +1,4 @@
-"""For tests of prediction: the command line, a network that stands for a model, and plans."""
+"""For tests of prediction: the command line, a network in place of a model, and plans."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_of(classes: int, channels: int = 1, **changes: Any) -> Plan:
 
 
 class Nearest:
-    """A network that finds the class whose number, times `step`, is closest to the pixel."""
+    """A network that predicts the class whose number, times `step`, is closest to the pixel."""
 
     def __init__(self, classes: int, step: float = 1.0, channels: int = 1) -> None:
         self.name, self.device = "Nearest", torch.device("cpu")

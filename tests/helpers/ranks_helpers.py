@@ -1,4 +1,4 @@
-"""Processes that train together, and what they came to beside one."""
+"""Processes that train together, compared with a single process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 def started(*launcher: str, device: str, arguments: list[str | Path]) -> subprocess.Popen[str]:
-    """A launcher, by its module and its options, that starts a program in its processes."""
+    """A launcher, by its module and options, that starts a program in its processes."""
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return subprocess.Popen(
         [sys.executable, "-m", *launcher, *map(str, arguments)],
@@ -56,7 +56,7 @@ _PLAIN = ("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"
 
 
 def launcher(by: str, processes: int) -> tuple[str, ...]:
-    """What is typed to start so many processes on one node: torchrun, accelerate or fsdp."""
+    """The command line that starts processes on one node: torchrun, accelerate or fsdp."""
     if by == "torchrun":
         return ("torch.distributed.run", "--standalone", f"--nproc-per-node={processes}")
     every = ("accelerate.commands.launch", f"--num_processes={processes}", "--num_machines=1")
@@ -73,7 +73,7 @@ def _free_port() -> int:
 
 
 def on_two_nodes(by: str) -> list[tuple[str, ...]]:
-    """What is typed on two nodes of one process each; both are this host."""
+    """The command line for two nodes with one process each; both are this host."""
     port = _free_port()
     if by == "torchrun":
         every = ("torch.distributed.run", "--nnodes=2", "--nproc-per-node=1")
@@ -116,7 +116,7 @@ def _program(folder: Path, device: str, processes: int, by: str) -> list[str | P
 
 
 def assert_as_alone(together: Path, folder: Path, name: str, device: str) -> None:
-    """The run of that name went as one process goes in `folder`, but for rounding."""
+    """The run of that name equals that of a single process in `folder`, up to rounding."""
     if "pretrained" in CONFIGS[name]:
         (folder / "v1.safetensors").symlink_to(together / "v1.safetensors")
     alone = run(folder, name, device=device)
@@ -144,7 +144,7 @@ def assert_as_alone(together: Path, folder: Path, name: str, device: str) -> Non
 
 
 def assert_same_losses(a: Path, b: Path) -> None:
-    """But for rounding."""
+    """Equal up to rounding."""
     ours, theirs = read_log(a), read_log(b)
     assert len(ours) == len(theirs) == 6
     for first, second in zip(ours, theirs, strict=True):
@@ -158,7 +158,7 @@ def assert_goes_on_alone(together: Path, device: str) -> None:
 
 
 def assert_went_back_as_alone(together: Path, folder: Path, device: str) -> None:
-    """Steps that are not finite were skipped, and undone, as one process does in `folder`."""
+    """Non-finite steps were skipped, and undone, as by a single process in `folder`."""
     run_spoilt(folder, device)
     ours, theirs = read_log(together / "spoilt"), read_log(folder / "spoilt")
     told = f"the output of {SPOILT} was not finite at iteration 5, for the 2th time in a row"

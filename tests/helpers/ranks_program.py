@@ -105,7 +105,7 @@ class Scaled(nn.Module):
 
 
 def loss_inputs() -> tuple[list[Tensor], Tensor]:
-    """Four images' logits at two scales in float64, and their truth, known in few places."""
+    """Logits of four images at two scales in float64, and their mostly ignored ground truth."""
     rng = np.random.default_rng(0)
     logits = [torch.from_numpy(rng.standard_normal((4, 3, n, n))) for n in (8, 4)]
     target = torch.from_numpy(rng.integers(0, 3, (4, 8, 8)))
@@ -137,7 +137,7 @@ def _losses(folder: Path, world: World) -> None:
 
 
 def plain_float32() -> None:
-    """Products in float32 on GPUs too, so that one and two processes differ by rounding alone."""
+    """Float32 products on GPUs too, so that one and two processes differ only by rounding."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 

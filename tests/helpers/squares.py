@@ -1,4 +1,4 @@
-"""A data set of bright squares, and a short run on it."""
+"""A dataset of bright squares, and a short run on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODEL = '{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}'
 
 
 def train_on_squares(root: Path) -> None:
-    """Write the set, whose masks hold 0 and 255, to root/set and train on it in root/run."""
+    """Write the dataset, with masks of 0 and 255, to root/set and train on it in root/run."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (root / "set" / kind).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Small models, and checkpoints of other people's layout made from them."""
+"""Small models, and checkpoints in other projects' layouts made from them."""
 
 from __future__ import annotations
 

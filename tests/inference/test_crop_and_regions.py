@@ -1,4 +1,4 @@
-"""Plans that crop, and plans of overlapping regions: masks and probabilities of the whole image."""
+"""Plans with cropping or overlapping regions: masks and probabilities of the whole image."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _predictor(network: object, plan: Plan) -> Predictor:
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.0, 0.7)])
 def test_what_is_cropped_off_is_background(axis: int, spacing: tuple[float, float]) -> None:
-    """A network that sees no 0 inside the crop still answers for all of the image."""
+    """A network that sees no 0 inside the crop still produces results for the whole image."""
     plan = plan_of(3, crop_to_nonzero=True, axis=axis, spacing=(1.0, 1.0))
     sides = [1.0, 1.0, 1.0]
     rows, columns = (i for i in range(3) if i != axis)

@@ -1,4 +1,4 @@
-"""Images that are much larger than a window: bounded memory, each row read once, ahead on a GPU."""
+"""Images much larger than a window: bounded memory, each row read once, prefetched for a GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 class Counted(ArraySlices):
-    """Slices that note which rows are read."""
+    """Slices that record which rows are read."""
 
     def __init__(self, array: Floats) -> None:
         super().__init__(array)

@@ -1,4 +1,4 @@
-"""Windows of another size than training's."""
+"""Windows of another size than in training."""
 
 from __future__ import annotations
 

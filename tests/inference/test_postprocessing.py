@@ -1,4 +1,4 @@
-"""The largest component of a class alone, where the run found that this helps."""
+"""Keeping only the largest component of a class, if the run found that this helps."""
 
 from __future__ import annotations
 

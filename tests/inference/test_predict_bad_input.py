@@ -1,4 +1,4 @@
-"""What goes wrong in prediction is told by name, and no file is lost by it."""
+"""Errors in prediction name their cause, and no file is lost."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_broken_image_does_not_end_the_job_wherever_the_masks_go(
     images = tmp_path / "images"
     shutil.copytree(dataset / "images", images)
     (images / "a.png").write_bytes((images / "case0.png").read_bytes()[:200])
-    # A name that is part of every path must not pass for the output's.
+    # A name that is part of every path must not be mistaken for the output's.
     monkeypatch.chdir(tmp_path)
     result = invoke("predict", run, images, ".")
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""Prediction on a GPU: the CPU's logits, in half precision within its rounding."""
+"""Prediction on a GPU: the CPU's logits, and 16-bit results within rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job goes on only where the same model and the same image made what is there."""
+"""A job continues only if the same model and the same images made what exists."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_masks_of_which_nothing_is_known_are_not_taken_for_done(
         assert "--overwrite" in result.output
         assert (out / "case1.png").read_bytes() == b"mine"
         assert not (out / "case0.png").exists()
-    # A line cut off does not spoil the next one.
+    # A truncated line does not spoil the next one.
     assert invoke("predict", run, images, out, "--overwrite").exit_code == 0
     assert "2 already existed" in invoke("predict", run, images, out).output
 

@@ -1,4 +1,4 @@
-"""From an image to its mask: what the plan says is done, and what is wrong is an error."""
+"""From an image to its mask: the plan is followed, and anything wrong is an error."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_run_s_plan_normalises_and_resamples(trained: Trained, tmp_path: Path)
     expected = Plan.load(run / "plan.json").preprocess(raw)
     assert expected.shape == (1, 1, 50, 35)
     np.testing.assert_array_equal(seen[0][0, 0].numpy(), expected[0, 0, :32, :32])
-    # The same of an array and of what was read, with the spacing that files have.
+    # The same from an array and from read_raw, with the files' spacing.
     pixels = raw.pixels[:, 0]
     np.testing.assert_array_equal(predictor(pixels, spacing=1), found)
     np.testing.assert_array_equal(predictor(pixels, spacing=(1.0, 1.0)), found)
@@ -66,7 +66,7 @@ def test_arrays_have_the_axes_of_files(axis: int) -> None:
     labels = predictor(volume, spacing=(1.0, 1.5, 2.0))
     assert (labels.shape, labels.dtype) == ((6, 7, 8), np.int64)
     assert predictor.probabilities(volume, spacing=(1.0, 1.5, 2.0)).shape == (3, 6, 7, 8)
-    # A slice is segmented as in its volume.
+    # A slice is segmented as it is within its volume.
     slices = np.moveaxis(volume, axis + 1, 1)
     spacing = [s for i, s in enumerate((1.0, 1.5, 2.0)) if i != axis]
     for i, expected in enumerate(np.moveaxis(labels, axis, 0)):
@@ -114,7 +114,7 @@ def test_the_budget_is_of_the_logits_too(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 class Broken(Nearest):
-    """Gives one value that is not finite, in a corner."""
+    """Returns one non-finite value, in a corner."""
 
     def __init__(self, value: float) -> None:
         super().__init__(2)

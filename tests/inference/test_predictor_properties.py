@@ -1,4 +1,4 @@
-"""The written mask is what the saved probabilities say: any plan, spacing, orientation, format."""
+"""Masks agree with saved probabilities, for any plan, spacing, orientation and format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bands resampled one after another are the resampled image."""
+"""Resampling band by band equals resampling the whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One case by the command line, from Python, through ONNX and in validation: one mask."""
+"""One case from the command line, from Python, through ONNX and in validation: the same mask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from swin_umamba.train.validation import Validation
 
 
 class Ways(NamedTuple):
-    """A dataset of CT volumes, a run that holds its plan, and the run's ONNX file."""
+    """A dataset of CT volumes, a run with its plan, and the run's ONNX file."""
 
     dataset: Path
     run: Path
@@ -80,7 +80,7 @@ def test_all_ways_agree_on_a_case(
 
 
 def _validated(dataset: Path, run: Path) -> np.ndarray:
-    """The labels that validation in training finds, on a grid that is the files' own."""
+    """The labels found by validation during training, on a grid equal to that of the files."""
     opened = Run.open(run)
     assert isinstance(opened.plan, Plan)
     cases = preprocess(open_dataset(dataset), opened.plan, ["case_0"])

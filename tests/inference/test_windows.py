@@ -1,4 +1,4 @@
-"""Sliding windows: what MONAI's give for the whole image, in bands of bounded size."""
+"""Sliding windows: equal to MONAI's for the whole image, in bands of bounded size."""
 
 from __future__ import annotations
 

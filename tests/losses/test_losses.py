@@ -1,4 +1,4 @@
-"""The loss against golden values of the release, and what else it promises."""
+"""The loss compared with golden values of the original implementation, and its other guarantees."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_class_that_is_nowhere_is_finite_and_perfect() -> None:
 
 @pytest.mark.parametrize("batch_dice", [True, False])
 def test_pixels_without_truth_are_left_out(batch_dice: bool) -> None:
-    """As if the images were cut to the rest; in the gradient too."""
+    """As if the ignored part were cut off the images; also in the gradient."""
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 8, 9, dtype=torch.float64, requires_grad=True)
     target = torch.randint(0, 3, (2, 8, 9))

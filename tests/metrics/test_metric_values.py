@@ -1,4 +1,4 @@
-"""DSC, NSD and instance F1 against golden values, and where they are not defined."""
+"""DSC, NSD and instance F1 compared with golden values, and where they are undefined."""
 
 import tracemalloc
 from pathlib import Path

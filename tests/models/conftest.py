@@ -1,4 +1,4 @@
-"""Golden values, and models small enough to run many of."""
+"""Golden values, and models small enough to run often."""
 
 from __future__ import annotations
 

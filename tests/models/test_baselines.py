@@ -1,4 +1,4 @@
-"""The networks to compare with behave as our models do."""
+"""The comparison networks behave like our models."""
 
 from __future__ import annotations
 

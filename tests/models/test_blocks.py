@@ -12,7 +12,7 @@ from swin_umamba.models import blocks
 
 @pytest.fixture
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Images that each part had."""
+    """The images in each part."""
     seen: list[int] = []
     join = blocks.UpBlock._join
 

@@ -1,4 +1,4 @@
-"""Rules for thop, ptflops and fvcore: together with the counters' own, those of the summary."""
+"""Rules for thop, ptflops and fvcore: together with their own rules they match the summary."""
 
 from __future__ import annotations
 

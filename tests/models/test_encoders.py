@@ -1,4 +1,4 @@
-"""Encoders: VMamba's second generation against its own code, all of them alone, and refusals."""
+"""Encoders: VMamba's second generation compared with its own code, stand-alone use, refusals."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_round_trip(name, small, image, tmp_path):
 
 @pytest.fixture
 def hub_folder(tmp_path, monkeypatch):
-    """A folder that stands for the Hub: what is uploaded lies there, downloads come from it."""
+    """A folder that stands in for the Hub: uploads are stored there, downloads come from it."""
     root = tmp_path / "hub"
 
     def create_repo(self, repo_id, **options):

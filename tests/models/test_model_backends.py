@@ -1,4 +1,4 @@
-"""What stands around the scans runs by the model's backend."""
+"""Fused ops around the scans run on the model's backend."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The models against the release: names, shapes, parameter counts, logits.
+"""The models compared with the original: names, shapes, parameter counts, logits.
 
-Those with an encoder of VMamba's second generation against our reference, run once in float64.
+Models with an encoder of VMamba's second generation are compared with our float64 reference.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CUDA graphs of a model: what they refuse anywhere, and on a GPU that they agree with eager."""
+"""CUDA graphs of a model: refusals anywhere, and agreement with eager mode on a GPU."""
 
 from __future__ import annotations
 

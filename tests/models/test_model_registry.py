@@ -1,4 +1,4 @@
-"""Models by name, and the arguments they refuse."""
+"""Models by name, and arguments that they refuse."""
 
 from __future__ import annotations
 

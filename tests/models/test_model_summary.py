@@ -1,4 +1,4 @@
-"""Parameters and FLOPs against the published figures."""
+"""Parameters and FLOPs compared with the published figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training relies on: gradients, freezing, drop path, initial values, precision."""
+"""Everything training relies on: gradients, freezing, drop path, initial values, precision."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_every_forward_runs(name: str, small: Build, x: Tensor) -> None:
 
 @pytest.mark.parametrize("name", model_cases())
 def test_multiply_adds_of_layers_are_those_that_run(name: str, small: Build, x: Tensor) -> None:
-    """torch's own counter sees operators alone, the model's sees layers alone."""
+    """torch's own counter only sees operators; the model's rules only see layers."""
     model = small(name, backend="cpu").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter, count_flops(model) as counts:
         model(x)
@@ -69,7 +69,7 @@ def test_multiply_adds_of_layers_are_those_that_run(name: str, small: Build, x: 
 
 
 class _Adapter(nn.Module):
-    """A layer with a low-rank one beside it, as adapters (LoRA) put it: the sum of both."""
+    """A layer with a parallel low-rank layer, as in adapters (LoRA): the sum of both."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

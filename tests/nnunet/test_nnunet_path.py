@@ -19,7 +19,7 @@ from swin_umamba.cli import app
 from swin_umamba.nnunet import TRAINER_FOLDER
 
 HERE = importlib.util.find_spec("nnunetv2") is not None
-# The release's names.
+# The original implementation's names.
 TRAINERS = {
     "nnUNetTrainerSwinUMamba",
     "nnUNetTrainerSwinUMambaScratch",
@@ -67,7 +67,7 @@ def test_keeps_other_folders() -> None:
 @pytest.mark.skipif(HERE, reason="nnunetv2 is installed")
 def test_says_that_nnunet_is_missing() -> None:
     line = CliRunner().invoke(app, ["nnunet-path"]).stderr
-    # Held in place, lest pip brings another build of PyTorch.
+    # Pinned, so that pip does not install another build of PyTorch.
     assert f"pip install 'nnunetv2>=2.8' torch=={torch.__version__}" in line
 
 

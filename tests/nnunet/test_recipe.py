@@ -1,4 +1,4 @@
-"""What the nnU-Net trainers do differently, without nnU-Net."""
+"""How the nnU-Net trainers differ from nnU-Net's, without nnU-Net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainers as nnU-Net finds and uses them, where it is installed; see end_to_end.sh, too."""
+"""The trainers as nnU-Net finds and uses them, if it is installed; see also end_to_end.sh."""
 
 from __future__ import annotations
 

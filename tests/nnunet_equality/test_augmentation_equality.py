@@ -1,4 +1,4 @@
-"""Each change to a patch, by the same numbers, is that of batchgeneratorsv2."""
+"""Each transform equals that of batchgeneratorsv2 for the same random numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Crop, normalisation, fingerprint, resampling: what nnU-Net makes of the same images."""
+"""Cropping, normalization, fingerprint and resampling, compared with nnU-Net's."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_fingerprint(folder: Path) -> None:
-    """nnU-Net draws a seeded sample with replacement; ours is what it converges to."""
+    """nnU-Net draws a seeded sample with replacement; ours is what that converges to."""
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
         DatasetFingerprintExtractor,
     )

@@ -1,4 +1,4 @@
-"""Folds, the oversampling of foreground, and where patches lie, as nnU-Net has them."""
+"""Folds, foreground oversampling, and patch positions, as in nnU-Net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pretraining tests share."""
+"""Fixtures of the pretraining tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["cache", "interruptible", "one_thread"]
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
+    """A cache folder for one test."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(folder))
     return folder

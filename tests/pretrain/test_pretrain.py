@@ -1,4 +1,4 @@
-"""Pretraining itself: both tasks learn, runs resume bit by bit, bad steps are left out."""
+"""Pretraining: both tasks learn, runs resume bitwise, non-finite steps are skipped."""
 
 from __future__ import annotations
 

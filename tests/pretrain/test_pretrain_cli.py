@@ -1,4 +1,4 @@
-"""`swin-umamba pretrain` on tiny images: what it says, leaves, refuses, and goes on with."""
+"""`swin-umamba pretrain` on tiny images: its output, files, refusals, and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pretraining on a GPU: CUDA graphs, precisions, and tiles that stay there."""
+"""Pretraining on a GPU: CUDA graphs, precisions, and tiles kept in its memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_graphs_compute_what_single_kernels_do(tmp_path: Path, task: str, reside
 def test_graphs_are_chosen_where_they_are_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network so small is bound by its launches."""
+    """So small a network is bound by its launches."""
     monkeypatch.setattr(graph_choice, "SETTLING", 1)
     monkeypatch.setattr(graph_choice, "COUNTED", 2)
     config = tiny_pretraining(device="cuda", iterations=8)

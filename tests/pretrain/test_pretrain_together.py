@@ -1,4 +1,4 @@
-"""Two processes pretrain as one does."""
+"""Two processes pretrain like one."""
 
 from __future__ import annotations
 

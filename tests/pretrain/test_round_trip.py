@@ -1,4 +1,4 @@
-"""What a pretraining leaves goes into models, the converter, the Hub and nnU-Net trainers."""
+"""The result of a pretraining works in models, the converter, the Hub and nnU-Net trainers."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_training_starts_from_it(encoders: dict[str, Path], tmp_path: Path, name
     assert len(result.pretrained.entries) == len(load_file(encoders[name]))
     assert result.pretrained.coverage == 1.0
     assert (tmp_path / "run" / "pretrained.json").is_file()
-    # The encoder is frozen, but for its patches.
+    # The encoder is frozen except its patch embedding.
     stored, now = load_file(encoders[name]), result.model.cpu().state_dict()
     still = [n for n in stored if n.startswith("vssm_encoder.") and ".patch_embed." not in n]
     assert still

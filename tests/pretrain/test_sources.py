@@ -1,4 +1,4 @@
-"""Where images come from: folders of classes, CSV files, archives, and segmentation datasets."""
+"""Image sources: class folders, CSV files, archives, and segmentation datasets."""
 
 from __future__ import annotations
 

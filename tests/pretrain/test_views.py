@@ -1,4 +1,4 @@
-"""What a network sees: every image once an epoch, changed by numbers that its iteration decides."""
+"""The network's input: every image once per epoch, augmented with numbers from the iteration."""
 
 from __future__ import annotations
 

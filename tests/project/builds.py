@@ -25,7 +25,7 @@ _BUILT = shutil.ignore_patterns("__pycache__", "*.so", "_not_compiled.txt")
 
 
 def copy_sources(folder: Path) -> Path:
-    """What a build needs, without anything that one here has left."""
+    """Everything a build needs, without leftovers of earlier builds."""
     folder.mkdir()
     for name in _NEEDED:
         if (ROOT / name).is_dir():
@@ -36,9 +36,9 @@ def copy_sources(folder: Path) -> Path:
 
 
 def without_editable_installs(folder: Path) -> Path:
-    """A folder for PYTHONPATH whose start-up file takes editable installs off the import path.
+    """A PYTHONPATH folder whose startup file removes editable installs from the import path.
 
-    Their finder would serve a compiled module that the installation under test lacks.
+    Their finder would provide a compiled module that the installation under test lacks.
     """
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(
@@ -52,18 +52,18 @@ def without_editable_installs(folder: Path) -> Path:
 
 
 def environment(scratch: Path, **changes: str) -> dict[str, str]:
-    """This one's variables, less all that steer a build and less nvcc, and with the changes."""
+    """The environment without nvcc and variables that affect builds, plus changes."""
     steering = ("SWIN_UMAMBA_", "CUDA_", "TORCH_", "PIP_CONFIG", "PIP_QUIET", "MAX_JOBS")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(steering)}
     for name in ("CC", "CXX", "CXXFLAGS", "LDFLAGS", "PYTHONPATH"):
         kept.pop(name, None)
     kept["PATH"] = _path_without("nvcc", kept.get("PATH", os.defpath), scratch)
-    # Whether it builds is the question, not how fast the result is.
+    # Only whether it builds matters, not how fast the result is.
     return kept | {"CXXFLAGS": "-O0"} | changes
 
 
 def _path_without(tool: str, path: str, scratch: Path) -> str:
-    """The search path, where a folder that has the tool becomes one of links to all else in it."""
+    """PATH with the folder of a tool replaced by one of links to everything else in it."""
     folders = []
     for i, folder in enumerate(path.split(os.pathsep)):
         if folder and (Path(folder) / tool).exists():
@@ -81,7 +81,7 @@ def _path_without(tool: str, path: str, scratch: Path) -> str:
 def run(
     arguments: list[str], folder: Path, variables: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Run this Python; its output and errors come as one text."""
+    """Run this Python; returns output and errors as one text."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -96,13 +96,13 @@ def run(
 def make_wheel(
     sources: Path, out: Path, variables: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """What `pip wheel` prints and how it ends; the wheel lies in `out`."""
+    """The output and exit status of `pip wheel`; the wheel is in `out`."""
     wheel = ["-m", "pip", "wheel", "-v", "--no-index", "--no-build-isolation", "--no-deps"]
     return run([*wheel, "-w", str(out), "."], sources, variables)
 
 
 def unpack(out: Path) -> Path:
-    """Unpack the one wheel in a folder: the place from which to import it."""
+    """Unpack the one wheel in a folder: the folder to import it from."""
     (wheel,) = out.glob("*.whl")
     place = out / "unpacked"
     with zipfile.ZipFile(wheel) as archive:

@@ -1,4 +1,4 @@
-"""The CPU kernels compiled for aarch64, whose base vectors are NEON, and run by an emulator."""
+"""The CPU kernels compiled for aarch64, whose baseline vectors are NEON, and run in an emulator."""
 
 from __future__ import annotations
 

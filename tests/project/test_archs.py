@@ -1,4 +1,4 @@
-"""Which GPU architectures the build takes."""
+"""The GPU architectures selected by the build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend that is named and cannot run here says why, and nothing runs in its place."""
+"""A named backend that cannot run here says why, and nothing runs in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wheels and builds in place, without nvcc and without a compiler: what they hold and tell."""
+"""Wheels and in-place builds, without nvcc and without a compiler: their content and messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import builds
 import pytest
 
 pytestmark = pytest.mark.slow
-# A script in place of nvcc that knows its options and fails to compile.
+# A script in place of nvcc that knows its options but fails to compile.
 BROKEN_NVCC = """\
 #!/bin/sh
 case "$1" in

@@ -1,4 +1,4 @@
-"""What the compiled module says of its build is what it holds."""
+"""The compiled module's description of its build is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A build by a compiler without OpenMP and AVX-512: it installs, works, and says what it lacks."""
+"""A build with a compiler without OpenMP and AVX-512: it installs, works, and reports what it
+lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is committed: short files, and no names of one machine."""
+"""Committed files: short, and without names of a particular machine."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_torch_is_asked_for_as_a_range_that_holds_the_one_here() -> None:
 
 
 def test_test_files_have_names_of_their_own() -> None:
-    """Pytest imports them by name alone: a second file of one name is not collected."""
+    """Pytest imports them by name only: a second file with the same name is not collected."""
     names = [path.name for path in _committed() if path.match("tests/**/test_*.py")]
     assert sorted(names) == sorted(set(names))
 

@@ -1,4 +1,4 @@
-"""Imports run one way; the ops need torch alone. Read from the sources, not by importing."""
+"""Imports only go downwards; the ops need only torch. Checked in the sources, without importing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 # Besides the standard library and the ops themselves.
 OPS_MAY_IMPORT = {"torch", "triton"}
-# By layer: a module imports none of a layer before its own. Longest prefix decides.
+# By layer: a module imports nothing from a layer before its own. The longest prefix decides.
 OPS_LAYERS = [
     {"__main__"},
     {""},

@@ -1,4 +1,4 @@
-"""No CUDA kernel for common shapes spills its registers, or few of them: from ptxas' own report."""
+"""CUDA kernels for common shapes do not spill registers, or only a few: from ptxas' own report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _source(name: str) -> Path:
 
 
 def _kept(name: str) -> str | None:
-    """The report of the last build, if that is of the sources as they are."""
+    """The report of the last build, if it belongs to the current sources."""
     log, built = BUILD / f"{name}.ptxas.log", BUILD / f"{name}.o"
     if not (log.is_file() and built.is_file()):
         return None

@@ -1,4 +1,4 @@
-"""README.md and docs/ say what is so: code runs, commands parse, links lead somewhere."""
+"""README.md and docs/ are true: code runs, commands parse, links resolve."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _commands(line: str) -> list[list[str]]:
 
 
 def _parses(words: list[str]) -> None:
-    """Hold words after `swin-umamba` against the command's options and arguments."""
+    """Check the words after `swin-umamba` against the command's options and arguments."""
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
     if words[0].startswith("--"):

@@ -1,4 +1,4 @@
-"""On systems without fcntl and without the compiled module, as Windows: the commands work."""
+"""On systems without fcntl and the compiled module, such as Windows, the commands work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that services read: workflows, issue forms, the citation."""
+"""Files read by services: workflows, issue forms, the citation."""
 
 from __future__ import annotations
 

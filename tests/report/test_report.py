@@ -1,4 +1,4 @@
-"""The page of a run: what it holds, that it needs nothing else, and what it refuses."""
+"""The page of a run: its content, that it is self-contained, and what it refuses."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         if i:
             mask[4 + i : 20 + i, 10:34], mask[26:36, 40:50] = 1, 2
         image = (40 + 60 * mask + rng.normal(0, 8, mask.shape)).clip(0, 255).astype(np.uint8)
-        # Names that would do harm in a page if they were not escaped.
+        # Names that would break a page if they were not escaped.
         name = "a<b>&'c.png" if i == 1 else f"case{i}.png"
         Image.fromarray(image).save(root / "set" / "images" / name)
         Image.fromarray(mask).save(root / "set" / "masks" / name)
@@ -81,7 +81,7 @@ def page(made: tuple[Path, Path]) -> Path:
 
 
 class _Addresses(HTMLParser):
-    """Everything that a browser would fetch, and the tags there are."""
+    """Everything that a browser would fetch, and all tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

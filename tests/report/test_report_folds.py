@@ -1,4 +1,4 @@
-"""The page of a cross-validation, over pages of its folds."""
+"""The page of a cross-validation, with links to the pages of its folds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read out of a run's log."""
+"""Values read from a run's log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of earlier versions open, go on and keep their numbers; new fields stand in nobody's way."""
+"""Runs of earlier versions open, resume and keep their numbers; new fields do not interfere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
 from swin_umamba.runs import Run, TrainConfig
 
-# What config.json and plan.json held before they had a schema number.
+# The content of config.json and plan.json before they had a schema number.
 CONFIG_FIELDS = (
     *("preset", "dataset", "fold", "model", "model_options", "in_channels", "num_classes"),
     *("deep_supervision", "pretrained", "freeze_iterations", "patch_size", "batch_size"),
@@ -80,7 +80,7 @@ def test_a_field_that_came_later_is_no_difference(tmp_path: Path) -> None:
 def test_what_old_versions_took_means_what_it_meant() -> None:
     old = of_schema_1(TrainConfig(), augment="False", iterations=1e3, augmentation={"p_gamma": 5})
     config = TrainConfig.from_values(old)
-    assert config.augment is True  # text that is not empty was true, and so it was trained
+    assert config.augment is True  # non-empty text counted as true, so training used augmentation
     assert (config.iterations, type(config.iterations)) == (1000, int)
     assert (
         config.augmentation_numbers()

@@ -1,4 +1,4 @@
-"""--set NAME=VALUE and files of settings: of the field's type, or told."""
+"""--set NAME=VALUE and settings files: converted to the field's type, or refused."""
 
 from __future__ import annotations
 

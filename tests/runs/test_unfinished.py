@@ -1,4 +1,4 @@
-"""Runs that are used before their training has ended are a warning, others are none."""
+"""Using runs whose training has not ended gives a warning; others give none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`train --continue-from`: another run's model and weights, with classes of one's own."""
+"""`train --continue-from`: another run's model and weights, with other classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates and weight decays of a model's parts: by the encoder's layers, and of the decoder."""
+"""Learning rates and weight decays by part of the model: encoder layers and decoder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_layers_are_counted_from_the_image_on(name: str) -> None:
     depths = encoder_depths(model.named_parameters())
     before_decoder = {n for n, _ in model.named_parameters() if n.startswith(("vssm_", "stem."))}
     assert depths.keys() == before_decoder
-    # Two blocks, one, and two: what makes maps smaller goes with the block that follows.
+    # Two blocks, one, and two: downsampling layers count with the block that follows.
     expected = {(0, 0): 1, (0, 1): 2, (1, 0): 3, (2, 0): 4, (2, 1): 5}
     for parameter, depth in depths.items():
         block = re.search(r"layers\.(\d)\.blocks\.(\d)", parameter)
@@ -111,7 +111,7 @@ def test_norms_biases_and_states_may_go_without_decay() -> None:
 
 
 def test_a_step_moves_each_part_by_its_own_rate() -> None:
-    """AdamW's first step is the rate in size, whatever the gradient."""
+    """AdamW's first step has the size of the rate, whatever the gradient."""
     config = tiny_config(lr=1e-2, encoder_lr=1e-4, layer_decay=0.5, weight_decay=0.0, eps=1e-12)
     with Stepper(config, [disc_case(0)], World("cpu"), lambda: False, pretrained=False) as stepper:
         before = {name: p.detach().clone() for name, p in stepper.model.named_parameters()}

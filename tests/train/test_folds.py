@@ -1,4 +1,4 @@
-"""`train --folds`: a run for each fold, the table of all, and prediction with all of them."""
+"""`train --folds`: a run per fold, the table of all, and prediction with all of them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_run_for_each_fold_then_their_table_and_prediction_by_all(
     hint = f"swin-umamba train {dataset} {runs} --folds 0 2 3 --resume"
     assert hint in stopped.output.replace("\n", "")
     assert [path.name for path in folds_of(runs)] == ["fold_0"]
-    # Folds that are yet to come have the settings of the one that was begun.
+    # Folds still to be trained get the settings of the one already begun.
     result = _run("train", dataset, runs, "--folds", 0, 2, 3, "--resume")
     assert result.exit_code == 0, result.output
     assert [path.name for path in folds_of(runs)] == ["fold_0", "fold_2", "fold_3"]

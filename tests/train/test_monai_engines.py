@@ -1,4 +1,4 @@
-"""The models under MONAI's engines, by the very code that docs/monai.md shows."""
+"""The models in MONAI's engines, with the exact code of docs/monai.md."""
 
 from __future__ import annotations
 

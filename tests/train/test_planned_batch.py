@@ -1,4 +1,4 @@
-"""The batch size where nobody names one: by measured steps, the dataset and the processes."""
+"""The default batch size: from measured steps, the dataset and the number of processes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GPU_BYTES = 6_000_000_000
 @pytest.mark.parametrize(
     ("peak", "most", "expected", "calls"),
     [
-        # Bytes of so many patches, where there are 1000.
+        # Bytes for a given batch size, of 1000 available.
         (lambda n: 100 + 30 * n, 64, 30, [2, 4, 30]),
         (lambda n: 100 + 30 * n, 8, 8, [2, 4, 8]),
         (lambda n: 100 + 30 * n, 3, 3, [2, 4, 3]),

@@ -1,4 +1,4 @@
-"""Processes that end with those that started them, and what is told of how many there are."""
+"""Processes end with those that started them, and launchers' process counts are checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from swin_umamba.runs.run import Run
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there and not merely waiting for its parent to look."""
+    """Whether a process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -48,7 +48,7 @@ def test_data_workers_and_the_lock_end_with_a_killed_parent(tmp_path: Path) -> N
     parent.wait()
     with locked(tmp_path, "training run", wait=1.0):
         pass
-    # torch's own watch looks every 5 seconds.
+    # torch's own watchdog polls every 5 seconds.
     _wait(lambda: not any(map(_runs, workers)), 3.0)
 
 
@@ -96,7 +96,7 @@ def test_sigterm_of_one_process_stops_all_without_an_error(tmp_path: Path) -> No
 def test_preparing_may_take_longer_than_processes_wait_for_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Torch ends a job in which one waits 10 minutes for another; while one prepares, none does."""
+    """Torch aborts a job if a process waits 10 minutes: preparing must not cause that."""
     cases, each, patience = 6, 4, 12
     assert cases * each > 1.5 * patience
     monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))

@@ -1,4 +1,4 @@
-"""Region-based labels from a dataset to masks: sigmoid outputs, scored region by region."""
+"""Region-based labels from dataset to masks: sigmoid outputs, scored by region."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that end before their time, and go on: asked to, killed, on full disks, damaged."""
+"""Runs that end early, and resume: on request, killed, on full disks, damaged."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_workers_that_the_signal_ended_first_are_done_without(tmp_path: Path) ->
 
 
 def test_a_lost_tail_of_the_log_is_made_again(tmp_path: Path) -> None:
-    """As a kill leaves it: lines beyond the checkpoint, the last one torn."""
+    """As left by a kill: lines beyond the checkpoint, the last one truncated."""
     whole = go(tmp_path / "whole", tiny_config())
     go(tmp_path / "part", tiny_config(), on_progress=signalled_at(3, signal.SIGTERM))
     log = tmp_path / "part" / "log.jsonl"
@@ -163,7 +163,7 @@ def test_killed_at_random_times_a_run_still_ends_as_one_that_was_not(tmp_path: P
 def test_weights_and_state_belong_together_wherever_a_process_dies(
     tmp_path: Path, moves: int, after: bool
 ) -> None:
-    """At every renaming of a file, before and after it."""
+    """At every file rename, before and after it."""
     models = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -178,7 +178,7 @@ def test_weights_and_state_belong_together_wherever_a_process_dies(
         checkpoints.save({"iteration": 2}, dict.fromkeys(names, models[1]))
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    # Two weights files, the state, and the two files' way to their places: five renamings.
+    # Two weights files, the state, and moving the two files into place: five renames.
     assert os.waitstatus_to_exitcode(status) == (0 if moves == 5 else 9)
     again = Checkpoints(tmp_path)
     again.settle()
@@ -296,7 +296,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 @contextmanager
 def _largest_file(size: int) -> Iterator[None]:
-    """Have writes beyond so many bytes fail, as on a full disk."""
+    """Make writes beyond this many bytes fail, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

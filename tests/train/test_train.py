@@ -277,8 +277,8 @@ def test_trains_under_ddp(name: str, tmp_path: Path) -> None:
         images, masks = torch.from_numpy(case.image)[None], torch.from_numpy(case.mask)[None]
         for _ in range(3):
             loss_of(parallel(images), masks).backward()
-        # Before its group: a group that dies with it waits, the interpreter's lock in hand, for a
-        # thread of its own that waits for the lock.
+        # Before its group: a group destroyed together with it would wait, holding the interpreter's
+        # lock, for its own thread, which waits for the lock.
         del parallel
     finally:
         torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: skipped, told, and undone when they stay."""
+"""Non-finite losses and gradients: skipped, reported, and undone if they persist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYER = "vssm_encoder.layers.0.blocks.0.self_attention"
 
 
 def _spoil(monkeypatch: pytest.MonkeyPatch, what: str, calls: range) -> None:
-    """Have the loss, a layer's output or the gradient of its weight be NaN in some iterations."""
+    """Make the loss, a layer's output or the gradient of its weight NaN in some iterations."""
     count = 0
 
     class Loss(DeepSupervisionLoss):
@@ -38,7 +38,7 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, what: str, calls: range) -> None:
         layer = model.get_submodule(LAYER)
 
         def spoilt(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-            # The loss counts after the forward pass; a second look at the same batch counts not.
+            # The loss counts forward passes; looking at the same batch again does not count.
             now = count + 1 if torch.is_grad_enabled() else count
             return output * torch.nan if model.training and now in calls else output
 
@@ -71,7 +71,7 @@ def test_a_step_is_skipped_and_told_with_its_layer(
     assert skipped["gradient"] is None
     for name, parameter in result.model.named_parameters():
         assert parameter.isfinite().all(), name
-    # Strict JSON, which knows no NaN.
+    # Strict JSON, which has no NaN.
     log = (tmp_path / "run" / "log.jsonl").read_text()
     assert [json.loads(line) for line in log.splitlines()] == result.records
     save_curves(tmp_path / "curves.png", result.records)
@@ -106,7 +106,7 @@ def test_many_in_a_row_bring_the_last_good_checkpoint_back_with_half_the_rate(
     for ours, theirs in zip(result.records, full.records, strict=True):
         assert ours["lr"] == theirs["lr"] * (0.5 if ours["iteration"] > 4 else 1)
     assert without_times(result.records[:4]) == without_times(full.records[:4])
-    # The rate stays halved when the run is stopped and goes on.
+    # The rate stays halved when the run is stopped and resumed.
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert state["returns"] == 1
 
@@ -160,6 +160,6 @@ def test_looking_for_a_culprit_draws_no_random_numbers() -> None:
 def test_overflows_of_half_precision_are_not_counted(tmp_path: Path) -> None:
     config = tiny_config(device="cuda", amp="fp16", max_skipped=1, max_returns=0, iterations=30)
     result = go(tmp_path / "run", config)
-    # The scale begins at 65536, which overflows here or does not; the run goes on all the same.
+    # The scale starts at 65536, which may overflow here; the run continues in any case.
     assert len(result.records) == 30
     assert "skipped" not in result.records[-1]

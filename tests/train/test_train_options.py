@@ -1,4 +1,4 @@
-"""What a run can be told to do besides: averaging, accumulating, freezing, recomputing."""
+"""Further training options: averaging, accumulation, freezing, recomputation."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ def test_graphs_train_as_single_launches_do(tmp_path: Path, amp: str, accumulate
 def test_graphs_are_chosen_where_they_are_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model so tiny is bound by its launches."""
+    """So tiny a model is bound by its launches."""
     monkeypatch.setattr(graph_choice, "SETTLING", 1)
     monkeypatch.setattr(graph_choice, "COUNTED", 2)
     config = _with_frozen_start(tmp_path, ema=0.9)
@@ -293,7 +293,7 @@ def test_graphs_are_chosen_where_they_are_faster(
 def test_training_goes_on_where_a_step_cannot_be_captured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A loss that the host waits for, as users may write one."""
+    """A loss that synchronizes with the device, as users may write."""
 
     class Waiting(stepping.DeepSupervisionLoss):
         def forward(self, *arguments: Any) -> torch.Tensor:
@@ -317,8 +317,8 @@ def test_training_goes_on_where_a_step_cannot_be_captured(
 def test_compiled_models_train(monkeypatch: pytest.MonkeyPatch) -> None:
     """Traced, but not compiled to machine code, which would take minutes.
 
-    A compiled model may order its sums as it likes: its gradients are held to twice the error that
-    the plain model's have against float64.
+    A compiled model may order its sums differently: its gradients may have twice the error of the
+    plain model's relative to float64.
     """
     traced: list[Any] = []
 

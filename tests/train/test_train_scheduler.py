@@ -1,4 +1,4 @@
-"""A job over two nodes, which are this host twice, that its scheduler ends."""
+"""A job on two nodes, both of which are this host, that its scheduler ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes do what one does: by each launcher, on CPUs and GPUs, on one node and on two."""
+"""Two processes train like one: with each launcher, on CPUs and GPUs, on one node and on two."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_training_comes_to_the_same(together: Together, tmp_path: Path, name: st
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_processes_on_cpus_leave_their_group(together: Together, rank: int) -> None:
-    """Gloo's threads would outlive the interpreter, and now and then abort the process."""
+    """Gloo's threads would outlive the interpreter, and sometimes abort the process."""
     if together.way.device != "cpu":
         pytest.skip("NCCL's threads end with the process")
     left = json.loads((together.folder / f"left{rank}.json").read_text())

@@ -1,4 +1,4 @@
-"""What processes that train together must be given, and what each keeps."""
+"""Requirements of processes that train together, and what each of them holds."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def vmamba_names() -> dict[str, list[int]]:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., Path]:
-    """Write anything with torch.save, and say where."""
+    """Write anything with torch.save, and return the path."""
 
     def save(content: Any, name: str = "checkpoint.pth", **options: Any) -> Path:
         torch.save(content, tmp_path / name, **options)

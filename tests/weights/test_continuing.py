@@ -1,4 +1,4 @@
-"""A run's weights into a model of other classes or image channels."""
+"""A run's weights in a model with other classes or image channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`swin-umamba convert`: files that anything of ours takes, and the release's layout."""
+"""`swin-umamba convert`: files that everything here accepts, and the original layout."""
 
 from __future__ import annotations
 

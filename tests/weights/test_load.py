@@ -1,4 +1,4 @@
-"""Every kind of checkpoint into models, with an account of every tensor."""
+"""Loading every kind of checkpoint into models, with a report on every tensor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 class Config:
-    """Stands for the yacs config in VMamba's files."""
+    """Stands in for the yacs config in VMamba's files."""
 
 
 def wrapped(tensors: dict[str, torch.Tensor], kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The restricted reader: what loads, what becomes a placeholder, what never runs."""
+"""The restricted reader: what loads, what becomes a placeholder, and what never runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OLD = {"_use_new_zipfile_serialization": False}
 
 
 class Logger:
-    """A class of somebody's project, with state."""
+    """A class of another project, with state."""
 
     def __init__(self) -> None:
         self.values = [np.float64(1.5)]

@@ -1,4 +1,4 @@
-"""Files that belong together lie on one grid: axis by axis, in millimetres."""
+"""Files that belong together must share one grid: compared axis by axis, in millimetres."""
 
 from __future__ import annotations
 

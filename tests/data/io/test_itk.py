@@ -1,4 +1,4 @@
-"""MetaImage and NRRD: pixels, place, and headers that cannot be believed."""
+"""MetaImage and NRRD: pixels, position, and untrustworthy headers."""
 
 from __future__ import annotations
 

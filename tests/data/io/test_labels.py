@@ -1,4 +1,4 @@
-"""Numbers of masks: nearly whole, huge, of 1 bit, and which class they are."""
+"""Mask values: nearly integers, huge, 1-bit, and their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers that claim more than there is, and packages that are not installed."""
+"""Headers that claim more than the file contains, and packages that are not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from swin_umamba.errors import UserError
 @pytest.mark.parametrize("zipped", [False, True])
 @pytest.mark.parametrize("make", [nibabel.Nifti1Header, nibabel.Nifti2Header])
 def test_a_header_alone_asks_for_no_memory(tmp_path: Path, zipped: bool, make: type) -> None:
-    """360 bytes that ask for 8 GB: nothing of it is allocated."""
+    """360 bytes that claim 8 GB: nothing is allocated."""
     header = make()
     header.set_data_dtype(np.float64)
     header.set_data_shape((1000, 1000, 1000))

@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and how long a name's ending is."""
+"""Which files of a folder are images, and how long the ending of a name is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP: the pixels that every viewer shows, whichever way they are stored."""
+"""PNG, JPEG and BMP: the pixels shown by image viewers, however they are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swin_umamba.errors import UserError
 
 
 def write_png(path: Path, pixels: np.ndarray, bits: int, colour: int, **chunks: bytes) -> None:
-    """(H, W, C) as a PNG of that many bits a sample; colour: PNG's number of the kind."""
+    """(H, W, C) as a PNG with this many bits per sample; colour: PNG's color type."""
     rows = b""
     for row in pixels.astype(np.uint16):
         if bits == 16:
@@ -46,7 +46,7 @@ def test_images_and_masks_are_upright(tmp_path: Path, ending: str, orientation: 
         picture.save(path, tiffinfo={274: orientation})
     else:
         picture.save(path, exif=exif)
-    # Pillow turns TIFFs wrongly that are not square.
+    # Pillow applies the wrong orientation to TIFFs that are not square.
     like = path if ending == ".jpg" else tmp_path / "like.png"
     if like != path:
         picture.save(like, exif=exif)

@@ -1,4 +1,4 @@
-"""TIFF: colours, compressions, stacks of every writer, and their damage."""
+"""TIFF: colors, compressions, stacks of every writer, and damage."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_what_pillow_writes(tmp_path: Path, mode: str, compression: str | None) 
     Image.fromarray(_smooth((40, 48, 3))).convert(mode).save(path, compression=compression)
     with Image.open(path) as picture:
         expected = np.asarray(picture if mode == "L" else picture.convert("RGB"))
-    # Pillow has libtiff convert some YCbCr, which rounds otherwise.
+    # Pillow lets libtiff convert some YCbCr, which rounds differently.
     found = read_image(path).astype(int)
     difference = np.abs(found - np.moveaxis(np.atleast_3d(expected), 2, 0))
     assert difference.max() <= (1 if mode == "YCbCr" else 0)
@@ -180,7 +180,7 @@ STACKS: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("kind", STACKS)
 def test_stacks_whole_and_cut(tmp_path: Path, kind: str) -> None:
-    """What is cut anywhere is an error, or read right: never 1 slice of 6."""
+    """Truncation anywhere is an error, or the file is read correctly: never 1 slice of 6."""
     path = tmp_path / "x.tif"
     STACKS[kind](path)
     np.testing.assert_array_equal(read_raw(path).pixels[0], STACK)
@@ -223,7 +223,7 @@ def test_a_header_that_claims_more_than_the_file_holds(tmp_path: Path) -> None:
 def test_a_stack_whose_axes_are_cut_off_is_damaged(
     tmp_path: Path, options: dict[str, bool]
 ) -> None:
-    """OME's description lies at the end; without it the pages would pass for slices."""
+    """OME's description is at the end; without it the pages would pass for slices."""
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, noise((6, 64, 64), 0), photometric="minisblack", **options)
     whole, shape = path.read_bytes(), read_raw(path).pixels.shape
