@@ -1,8 +1,8 @@
-"""The four-direction selective scan of Swin-UMamba, on any device, with torch alone.
+"""The four-direction selective scan of Swin-UMamba, on any device, with only PyTorch as dependency.
 
     y = swin_umamba_ops.ss2d(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
 
-`python -m swin_umamba_ops` says which backends work on this machine, and why others don't.
+`python -m swin_umamba_ops` shows which backends work on this machine, and why others do not.
 """
 
 from swin_umamba_ops._version import __version__

@@ -1,4 +1,4 @@
-"""`python -m swin_umamba_ops`: versions, devices, how it was built, and which backends work."""
+"""`python -m swin_umamba_ops`: versions, devices, build information, and which backends work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _driver() -> str:
 
 
 def versions() -> list[tuple[str, str]]:
-    """What runs: the package, Python, torch, Triton, the CUDA runtime and driver."""
+    """Versions: the package, Python, torch, Triton, the CUDA runtime and driver."""
     return [
         ("swin_umamba_ops", __version__),
         ("python", f"{platform.python_version()} on {platform.platform()}"),
@@ -49,7 +49,7 @@ def versions() -> list[tuple[str, str]]:
 
 
 def devices() -> list[tuple[str, str]]:
-    """The processor and every GPU that torch sees."""
+    """The processor and every GPU visible to torch."""
     capability = torch.backends.cpu.get_cpu_capability()
     rows = [("cpu", f"{platform.machine()}, {torch.get_num_threads()} threads, {capability}")]
     for index in range(torch.cuda.device_count()):
@@ -65,7 +65,7 @@ def devices() -> list[tuple[str, str]]:
 
 
 def build() -> list[tuple[str, str]]:
-    """How the compiled extension was built, or that there is none."""
+    """How the compiled extension was built, or that it is missing."""
     extension, reason = _extension.load()
     if extension is None:
         return [("extension", f"none: {reason}")]
@@ -83,7 +83,7 @@ def _told(value: object) -> str:
 
 
 def backends() -> list[tuple[str, str]]:
-    """Every backend, fastest first, and why it is unusable if it is."""
+    """Every backend, fastest first, and the reason if it is unusable."""
     return [
         (name, "usable" if reason is None else f"no: {reason}")
         for name, reason in available_backends().items()
@@ -91,7 +91,7 @@ def backends() -> list[tuple[str, str]]:
 
 
 def report() -> str:
-    """All of it as plain text in aligned columns."""
+    """The whole report as plain text in aligned columns."""
     sections = {
         "Versions": versions(),
         "Devices": devices(),

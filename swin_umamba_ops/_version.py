@@ -1,3 +1,3 @@
-"""The package's version, in the one place that both the build and the import read."""
+"""The package's version, read by both the build and the import."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Autocast as the ops see it: which dtype it wants of an input, and how to do without it."""
+"""Autocast support for the ops: which dtype it requests for an input, and how to disable it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype to which autocast wants x, or None outside of autocast.
+    """The dtype to which autocast would cast x, or None outside of autocast.
 
-    Devices are known by name: torch refuses to be asked of "meta", and its compiler does not
-    trace the question which devices have autocast.
+    Devices are matched by name: torch raises when asked about "meta", and its compiler does not
+    trace the query for devices with autocast.
     """
     kind = x.device.type
     if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
@@ -21,7 +21,7 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def autocast_off(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast off where x is, if it is on at all: an exported graph cannot be saved with it."""
+    """Disable autocast on x's device if it is on: an exported graph cannot be saved with it."""
     if autocast_dtype(x) is None:
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)

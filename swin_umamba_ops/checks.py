@@ -1,6 +1,6 @@
-"""Argument checks of the public functions: everything wrong is named before any work is done.
+"""Argument checks of the public functions, before any work is done.
 
-Plain Python on shapes, dtypes and devices: no device synchronisation, and traceable by
+Plain Python on shapes, dtypes and devices: no device synchronization, and traceable by
 torch.compile.
 """
 
@@ -94,9 +94,9 @@ def check_ss2d(arguments: SS2DArguments, autocast_dtype: torch.dtype | None) -> 
 def _check_map(
     name: str, t: Tensor, batch: int, D: int, N: int, L: int, is_complex: bool
 ) -> int | None:
-    """B or C of selective_scan: (B, N, L), (B, G, N, L) with G dividing D, or, constant, (D, N).
-    With complex A the first two have a real and an imaginary part after the other in L. The number
-    of groups; None if constant."""
+    """Check B or C of selective_scan: (B, N, L), (B, G, N, L) with G dividing D, or constant (D,
+    N). With complex A the first two contain real and imaginary parts alternating in L. Returns the
+    number of groups; None if constant."""
     if t.dim() == 2:
         _has_shape(name, t, (D, N), "(D, N)")
         return None
@@ -174,7 +174,7 @@ def check_selective_scan(
 
 
 def check_seqlens(cu_seqlens: list[int], length: int) -> None:
-    """ValueError unless these are the ends of sequences that follow each other, from 0 to L."""
+    """ValueError unless these are the boundaries of consecutive sequences from 0 to L."""
     increasing = all(a < b for a, b in pairwise(cu_seqlens))
     if cu_seqlens[:1] != [0] or cu_seqlens[-1:] != [length] or not increasing:
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Operation counts of the library ops, by the shapes of their arguments.
+"""Operation counts of the library ops, from the shapes of their arguments.
 
-They serve torch.utils.flop_counter.FlopCounterMode, which counts operations, two to a
-multiply-add. A scan is 9 operations per state and step and one more per step,
-9 * B * L * D * N + B * L * D: the count that the papers print. They add it, as it is, to the
-multiply-adds of everything else, so their totals are not half of FlopCounterMode's.
-A backward counts twice its forward, as for a matrix product.
+For torch.utils.flop_counter.FlopCounterMode, which counts two operations per multiply-add. A scan
+has 9 operations per state and step plus one per step, 9 * B * L * D * N + B * L * D: the count
+printed in the papers. The papers add it unchanged to the multiply-adds of everything else, so their
+totals are not half of FlopCounterMode's. A backward pass counts as twice its forward pass, as for a
+matrix product.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Shape = tuple[int, ...]
 
 
 def scan_flops(sequences: int, length: int, channels: int, states: int) -> int:
-    """Of `sequences` independent scans; an exp counts one."""
+    """For `sequences` independent scans; an exp counts as one operation."""
     return sequences * length * channels * (9 * states + 1)
 
 
 def ss2d_scan(
     x: Shape, proj: Shape, weight: Shape, bias: Shape, A_logs: Shape, *_: Any, **__: Any
 ) -> int:
-    """The four scans, and the projection of dt_r to dt, which the op does itself."""
+    """For the four scans, and the projection of dt_r to dt, which is part of the op."""
     batch, height, width, channels = x
     length = height * width
     projection = 2 * batch * DIRECTIONS * length * channels * weight[2]
@@ -37,7 +37,7 @@ def selective_scan(u: Shape, delta: Shape, A: Shape, *_: Any, **__: Any) -> int:
 
 
 def addmm_(total: Shape, a: Shape, b: Shape, *_: Any, **__: Any) -> int:
-    """Of a product added in place."""
+    """For a product that is added in place."""
     return 2 * a[0] * a[1] * b[1]
 
 

@@ -1,4 +1,4 @@
-"""The public scans: check, cast, resolve a backend once, and hand over to the ops."""
+"""The public scans: check, cast, resolve a backend once, and call the ops."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from swin_umamba_ops.resolving import resolved
 
 
 def _refuse_grad(served: Backend, *tensors: Tensor | None) -> None:
-    """The scan operator behind "export" has wrong second derivatives: it gets no first ones."""
+    """The scan operator behind "export" has wrong second derivatives, so first ones are refused
+    too."""
     if served.name == backends.EXPORT and wants_grad(*tensors):
         raise RuntimeError("backend 'export' has no gradients: call it under torch.no_grad()")
 
@@ -41,19 +42,19 @@ def ss2d(
 ) -> Tensor:
     """VMamba's four-direction selective scan of an image, from input to merged output.
 
-    x: (B, D, H, W), float64, float32, float16 or bfloat16; any strides, fastest in
-        channels_last. Under autocast it is cast to autocast's dtype (float64 is left alone).
+    x: (B, D, H, W), float64, float32, float16 or bfloat16; any strides, fastest in channels_last.
+    Under autocast it is cast to autocast's dtype (float64 is left alone).
     x_proj_weight: (4, R + 2N, D); dt_projs_weight: (4, D, R): used in x's dtype.
-    dt_projs_bias: (4, D); A_logs: (4 * D, N); Ds: (4 * D,): used in float32 (float64 with
-        float64 x). Parameters are float32 or of x's dtype.
+    dt_projs_bias: (4, D); A_logs: (4 * D, N); Ds: (4 * D,): used in float32 (float64 with float64
+    x). Parameters are float32 or of x's dtype.
     out_dtype: of the result; None means float32 for 16-bit x and x's dtype otherwise.
     backend: "auto", or one of `available_backends()`, which then never falls back.
 
-    Returns y: (B, D, H, W), channels_last in memory. Gradients flow to all six tensors, each in
-    its own dtype; second derivatives raise except with backend="reference", and "export" refuses
-    inputs that want gradients.
-    Raises TypeError or ValueError naming the argument that does not fit, and RuntimeError for a
-    named backend that cannot serve.
+    Returns y: (B, D, H, W), channels_last in memory. Gradients flow to all six tensors, each in its
+    own dtype; second derivatives raise except with backend="reference", and "export" refuses inputs
+    that require gradients.
+    Raises TypeError or ValueError naming the invalid argument, and RuntimeError for a named backend
+    that does not support the inputs.
     """
     check_out_dtype(out_dtype)
     wanted = autocast_dtype(x) if isinstance(x, Tensor) else None
@@ -161,19 +162,19 @@ def selective_scan(
     cu_seqlens: Tensor | None = None,
     backend: str | None = "auto",
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The one-dimensional selective scan, with mamba-ssm's arguments and meaning.
+    """The one-dimensional selective scan, with mamba-ssm's arguments and semantics.
 
-    u, delta: (B, D, L); A: (D, N); B, C: (B, N, L) or (B, G, N, L), channel d in group
-    d // (D // G), or, the same at every step, (D, N); D, delta_bias: (D,); z: (B, D, L), gates the
-    output with SiLU. initial_state: (B, D, N), zero without; it takes memory for a state at every
-    step. cu_seqlens: (sequences + 1,) integers from 0 to L, the ends of sequences that follow each
-    other in L and are scanned one by one, from initial_state or from zero; read by the host.
-    A may be complex, with N conjugate pairs of states: then B and C are real of 2L, real and
-    imaginary parts after each other, or, where constant, complex. Plain PyTorch serves it, on any
+    u, delta: (B, D, L); A: (D, N); B, C: (B, N, L) or (B, G, N, L), channel d in group d // (D //
+    G), or constant (D, N); D, delta_bias: (D,); z: (B, D, L), gates the output with SiLU.
+    initial_state: (B, D, N), zero by default; it needs memory for a state at every step.
+    cu_seqlens: (sequences + 1,) integers from 0 to L, the boundaries of consecutive sequences in L
+    that are scanned one by one, from initial_state or from zero; read by the host.
+    A may be complex, with N conjugate pairs of states: then B and C are real with length 2L, real
+    and imaginary parts alternating, or, if constant, complex. Plain PyTorch computes it, on any
     device, and keeps the states of all steps for the backward pass.
-    u, delta, B and C are brought to the widest of their dtypes; A, D and delta_bias are used in
-    float32 (float64 with float64 u). CUDA kernels are at their fastest with 9 to 16 states and L
-    a multiple of 4. backend: as in `ss2d`; None is "auto".
+    u, delta, B and C are cast to the widest of their dtypes; A, D and delta_bias are used in
+    float32 (float64 with float64 u). CUDA kernels are fastest with 9 to 16 states and L a multiple
+    of 4. backend: as in `ss2d`; None means "auto".
 
     Returns out (B, D, L) in u's dtype; with return_last_state also the last state (B, D, N) of the
     last sequence, float32 (float64 with float64 u), complex like A, which is differentiable.
@@ -198,7 +199,8 @@ def selective_scan(
 
 
 def _steps(first: int, end: int, *sequences: Any, A: Tensor | None = None) -> list[Any]:
-    """These steps of each; of what has no steps, all. With complex A a step takes two places."""
+    """These steps of each tensor; unchanged if it has no steps. With complex A a step is two
+    entries."""
     places = 2 if A is not None and A.is_complex() else 1
     return [
         t if t is None or t.dim() == 2 else t[..., places * first : places * end] for t in sequences
@@ -206,8 +208,8 @@ def _steps(first: int, end: int, *sequences: Any, A: Tensor | None = None) -> li
 
 
 def _map(t: Tensor, like: Tensor, u: Tensor, A: Tensor, dtype: torch.dtype) -> Tensor:
-    """B or C as (B, G, N, L), complex with A; with a group for each channel where either of the two
-    is constant. like: the other one."""
+    """B or C as (B, G, N, L), complex with A; with one group per channel if either of the two is
+    constant. like: the other one."""
     if A.is_complex() and not t.is_complex() and t.dim() > 2:
         parts = t.to(state_dtype(dtype)).unflatten(-1, (-1, 2))
         t = torch.view_as_complex(parts.contiguous())
@@ -226,7 +228,7 @@ def _scan(
 ) -> tuple[Tensor, Tensor]:
     """out (B, D, L) in u's dtype and the last state of one sequence.
 
-    inputs: the public arguments, checked, of any dtypes, with B and C as they were given.
+    inputs: the public arguments, checked, of any dtypes, with B and C as given.
     """
     u, delta, A, B, C, D, bias, delta_softplus = inputs
     dtype = u.dtype

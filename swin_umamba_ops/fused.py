@@ -1,8 +1,8 @@
-"""What stands around the scan in a block, each in one or two passes over memory, channels last:
-check, cast, and hand over to a backend.
+"""The operations around the scan in a block, each in one or two passes over memory, channels last:
+check, cast, and call a backend.
 
 On GPUs these are Triton kernels behind torch.library ops, elsewhere PyTorch's own operators. All
-take `backend`: "auto", or the name of one that has them ("triton", "pytorch", "export",
+accept `backend`: "auto", or the name of one that has them ("triton", "pytorch", "export",
 "reference"), which then never falls back. Second derivatives raise with "triton".
 """
 
@@ -45,13 +45,13 @@ __all__ = [
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """The dtype of autocast where x is, or None outside of autocast and for float64."""
+    """Autocast's dtype on x's device, or None outside of autocast and for float64."""
     return None if x.dtype == torch.float64 else autocast.autocast_dtype(x)
 
 
 def fused_backend(scan_backend: str) -> str:
-    """The backend for these ops beside a scan of a backend: the same where it has them, as
-    "pytorch" does, else "auto", as for "cuda" and "cpu"."""
+    """The backend for these ops, given the backend of a scan: the same if it has them, as "pytorch"
+    does, otherwise "auto", as for "cuda" and "cpu"."""
     found = backends.BACKENDS.get(scan_backend)
     return scan_backend if found is not None and found.serves("layer_norm") else backends.AUTO
 
@@ -68,7 +68,7 @@ def layer_norm(
     """LayerNorm over the last axis, computed in float32 at least, times silu(gate) if given.
 
     x, gate: (..., C), any floating dtypes; weight, bias: (C,). The result has autocast's dtype
-    under autocast, else gate's, or x's without one.
+    under autocast, otherwise gate's, or x's without a gate.
     """
     if x.ndim == 0:
         raise ValueError("x is a scalar, expected at least one axis (..., C)")
@@ -86,10 +86,10 @@ def layer_norm(
 def depthwise_conv_silu(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, backend: str = "auto"
 ) -> Tensor:
-    """silu(conv(x) + bias), every channel convolved on its own, padded with zeros to x's size.
+    """silu(conv(x) + bias), with a separate filter per channel, zero-padded to x's size.
 
     x: (B, H, W, D), cast to autocast's dtype under autocast; weight: (D, 1, K, K), K odd; bias:
-    (D,) or None. The result is like x and contiguous. Sums are taken in float32 at least.
+    (D,) or None. The result is like x and contiguous. Sums are float32 at least.
     """
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected four axes (B, H, W, D)")
@@ -114,8 +114,8 @@ def mlp_gelu(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """gelu(x @ weight1.T + bias1) @ weight2.T + bias2, by the exact GELU; keeps x alone for the
-    backward pass, where the hidden layer is recomputed.
+    """gelu(x @ weight1.T + bias1) @ weight2.T + bias2, with the exact GELU; keeps only x for the
+    backward pass, which recomputes the hidden layer.
 
     x: (..., C), cast to autocast's dtype under autocast; weight1: (E, C); bias1: (E,); weight2:
     (F, E); bias2: (F,), of any floating dtypes. The result (..., F) has x's dtype or autocast's.
@@ -149,10 +149,10 @@ def instance_norm_act(
 ) -> Tensor:
     """leaky_relu(InstanceNorm(x) * weight + bias + residual, slope).
 
-    x, residual: (B, C, H, W), of one floating dtype, fastest in channels_last; weight, bias: (C,),
-    both or neither. normalise_residual: the residual goes through an instance norm without
-    parameters of its own first. slope 1: no activation. The result is like x; sums are taken in
-    float32 at least. As in PyTorch one position alone is an error: it has no variance.
+    x, residual: (B, C, H, W), of the same floating dtype, fastest in channels_last; weight, bias:
+    (C,), both or neither. normalise_residual: first apply an instance norm without parameters to
+    the residual. slope 1: no activation. The result is like x; sums are float32 at least. As in
+    PyTorch, a single position is an error: it has no variance.
     """
     _check_positions(x)
     if (weight is None) != (bias is None):
@@ -174,7 +174,7 @@ def instance_norm_act(
 
 
 def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
-    """conv2d(x, weight, padding=1), whichever of cuDNN's kernels is the fastest.
+    """conv2d(x, weight, padding=1), by whichever of cuDNN's kernels is fastest.
 
     x: (B, C, H, W), fastest in channels_last; weight: (E, C, 3, 3). The result (B, E, H, W) has
     autocast's dtype under autocast, else x's.
@@ -187,10 +187,10 @@ def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
 def norm_act_conv3x3(
     x: Tensor, weight: Tensor, *, eps: float = 1e-5, slope: float = 1.0, backend: str = "auto"
 ) -> Tensor:
-    """conv3x3(leaky_relu(InstanceNorm(x), slope), weight); keeps x alone for the backward pass.
+    """conv3x3(leaky_relu(InstanceNorm(x), slope), weight); keeps only x for the backward pass.
 
-    Shapes and dtypes are those of `conv3x3`; the norm has no parameters. As in PyTorch one position
-    alone is an error: it has no variance.
+    Shapes and dtypes are those of `conv3x3`; the norm has no parameters. As in PyTorch, a single
+    position is an error: it has no variance.
     """
     x = _checked_convolution(x, weight)
     _check_positions(x)
@@ -200,14 +200,13 @@ def norm_act_conv3x3(
 
 
 def segmentation_sums(logits: Tensor, target: Tensor, *, backend: str = "auto") -> Tensor:
-    """What soft Dice and cross-entropy of softmax probabilities p are made of, image by image.
+    """The sums needed for soft Dice and cross-entropy of softmax probabilities p, for each image.
 
     logits: (B, C, H, W), C at least 2, fastest contiguous or in channels_last; target: (B, H, W)
-    integers, a class, or -1 where there is no truth. The result is (B, 2 * C), float32 at least:
-    the sum of -log p of the true class over the pixels with truth; how many these are; of each
-    class c but the first, the sum of p[c] where it is true; and of each, the sum of p[c] over the
-    pixels with truth plus how many are of c. Labels that are no class raise, or make the first
-    sum NaN.
+    integers, a class, or -1 where unannotated. The result is (B, 2 * C), float32 at least: the sum
+    of -log p of the true class over the annotated pixels; their number; for each class c but the
+    first, the sum of p[c] where it is true; and for each, the sum of p[c] over the annotated pixels
+    plus the number that are of class c. Invalid labels raise, or make the first sum NaN.
     """
     if logits.ndim != 4 or logits.shape[1] < 2:
         raise ValueError(f"logits has shape {tuple(logits.shape)}, expected (B, C > 1, H, W)")
@@ -230,7 +229,7 @@ def _check_positions(x: Tensor) -> None:
 
 
 def _checked_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """x in the dtype to work in; ValueError unless x and weight fit together."""
+    """x in the working dtype; ValueError unless x and weight match."""
     if x.ndim != 4:
         raise ValueError(f"x has shape {tuple(x.shape)}, expected four axes (B, C, H, W)")
     if weight.ndim != 4 or weight.shape[1:] != (x.shape[1], 3, 3):

@@ -1,4 +1,4 @@
-"""What the ops take, one record each, handed through all layers as it is.
+"""The inputs of the ops as records, which are passed through all layers unchanged.
 
 Letters as in functional.py: B batch, C and D channels, H, W, L = H * W, N states, R ranks, G
 groups.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 class SS2DArguments(NamedTuple):
-    """Of the public ss2d. Parameters are float32 or of x's dtype."""
+    """Inputs of the public ss2d. Parameters are float32 or of x's dtype."""
 
     x: Tensor  # (B, D, H, W)
     x_proj_weight: Tensor  # (4, R + 2N, D)
@@ -25,7 +25,7 @@ class SS2DArguments(NamedTuple):
 
 
 class SS2DInputs(NamedTuple):
-    """Of the ops and kernels of ss2d, which begin behind the projection of x.
+    """Inputs of the ops and kernels of ss2d, after the projection of x.
 
     x, proj and dt_projs_weight have one dtype, the others the state's: float64 with float64 x,
     float32 with all others.
@@ -51,8 +51,8 @@ class SS2DWanted(NamedTuple):
 
 
 class ScanInputs(NamedTuple):
-    """Of selective_scan. In ops and kernels u, delta, Bs and Cs have one dtype and the others the
-    state's, as in SS2DInputs."""
+    """Inputs of selective_scan. In ops and kernels u, delta, Bs and Cs have one dtype and the
+    others the state's, as in SS2DInputs."""
 
     u: Tensor  # (B, D, L)
     delta: Tensor  # (B, D, L)
@@ -67,7 +67,7 @@ class ScanInputs(NamedTuple):
     def tensors(
         self,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """All but the flag: what has gradients."""
+        """Everything but the flag: the inputs with gradients."""
         return self[:7]
 
 
@@ -91,7 +91,7 @@ ALL_SCAN = ScanWanted()
 
 
 class LayerNormInputs(NamedTuple):
-    """Of LayerNorm(x) * silu(gate), in out_dtype."""
+    """Inputs of LayerNorm(x) * silu(gate), in out_dtype."""
 
     x: Tensor  # (..., C)
     gate: Tensor | None  # like x, of any dtype
@@ -102,7 +102,7 @@ class LayerNormInputs(NamedTuple):
 
 
 class DepthwiseConvSiluInputs(NamedTuple):
-    """Of silu(conv(x) + bias)."""
+    """Inputs of silu(conv(x) + bias)."""
 
     x: Tensor  # (B, H, W, D)
     weight: Tensor  # (D, 1, K, K), K odd
@@ -110,26 +110,26 @@ class DepthwiseConvSiluInputs(NamedTuple):
 
 
 class InstanceNormActInputs(NamedTuple):
-    """Of leaky_relu(InstanceNorm(x) * weight + bias + residual, slope)."""
+    """Inputs of leaky_relu(InstanceNorm(x) * weight + bias + residual, slope)."""
 
     x: Tensor  # (B, H, W, C)
     weight: Tensor | None  # (C,), with bias or not at all
     bias: Tensor | None  # (C,)
     residual: Tensor | None  # like x
-    kind: int  # what is done with the residual: see numerics.py
+    kind: int  # how the residual is treated: see numerics.py
     eps: float
     slope: float
 
 
 class Conv3x3Inputs(NamedTuple):
-    """Of conv2d(x, weight, padding=1)."""
+    """Inputs of conv2d(x, weight, padding=1)."""
 
     x: Tensor  # (B, H, W, C)
     weight: Tensor  # (E, C, 3, 3), in any layout and floating dtype
 
 
 class NormActConv3x3Inputs(NamedTuple):
-    """Of conv3x3(leaky_relu(InstanceNorm(x), slope), weight)."""
+    """Inputs of conv3x3(leaky_relu(InstanceNorm(x), slope), weight)."""
 
     x: Tensor  # (B, H, W, C)
     weight: Tensor  # as in Conv3x3Inputs
@@ -138,7 +138,7 @@ class NormActConv3x3Inputs(NamedTuple):
 
 
 class MlpGeluInputs(NamedTuple):
-    """Of gelu(x @ weight1.T + bias1) @ weight2.T + bias2. Parameters of any floating dtype."""
+    """Inputs of gelu(x @ weight1.T + bias1) @ weight2.T + bias2; parameters of any float dtype."""
 
     x: Tensor  # (..., C)
     weight1: Tensor  # (E, C)
@@ -148,7 +148,7 @@ class MlpGeluInputs(NamedTuple):
 
 
 class SegmentationSumsInputs(NamedTuple):
-    """Of the sums that soft Dice and cross-entropy are made of."""
+    """Inputs of the sums for soft Dice and cross-entropy."""
 
     logits: Tensor  # (B, C, H, W), C at least 2, contiguous or channels last
     target: Tensor  # (B, H, W) int64: a class, or -1

@@ -1,4 +1,4 @@
-"""The few numeric conventions that every backend shares."""
+"""The numeric conventions shared by all backends."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def as_dtype(t: Tensor, dtype: torch.dtype) -> Tensor:
-    """t.to(dtype), without a call of PyTorch where it has it: an eager call has many of these."""
+    """t.to(dtype), skipped if t already has it: an eager call has many of these."""
     return t if t.dtype == dtype else t.to(dtype)
 
 
 def softplus(raw: Tensor) -> Tensor:
-    """log(1 + exp(raw)), exact to the last digit also in float64.
+    """log(1 + exp(raw)), accurate to the last digit also in float64.
 
-    torch switches to the identity above 20, where float64 still sees the difference; at 40 it no
-    longer does, and exp(40) is far from overflowing even in float32.
+    torch switches to the identity above 20, where float64 still resolves the difference; at 40 it
+    no longer does, and exp(40) is far from overflowing even in float32.
     """
     return F.softplus(raw, threshold=40.0)
 

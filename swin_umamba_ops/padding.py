@@ -1,7 +1,7 @@
-"""Ranks and states for which a backend has no fast kernels, padded with zeros to those it has.
+"""Pad ranks and states for which a backend has no fast kernels with zeros to a size for which it
+has.
 
-A rank or state whose weights are zero adds nothing to y, and the gradient of the padding drops
-what it receives.
+A rank or state with zero weights adds nothing to y, and the gradient of the padding is dropped.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def _sizes(
 def pad_ranks_and_states(
     served: Backend, dtype: torch.dtype, arguments: SS2DArguments
 ) -> SS2DArguments:
-    """The arguments with as many ranks and states as the backend's kernels take the fastest.
+    """The arguments padded to the numbers of ranks and states for which the kernels are fastest.
 
-    dtype: of x once it is cast.
+    dtype: of x after casting.
     """
     _, x_proj_weight, dt_projs_weight, _, A_logs, _ = arguments
     D, N, R = (index(n) for n in (A_logs.shape[0] // 4, A_logs.shape[1], dt_projs_weight.shape[2]))

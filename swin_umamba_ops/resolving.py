@@ -1,5 +1,5 @@
-"""From a backend's name to the backend, once a call, before any op: compiled programs see the
-result alone, as a constant."""
+"""Resolve a backend's name once per call, before any op: compiled programs see only the result, as
+a constant."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def _name(op: str, backend: str, device: torch.device, dtype: torch.dtype, size:
 def resolved(
     op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int = 0
 ) -> Backend:
-    """The backend that serves such a call; refused as in `backends.resolve`."""
-    # Arguments of what is constant must be so too: index() makes a symbolic size a number.
+    """The backend for such a call; refused as in `backends.resolve`."""
+    # Arguments of a constant must be constant too: index() turns a symbolic size into a number.
     return backends.BACKENDS[_name(op, backend, device, dtype, index(size))]

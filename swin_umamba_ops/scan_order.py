@@ -47,9 +47,9 @@ def cross_scan(x: Tensor) -> Tensor:
 
 
 def cross_merge(ys: Tensor) -> Tensor:
-    """Put four sequences back in place and add them, as VMamba's CrossMerge does.
+    """Scatter four sequences back to their positions and add them, as VMamba's CrossMerge does.
 
-    ys: (B, 4, D, H, W): the last two axes hold each sequence in its own visiting order and tell
+    ys: (B, 4, D, H, W): the last two axes hold each sequence in its own visiting order and define
     the image's shape. Returns (B, D, L), row-major; ValueError for any other shape.
     cross_merge(cross_scan(x).unflatten(-1, (H, W))) is 4 * x.flatten(2).
     """

@@ -31,15 +31,15 @@ def selective_state_update(
     *,
     backend: str | None = "auto",
 ) -> Tensor:
-    """One step of the scan, with mamba-ssm's arguments and meaning; `state` is changed in place.
+    """One step of the scan, with mamba-ssm's arguments and semantics; `state` is updated in place.
 
-    state: (B, D, N); x, dt: (B, D); A: (D, N); B, C: (B, N) or (B, G, N), channel d in group
-    d // (D // G); D, dt_bias: (D,); z: (B, D), gates the output with SiLU. Or with H heads: state
-    (B, H, D, N); x, dt, z (B, H, D); A (H, D, N); D, dt_bias (H, D); head h in group h // (H // G).
-    state_batch_indices: (B,), which rows of a larger state the step is for. The state is kept in
-    its own dtype, sums are taken in float32 at least. Not differentiable through the state.
+    state: (B, D, N); x, dt: (B, D); A: (D, N); B, C: (B, N) or (B, G, N), channel d in group d //
+    (D // G); D, dt_bias: (D,); z: (B, D), gates the output with SiLU. Or with H heads: state (B, H,
+    D, N); x, dt, z (B, H, D); A (H, D, N); D, dt_bias (H, D); head h in group h // (H // G).
+    state_batch_indices: (B,), the rows of a larger state to update. The state keeps its dtype; sums
+    are float32 at least. Not differentiable with respect to the state.
 
-    Returns out, of x's shape and dtype. ValueError for shapes that do not fit together.
+    Returns out, of x's shape and dtype. ValueError for inconsistent shapes.
     """
     kept = state
     if state_batch_indices is not None:
@@ -66,7 +66,7 @@ def selective_state_update(
                 f"{channels[0]}"
             )
         _check(name, t, (batch, groups, N))
-        # With a head for each channel of a state without heads, groups are groups of heads.
+        # If a state without heads gets one head per channel, groups become groups of heads.
         grouped.append(t.repeat_interleave(channels[0] // groups, dim=1))
 
     backend = backends.AUTO if backend is None else backend

@@ -1,4 +1,4 @@
-"""VMamba's scan by its own positions: `import swin_umamba_ops.vmamba` in place of its csms6s."""
+"""VMamba's scan with its positional arguments, as a replacement for its module csms6s."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The registry of backends: which exist, what each serves here, and which one `"auto"` takes.
+"""The registry of backends: which exist, what each supports, and which one `"auto"` selects.
 
-A backend is a row of `BACKENDS`: for each op that it serves, either a module of this package with
-kernels, which the ops of swin_umamba_ops.ops call (see protocols.py), or a formula, a function of
-plain torch operations that autograd differentiates. Modules with kernels are imported when first
-asked for, so that a missing extension or a broken library costs nothing and becomes the reason why
-that backend is unusable.
+A backend is a row of `BACKENDS`: for each op that it supports, either a module of this package with
+kernels, called by the ops of swin_umamba_ops.ops (see protocols.py), or a formula, a function of
+plain torch operations that autograd differentiates. Modules with kernels are imported at first use,
+so a missing extension or a broken library costs nothing and becomes the reason why that backend is
+unusable.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _PLAIN_FUSED: Mapping[str, Callable[..., Any]] = {op: getattr(plain, op) for op 
 
 @dataclass(frozen=True, eq=False)
 class Backend:
-    """One backend: its name, the device types for which `"auto"` considers it (None: all), and what
-    it serves, by op: the module with its kernels, or its formula."""
+    """One backend: its name, the device types for which `"auto"` considers it (None: all), and for
+    each supported op the module with its kernels, or its formula."""
 
     name: str
     auto_devices: frozenset[str] | None
@@ -53,7 +53,7 @@ class Backend:
         return op in self.kernels or op in self.formulas
 
     def considered(self, op: str, device: torch.device) -> bool:
-        """Whether `"auto"` tries it."""
+        """Whether `"auto"` considers it."""
         return self.serves(op) and (self.auto_devices is None or device.type in self.auto_devices)
 
 
@@ -112,12 +112,12 @@ def load(module: str) -> Any:
 
 @functools.cache
 def why_not_loaded(module: str) -> str | None:
-    """None if a module of this package imports and says that it works here, else the reason."""
+    """None if a module of this package imports and reports that it works here, else the reason."""
     if importlib.util.find_spec(f"{__name__}.{module}") is None:
         return f"this installation of swin_umamba_ops has no {module} backend"
     try:
         found = load(module)
-    # Others' code runs here, such as a Triton that does not fit: whatever stops it is the reason.
+    # Third-party code runs here, such as an incompatible Triton: any failure becomes the reason.
     except Exception as error:  # noqa: BLE001
         return f"cannot import it: {type(error).__name__}: {error}"
     reason: str | None = found.why_unusable()
@@ -137,7 +137,7 @@ def available_backends() -> dict[str, str | None]:
 def why_not(
     backend: Backend, op: str, device: torch.device, dtype: torch.dtype, size: int
 ) -> str | None:
-    """Why a backend cannot serve an op on such inputs on this machine, or None if it can.
+    """Why a backend does not support an op on such inputs on this machine, or None if it does.
 
     size: states of a scan, width of a depthwise convolution, classes; 0 for other ops.
     """
@@ -155,11 +155,11 @@ def why_not(
 
 @functools.cache
 def resolve(op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int) -> Backend:
-    """The backend that serves an op on inputs of this device and dtype; size as in `why_not`.
+    """The backend for an op on inputs of this device and dtype; size as in `why_not`.
 
     A named backend is returned or refused, never replaced: ValueError for an unknown name,
-    RuntimeError with the reason for one that cannot serve. "auto" takes the fastest that can,
-    and warns, once for each kind of input, of faster ones that were passed over.
+    RuntimeError with the reason if it does not support the inputs. "auto" selects the fastest that
+    does, and warns, once per kind of input, about faster ones that were skipped.
     """
     if backend != AUTO:
         found = BACKENDS.get(backend)
@@ -185,7 +185,7 @@ def resolve(op: str, backend: str, device: torch.device, dtype: torch.dtype, siz
 
 @functools.cache
 def kernels(op: str, backend: str, device: torch.device, dtype: torch.dtype, size: int) -> Any:
-    """The module with the kernels that a call of an op names; refused as in `resolve`."""
+    """The module with the kernels of a named backend for an op; refused as in `resolve`."""
     if backend in BACKENDS and op in BACKENDS[backend].formulas:
         raise RuntimeError(f"backend {backend!r} has no kernels of {op}: it is plain PyTorch")
     return load(resolve(op, backend, device, dtype, size).kernels[op])

@@ -1,4 +1,4 @@
-"""Blocks of batch, groups and channels: how large, and the chunked scan of one of them.
+"""Blocks of batch, groups and channels: their size, and the chunked scan of one block.
 
 A group is a set of channels that share Bs and Cs: a direction of ss2d, a group of selective_scan.
 Here sequences are (b, k, L, X) in visiting order and states (b, k, C, D, N), as outside.
@@ -16,18 +16,18 @@ from swin_umamba_ops.backends import _chunked
 chunk_length = 64
 
 # Elements of one block's state over the chunks of a segment, and of all states that the backward
-# recomputes at a time.
+# pass recomputes at a time.
 _STATE_ELEMENTS = {"cpu": 1 << 17}
 _STATE_ELEMENTS_ELSEWHERE = 1 << 22
 _RECOMPUTED_ELEMENTS = {"cpu": 1 << 22}
 _RECOMPUTED_ELEMENTS_ELSEWHERE = 1 << 26
-# Fewer are not worth a vector operation, whatever the budget.
+# Fewer channels do not fill a vector operation, whatever the budget.
 _MIN_CHANNELS = 16
 _MIN_CHUNKS = 8
 
 
 def _segment_chunks(device: torch.device, length: int, channels: int, states_n: int) -> int:
-    """Chunks of a segment: sequences longer than the budget are taken in segments, in turn."""
+    """Chunks per segment: sequences longer than the budget are processed in segments."""
     budget = _STATE_ELEMENTS.get(device.type, _STATE_ELEMENTS_ELSEWHERE)
     chunks = -(-length // chunk_length)
     return min(chunks, max(_MIN_CHUNKS, budget // (states_n * channels)))
@@ -36,7 +36,7 @@ def _segment_chunks(device: torch.device, length: int, channels: int, states_n: 
 def blocks(
     device: torch.device, batch: int, groups: int, channels: int, length: int, states_n: int
 ) -> Iterator[tuple[slice, slice, slice]]:
-    """Slices of batch, groups and channels whose states stay within the device's budget."""
+    """Slices of batch, groups and channels whose states fit the device's budget."""
     budget = _STATE_ELEMENTS.get(device.type, _STATE_ELEMENTS_ELSEWHERE)
     per_channel = states_n * _segment_chunks(device, length, channels, states_n)
     d_size = min(channels, max(_MIN_CHANNELS, budget // per_channel))
@@ -67,7 +67,7 @@ def _segments(u: Tensor, A: Tensor) -> list[tuple[slice, slice]]:
 
 
 def _chunk_groups(block: _chunked.Block) -> Iterator[slice]:
-    """Slices of the block's chunks whose recomputed states stay within the device's budget."""
+    """Slices of the block's chunks whose recomputed states fit the device's budget."""
     steps, *lead, chunks, channels = block.dt.shape
     per_chunk = steps * lead[0] * lead[1] * block.A.shape[1] * channels
     budget = _RECOMPUTED_ELEMENTS.get(block.dt.device.type, _RECOMPUTED_ELEMENTS_ELSEWHERE)
@@ -154,7 +154,7 @@ def backward(
 
 
 def _put(sequence: Tensor, folded: Tensor, start: int) -> None:
-    """Write folded steps into (b, k, L, X) from `start` on, leaving out padding beyond L."""
+    """Write folded steps into (b, k, L, X) from `start` on, without padding beyond L."""
     part = _chunked.unfold(folded)
     room = sequence[:, :, start : start + part.shape[2]]
     room.copy_(part[:, :, : room.shape[2]])

@@ -1,12 +1,12 @@
-"""Chunked selective scan of one block of channels, vectorised over all but a chunk's steps.
+"""Chunked selective scan of one block of channels, vectorised over everything but a chunk's steps.
 
-The sequence is cut in C chunks of T steps. Every Python loop below takes T steps over all chunks
-at once, or C steps over the small chunk states; never all L = C * T. Decays enter only as
-exp(dt * A) over single steps and whole chunks, never as a quotient of cumulative products, so
-nothing overflows or divides by zero however large dt * |A| grows.
+The sequence is cut into C chunks of T steps. Every Python loop below takes T steps over all chunks
+at once, or C steps over the small chunk states; never all L = C * T. Decays enter only as exp(dt *
+A) over single steps and whole chunks, never as a quotient of cumulative products, so nothing
+overflows or divides by zero however large dt * |A| grows.
 
-Inside a block tensors are time-major and hold channels last: (T, b, k, C, X). States are
-(b, k, C, N, D): channels innermost, since N alone is too short a row for vector units.
+Inside a block tensors are time-major with channels last: (T, b, k, C, X). States are (b, k, C, N,
+D): channels innermost, since N alone is too short a row for vector units.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 def fold(sequence: Tensor, chunk: int) -> Tensor:
     """(b, k, L, X) -> contiguous (T, b, k, C, X), padded with zeros.
 
-    Zeros are steps of dt = 0 and input 0, which leave a state as it is.
+    Zeros are steps with dt = 0 and input 0, which leave a state unchanged.
     """
     missing = -sequence.shape[2] % chunk
     if missing:
@@ -59,7 +59,7 @@ class Block:
         return (self.dt.sum(0).unsqueeze(-2) * self.A.unsqueeze(1)).exp_()
 
     def take(self, chunks: slice) -> Block:
-        """The same block over some of its chunks."""
+        """The same block restricted to some of its chunks."""
         dt, du, Bs, Cs = (
             t[:, :, :, chunks].contiguous() for t in (self.dt, self.du, self.Bs, self.Cs)
         )
@@ -72,10 +72,10 @@ def _rows(matrix: Tensor) -> Tensor:
 
 
 def _carry(local: Tensor, decay: Tensor, start: Tensor | None, chunks: range) -> None:
-    """Turn what each chunk adds, in place, into what enters it.
+    """Convert, in place, the state added by each chunk to the state entering it.
 
-    local, decay: (b, k, C, N, D); start: (b, k, N, D), what enters the first of `chunks`, or None
-    for zeros.
+    local, decay: (b, k, C, N, D); start: (b, k, N, D), the state entering the first of `chunks`, or
+    None for zeros.
     """
     carried = torch.zeros_like(local[:, :, 0]) if start is None else start
     for chunk in chunks:
@@ -131,8 +131,8 @@ def entering_adjoints(block: Block, dy: Tensor, dlast: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of one block: ddt (without what comes through du) and ddu (T, b, k, C, D); dBs, dCs
-    (T, b, k, C, N); dA (k, N, D); dstart (b, k, N, D), of the state entering the first chunk."""
+    """For one block: ddt (without the part through du) and ddu (T, b, k, C, D); dBs, dCs (T, b, k,
+    C, N); dA (k, N, D); dstart (b, k, N, D), of the state entering the first chunk."""
 
     ddt: Tensor
     ddu: Tensor
@@ -145,7 +145,7 @@ class Gradients:
 def gradients(
     block: Block, dy: Tensor, entering: Tensor, adjoint: Tensor, A_wanted: bool
 ) -> Gradients:
-    """Recompute every chunk's states from the one entering it, then walk them backwards.
+    """Recompute every chunk's states from the one entering it, then walk through them backwards.
 
     entering, adjoint: (b, k, C, N, D), the state entering and the gradient of the state leaving
     each chunk. Holds 2 * T states of the block.

@@ -1,7 +1,7 @@
-"""Passes of the CUDA kernels: how each is cut, and its launches.
+"""Passes of the CUDA kernels: how each is partitioned, and its launches.
 
-A pass is described by the parameters of its family of kernels (csrc/cuda/params.h): a plan, which
-is all but the addresses and is made once for each kind of input, and the addresses of a call.
+A pass is described by the parameters of its kernel family (csrc/cuda/params.h): a plan, which is
+everything but the addresses and is made once per kind of input, and the addresses of a call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from swin_umamba_ops.backends._device import current
 from swin_umamba_ops.backends._memory import ALIGNMENT
 from swin_umamba_ops.torch_private import raw_stream
 
-# Steps between two saved states. A constant here too: fake kernels need it without the module.
+# Steps between two saved states. Repeated here since fake kernels need it without the module.
 chunk_length = 32
 
 _compiled = _extension.part("cuda")
@@ -33,23 +33,23 @@ if _compiled is not None:
 
 
 def compiled() -> Any:
-    """The compiled module's CUDA part. RuntimeError with the reason where there is none."""
+    """The compiled module's CUDA part. RuntimeError with the reason if it is missing."""
     return _extension.module().cuda if _compiled is None else _compiled
 
 
 def address(t: Tensor | None) -> int:
-    """Where a tensor starts; 0 for none."""
+    """A tensor's address; 0 for None."""
     return 0 if t is None else t.data_ptr()
 
 
 def tiles(length: int) -> int:
-    """Tiles of a sequence."""
+    """Number of tiles in a sequence."""
     return -(-length // chunk_length)
 
 
 @functools.cache
 def why_too_large(device: torch.device, family: Any, **fields: int) -> str | None:
-    """Why a family's kernels with these fields cannot run for want of shared memory."""
+    """Why a family's kernels with these fields cannot run, if there is too little shared memory."""
     needed = compiled().params(family, **fields).shared_bytes()
     index = torch.cuda.current_device() if device.index is None else device.index
     available = compiled().max_shared_bytes(index)
@@ -61,8 +61,8 @@ def why_too_large(device: torch.device, family: Any, **fields: int) -> str | Non
 
 
 def make_plan(which: str, device: torch.device, family: Any, **fields: int) -> Any:
-    """The parameters of a pass, less the addresses: `fields`, and how its work is cut into blocks
-    of channels, and splits and segments of the sequence, so that it fills `device`."""
+    """The parameters of a pass without the addresses: `fields`, and the partition of its work into
+    blocks of channels, and splits and segments of the sequence, that fills `device`."""
     params = compiled().params(family, **fields)
     params.directions = params.K
     with torch.cuda.device(device):
@@ -72,8 +72,8 @@ def make_plan(which: str, device: torch.device, family: Any, **fields: int) -> A
 
 
 def _launch(params: Any, which: str, device: torch.device) -> None:
-    """One pass over everything, or, in deterministic mode, one launch for each set of sums that
-    must not be added to by two blocks at a time."""
+    """One pass over everything or, in deterministic mode, one launch per set of sums to which two
+    blocks must not add at the same time."""
     stream = raw_stream(device)
     which = getattr(compiled().Pass, which)
     if not torch.are_deterministic_algorithms_enabled():
@@ -89,13 +89,14 @@ def _launch(params: Any, which: str, device: torch.device) -> None:
 def run(which: str, plan: Any, like: Tensor, addresses: dict[str, int]) -> None:
     """Run a pass over the tensors at `addresses`, on the device of `like`.
 
-    Cut into splits it takes another pass before, which computes the state that enters each.
+    If it is cut into splits, a pass before it computes the state entering each.
     """
     device = like.device
     splits = plan.splits
-    if torch.are_deterministic_algorithms_enabled():  # launches too small to be balanced
+    if torch.are_deterministic_algorithms_enabled():  # launches too small to be worth balancing
         plan = plan.replace(segments=1, min_shared_bytes=0)
-        if plan.family == compiled().Family.ONE_STATE:  # warps of a block would add to one dBs
+        # several warps of a block would add to one dBs
+        if plan.family == compiled().Family.ONE_STATE:
             plan.one_state = 1
             plan.blocks = plan.channel_blocks()
     if splits > 1:

@@ -1,7 +1,7 @@
 """The gradient reduction of the CUDA kernels: float32 sums, cleared and cast in one launch each.
 
-A launch for each result would take longer than the scan of a small image, and a tensor for each
-piece of memory takes as long: the kernels get addresses.
+A launch per result would take longer than the scan of a small image, and a tensor per piece of
+memory takes as long; so the kernels get addresses.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from swin_umamba_ops.backends._cuda_launch import DTYPES, compiled
 from swin_umamba_ops.backends._device import current
 from swin_umamba_ops.torch_private import raw_stream
 
-_MAX_ROWS = 256  # added one after the other: rounding grows with them
+_MAX_ROWS = 256  # rows are added sequentially: rounding grows with their number
 
 
 class GradientReduction:
-    """Addresses where kernels add to rows, in float32, whose sums are the gradients.
+    """Addresses of float32 rows that kernels add to, and whose sums are the gradients.
 
-    All rows share one allocation, cleared in one launch, until finish() computes the gradients in
-    another. Large float32 gradients alone are added to directly. Kernels scale what they add to the
-    rows of small ones by SUM_SCALE.
+    All rows share one allocation, cleared in one launch; finish() computes the gradients in
+    another. Only large float32 gradients are added to directly. Kernels scale what they add to the
+    rows of small gradients by SUM_SCALE.
     """
 
     def __init__(self, large: tuple[Tensor, ...], small: tuple[Tensor, ...], rows: int) -> None:
@@ -45,7 +45,7 @@ class GradientReduction:
                 start += 4 * sizes[i]
 
     def finish(self) -> None:
-        """Add up all rows, in a fixed order, and cast the sums to their gradients' dtypes."""
+        """Add all rows, in a fixed order, and cast the sums to the dtypes of their gradients."""
         if not self._parts:
             return
         reductions = compiled().Reductions()

@@ -1,4 +1,4 @@
-"""The device that kernels are launched on: the current one, whichever tensors they get."""
+"""The device on which kernels are launched: the current one, whichever tensors they get."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def current(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a tensor's device the current one, where there is such a thing and it is not yet."""
+    """Make a tensor's device the current one, if it has one that is not current yet."""
     if device.type == "cpu":
         return nullcontext()
     module = torch.cuda if device.type == "cuda" else torch.get_device_module(device)

@@ -1,4 +1,4 @@
-"""The compiled module `swin_umamba_ops._C`: whether it is there, and why not."""
+"""The compiled module `swin_umamba_ops._C`: whether it can be imported, and why not."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# What the build leaves in place of the module: one line that says why there is none.
+# Left by the build in place of the module: one line with the reason why it is missing.
 _NOTE = Path(__file__).parents[1] / "_not_compiled.txt"
 
 
 @functools.cache
 def load() -> tuple[ModuleType | None, str]:
-    """The module, or None and the reason why it cannot be imported."""
+    """The module, or None with the reason why it cannot be imported."""
     try:
         return importlib.import_module("swin_umamba_ops._C"), ""
     except ModuleNotFoundError:
@@ -25,7 +25,7 @@ def load() -> tuple[ModuleType | None, str]:
 
 
 def module() -> ModuleType:
-    """The compiled module. RuntimeError with the reason where there is none."""
+    """The compiled module. RuntimeError with the reason if it is missing."""
     found, reason = load()
     if found is None:
         raise RuntimeError(reason)
@@ -33,13 +33,13 @@ def module() -> ModuleType:
 
 
 def part(name: str) -> Any:
-    """A part of the compiled module ("cuda", "cpu"), or None where there is none."""
+    """A part of the compiled module ("cuda", "cpu"), or None if it is missing."""
     found, _ = load()
     return getattr(found, name, None)
 
 
 def why_without(part: str) -> str:
-    """Why the compiled module lacks a part ("cuda", "cpu"), as the build recorded it."""
+    """Why the compiled module lacks a part ("cuda", "cpu"), as recorded by the build."""
     what = f"swin_umamba_ops was built without {part} kernels"
     reason = module().build_info()["left_out"].get(part)
     return what if reason is None else f"{what}: {reason}"

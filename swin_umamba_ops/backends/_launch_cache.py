@@ -1,6 +1,7 @@
-"""The launch cache of Triton kernels, by all that Triton recompiles for.
+"""The launch cache of Triton kernels, keyed by everything that Triton specialises on.
 
-To look at every argument of every launch takes Triton longer than the kernels of a small image run.
+Triton's own inspection of all arguments at every launch takes longer than the kernels of a small
+image.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ _NO_OPTIONS: Mapping[str, Any] = {}
 
 
 def _kind(argument: Tensor | float | None) -> Any:
-    """All that Triton may specialise on: with a larger key it compiles no more than before."""
+    """Everything that Triton may specialise on: a larger key causes no additional compilation."""
     if type(argument) is int:
         return argument == 1, argument % 16 == 0, argument >> 31
     if isinstance(argument, Tensor):
@@ -31,10 +32,10 @@ def launch(
     constants: Mapping[str, Any],
     options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> Any:
-    """kernel[grid](*arguments, **constants, **options) on the current device; what Triton compiled
-    for it, None of its interpreter.
+    """kernel[grid](*arguments, **constants, **options) on the current device; returns what Triton
+    compiled, or None in its interpreter.
 
-    arguments: all that are not constants of the kernel, which come first; a flag is a constant.
+    arguments: everything that is not a constant of the kernel, in order; flags are constants.
     options: Triton's own, such as num_warps.
     """
     key = (
@@ -58,8 +59,8 @@ def _whole(grid: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Launch:
-    """launch() on one device with all but the pointers, which come first: what else there is to
-    look at is looked at once."""
+    """launch() on one device with all arguments except the pointers, which come first; everything
+    else is inspected only once."""
 
     def __init__(
         self,

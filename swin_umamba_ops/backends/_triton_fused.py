@@ -1,4 +1,4 @@
-"""What the Triton kernels around the scan share: where they run, and the cut into programs."""
+"""Shared by the Triton kernels around the scan: device checks, and the partition into programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from swin_umamba_ops.backends import triton as backend
 from swin_umamba_ops.backends._device import current
 
 _Result = TypeVar("_Result")
-_PROCESSORS_OF_A_CPU = 2  # Triton's interpreter: enough to cut the work
+_PROCESSORS_OF_A_CPU = 2  # for Triton's interpreter: enough to partition the work
 
 
 def why_unusable() -> str | None:
@@ -23,7 +23,7 @@ def why_unusable() -> str | None:
 
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
-    """None if the kernels serve such tensors, else the reason: those of the scan's, on CUDA."""
+    """None if the kernels support such tensors (as for the scan, on CUDA), else the reason."""
     if device.type not in ("cuda", "cpu"):
         return f"it serves CUDA tensors, not {device.type}"
     reason: str | None = backend.why_unsupported(device, dtype, 0)
@@ -31,8 +31,8 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str 
 
 
 def on_its_device(function: Callable[..., _Result]) -> Callable[..., _Result]:
-    """The function with the GPU of its first argument, a tensor or a record that begins with one,
-    current: Triton launches on the current one."""
+    """Decorator that makes the GPU of the first argument, a tensor or a record that begins with
+    one, current: Triton launches on the current GPU."""
 
     @functools.wraps(function)
     def run(first: Any, *others: Any, **named: Any) -> _Result:
@@ -44,7 +44,7 @@ def on_its_device(function: Callable[..., _Result]) -> Callable[..., _Result]:
 
 @functools.cache
 def processors(device: torch.device) -> int:
-    """Multiprocessors of a GPU."""
+    """Number of multiprocessors of a GPU."""
     if device.type != "cuda":
         return _PROCESSORS_OF_A_CPU
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -1,5 +1,5 @@
-"""What the Triton backend does to whole images around the scan, forwards and backwards: the
-low-rank projection that makes dt, and the directions' Ds."""
+"""Operations of the Triton backend on whole images around the scan, forward and backward: the
+low-rank projection that yields dt, and the directions' Ds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from swin_umamba_ops.scan_order import DIRECTIONS
 
 
 def _blocks(proj: Tensor, dt_projs_weight: Tensor, N: int, channels: int) -> dict[str, int]:
-    """Constants of the kernels of the projection: up to so many channels at a time."""
+    """Constants of the projection kernels, for a limited number of channels at a time."""
     D, R = dt_projs_weight.shape[1:]
     item = proj.element_size()
     return {
@@ -54,7 +54,7 @@ def project_backward(
     constants = _blocks(proj, dt_projs_weight, dmaps.shape[3] // 2, 8)
     block = 128
     if proj.dtype == torch.float32:
-        # No matrix unit multiplies it: more would be spilled.
+        # Not a matrix product: larger blocks would spill.
         block, constants["BLOCK_R"] = 64, 16
     dproj = torch.empty_like(proj)
     pieces, width, columns = -(-rows // block), DIRECTIONS * D * R, 32

@@ -1,5 +1,5 @@
-"""How the Triton backend cuts a scan: states and channels of a program, chunks of a split; and what
-its accesses are aligned to."""
+"""How the Triton backend partitions a scan: states and channels of a program, chunks of a split;
+and the alignment of its memory accesses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_SPLITS = 64
 
 @dataclass(frozen=True)
 class Tile:
-    """States and channels of a program: in a lane's registers (H) and over the lanes (L)."""
+    """States and channels of a program: in a lane's registers (H) and across the lanes (L)."""
 
     NH: int
     NL: int
@@ -31,9 +31,9 @@ class Tile:
 
 @functools.cache
 def scan_tile(N: int, backwards: bool, interpreted: bool) -> Tile:
-    """Registers for about 8 states and channels, and backwards for a segment's decays and states,
-    none spilled; where the interpreter runs, and only the number of operations counts, more
-    channels."""
+    """Tile with registers for about 8 states and channels or, in the backward pass, for a segment's
+    decays and states without spills; more channels in the interpreter, where only the number of
+    operations counts."""
     states = triton.next_power_of_2(N)
     NL = max(min(4, states), states // 8)
     NH, DL = states // NL, _LANES // NL
@@ -44,8 +44,8 @@ def scan_tile(N: int, backwards: bool, interpreted: bool) -> Tile:
 
 @functools.cache
 def wide_tile(N: int, interpreted: bool) -> Tile:
-    """Forwards: more channels share the cost of a step, and give a warp more to do while it waits,
-    but make half as many programs."""
+    """Forward pass: more channels share the cost of a step, and give a warp more work while it
+    waits, but halve the number of programs."""
     tile = split_tile(N, interpreted)
     narrow = tile.channels == scan_tile(N, False, interpreted).channels
     return tile if narrow else replace(tile, U=max(1, tile.U // 2))
@@ -53,19 +53,19 @@ def wide_tile(N: int, interpreted: bool) -> Tile:
 
 @functools.cache
 def split_tile(N: int, interpreted: bool) -> Tile:
-    """The splits' pass keeps little else: more channels share the cost of a step."""
+    """The pass over splits needs few other registers: more channels share the cost of a step."""
     tile = scan_tile(N, False, interpreted)
     return replace(tile, DH=max(tile.DH, min(4, 16 // tile.NH)))
 
 
 @functools.cache
 def split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> int:
-    """Chunks in a split, by what the last program to end has waited for and done.
+    """Chunks per split, minimizing the time until the last program finishes.
 
-    Many small programs share out more evenly among the `slots` that run at a time, but each folds
-    what those before it add, and to find that takes a pass of its own.
+    Many small programs balance better among the `slots` that run at a time, but each one folds the
+    contributions of those before it, and finding these takes a separate pass.
     """
-    own_pass = 0.2 if backwards else 0.6  # of a chunk's time; by instructions
+    own_pass = 0.2 if backwards else 0.6  # as a fraction of a chunk's time, by instruction count
     fold = 0.05
 
     def cost(length: int) -> float:
@@ -78,10 +78,10 @@ def split_chunks(programs: int, chunks: int, slots: int, backwards: bool) -> int
 
 
 def alignment(*tensors: Tensor | None) -> int:
-    """16: all begin at multiples of so many bytes; 0: not."""
+    """16 if all addresses are multiples of 16 bytes, otherwise 0."""
     return 16 if all(t is None or t.data_ptr() % 16 == 0 for t in tensors) else 0
 
 
 def common(alignment: int, *sizes: int) -> int:
-    """What rows of these sizes that follow each other are aligned to; 0: to nothing."""
+    """The alignment of consecutive rows of these sizes; 0: none."""
     return math.gcd(alignment, *sizes) if alignment else 0

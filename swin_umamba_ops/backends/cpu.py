@@ -1,8 +1,9 @@
 """The CPU kernels of csrc/cpu: allocation, and the fields of their structs (csrc/cpu/params.h).
 
 Vectorised over channels for the fastest instruction set of the machine, and split over as many
-threads as torch uses. 16-bit inputs are read as they are; states, sums and gradients are float32
-(float64 for float64 inputs). Results repeat bitwise and do not depend on the number of threads.
+threads as torch uses. 16-bit inputs are read directly; states, sums and gradients are float32
+(float64 for float64 inputs). Results are bitwise reproducible and do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from swin_umamba_ops.inputs import (
 from swin_umamba_ops.numerics import FLOAT_DTYPES, as_dtype, state_dtype
 from swin_umamba_ops.scan_order import DIRECTIONS
 
-# Steps between two saved states. A constant here too: fake kernels need it without the module.
+# Steps between two saved states. Repeated here since fake kernels need it without the module.
 chunk_length = 64
 
 _compiled = _extension.part("cpu")
@@ -55,8 +56,8 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
 
 
 def _run(op: str, like: Tensor, sizes: dict[str, int], tensors: dict[str, Tensor | None]) -> None:
-    """An op of csrc/cpu/cpu.h on the fields of its struct; `like`: an input, stored as all large
-    ones."""
+    """An op of csrc/cpu/cpu.h with the fields of its struct; `like`: an input with the dtype of all
+    large ones."""
     function: Any = getattr(_extension.module().cpu, op)
     function(
         like.dtype == torch.float64,
@@ -112,7 +113,7 @@ def ss2d_backward(
     accumulate = state_dtype(x.dtype)
     dy, *parameters = (as_dtype(t, accumulate) for t in (dy, *parameters))
     dx, dproj = (torch.zeros_like(t, dtype=accumulate) for t in (x, proj))
-    # One row for each image, summed here: images go to different threads.
+    # One row per image, summed here: images go to different threads.
     rows = [t.new_zeros((B, *t.shape)) for t in parameters]
     dt_weight, dt_bias, A_logs, Ds = parameters
     _run(
@@ -163,7 +164,7 @@ def selective_scan_backward(
     accumulate = state_dtype(u.dtype)
     dout = as_dtype(dout, accumulate)
     du, ddelta, dBs, dCs = (torch.empty_like(t, dtype=accumulate) for t in (u, delta, Bs, Cs))
-    # One row for each image, summed below: images go to different threads.
+    # One row per image, summed below: images go to different threads.
     dA, dDs, dbias = (A.new_zeros(B, *shape) for shape in ((D, N), (D,), (D,)))
     _run(
         "scan_backward", u, {"B": B, "G": G, "D": D, "L": L, "N": N, "softplus": softplus},

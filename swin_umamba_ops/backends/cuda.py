@@ -1,9 +1,9 @@
 """The CUDA kernels of csrc/cuda: allocation, and addresses and strides for the compiled module.
 
-Shapes that the matrix instructions take go to the image kernels, which compute dt themselves from
-the projection; for every other input dt comes from a matrix product, for the kernels of any
-strides. Both add float32 sums in place: no direction has a copy of its own. Images with one state a
-channel have kernels of either kind that keep all they scan in registers.
+Shapes supported by the matrix instructions go to the image kernels, which compute dt themselves
+from the projection; for all other inputs dt comes from a matrix product and goes to the strided
+kernels. Both add float32 sums in place: no direction has its own copy. For images with one state
+per channel both kinds have kernels that keep everything they scan in registers.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ __all__ = [
     "why_unsupported",
     "why_unusable",
 ]
-_SUM_ROWS = 8  # that blocks add the parameters' gradients to: a row an image takes much memory
-_PIECES = 2**5 * 3 * 5  # at most, into which positions are cut for products that sum over them
+_SUM_ROWS = 8  # rows for the parameters' gradients: one row per image would take much memory
+_PIECES = 2**5 * 3 * 5  # maximum number of pieces of positions for products that sum over them
 
 
 @functools.cache
@@ -67,8 +67,8 @@ def why_unusable() -> str | None:
 
 
 def _why_too_old(driver: int, minimum: str, build: dict[str, Any]) -> str | None:
-    """Why a driver of this version, as CUDA counts them, cannot load what a build made; minimum:
-    the CUDA version that it has to serve."""
+    """Why a driver of this version (in CUDA's numbering) cannot load what a build made; minimum:
+    the CUDA version that it must support."""
     version = driver // 1000, driver % 1000 // 10
     if version >= tuple(int(part) for part in minimum.split(".")):
         return None
@@ -88,7 +88,7 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
         return f"it needs compute capability {compiled().MIN_CAPABILITY / 10} or newer"
     if _code_for(capability) is None:
         return _architectures.advice(capability, _built_for())
-    if _architectures.runs_ptx(capability, _built_for()):  # of which older drivers know nothing
+    if _architectures.runs_ptx(capability, _built_for()):  # unknown to older drivers
         build = _extension.module().build_info()
         reason = _why_too_old(compiled().driver_version(), build["cuda_version"], build)
         if reason is not None:
@@ -96,12 +96,12 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
             return f"{reason}, or install again with SWIN_UMAMBA_CUDA_ARCHS={major}.{minor}"
     if compiled().MAX_STATES < N:
         return f"it serves up to {compiled().MAX_STATES} states, not {N}"
-    # The kernels of any strides, which serve what others do not.
+    # The strided kernels, which support everything else.
     return why_too_large(device, compiled().Family.STRIDED, N=N)
 
 
 def _sum_rows(plan: Any) -> int:
-    """Rows of the parameters' gradients: one for each summand where their order must not vary."""
+    """Rows of the parameters' gradients: one per summand if their order must not vary."""
     blocks: int = plan.B * plan.splits
     return blocks if torch.are_deterministic_algorithms_enabled() else min(blocks, _SUM_ROWS)
 
@@ -117,7 +117,8 @@ def _code_for(capability: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _capability(device: torch.device) -> int:
-    """Of the code that runs, which is older than the device where only PTX of an older one fits."""
+    """The capability of the code that runs, which is lower than the device's if only older PTX
+    matches."""
     code = _code_for(torch.cuda.get_device_capability(device))
     assert code is not None, "why_unsupported() refuses devices without code"
     return 10 * code[0] + code[1]
@@ -127,13 +128,13 @@ def _capability(device: torch.device) -> int:
 
 
 def _one_state_warps(device: torch.device, dtype: torch.dtype, D: int, N: int) -> int:
-    """OneStateParams::one_state; 0 where its kernels do not serve."""
+    """OneStateParams::one_state; 0 if its kernels do not apply."""
     warps: int = compiled().one_state_warps(DTYPES[dtype], D, N, _capability(device))
     return warps
 
 
 def _ss2d_family(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> Any:
-    """The fastest family of kernels that serves such images."""
+    """The fastest kernel family for such images."""
     family = compiled().Family
     warps = _one_state_warps(device, dtype, D, N)
     if compiled().image_kernels_serve(DTYPES[dtype], D, N, R, _capability(device)):
@@ -150,7 +151,7 @@ def _makes_dt(family: Any) -> bool:
 
 
 def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int) -> tuple[int, int]:
-    """Those of the image kernels, which are several times as fast as those of any strides."""
+    """The states and ranks of the image kernels, several times as fast as the strided ones."""
     states = [n for n in compiled().IMAGE_STATES if n >= N]
     if states:
         sizes = states[0], _padded_rank(R) if states[0] == 1 else R + R % 2
@@ -160,7 +161,7 @@ def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int)
 
 
 def _padded_rank(R: int) -> int:
-    """Even, for one state a channel; where odd, rows of proj in whole pieces of 16 bytes."""
+    """The next even rank, or an odd one for which rows of proj are multiples of 16 bytes."""
     wide = R + -(R + 2) % 8
     return wide if R % 2 == 1 and -(-wide // 8) == -(-R // 8) else R + R % 2
 
@@ -194,22 +195,22 @@ def _low_rank(proj: Tensor, R: int) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in float32, which autocast would cast to 16 bits: the kernels read float32."""
+    """a @ b in float32, even under autocast: the kernels read float32."""
     with torch.autocast("cuda", enabled=False):
         return a.float() @ b.float()
 
 
 @functools.cache
 def _pieces(positions: int, minimum: int) -> int:
-    """Into how many equal pieces of at least so many positions they are cut."""
+    """Number of equal pieces with at least this many positions each."""
     common = math.gcd(positions, _PIECES)
     wanted = [n for n in range(1, common + 1) if common % n == 0 and positions // n >= minimum]
     return max(wanted, default=1)
 
 
 def _weight_gradient(ddelta: Tensor, proj: Tensor, R: int) -> Tensor:
-    """(4, D, R) from ddelta (4, B * H * W, D): in pieces, as BLAS would give all positions to the
-    few multiprocessors that R columns fill."""
+    """(4, D, R) from ddelta (4, B * H * W, D): in pieces, since BLAS would assign all positions to
+    the few multiprocessors that R columns occupy."""
     K, positions, D = ddelta.shape
     pieces = _pieces(positions, max(256, 8 * R))
     if pieces == 1:
@@ -221,7 +222,7 @@ def _weight_gradient(ddelta: Tensor, proj: Tensor, R: int) -> Tensor:
 def _projected(
     image: bool, plan: Any, proj: Tensor, dt_projs_weight: Tensor
 ) -> tuple[dict[str, int], Tensor | None]:
-    """The addresses of what the projection made, and delta, which must outlive the launch."""
+    """The addresses of the projection's results, and delta, which must outlive the launch."""
     if image:
         return {"proj": proj.data_ptr(), "dt_weight": dt_projs_weight.data_ptr()}, None
     # (4, B * L, D) in float32: float16 would lose small steps, and more so their gradients.
@@ -231,7 +232,7 @@ def _projected(
 
 
 def _maps(plan: Any, proj: int, item: int) -> tuple[int, int]:
-    """Where Bs and Cs begin in a projection at this address, of items of this size."""
+    """The addresses of Bs and Cs in a projection at this address, with items of this size."""
     return proj + plan.R * item, proj + (plan.R + plan.N) * item
 
 
@@ -250,7 +251,7 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
         "states": states.data_ptr() if save else 0, **projected,
     }  # fmt: skip
     run("FORWARD", plan, x, addresses)
-    del delta  # not before the launch is queued: the allocator may hand its memory on
+    del delta  # not before the launch is queued: the allocator may reuse its memory
     return as_dtype(y, out_dtype), states
 
 
@@ -302,7 +303,7 @@ def ss2d_backward(
 
 @functools.cache
 def _sequence_family(device: torch.device, dtype: torch.dtype, N: int, L: int) -> Any:
-    """The fastest family of kernels that serves such sequences."""
+    """The fastest kernel family for such sequences."""
     family = compiled().Family
     if compiled().sequence_kernels_serve(N, L, _capability(device)):
         reason = why_too_large(device, family.SEQUENCE, dtype=DTYPES[dtype], N=N)

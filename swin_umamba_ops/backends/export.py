@@ -1,9 +1,9 @@
-"""The scans around torch's own scan operator: graphs of one size, however long the sequence.
+"""The scans by torch's own scan operator: graphs of constant size, however long the sequence.
 
-For torch.export and what it feeds, such as ONNX, whose Scan this becomes: plain torch operations
-alone, every size symbolic. The recurrence is one step's formula, repeated by the operator, with all
-directions or groups side by side. Elsewhere it is slow: a compilation, then one Python step per
-position. Precisions are those of reference.py.
+For torch.export and formats based on it, such as ONNX, whose Scan node this becomes: only plain
+torch operations, with every size symbolic. The recurrence is the formula of one step, repeated by
+the operator, with all directions or groups side by side. Outside of export it is slow: a
+compilation, then one Python step per position. Precisions are those of reference.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def _recurrence(dt: Tensor, u: Tensor, Bs: Tensor, Cs: Tensor, A: Tensor) -> tup
     def step(h: Tensor, now: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         dt, du, Bs, Cs = now
         h = torch.exp(dt.unsqueeze(1) * A) * h + Bs.unsqueeze(2) * du.unsqueeze(1)
-        # bmm and not matmul, which asks for sizes: the operator's body may hold no symbolic ones.
+        # bmm rather than matmul, which inspects sizes: the operator's body may not contain symbolic
+        # ones.
         return h, torch.bmm(Cs.unsqueeze(1), h).squeeze(1)
 
     start = torch.zeros_like(A)
@@ -45,7 +46,7 @@ def _in_order(image: Tensor) -> Tensor:
 
 
 def _merged(y: Tensor, height: int, width: int) -> Tensor:
-    """Put sequences (L, B, 4, D) back in place and add them: (B, H, W, D)."""
+    """Scatter sequences (L, B, 4, D) back to their positions and add them: (B, H, W, D)."""
     rows = (y[:, :, 0] + y[:, :, 2].flip(0)).unflatten(0, (height, width))
     columns = (y[:, :, 1] + y[:, :, 3].flip(0)).unflatten(0, (width, height))
     merged: Tensor = rows.permute(2, 0, 1, 3) + columns.permute(2, 1, 0, 3)
@@ -60,7 +61,7 @@ def ss2d(
     A_logs: Tensor,
     Ds: Tensor,
 ) -> Tensor:
-    """The four-direction scan; arguments and result as of `reference.ss2d`."""
+    """The four-direction scan; arguments and result as in `reference.ss2d`."""
     batch, channels, height, width = x.shape
     R, N = dt_projs_weight.shape[-1], A_logs.shape[-1]
     accumulate = state_dtype(x.dtype)
@@ -90,7 +91,7 @@ def selective_scan(
     delta_bias: Tensor | None = None,
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The one-dimensional scan; arguments and results as of `reference.selective_scan`."""
+    """The one-dimensional scan; arguments and results as in `reference.selective_scan`."""
     batch, channels, _ = u.shape
     groups, N = Bs.shape[1:3]
     accumulate = state_dtype(u.dtype)

@@ -1,7 +1,8 @@
-"""What is plain torch operations for every backend or for want of kernels: any device, any floating
-dtype, any order of derivative.
+"""Operations in plain PyTorch, shared by backends or used if there are no kernels: any device, any
+floating dtype, derivatives of any order.
 
-The fused ops' arguments are those of the kernels in protocols.py, but for images: (B, C, H, W).
+The fused ops' arguments are those of the kernels in protocols.py, except that images are (B, C, H,
+W).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def layer_norm(
 def depthwise_conv_silu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """silu(conv(x) + bias) of x (B, H, W, D), contiguous."""
     weight = weight.to(x.dtype)
-    # A view, stored channels last already.
+    # A view that is already stored channels last.
     images = x.contiguous().permute(0, 3, 1, 2)
     padding = weight.shape[-1] // 2
     out = F.conv2d(
@@ -61,7 +62,7 @@ def instance_norm_act(
     """leaky_relu(InstanceNorm(x) * weight + bias + residual, slope) of x (B, C, H, W)."""
     if x.shape[0] > 0:
         out = F.instance_norm(x, weight=weight, bias=bias, eps=eps)
-    else:  # PyTorch's own does not take a weight of no images
+    else:  # PyTorch's own does not accept a weight for an empty batch
         out = F.instance_norm(x, eps=eps)
         if weight is not None and bias is not None:
             out = out * weight[:, None, None] + bias[:, None, None]
@@ -89,8 +90,8 @@ def mlp_gelu(x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: 
 
 
 def response_to_state(inputs: ScanInputs, state: Tensor) -> tuple[Tensor, Tensor]:
-    """What a state (B, D, N) before the first step adds to the output (B, D, L) of a scan and to
-    its last state: h_l = exp(A (dt_0 + ... + dt_l)) h_{-1}. In the dtype of A."""
+    """What a state (B, D, N) before the first step adds to a scan's output (B, D, L) and last
+    state: h_l = exp(A (dt_0 + ... + dt_l)) h_{-1}. In the dtype of A."""
     A, Cs = inputs.A, inputs.Cs.to(inputs.A.dtype)
     dt = inputs.delta.to(A.dtype)
     if inputs.delta_bias is not None:
@@ -114,11 +115,11 @@ def complex_scan(
     delta_softplus: bool,
     initial_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`reference.selective_scan` with complex A, in about 2 sqrt(L) steps of Python instead of L.
+    """`reference.selective_scan` with complex A, in about 2 sqrt(L) Python steps instead of L.
 
-    The sequence is cut in C chunks of T steps: T steps over all chunks at once, each chunk from a
-    state of zero; then C steps over the chunks' ends; then each state gets what is left of the one
-    that entered its chunk. Holds the states of all steps.
+    The sequence is cut into C chunks of T steps: T steps over all chunks at once, each starting
+    from zero; then C steps over the chunks' last states; then the decayed entering state is added
+    to each state. Holds the states of all steps.
     """
     wide = state_dtype(u.dtype)
     of_state = torch.promote_types(wide, torch.complex32)
@@ -127,7 +128,7 @@ def complex_scan(
     chunks = -(-length // per_chunk)
 
     def cut(t: Tensor) -> Tensor:
-        """(..., L) to (..., C, T). Padding with zeros: steps of dt = 0 leave a state as it is."""
+        """(..., L) to (..., C, T). Zero padding: steps with dt = 0 leave a state unchanged."""
         padded = F.pad(t, (0, chunks * per_chunk - length))
         return padded.view(*t.shape[:-1], chunks, per_chunk)
 
@@ -173,8 +174,8 @@ def selective_state_update(
     dt_bias: Tensor | None,
     dt_softplus: bool,
 ) -> Tensor:
-    """One step of heads: state (B, H, D, N), changed in place; x, dt (B, H, D); A (H, D, N); Bs, Cs
-    (B, H, N); Ds, dt_bias (H, D). Returns y (B, H, D), float32 at least."""
+    """One step with heads: state (B, H, D, N), changed in place; x, dt (B, H, D); A (H, D, N); Bs,
+    Cs (B, H, N); Ds, dt_bias (H, D). Returns y (B, H, D), float32 at least."""
     wide = state_dtype(torch.promote_types(x.dtype, state.dtype))
     x, dt, A, Bs, Cs = (t.to(wide) for t in (x, dt, A, Bs, Cs))
     if dt_bias is not None:
@@ -183,15 +184,15 @@ def selective_state_update(
         dt = softplus(dt)
     now = state.to(wide) * torch.exp(dt.unsqueeze(-1) * A)
     now = now + (dt * x).unsqueeze(-1) * Bs.unsqueeze(2)
-    state.copy_(now.detach())  # a cache: what comes out of it has no gradient
+    state.copy_(now.detach())  # a cache: its content has no gradient
     y = torch.einsum("bhdn,bhn->bhd", now, Cs)
     return y if Ds is None else y + Ds.to(wide) * x
 
 
 def segmentation_sums(logits: Tensor, target: Tensor) -> Tensor:
-    """What soft Dice and cross-entropy are made of: see `swin_umamba_ops.segmentation_sums`."""
+    """The sums needed for soft Dice and cross-entropy: see `swin_umamba_ops.segmentation_sums`."""
     known = target != -1
-    # What the backward pass keeps is two maps like the logits, and masks.
+    # The backward pass keeps only two maps like the logits, and masks.
     log_probabilities = logits.log_softmax(1, dtype=state_dtype(logits.dtype))
     own = F.nll_loss(log_probabilities, target, ignore_index=-1, reduction="none")
     classes = torch.arange(1, logits.shape[1], device=logits.device).view(1, -1, 1, 1)

@@ -1,17 +1,17 @@
-"""What a module with kernels provides, by op. Shapes and dtypes are those of swin_umamba_ops.ops.
+"""The interface of modules with kernels, by op. Shapes and dtypes are those of swin_umamba_ops.ops.
 
-Inputs are contiguous, aligned to 16 bytes, on a device and of a dtype that why_unsupported()
-passed, and never empty. No output shares memory with an input or another output. Under autocast
-these functions switch it off around torch operations that it would cast. A backward pass gets
-`wanted`, a flag for each gradient: what it returns in place of the others, and of those of absent
-inputs, is never looked at, and best None.
+Inputs are contiguous, aligned to 16 bytes, on a device and of a dtype accepted by
+why_unsupported(), and never empty. No output shares memory with an input or another output. Under
+autocast these functions disable it around torch operations that it would cast. A backward pass gets
+`wanted`, a flag per gradient: what it returns for unwanted gradients, and for absent inputs, is
+ignored and should be None.
 
 A module of a fused op NAME has, for its record of swin_umamba_ops.inputs,
 
     NAME_forward(inputs) -> y, or (y, stats)
     NAME_backward(dy, inputs, [stats,] wanted) -> Gradients
 
-where dy and inputs for which ops/ has layouts of their own may lie anyhow.
+where dy and inputs with a layout of their own in ops/ may have other layouts.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Gradients = tuple[Tensor | None, ...]
 
 
 class Kernels(Protocol):
-    """What every module with kernels has."""
+    """The functions of every module with kernels."""
 
     def why_unusable(self) -> str | None:
         """None if it works on this machine, else the reason. Cheap, never raises."""
 
     def why_unsupported(self, device: torch.device, dtype: torch.dtype, size: int) -> str | None:
-        """None if it serves such inputs, else the reason; size as in backends.why_not."""
+        """None if it supports such inputs, else the reason; size as in backends.why_not."""
 
 
 class Scans(Kernels, Protocol):
@@ -52,7 +52,7 @@ class Scans(Kernels, Protocol):
     def ss2d_sizes(
         self, device: torch.device, dtype: torch.dtype, D: int, N: int, R: int
     ) -> tuple[int, int]:
-        """The states and ranks, at least N and R, with which it serves D channels the fastest."""
+        """The numbers of states and ranks, at least N and R, that are fastest for D channels."""
 
     def ss2d_forward(
         self, inputs: SS2DInputs, out_dtype: torch.dtype, save: bool

@@ -1,9 +1,9 @@
 """The scan in plain torch operations: every device, every floating dtype, no compiler.
 
-Vectorised in chunks (_chunked.py) and cut in blocks (_blocks.py) that keep the working set near
-the cache on a CPU and bounded on an accelerator. The backward recomputes the states from one saved
-state per chunk. Sums, states and softplus are float64 for float64 inputs and float32 otherwise;
-results repeat bitwise.
+Vectorised over chunks (_chunked.py) and cut into blocks (_blocks.py) that keep the working set near
+the cache on a CPU and bounded on an accelerator. The backward pass recomputes the states from one
+saved state per chunk. Sums, states and softplus are float64 for float64 inputs and float32
+otherwise; results are bitwise reproducible.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from swin_umamba_ops.scan_order import DIRECTIONS, step_of_position, visiting_or
 
 
 def why_unusable() -> str | None:
-    """Always None: torch is all it needs."""
+    """Always None: it only needs torch."""
     return None
 
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
-    """Always None: any device, floating dtype and number of states will do."""
+    """Always None: it supports any device, floating dtype and number of states."""
     return None
 
 
@@ -149,7 +149,7 @@ def _raw_dt(dt_r: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _add_in_place(merged: Tensor, parts: Tensor, steps: Tensor) -> None:
     """Add sequences (b, k, L, D), each in its own order, to `merged` (b, L, D), row-major.
 
-    A gather by the inverse order rather than a scatter, so that sums repeat bitwise.
+    A gather by the inverse order rather than a scatter, so that sums are bitwise reproducible.
     """
     for i in range(parts.shape[1]):
         merged += parts[:, i, steps[i]]
@@ -252,7 +252,7 @@ def _grouped(sequence: Tensor, groups: int) -> Tensor:
 
 
 class _GroupedInputs:
-    """The inputs of `selective_scan`, handed out block by block as `_blocks.forward` wants them."""
+    """The inputs of `selective_scan`, passed block by block to `_blocks.forward`."""
 
     def __init__(self, inputs: ScanInputs) -> None:
         u, delta, _, Bs, Cs, _, delta_bias, delta_softplus = inputs

@@ -1,8 +1,8 @@
-"""The scans as their formulas read: one Python step per position, gradients by autograd.
+"""The scans exactly as in their formulas: one Python step per position, gradients by autograd.
 
-Slow and plain on purpose; every backend is measured against these functions. All floating
-dtypes work. States, softplus and sums are kept in float64 for float64 inputs and in float32 for
-all others, as in the kernels; any order of derivative is right.
+Deliberately slow and simple; every backend is tested against these functions. Supports all floating
+dtypes. States, softplus and sums are float64 for float64 inputs and float32 for all others, as in
+the kernels; derivatives of any order are right.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The Triton kernels of triton_kernels: allocation, strides and the cut into programs.
+"""The Triton kernels of triton_kernels: allocation, strides and the partition into programs.
 
-Forwards, for 16-bit inputs, a program makes dt itself, a chunk at a time, from the low-rank part of
-the projection, and reads Bs and Cs where the projection has them. Else a kernel of its own makes dt
-and brings Bs and Cs to float32. The scans add float32 sums in place: no direction has a copy of its
-own. triton_sequence.py takes sequences of one direction through the same kernels.
+In the forward pass for 16-bit inputs, a program computes dt itself, chunk by chunk, from the
+low-rank part of the projection, and reads Bs and Cs directly from the projection. Otherwise a
+separate kernel computes dt and converts Bs and Cs to float32. The scans add float32 sums in place:
+no direction has its own copy. triton_sequence.py runs one-directional sequences through the same
+kernels.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ chunk_length = 32
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _DEVICES = ("cuda", "xpu")
 _MAX_STATES = 256
-# What leaves room for as many programs, of one warp each, on a multiprocessor of 65536 registers.
+# Leaves room for this many programs of one warp on a multiprocessor with 65536 registers.
 _MAX_REGISTERS = 168
 _PROGRAMS_PER_PROCESSOR = 12
-_INT32_VALUES = 2**31  # values in an image whose offsets take 64 bits
+_INT32_VALUES = 2**31  # values per image from which offsets need 64 bits
 
 
 @functools.cache
@@ -58,7 +59,7 @@ def why_unusable() -> str | None:
     if not torch.cuda.is_available() and not torch.xpu.is_available():
         return "torch finds no GPU; on the CPU it needs TRITON_INTERPRET=1, which is slow"
     try:
-        # Its first use compiles what launches kernels, for which there may be no compiler.
+        # Its first use compiles a launcher, for which a compiler may be missing.
         triton.runtime.driver.active.get_current_target()
     except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"Triton's driver does not start: {error}"
@@ -94,8 +95,8 @@ def _processors(device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """B images or sequences of K directions or groups, D channels in each, H * W steps; before Bs
-    and Cs lie R values of dt's projection. The strides are those of SCAN in unspecialised.py."""
+    """B images or sequences with K directions or groups of D channels, H * W steps each; R values
+    of dt's projection precede Bs and Cs. The strides are those of SCAN in unspecialised.py."""
 
     B: int
     K: int
@@ -113,7 +114,7 @@ class Layout:
 
 
 class _Pass:
-    """A pass over all sequences of a layout: its tile, its splits, and the launches it takes."""
+    """A pass over all sequences of a layout: its tile, its splits, and its launches."""
 
     def __init__(self, layout: Layout, device: torch.device, item: int, backwards: bool) -> None:
         self.layout, self.item, self.backwards = layout, item, backwards
@@ -128,8 +129,8 @@ class _Pass:
         if not self._fill(self.split_tile, slots, (self.splits - 1) * self.parts):
             self.split_tile = scan_tile(layout.N, False, _interpreted())
             self.parts = self._parts(slots)
-        # ptxas would take all of a lane's registers and leave too few warps to hide latencies; the
-        # option is NVIDIA's.
+        # ptxas would use all of a lane's registers, leaving too few warps to hide latencies; the
+        # option exists for NVIDIA GPUs only.
         limited = device.type == "cuda" and torch.version.cuda is not None
         self._options = {
             "num_warps": 1,
@@ -146,21 +147,21 @@ class _Pass:
         return split_chunks(self._programs(tile), self.layout.chunks, slots, self.backwards)
 
     def _parts(self, slots: int) -> int:
-        """Into how many parts the pass over the splits cuts each: for as many programs as run at a
-        time."""
+        """Number of parts into which the pass over splits cuts each: enough programs to fill the
+        device."""
         programs = self._programs(self.split_tile) * (self.splits - 1)
         return max(1, min(slots // programs, self.split_chunks)) if programs else 1
 
     def _fill(self, tile: Tile, slots: int, splits: int = 1) -> bool:
-        """Whether programs for so many splits are enough: wide ones gain more than empty places
-        lose while these are not most. See docs/kernels.md."""
+        """Whether there are enough programs for this many splits: wide ones gain more than empty
+        slots lose unless most slots are empty. See docs/kernels.md."""
         return 5 * self._programs(tile) * splits >= 2 * slots
 
     def _tile(self, slots: int) -> Tile:
-        """Forwards the wide one, if it leaves no more channels without work, and if either its
-        programs are enough, or not even the narrow one's are, so that sequences are split anyway.
-        Backwards it would take all registers that a lane can have, and leave eight programs of a
-        multiprocessor's twelve."""
+        """In the forward pass the wide tile, if it leaves no more channels idle, and if either its
+        programs are enough, or not even the narrow tile's are, so that sequences are split anyway.
+        In the backward pass it would use all registers of a lane, and leave eight of a
+        multiprocessor's twelve programs."""
         s = self.layout
         narrow, wide = (
             scan_tile(s.N, self.backwards, _interpreted()),
@@ -172,8 +173,8 @@ class _Pass:
         return wide if split or (self._fill(wide, slots) and not wide_split) else narrow
 
     def run(self, kernel: Any, *pointers: Tensor | None, **options: Any) -> None:
-        """One launch, or, where determinism asks for it, one for each set of sums that must not
-        meet in one address at the same time."""
+        """One launch or, if determinism requires it, one per set of sums that must not be added to
+        the same address at the same time."""
         directions, blocks = self.layout.K, self.blocks
         if torch.are_deterministic_algorithms_enabled():
             directions = 1 if self.layout.image else directions
@@ -186,8 +187,8 @@ class _Pass:
     def split_states(
         self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What each split but the last on the way adds to the state (or adjoint) that enters it,
-        and its sum of dt. Without dt they make it themselves."""
+        """For each split but the last in its direction: what it adds to the state (or adjoint)
+        entering it, and its sum of dt. Without dt the programs compute it."""
         if self.splits == 1:
             return None, None
         s, tile = self.layout, self.split_tile
@@ -203,7 +204,7 @@ class _Pass:
         return state, total_dt
 
     def scan(self, x: Tensor, dt: Tensor | None, *pointers: Tensor | None, **options: bool) -> None:
-        """The scan forwards; without dt the programs make it themselves."""
+        """The forward scan; without dt the programs compute it."""
         self.run(
             forward.forward_kernel,
             x, self._staged_dt(x, self.tile, self.splits) if dt is None else dt, *pointers,
@@ -214,8 +215,8 @@ class _Pass:
         self, kernel: Any, tile: Tile, splits: int, place: tuple[int, int, int, int],
         *pointers: Tensor | None, **options: Any,
     ) -> None:  # fmt: skip
-        """Programs for each image and split, and for so many directions and blocks of channels
-        from the first ones on."""
+        """Programs for each image and split, for a number of directions and blocks of channels from
+        the first given ones on."""
         s = self.layout
         # In whole tiles of images a lane's values are adjacent, and aligned if tensors are.
         even = s.D % tile.channels == 0
@@ -242,13 +243,13 @@ class _Pass:
         bound(*pointers)
 
     def scratch(self, like: Tensor) -> Tensor:
-        """Room for each program's states at the starts of a chunk's segments."""
+        """Scratch for each program's states at the starts of a chunk's segments."""
         tile = self.tile
         states = tile.NH * tile.DH * tile.NL * tile.DL
         return self._room(like, tile, self.splits, chunk_length // tile.U * states)
 
     def _staged_dt(self, like: Tensor, tile: Tile, splits: int) -> Tensor:
-        """Room for each program's dt of a chunk."""
+        """Scratch for each program's dt of a chunk."""
         return self._room(like, tile, splits, chunk_length * _staged_row(tile))
 
     def _room(self, like: Tensor, tile: Tile, splits: int, each: int) -> Tensor:
@@ -271,7 +272,7 @@ def scan(
     plan: _Pass, x: Tensor, dt: Tensor | None, maps: Tensor, weight: Tensor | None,
     bias: Tensor | None, A: Tensor, y: Tensor, states: Tensor | None, last: Tensor | None,
 ) -> None:  # fmt: skip
-    """Without dt it is made from the first values in maps, weight and bias. Of images A is
+    """Without dt it is computed from the first values in maps, weight and bias. For images A is
     log(-A)."""
     inputs = (x, dt, maps, weight, bias, A)
     split = plan.split_states(*inputs)
@@ -282,13 +283,13 @@ def scan_backward(
     plan: _Pass, softplus: bool, dy: Tensor, x: Tensor, dt: Tensor, maps: Tensor, A: Tensor,
     states: Tensor, dlast: Tensor | None, dx: Tensor, dmaps: Tensor, parameters_wanted: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """The gradients of dt before softplus, in x's dtype, and, if wanted, of A (of images, of its
-    logarithm; as A), the bias and Ds (K * D,). Adds to dmaps, and to dx or, in sequences, writes
-    it."""
+    """The gradients of dt before softplus, in x's dtype, and, if wanted, of A (for images, of its
+    logarithm; like A), the bias and Ds (K * D,). Adds to dmaps, and to dx, which is written instead
+    for sequences."""
     layout = plan.layout
     N, channels, rows = layout.N, layout.K * layout.D, layout.B * plan.splits
     ddt = torch.empty_like(dt, dtype=x.dtype)
-    # A row for each image and split: their sums take a fixed order.
+    # One row per image and split, so that they are summed in a fixed order.
     sums = None
     if parameters_wanted:
         sums = x.new_empty((rows, channels * (N + 2)), dtype=torch.float32)

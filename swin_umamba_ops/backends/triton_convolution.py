@@ -1,10 +1,10 @@
-"""3x3 convolutions of few channels by cuDNN and Triton, after an instance norm that the backward
+"""3x3 convolutions with few channels by cuDNN and Triton, after an instance norm that the backward
 pass recomputes.
 
-cuDNN's forward kernels take two to three times as long as its gradient kernels where the result
-has few channels; the forward pass is then asked for as the gradient of the mirrored convolution,
-which is the same sum of products. The weight's gradient, for which cuDNN has nothing fast there, is
-a kernel of ours.
+cuDNN's forward kernels take two to three times as long as its gradient kernels if the result has
+few channels; then the forward pass is computed as the gradient of the mirrored convolution, which
+is the same sum of products. The weight's gradient, for which cuDNN has nothing fast in this case,
+is a kernel of ours.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 
 # Channels of the result and of x, as measured on an H100: docs/kernels.md.
 _MAX_OUT, _MIN_IN = 63, 16
-_MAX_IN = 96  # channels of x whose products with dy's a program's registers hold
+_MAX_IN = 96  # channels of x whose products with dy fit in a program's registers
 _16_BIT = (torch.float16, torch.bfloat16)
 _PROGRAMS_PER_PROCESSOR = 4
 
@@ -54,7 +54,7 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
             mirrored = mirrored.contiguous(memory_format=torch.channels_last)
             out = F.conv_transpose2d(image, mirrored, padding=1)
         else:
-            # Channels last also where a single channel leaves the layout open.
+            # Request channels last, which a single channel would leave open.
             out = F.conv2d(image, weight.contiguous(memory_format=torch.channels_last), padding=1)
     return out.permute(0, 2, 3, 1).contiguous()
 
@@ -79,7 +79,7 @@ def _sums_of_products(dy: Tensor, x: Tensor) -> Tensor:
 
 
 def _cudnn_gradients(dy: Tensor, x: Tensor, weight: Tensor, *wanted: bool) -> tuple[Tensor, Tensor]:
-    """By x and by the weight, which has x's dtype; what is not wanted is undefined."""
+    """The gradients of x and of the weight, which has x's dtype; unwanted ones are undefined."""
     dx, dweight, _ = torch.ops.aten.convolution_backward(
         dy.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, None, [1, 1], [1, 1], [1, 1],
         False, [0, 0], 1, [*wanted, False],
@@ -88,13 +88,13 @@ def _cudnn_gradients(dy: Tensor, x: Tensor, weight: Tensor, *wanted: bool) -> tu
 
 
 def _x_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """dx (B, H, W, C), contiguous; of x the sizes count alone."""
+    """dx (B, H, W, C), contiguous; only the sizes of x matter."""
     dx, _ = _cudnn_gradients(dy, x, weight, True, False)
     return dx.permute(0, 2, 3, 1).contiguous()
 
 
 def _weight_gradient(dy: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """dweight, in whichever dtype and layout it comes; of the weight the sizes count alone."""
+    """dweight, in any dtype and layout; only the sizes of the weight matter."""
     E, C = weight.shape[:2]
     # Our kernel counts pixels in 32 bits.
     ours = x.dtype in _16_BIT and E <= _MAX_OUT and _MIN_IN <= C <= _MAX_IN
@@ -140,7 +140,7 @@ def norm_act_conv3x3_backward(
 ) -> Gradients:
     """The convolution's input is recomputed from x."""
     x, weight, _, slope = inputs
-    # One map like x beside it at a time: these passes are where a model's memory peaks.
+    # Only one other map like x at a time: a model's memory peaks in these passes.
     used, dweight = weight.to(x.dtype), None
     if wanted[1]:
         active = triton_instance_norm.normalise(x, stats, slope)

@@ -21,14 +21,15 @@ __all__ = [
     "why_unusable",
 ]
 
-_BLOCK_C = 64  # channels of a program
-_BLOCK_W = 8  # positions of a row in a tile; backwards all taps' sums of a tile are in registers
+_BLOCK_C = 64  # channels per program
+# positions of a row in a tile; the backward pass keeps the sums of all taps in registers
+_BLOCK_W = 8
 _PROGRAMS_PER_PROCESSOR = 8
-_MAX_WIDTH = 3  # of a filter, whose taps are all in registers
+_MAX_WIDTH = 3  # maximum filter width: all taps are in registers
 
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
-    """None if the kernels serve such tensors and filters of this width, else the reason."""
+    """None if the kernels support such tensors and filters of this width, else the reason."""
     if size > _MAX_WIDTH:
         return f"it serves filters up to {_MAX_WIDTH} x {_MAX_WIDTH}, not {size} x {size}"
     return _triton_fused.why_unsupported(device, dtype, size)

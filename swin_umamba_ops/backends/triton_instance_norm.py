@@ -29,17 +29,17 @@ __all__ = [
     "why_unusable",
 ]
 
-_TILE = 2048  # values a program holds at once
+_TILE = 2048  # values held by a program at a time
 _MAX_BLOCK_C = 128
-_STAGES = 1  # steps of a program's loop that are being read at a time
-_MAX_CHUNKS = 64  # a program adds up the sums of all chunks of its image
+_STAGES = 1  # loop iterations whose loads are in flight
+_MAX_CHUNKS = 64  # a program adds the sums of all chunks of its image
 _PROGRAMS_PER_PROCESSOR = 8
 
 
 def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
-    """dy (B, H, W, C) with its positions evenly apart, and how far.
+    """dy (B, H, W, C) with evenly spaced positions, and their stride.
 
-    The gradient of one part of a concatenation is so as it is, and need not be copied.
+    The gradient of one part of a concatenation already is like that, and need not be copied.
     """
     _, H, W, _ = dy.shape
     stride = dy.stride(2)
@@ -49,7 +49,7 @@ def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
 
 
 class _Cut:
-    """How an op on x (B, H, W, C) is cut into programs, and the arguments that say so."""
+    """The partition of an op on x (B, H, W, C) into programs, and the corresponding arguments."""
 
     def __init__(self, x: Tensor) -> None:
         self.B, H, W, self.C = x.shape
@@ -64,7 +64,7 @@ class _Cut:
         self.grid = (self.chunks, self.B, blocks)
         self.sizes = (L, self.C, self.chunks, length, self.B * self.chunks * self.C)
         self.tile = {"ROWS": rows, "BLOCK_C": block_c, "STAGES": _STAGES}
-        # One number for all images: each would be a kernel of its own.
+        # The same for all images: each value would compile another kernel.
         self.whole = {**self.tile, "CHUNKS": _MAX_CHUNKS}
 
     def sums(self, x: Tensor, kinds: int) -> Tensor:
@@ -73,7 +73,7 @@ class _Cut:
 
 @on_its_device
 def normalise(x: Tensor, stats: Tensor, slope: float) -> Tensor:
-    """leaky_relu(InstanceNorm(x), slope) of x (B, H, W, C) once more, from its statistics."""
+    """Recompute leaky_relu(InstanceNorm(x), slope) of x (B, H, W, C) from its statistics."""
     y = torch.empty_like(x)
     cut = _Cut(x)
     launch(
@@ -117,8 +117,8 @@ def instance_norm_act_backward(
 
 @on_its_device
 def gradient_in_place(dy: Tensor, x: Tensor, stats: Tensor, slope: float) -> Tensor:
-    """The gradient of leaky_relu(InstanceNorm(x), slope) by x (B, H, W, C), in the place of dy,
-    which is contiguous: each value is read before it is written, and by the same program."""
+    """The gradient of leaky_relu(InstanceNorm(x), slope) by x (B, H, W, C), written over dy, which
+    is contiguous: each value is read before it is overwritten, by the same program."""
     inputs = InstanceNormActInputs(x, None, None, None, NO_RESIDUAL, 0.0, slope)
     return _backward(dy, inputs, stats, ALL_WANTED, dx=dy)[0]
 
@@ -126,7 +126,7 @@ def gradient_in_place(dy: Tensor, x: Tensor, stats: Tensor, slope: float) -> Ten
 def _backward(
     dy: Tensor, inputs: InstanceNormActInputs, stats: Tensor, wanted: Sequence[bool], dx: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients, that of x in the memory of dx."""
+    """The gradients, with that of x in the memory of dx."""
     x, weight, bias, residual, kind, _, slope = inputs
     dweight, dbias = None, None
     dresidual = None if residual is None else torch.empty_like(residual)

@@ -1,4 +1,4 @@
-"""Layer norm, gated if wanted, by Triton: LayerNorm(x) * silu(gate) in one pass over memory."""
+"""Layer norm with optional gate by Triton: LayerNorm(x) * silu(gate) in one pass over memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from swin_umamba_ops.inputs import LayerNormInputs
 
 __all__ = ["layer_norm_backward", "layer_norm_forward", "why_unsupported", "why_unusable"]
 
-_TILE = 2048  # values a program holds: 16 a thread
+_TILE = 2048  # values held by a program: 16 per thread
 _PROGRAMS_PER_PROCESSOR = 4
 
 
 def _tile(channels: int) -> tuple[int, int]:
-    """Rows and columns of a program."""
+    """Rows and columns per program."""
     columns = 1 << (channels - 1).bit_length()
     return max(1, _TILE // columns), columns
 

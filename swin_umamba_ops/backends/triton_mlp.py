@@ -1,8 +1,8 @@
 """Two linear layers with a GELU between them, by Triton and cuBLAS: the hidden layer passes through
-memory as seldom as it can, and none of it is kept for the backward pass.
+memory as rarely as possible, and none of it is kept for the backward pass.
 
-For 16-bit inputs products and GELU are one kernel; in float32 cuBLAS's products are the faster by
-far, and GELU is a pass in place.
+For 16-bit inputs products and GELU are one kernel; in float32 cuBLAS's products are much faster,
+and GELU is an in-place pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from swin_umamba_ops.inputs import MlpGeluInputs
 __all__ = ["mlp_gelu_backward", "mlp_gelu_forward", "why_unsupported", "why_unusable"]
 
 _BLOCK_M, _BLOCK_K = 128, 32  # rows of a tile, and columns of its factors at a time
-_BLOCK_E, _BLOCK_E_BACKWARD = 128, 64  # backwards two tiles' sums are in registers
+_BLOCK_E, _BLOCK_E_BACKWARD = 128, 64  # the backward pass has the sums of two tiles in registers
 _BLOCK = 1024
 
 
@@ -51,7 +51,7 @@ def _hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _hidden_gradients(
     dy: Tensor, x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The hidden layer, and the gradient by what GELU takes, (M, E); that one's sum in float32."""
+    """The hidden layer, the gradient before GELU, (M, E), and its sum in float32."""
     M, E = x.shape[0], weight1.shape[0]
     if x.dtype == torch.float32:
         hidden, dhidden = torch.addmm(bias1, x, weight1.t()), dy @ weight2

@@ -1,4 +1,4 @@
-"""The sums of a segmentation loss by Triton: the logits are read once, and once more backwards."""
+"""The sums of a segmentation loss by Triton: the logits are read once forward and once backward."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ __all__ = [
     "why_unusable",
 ]
 
-_TILE = 2048  # values a program holds: 16 a thread
+_TILE = 2048  # values held by a program: 16 per thread
 _MAX_CLASSES = 256
 _PROGRAMS_PER_PROCESSOR = 8
 
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
-    """None if the kernels serve such logits, else the reason. size: how many classes."""
+    """None if the kernels support such logits, else the reason. size: number of classes."""
     if size > _MAX_CLASSES:
         return f"it serves up to {_MAX_CLASSES} classes, not {size}"
     return _why_unsupported(device, dtype, 0)
 
 
 class _Cut:
-    """How logits (B, C, H, W) are cut into programs, and the arguments that say so."""
+    """The partition of logits (B, C, H, W) into programs, and the corresponding arguments."""
 
     def __init__(self, logits: Tensor) -> None:
         B, C, H, W = logits.shape

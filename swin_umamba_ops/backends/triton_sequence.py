@@ -1,4 +1,4 @@
-"""The one-dimensional scan by the Triton kernels: a sequence is an image of one row and one
+"""The one-dimensional scan by the Triton kernels: a sequence is an image with one row and one
 direction."""
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""mamba-ssm's Mamba-1 by its own names, on our backends: models written for it run as they are.
+"""mamba-ssm's Mamba-1 under its own names, on our backends: models written for it run unchanged.
 
     import sys
     import swin_umamba_ops.mamba_ssm
     sys.modules["mamba_ssm"] = swin_umamba_ops.mamba_ssm
 
 before the model's own imports, or `from swin_umamba_ops.mamba_ssm import Mamba` in place of them.
-The files lie where mamba-ssm has them: ops/selective_scan_interface.py,
+The modules have mamba-ssm's paths: ops/selective_scan_interface.py,
 ops/triton/selective_state_update.py, modules/mamba_simple.py.
 """
 

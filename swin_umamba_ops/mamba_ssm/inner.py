@@ -1,10 +1,10 @@
-"""Mamba's block from its input projection on, as one call: mamba-ssm's and Vim's functions.
+"""Mamba's block after its input projection as one call: mamba-ssm's and Vim's functions.
 
 xz: (B, 2 * D, L), the convolved and the gating branch; conv1d_weight: (D, 1, K), conv1d_bias: (D,);
-x_proj_weight: (R + 2N, D), or R + N rows where B or C is given, R rows where both are;
-delta_proj_weight: (D, R); out_proj_weight: (E, D), out_proj_bias: (E,). A, B, C, D, delta_bias as
-of `selective_scan`. Under autocast, projections and the convolution run in its dtype. Plain calls
-of PyTorch and of the scan: autograd keeps what they need.
+x_proj_weight: (R + 2N, D), or R + N rows if B or C is given, R rows if both are; delta_proj_weight:
+(D, R); out_proj_weight: (E, D), out_proj_bias: (E,). A, B, C, D, delta_bias as in `selective_scan`.
+Under autocast, projections and the convolution run in its dtype. Plain calls of PyTorch and of the
+scan: autograd keeps what they need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def causal_conv1d_fn(
     activation: str | None = None,
 ) -> Tensor:
     """A causal depthwise convolution: x (B, D, L), weight (D, K), bias (D,). seq_idx (B, L): steps
-    of other sequences are not looked at. activation: None, "silu" or "swish"."""
+    of other sequences are ignored. activation: None, "silu" or "swish"."""
     _check_activation(activation)
     width = weight.shape[1]
     if seq_idx is None:
@@ -54,7 +54,7 @@ def causal_conv1d_update(
     bias: Tensor | None = None,
     activation: str | None = None,
 ) -> Tensor:
-    """One step of it: x (B, D); conv_state (B, D, K), the last inputs, changed in place."""
+    """One step of it: x (B, D); conv_state (B, D, K), the last inputs, updated in place."""
     _check_activation(activation)
     conv_state.copy_(torch.cat([conv_state[:, :, 1:], x.unsqueeze(-1).to(conv_state.dtype)], -1))
     out: Tensor = (conv_state * weight).sum(-1)
@@ -68,7 +68,7 @@ def _check_activation(activation: str | None) -> None:
 
 
 def _rms(t: Tensor, weight: Tensor | None, eps: float) -> Tensor:
-    """t (B, L, X), normalised over X if there is a weight."""
+    """t (B, L, X), normalized over X if there is a weight."""
     return t if weight is None else F.rms_norm(t, (t.shape[-1],), weight.to(t.dtype), eps)
 
 
@@ -83,7 +83,7 @@ def _sequence(t: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
 
 
 class _Projected:
-    """What the scan of a block takes, from xz on."""
+    """The inputs of a block's scan, computed from xz."""
 
     def __init__(
         self,
@@ -135,8 +135,7 @@ def mamba_inner_fn_no_out_proj(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """The block without its last projection: (B, D, L). checkpoint_lvl is taken and has no
-    effect."""
+    """The block without its last projection: (B, D, L). checkpoint_lvl has no effect."""
     p = _Projected(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
         C_proj_bias,
@@ -173,9 +172,9 @@ def mamba_inner_fn(
     seq_idx: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The block to its end: (B, L, E). *_rms_weight: B, C and dt's low-rank part are normalised.
-    cu_seqlens, seq_idx: sequences that follow each other in L, by ends and by step.
-    checkpoint_lvl is taken and has no effect."""
+    """The complete block: (B, L, E). *_rms_weight: normalize B, C and dt's low-rank part.
+    cu_seqlens, seq_idx: consecutive sequences in L, by boundaries and by step. checkpoint_lvl is
+    accepted without effect."""
     p = _Projected(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
         C_proj_bias, (dt_rms_weight, b_rms_weight, c_rms_weight), b_c_dt_rms_eps, seq_idx,
@@ -208,8 +207,8 @@ def bimamba_inner_fn(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """Vim's block (bimamba_type "v1"): the same projections scanned both ways, backwards with A_b,
-    added, and projected: (B, L, E)."""
+    """Vim's block (bimamba_type "v1"): the same projections scanned in both directions, backwards
+    with A_b, added, and projected: (B, L, E)."""
     p = _Projected(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
         C_proj_bias,
@@ -217,7 +216,7 @@ def bimamba_inner_fn(
     out = selective_scan_fn(
         p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, backend=backend
     )
-    # Constant maps have no steps to turn round; with complex A a step takes two places.
+    # Constant maps have no steps to reverse; with complex A a step is two entries.
     B, C = (t if t.dim() == 2 else _backwards(t, A.is_complex()) for t in (p.B, p.C))
     x, delta, z = (t.flip(-1) for t in (p.x, p.delta, p.z))
     back = selective_scan_fn(x, delta, A_b, B, C, D, z, delta_bias, delta_softplus, backend=backend)
@@ -245,7 +244,7 @@ def mamba_inner_ref(
     C_proj_bias: Tensor | None = None,
     delta_softplus: bool = True,
 ) -> Tensor:
-    """`mamba_inner_fn` with the scan by its formula."""
+    """`mamba_inner_fn` with the scan computed by its formula."""
     p = _Projected(
         xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
         C_proj_bias,

@@ -9,7 +9,7 @@ from torch import Tensor
 from swin_umamba_ops import backends
 from swin_umamba_ops.functional import selective_scan
 
-# VMamba's own names of kernels that compute one thing; it asks for its choice by None.
+# VMamba's own names for kernels that compute the same; None requests its default.
 _VMAMBA_BACKENDS = {"oflex", "core", "mamba", "ndstate", "nrow"}
 
 
@@ -36,12 +36,12 @@ def selective_scan_fn(
     oflex: bool = False,
     backend: str | None = None,
 ) -> Any:
-    """`swin_umamba_ops.selective_scan` by mamba-ssm's positions and, beside, VMamba's keywords.
+    """`swin_umamba_ops.selective_scan` with mamba-ssm's positional arguments and VMamba's keywords.
 
-    oflex: the output in float32 for 16-bit u. backend: one of ours, or None or one of VMamba's
-    names ("oflex", "core", "mamba"), which leave the choice to us; "torch" is our "pytorch".
-    VMamba itself passes its delta_bias, delta_softplus, oflex and backend by position; see
-    `vmamba.selective_scan_fn` for a function that takes those.
+    oflex: return float32 for 16-bit u. backend: one of ours; None or one of VMamba's names
+    ("oflex", "core", "mamba") means "auto"; "torch" is our "pytorch". VMamba itself passes
+    delta_bias, delta_softplus, oflex and backend by position; `vmamba.selective_scan_fn` accepts
+    that.
     """
     dtype = u.dtype
     if oflex and dtype.itemsize == 2:
@@ -64,5 +64,5 @@ def selective_scan_fn(
 
 
 def selective_scan_ref(*args: Any, **options: Any) -> Any:
-    """`selective_scan_fn` by the formula, one step at a time."""
+    """`selective_scan_fn` computed by the formula, one step at a time."""
     return selective_scan_fn(*args, **{**options, "backend": backends.REFERENCE})

@@ -1,6 +1,6 @@
-"""What every caller of an op is held to, those of torch.ops too: kernels trust what they read.
+"""Checks for every caller of an op, including torch.ops: kernels do not validate their inputs.
 
-On shapes and dtypes alone, so that nothing waits for a device. (_define.py compares devices.)
+Only on shapes and dtypes, so that nothing waits for a device. (_define.py compares devices.)
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ _MAX_REMEMBERED = 4096
 
 
 def remembered(check: Callable[..., None]) -> Callable[..., None]:
-    """A check of tensors' shapes and dtypes, and of numbers, that looks at what passed only once:
-    in a small model's step the checks would take as long as the kernels."""
+    """A check of tensors' shapes and dtypes, and of numbers, that remembers combinations that
+    passed: in a small model's step the checks would take as long as the kernels."""
     passed: set[tuple[Any, ...]] = set()
 
     @functools.wraps(check)
@@ -33,7 +33,7 @@ def remembered(check: Callable[..., None]) -> Callable[..., None]:
 
 
 def has_shape(name: str, t: Tensor, *expected: int | str) -> None:
-    """ValueError unless t has these sizes; a letter stands for any size but 0, "B" for any."""
+    """ValueError unless t has these sizes; a letter stands for any nonzero size, "B" for any."""
     shape = t.shape
     if len(shape) == len(expected):
         for size, wanted in zip(shape, expected, strict=True):
@@ -46,13 +46,13 @@ def has_shape(name: str, t: Tensor, *expected: int | str) -> None:
 
 
 def has_channels(name: str, t: Tensor) -> None:
-    """ValueError unless t has a last axis, of any size but 0."""
+    """ValueError unless t has a nonempty last axis."""
     if t.dim() == 0 or t.shape[-1] == 0:
         raise ValueError(f"{name} has shape {tuple(t.shape)}, expected (..., C) with C > 0")
 
 
 def is_shape(name: str, t: Tensor, shape: tuple[int, ...]) -> None:
-    """ValueError unless t has these very sizes."""
+    """ValueError unless t has exactly these sizes."""
     if t.shape != shape:
         raise ValueError(f"{name} has shape {tuple(t.shape)}, expected {tuple(shape)}")
 

@@ -1,9 +1,9 @@
-"""How an op is defined: its schema, kernels, fake, vmap rule and FLOP formula, all in one call.
+"""Define an op in one call: its schema, kernels, fake kernel, vmap rule and FLOP formula.
 
-The ops know nothing of autograd: an autograd.Function beside each calls it, and another op in its
-backward pass. So whatever torch does with ops (compile, export, trace, count, override, batch) it
-does with these, and whatever it does with Functions (torch.func, checkpoints, compiled autograd) it
-does with those.
+The ops have no autograd of their own: an autograd.Function beside each calls it, and another op in
+its backward pass. So everything torch does with ops (compile, export, trace, count, override,
+batch) works on these, and everything it does with Functions (torch.func, checkpoints, compiled
+autograd) works on those.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from swin_umamba_ops.torch_private import transforms_active
 
 NAMESPACE = "swin_umamba"
 LIB = torch.library.Library(NAMESPACE, "DEF")
-# Compiled graphs hand over the strides they were traced with: contiguous ones.
+# Compiled graphs pass the strides they were traced with: contiguous ones.
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
 
 _Function = TypeVar("_Function", bound=type[torch.autograd.Function])
@@ -37,10 +37,10 @@ _SCHEMA_TYPES = {
 
 
 def register_formula(op: Any, formula: Callable[..., int]) -> None:
-    """Count an op's FLOPs by a formula, unless torch has one."""
+    """Count an op's FLOPs by a formula, unless torch already has one."""
     try:
         from torch.utils.flop_counter import flop_registry, register_flop_formula
-    # torch imports Triton there, and one that is broken may raise anything: nothing can count then.
+    # torch imports Triton there, and a broken one may raise anything: then nothing can be counted.
     except Exception:  # noqa: BLE001
         return
     if op not in flop_registry:
@@ -55,15 +55,16 @@ def define(
     inputs: Any = None,
     any_layout: tuple[str, ...] = (),
 ) -> Any:
-    """Define an op of one schema, for all devices; its only overload.
+    """Define an op with one schema, for all devices; its only overload.
 
-    fake: makes results of the right shapes, dtypes and strides. flops: from the arguments' shapes.
-    inputs: a record of swin_umamba_ops.inputs, which kernel and fake get as one argument; its
-    fields are the schema's `{inputs}`.
-    any_layout: arguments that the kernel takes as they lie; all others it gets contiguous, aligned
-    and with their values in memory (see backends/_memory.py), copied if need be.
-    The first argument is a tensor, and all others must be where it is, for fakes too: a tensor
-    without memory among others would otherwise make a result of nothing.
+    fake: creates results with the right shapes, dtypes and strides. flops: from the arguments'
+    shapes.
+    inputs: a record of swin_umamba_ops.inputs, which kernel and fake receive as one argument; its
+    fields replace the schema's `{inputs}`.
+    any_layout: arguments that the kernel accepts in any layout; all others are made contiguous,
+    aligned and materialised (see backends/_memory.py), copied if needed.
+    The first argument is a tensor, and all others must be on its device, also for fakes: otherwise
+    a tensor without memory among the others would lead to a meaningless result.
     """
     first, end = 0, 0
     if inputs is not None:
@@ -119,7 +120,7 @@ def define(
 
 
 def _one_by_one(op: Any) -> Callable[..., Any]:
-    """The vmap rule of an op: each sample by itself."""
+    """The vmap rule of an op: run each sample separately."""
 
     def rule(info: Any, in_dims: Any, *args: Any) -> Any:
         def sample(i: int) -> tuple[Any, ...]:
@@ -138,7 +139,7 @@ def _one_by_one(op: Any) -> Callable[..., Any]:
 
 
 class _Bound:
-    """Arguments as inspect binds them."""
+    """Arguments as bound by inspect."""
 
     __slots__ = ("args",)
     kwargs: ClassVar[dict[str, Any]] = {}
@@ -151,15 +152,15 @@ class _Bound:
 
 
 class _Positional(inspect.Signature):
-    """Of a function that gets all its arguments by position: there is nothing to bind."""
+    """Signature of a function that gets all its arguments by position: nothing needs binding."""
 
     def bind(self, /, *args: Any, **_: Any) -> Any:
         return _Bound(args)
 
 
 def takes(count: int) -> Callable[[_Function], _Function]:
-    """An autograd.Function whose forward always gets so many arguments, by position: its apply()
-    would inspect and bind them at each call, which takes longer than a small kernel."""
+    """An autograd.Function whose forward always gets the same number of positional arguments: its
+    apply() would inspect and bind them at each call, which takes longer than a small kernel."""
 
     def mark(function: _Function) -> _Function:
         kind = inspect.Parameter.POSITIONAL_ONLY
@@ -172,16 +173,16 @@ def takes(count: int) -> Callable[[_Function], _Function]:
 
 
 def apply(function: Any, save: bool, *inputs: Any) -> Any:
-    """function.apply(*inputs); its forward alone where neither autograd (save) nor a transform nor
-    a forward-mode derivative would see the difference, and in a program that torch.jit traces,
-    which has no gradients, and the op where it would have a call of Python."""
+    """function.apply(*inputs); only its forward if neither autograd (save) nor a transform nor
+    forward-mode differentiation would notice, and in programs traced by torch.jit, which have no
+    gradients and would otherwise contain a Python call instead of the op."""
     if is_tracing() or not (save or torch.compiler.is_compiling() or transforms_active()):
         return function.forward(*inputs)
     return function.apply(*inputs)
 
 
 class _FirstDerivative(torch.autograd.Function):
-    """What a backward pass computes, whose own gradients raise."""
+    """The computation of a backward pass, whose own gradients raise."""
 
     generate_vmap_rule = True
 
@@ -202,9 +203,9 @@ class _FirstDerivative(torch.autograd.Function):
 
 
 def first_derivative(function: Callable[..., Any], *inputs: Any) -> Any:
-    """function(*inputs) in a backward pass; where that is recorded itself, its gradients raise.
+    """function(*inputs) in a backward pass; if that is itself recorded, its gradients raise.
 
-    Compiled programs have no second derivatives anyway, and torch says so.
+    Compiled programs have no second derivatives anyway, and torch reports that.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _FirstDerivative.apply(function, *inputs)  # type: ignore[no-untyped-call]
@@ -212,26 +213,26 @@ def first_derivative(function: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:
-    """Whether autograd records what is done with these."""
+    """Whether autograd records operations on these."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def spread(gradients: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-    """The gradients in the places of the inputs that want one, None in the others."""
+    """The gradients at the positions of the inputs that want one, None at the others."""
     found = iter(gradients)
     return tuple(next(found) if is_wanted else None for is_wanted in wanted)
 
 
 def picked(gradients: Iterable[Tensor], wanted: Iterable[bool]) -> tuple[Tensor, ...]:
-    """The gradients that are wanted; `spread` puts them back in their places."""
+    """The wanted gradients; `spread` puts them back in their positions."""
     return tuple([g for g, is_wanted in zip(gradients, wanted, strict=True) if is_wanted])
 
 
 def only_wanted(
     inputs: Sequence[Tensor | None], gradients: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> tuple[Tensor, ...]:
-    """What an op returns: the gradients, and an empty tensor in place of each that nobody wants or
-    whose input is absent."""
+    """The outputs of an op: the gradients, with an empty tensor for each that is unwanted or whose
+    input is absent."""
     first = inputs[0]
     assert first is not None
     return tuple(
@@ -243,7 +244,7 @@ def only_wanted(
 
 
 def like_wanted(inputs: Sequence[Tensor | None], wanted: Sequence[bool]) -> tuple[Tensor, ...]:
-    """What a fake returns in place of `only_wanted`."""
+    """The outputs of a fake kernel, corresponding to `only_wanted`."""
     made = [
         None if t is None else torch.empty_like(t, memory_format=torch.contiguous_format)
         for t in inputs

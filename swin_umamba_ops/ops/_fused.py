@@ -1,11 +1,11 @@
-"""What all fused ops share: from a record of inputs to a pair of ops, and autograd around both.
+"""Shared by all fused ops: from a record of inputs to a pair of ops, and autograd around both.
 
     swin_umamba::NAME({inputs}, backend) -> y, or (y, stats)
     swin_umamba::NAME_backward(dy, {inputs}, [stats,] backend, wanted) -> a gradient for each tensor
 
-stats: what the forward pass has found out about x and the backward pass takes, in float32. wanted:
-which gradients; the others, and those of tensors that are None, are empty. A module with kernels
-has NAME_forward and NAME_backward: see backends/protocols.py.
+stats: float32 statistics of x computed by the forward pass for the backward pass. wanted: which
+gradients; the others, and those of tensors that are None, are empty. A module with kernels has
+NAME_forward and NAME_backward: see backends/protocols.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from swin_umamba_ops.ops._define import (
 Shape = tuple[int, ...]
 Outputs = tuple[tuple[Shape, torch.dtype], ...]
 _OPS: dict[str, FusedOp] = {}
-# Programs that were exported before ops had this argument leave it out.
+# Programs exported before ops had this argument omit it.
 _DEFAULT = "triton"
 
 
@@ -43,12 +43,13 @@ def as_it_lies(t: Tensor) -> Tensor:
 class FusedOp:
     """A fused op: called with a record of its inputs and a backend, it returns y, differentiable.
 
-    inputs: a record of swin_umamba_ops.inputs. The first tensor decides on device and dtype.
-    check: of a record; ValueError or TypeError unless its fields fit together.
-    outputs: from a record the shape and dtype of y and, if there are any, of the statistics.
-    size: from a record what `backends.why_not` calls so.
-    images: fields that callers give as (B, C, H, W) and the op takes as (B, H, W, C), as with y.
-    layouts: of fields, and of "dy", that kernels take other than contiguous: makes a tensor lie so.
+    inputs: a record class of swin_umamba_ops.inputs. The first tensor determines device and dtype.
+    check: of a record; raises ValueError or TypeError unless its fields are consistent.
+    outputs: from a record, the shape and dtype of y and, if any, of the statistics.
+    size: from a record, the size argument of `backends.why_not`.
+    images: fields that callers pass as (B, C, H, W) and the op takes as (B, H, W, C), like y.
+    layouts: of fields, and of "dy", for which kernels need another layout than contiguous: a
+    function that converts a tensor.
     flops: of the op and of its backward op.
     """
 
@@ -93,7 +94,8 @@ class FusedOp:
         _OPS[name] = self
 
     def _kernel(self, direction: str, inputs: Any, backend: str) -> Callable[..., Any]:
-        """The backend's kernels for these inputs; refused if they do not fit, or it does not."""
+        """The backend's kernels for these inputs; refused if the inputs or the backend are
+        unsuitable."""
         self._check(inputs)
         x = inputs[0]
         module = backends.kernels(self.name, backend, x.device, x.dtype, self._size(inputs))
@@ -131,11 +133,12 @@ class FusedOp:
         return only_wanted(tensors, made, rest[-1])
 
     def laid_out(self, name: str, t: Tensor) -> Tensor:
-        """The field of this name, or dy, as the op takes it."""
+        """The field of this name, or dy, in the layout the op needs."""
         return self.layouts[name](t) if name in self.layouts else t.contiguous()
 
     def __call__(self, inputs: Any, backend: Backend) -> Tensor:
-        """y by a backend. The record is the op's, of any strides, with images as (B, C, H, W)."""
+        """y by a backend. The record contains the op's inputs, with any strides and images as (B,
+        C, H, W)."""
         y: Tensor
         if (formula := backend.formulas.get(self.name)) is not None:
             y = formula(*inputs)
@@ -152,8 +155,8 @@ class FusedOp:
 
 
 class _Fused(torch.autograd.Function):
-    """Of all fused ops. Keeps the inputs, and statistics where there are any: to recompute the rest
-    is cheaper than to read it."""
+    """For all fused ops. Keeps the inputs, and any statistics: recomputing the rest is cheaper than
+    reading it."""
 
     generate_vmap_rule = True
 
@@ -188,7 +191,7 @@ class _Fused(torch.autograd.Function):
 
 
 def _gradients(name: str, dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    """The wanted ones of the gradients of an op's tensors."""
+    """The wanted gradients of an op's tensors."""
     *arguments, wanted = given
     op = _OPS[name]
     gradients = op.backward_op(op.laid_out("dy", dy), *arguments, list(wanted))

@@ -20,12 +20,12 @@ def _outputs(inputs: Conv3x3Inputs | NormActConv3x3Inputs) -> Outputs:
 
 
 def _with_statistics(inputs: NormActConv3x3Inputs) -> Outputs:
-    """The norm's mean, and one over its deviation."""
+    """The norm's mean, and the reciprocal of its deviation."""
     B, _, _, C = inputs.x.shape
     return (*_outputs(inputs), ((2, B, C), torch.float32))
 
 
-# The weight is kept as it is, and brought to x's dtype and the kernels' layout in both passes.
+# The weight is kept unchanged, and converted to x's dtype and the kernels' layout in both passes.
 conv3x3 = FusedOp(
     "conv3x3", Conv3x3Inputs, _check, _outputs, images=("x",), layouts={"weight": as_it_lies}
 )

@@ -26,13 +26,13 @@ def _check(inputs: InstanceNormActInputs) -> None:
 
 
 def _outputs(inputs: InstanceNormActInputs) -> Outputs:
-    """Statistics: mean and one over the deviation of x, then of a residual that is normalised."""
+    """Statistics: mean and reciprocal deviation of x, then of a residual that is normalized."""
     x = inputs.x
     rows = 4 if inputs.kind == NORMALISED_RESIDUAL else 2
     return (x.shape, x.dtype), ((rows, x.shape[0], x.shape[3]), torch.float32)
 
 
-# The gradient of a part of a concatenation has values that lie apart: kernels read it as it lies.
+# The gradient of a part of a concatenation is strided; kernels read it directly.
 instance_norm_act = FusedOp(
     "instance_norm_act", InstanceNormActInputs, _check, _outputs, statistics=True,
     images=("x", "residual"), layouts={"dy": as_it_lies},

@@ -1,4 +1,4 @@
-"""Layer norm, gated if wanted."""
+"""Layer norm with an optional gate."""
 
 from __future__ import annotations
 

@@ -33,5 +33,5 @@ def _backward_flops(dy: Shape, *inputs: Any, **_: Any) -> int:
     return 2 * _flops(*inputs)
 
 
-# Parameters are kept as they are, and brought to x's dtype in both passes.
+# Parameters are kept unchanged, and converted to x's dtype in both passes.
 mlp_gelu = FusedOp("mlp_gelu", MlpGeluInputs, _check, _outputs, flops=(_flops, _backward_flops))

@@ -44,7 +44,7 @@ def _check(
     Ds: Tensor | None,
     delta_bias: Tensor | None,
 ) -> None:
-    """ValueError or TypeError unless ScanInputs fit together."""
+    """ValueError or TypeError unless ScanInputs are consistent."""
     has_shape("u", u, "B", "D", "L")
     batch, channels, length = u.shape
     is_shape("delta", delta, u.shape)
@@ -73,7 +73,7 @@ def _check_backward(
 
 
 def _kernels(backend: str, inputs: ScanInputs) -> Any:
-    """The backend's kernels for these inputs; RuntimeError if it does not take them."""
+    """The backend's kernels for these inputs; RuntimeError if it does not support them."""
     _check(*inputs.tensors)
     u = inputs.u
     return backends.kernels("selective_scan", backend, u.device, u.dtype, inputs.A.shape[1])
@@ -192,9 +192,9 @@ class _SelectiveScan(torch.autograd.Function):
 
 
 def _gradients(dout: Tensor, dlast: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
-    """The wanted ones of the gradients of ScanInputs' tensors."""
+    """The wanted gradients of the tensors of ScanInputs."""
     *inputs, states, backend, wanted = given
-    if states.dim() == 1:  # saved by nobody: autograd was asked for from outside of the call
+    if states.dim() == 1:  # not saved: autograd was requested from outside of the call
         *_, states = selective_scan_op(*inputs, backend, dout.dtype, True)
     gradients = selective_scan_backward_op(
         dout.contiguous(), None if dlast is None else dlast.contiguous(), *inputs, states, backend,

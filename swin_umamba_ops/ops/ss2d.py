@@ -5,10 +5,10 @@
     swin_umamba::ss2d_scan_backward(dy, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds,
                            states, backend, wanted) -> six gradients
 
-The tensors are those of SS2DInputs. y (B, H, W, D) in out_dtype. states (B, 4, C, D, N), in the
-state's dtype: the one that enters each chunk of steps along each direction's own order, all that
-the backward pass needs to recompute the others; with save=False it is empty. wanted: which
-gradients; the others are empty. Without, all.
+The tensors are those of SS2DInputs. y is (B, H, W, D) in out_dtype. states (B, 4, C, D, N), in the
+state's dtype, contains the state entering each chunk of steps in each direction's order, from which
+the backward pass recomputes all others; it is empty with save=False. wanted: which gradients
+(default: all); the others are empty.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _check(
     A_logs: Tensor,
     Ds: Tensor,
 ) -> None:
-    """ValueError or TypeError unless SS2DInputs fit together."""
+    """ValueError or TypeError unless SS2DInputs are consistent."""
     has_shape("x", x, "B", "H", "W", "D")
     has_shape("dt_projs_weight", dt_projs_weight, DIRECTIONS, x.shape[3], "R")
     has_shape("A_logs", A_logs, DIRECTIONS * x.shape[3], "N")
@@ -71,7 +71,7 @@ def _check_backward(dy: Tensor, x: Tensor, A_logs: Tensor, states: Tensor, chunk
 
 
 def _kernels(backend: str, inputs: SS2DInputs) -> Any:
-    """The backend's kernels for these inputs; RuntimeError if it does not take them."""
+    """The backend's kernels for these inputs; RuntimeError if it does not support them."""
     _check(*inputs)
     x = inputs.x
     return backends.kernels("ss2d", backend, x.device, x.dtype, inputs.A_logs.shape[1])
@@ -154,7 +154,7 @@ register_formula(torch.ops.aten.addmm_, flops.addmm_)
 
 
 def _projected(arguments: SS2DArguments, proj: Tensor | None = None) -> SS2DInputs:
-    """What the scan takes: x with channels last, its projection if not given, all in its dtype."""
+    """The scan's inputs: x channels last, its projection if not given, all in its dtype."""
     x, x_proj_weight, dt_projs_weight, *parameters = arguments
     pixels = x.permute(0, 2, 3, 1)
     if proj is None:
@@ -166,11 +166,11 @@ def _projected(arguments: SS2DArguments, proj: Tensor | None = None) -> SS2DInpu
 
 @takes(9)
 class _SS2D(torch.autograd.Function):
-    """The projection of x and the scan as one node of autograd: of small images each node, cast
-    and sum of two gradients costs as much as a kernel.
+    """The projection of x and the scan as one autograd node: for small images each node, cast and
+    sum of two gradients costs as much as a kernel.
 
-    Keeps the inputs, the projection, and one state per chunk. Whatever casts the weights need is
-    done in the backward pass once more, so that no copies of them are kept.
+    Keeps the inputs, the projection, and one state per chunk. Casts of the weights are repeated in
+    the backward pass, so that no copies of them are kept.
     """
 
     generate_vmap_rule = True
@@ -180,7 +180,8 @@ class _SS2D(torch.autograd.Function):
         """SS2DArguments, then backend, out_dtype and save."""
         inputs = _projected(SS2DArguments(*arguments[:6]))
         y, states = ss2d_scan(*inputs, *arguments[6:])
-        # Detached: what autograd takes for a view made in here, nobody may change in place.
+        # Detached, since autograd would treat them as views created here, which must not be
+        # modified in place.
         return y.permute(0, 3, 1, 2).detach(), inputs.proj, states
 
     @staticmethod
@@ -201,13 +202,13 @@ class _SS2D(torch.autograd.Function):
 
 
 def _gradients(dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    """The wanted ones of the gradients of SS2DArguments."""
+    """The wanted gradients of SS2DArguments."""
     *tensors, proj, states, backend, wanted = given
     arguments = SS2DArguments(*tensors)
     x, x_proj_weight, dt_projs_weight = arguments[:3]
     inputs = _projected(arguments, proj)
     dy = dy.permute(0, 2, 3, 1).contiguous()
-    if states.dim() == 1:  # saved by nobody: autograd was asked for from outside of the call
+    if states.dim() == 1:  # not saved: autograd was requested from outside of the call
         _, states = ss2d_scan(*inputs, backend, dy.dtype, True)
     projection = wanted[0] or wanted[1]
     of_scan = (wanted[0], projection, *wanted[2:])
@@ -224,14 +225,14 @@ def _gradients(dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
                 gradients.insert(0, dweight.view(x_proj_weight.shape))
             if wanted[0]:
                 weight = as_dtype(x_proj_weight.reshape(-1, channels), x.dtype)
-                # The product is added to dx where it lies, and rounded once.
+                # The product is added to dx in place, and rounded only once.
                 dx.view(-1, channels).addmm_(rows, weight)
                 gradients.insert(0, dx.permute(0, 3, 1, 2))
     return tuple(gradients)
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a @ b in a dtype: float32 of 16-bit factors, on CUDA, without a cast of its own."""
+    """a @ b in a given dtype: float32 from 16-bit factors on CUDA, without a separate cast."""
     if a.is_cuda and a.itemsize == 2 and dtype == torch.float32 and torch.version.hip is None:
         return torch.mm(a, b, out_dtype=dtype)
     return as_dtype(a @ b, dtype)

@@ -1,1 +1,1 @@
-"""Where mamba-ssm has its modules."""
+"""The path of mamba-ssm's modules."""

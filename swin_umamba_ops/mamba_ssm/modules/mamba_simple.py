@@ -1,4 +1,4 @@
-"""Mamba's layer (arXiv:2312.00752), with the parameters, states and calls of mamba-ssm's."""
+"""Mamba's layer (arXiv:2312.00752), with mamba-ssm's parameters, states and calls."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from swin_umamba_ops.state_update import selective_state_update
 
 
 class Mamba(nn.Module):
-    """(B, L, d_model) to the same, causally; checkpoints of mamba-ssm's layer load as they are.
+    """(B, L, d_model) to the same shape, causally; checkpoints of mamba-ssm's layer load directly.
 
     d_state: N; expand: D = expand * d_model channels are scanned; d_conv: width of the causal
-    convolution; dt_rank: R, ceil(d_model / 16) with "auto". dt_min to dt_init_floor: how step sizes
-    start. use_fast_path is taken and has no effect. layer_idx: the layer's key in a model's cache.
-    backend: as of `swin_umamba_ops.selective_scan`.
+    convolution; dt_rank: R, ceil(d_model / 16) for "auto". dt_min to dt_init_floor: initial step
+    sizes. use_fast_path is accepted without effect. layer_idx: the layer's key in a model's cache.
+    backend: as in `swin_umamba_ops.selective_scan`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Mamba(nn.Module):
         )
         self.D = nn.Parameter(torch.ones(inner, device=device))
         self.out_proj = nn.Linear(inner, d_model, bias=bias, **where)
-        # What trainers of mamba-ssm's models look for.
+        # Attributes that trainers of mamba-ssm's models look for.
         cast(Any, self.A_log)._no_weight_decay = True
         cast(Any, self.D)._no_weight_decay = True
         cast(Any, self.dt_proj.bias)._no_reinit = True
@@ -85,7 +85,7 @@ class Mamba(nn.Module):
 
     def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
         """inference_params: a generating model's cache, with seqlen_offset and
-        key_value_memory_dict; from its second call on, one step at a time."""
+        key_value_memory_dict; after its first call, one step at a time."""
         A = -torch.exp(self.A_log.float())
         if inference_params is None:
             out: Tensor = mamba_inner_fn(
@@ -98,7 +98,7 @@ class Mamba(nn.Module):
         if inference_params.seqlen_offset > 0:
             return self.step(hidden_states, conv_state, ssm_state)[0]
         x, z = self.in_proj(hidden_states).transpose(1, 2).chunk(2, dim=1)
-        # Padded, or cut from the left, to the convolution's width.
+        # Padded, or truncated on the left, to the convolution's width.
         conv_state.copy_(F.pad(x, (self.d_conv - x.shape[-1], 0)))
         weight = self.conv1d.weight.squeeze(1)
         x = causal_conv1d_fn(x, weight, self.conv1d.bias, activation=self.activation)
@@ -119,8 +119,8 @@ class Mamba(nn.Module):
     def step(
         self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step, (B, 1, d_model); the states (B, D, d_conv) and (B, D, N) are changed in
-        place, and returned after the output."""
+        """One step, (B, 1, d_model); the states (B, D, d_conv) and (B, D, N) are updated in place,
+        and returned after the output."""
         if hidden_states.shape[1] != 1:
             raise ValueError(f"hidden_states has {hidden_states.shape[1]} steps, expected 1")
         x, z = self.in_proj(hidden_states.squeeze(1)).chunk(2, dim=-1)
@@ -136,7 +136,7 @@ class Mamba(nn.Module):
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **_: Any
     ) -> tuple[Tensor, Tensor]:
-        """The states before the first step, of the parameters' dtypes or of this one."""
+        """The states before the first step, in the parameters' dtypes or this one."""
         conv, ssm = self.conv1d.weight, self.dt_proj.weight
         return (
             conv.new_zeros(batch_size, self.d_inner, self.d_conv, dtype=dtype),

@@ -1,1 +1,1 @@
-"""Where mamba-ssm has its ops."""
+"""The path of mamba-ssm's ops."""

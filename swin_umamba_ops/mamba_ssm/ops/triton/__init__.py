@@ -1,1 +1,1 @@
-"""Where mamba-ssm has its Triton kernels."""
+"""The path of mamba-ssm's Triton kernels."""
