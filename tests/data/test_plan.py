@@ -274,6 +274,15 @@ def test_nifti_keeps_its_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(read_labels(tmp_path / "y.nii", raw).labels, labels)
 
 
+def test_masks_longer_than_nifti_1_allows(tmp_path: Path) -> None:
+    shape = (40_000, 2, 1)
+    nibabel.save(nibabel.Nifti2Image(np.ones(shape, np.uint8), np.eye(4)), tmp_path / "x.nii.gz")
+    raw = read_raw(tmp_path / "x.nii.gz")
+    for like in (raw, replace(raw, geometry=None)):
+        write_labels(tmp_path / "y.nii.gz", raw.pixels[0], like)
+        np.testing.assert_array_equal(read_labels(tmp_path / "y.nii.gz", raw).labels, raw.pixels[0])
+
+
 @pytest.mark.parametrize("shape", [(8, 9), (4, 8, 9)])
 def test_tiff_keeps_its_resolution(tmp_path: Path, shape: tuple[int, ...]) -> None:
     tifffile.imwrite(

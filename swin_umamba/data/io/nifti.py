@@ -36,6 +36,7 @@ SPACING_ROUNDED = 0.01  # relative, for header rounding
 _GZIP = b"\x1f\x8b"
 _BLOCK = 1 << 20  # bytes
 _BLOCKS_AFTER = 64  # bytes that may follow the pixels
+_MAX_LENGTH = np.iinfo(np.int16).max  # of an axis in NIfTI-1
 _NAMED, _SECOND = 4, 540  # the header length field, and its value for NIfTI-2
 
 
@@ -101,7 +102,8 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
     else:
         header, affine = None, affine_of(like)
     # 4-byte labels, needed for instances, are unusual but within the standard.
-    make: Any = nibabel.Nifti1Image
+    second = isinstance(header, nibabel.Nifti2Header) or max(values.shape) > _MAX_LENGTH
+    make: Any = nibabel.Nifti2Image if second else nibabel.Nifti1Image
     image = make(values, affine, header, dtype=values.dtype)
     if header is None:
         image.header.set_xyzt_units("mm")
