@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from swin_umamba.common.files import sha256
 from swin_umamba.data import Dataset
 from swin_umamba.evaluate.folders import grid_of, labels_of
 from swin_umamba.evaluate.scores import dsc_of, without_ignored
 from swin_umamba.inference.postprocessing import Postprocessing, keep_largest
 from swin_umamba.runs.folder import POSTPROCESSING
+from swin_umamba.runs.run import Run
 
 
 def find_postprocessing(
@@ -57,8 +59,9 @@ def find_postprocessing(
 
 
 def save_postprocessing(found: Postprocessing, run: Path) -> None:
-    """Write it into a run folder, where prediction finds it."""
-    found.save(run / POSTPROCESSING)
+    """Write it into a run folder, where prediction finds it, for the run's present weights."""
+    weights = sha256(Run.open(run).weights())
+    Postprocessing(found.keep_largest, weights).save(run / POSTPROCESSING)
 
 
 def _scores(name: str, file: Path, dataset: Dataset, cleaned: Iterable[int]) -> Sequence[float]:

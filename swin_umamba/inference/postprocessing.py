@@ -17,12 +17,15 @@ from swin_umamba.data import Plan
 class Postprocessing(Record):
     """What improved a run's validation scores; its postprocessing.json.
 
-    keep_largest: mask values of the classes that are reduced to their largest component.
+    keep_largest: mask values of the classes that are reduced to their largest component. weights:
+    SHA-256 of the run's best weights at that time; None for runs of earlier versions.
     """
 
     WHAT: ClassVar[str] = "postprocessing"
+    SCHEMA: ClassVar[int] = 2  # 1 did not name the weights
 
     keep_largest: Annotated[tuple[int, ...], Listed] = ()
+    weights: str | None = None
 
     def classes(self, plan: Plan) -> tuple[int, ...]:
         """The classes of `keep_largest` by index. Raises ValueError for unknown values."""

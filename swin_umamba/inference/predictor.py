@@ -114,9 +114,10 @@ class Predictor:
                     checkpoint=checkpoint,
                     device=device,
                     amp=amp,
+                    postprocessing=postprocessing,
                     patch_size=patch_size,
                 )
-                return cls._of(source, mirror=mirror, amp=amp, postprocessing=postprocessing)
+                return cls._of(source, mirror=mirror, amp=amp)
         else:
             folders = folder
         options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "amp": amp}
@@ -137,13 +138,11 @@ class Predictor:
 
         overlap: by default the run's. Raises UserError if the file is not such or contains no plan.
         """
-        source = open_export(Path(path), overlap=overlap)
-        return cls._of(source, mirror=mirror, batch_size=batch_size, postprocessing=postprocessing)
+        source = open_export(Path(path), overlap=overlap, postprocessing=postprocessing)
+        return cls._of(source, mirror=mirror, batch_size=batch_size)
 
     @classmethod
-    def _of(
-        cls, source: Source, *, mirror: bool, postprocessing: bool, amp: str = "off", **options: Any
-    ) -> Predictor:
+    def _of(cls, source: Source, *, mirror: bool, amp: str = "off", **options: Any) -> Predictor:
         found = cls(
             source.network,
             plan=source.plan,
@@ -151,7 +150,7 @@ class Predictor:
             overlap=source.overlap,
             mirror=mirror,
             amp=amp,
-            keep_largest=source.keep_largest if postprocessing else (),
+            keep_largest=source.keep_largest,
             **options,
         )
         # Earlier versions decided before resampling, and did not record it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def open_run(
     checkpoint: str = "best",
     device: str = "auto",
     amp: str = "off",
+    postprocessing: bool = True,
     patch_size: tuple[int, int] | None = None,
 ) -> Source:
     """The network of a run: see `Predictor.from_run`."""
@@ -73,7 +75,7 @@ def open_run(
         run.plan,
         run.config.patch_size if patch_size is None else patch_size,
         run.config.overlap,
-        classes_to_clean(run),
+        classes_to_clean(run) if postprocessing else (),
         files,
     )
 
@@ -82,14 +84,23 @@ def classes_to_clean(run: Run) -> tuple[int, ...]:
     """The classes to reduce to their largest component, from the run's postprocessing."""
     if run.postprocessing is None or run.plan is None:
         return ()
+    path = run.folder / POSTPROCESSING
     try:
-        return Postprocessing.from_values(run.postprocessing).classes(run.plan)
+        found = Postprocessing.from_values(run.postprocessing)
+        classes = found.classes(run.plan)
     except ValueError as error:
-        path = run.folder / POSTPROCESSING
         raise UserError(f"{path} cannot be read as postprocessing: {error}") from error
+    if found.weights not in (None, sha256(run.weights())):
+        warnings.warn(
+            f"{path} is not applied: the run has been trained further since it was written. Remove"
+            " it, predict the validation cases and run swin-umamba evaluate --find-postprocessing",
+            stacklevel=2,
+        )
+        return ()
+    return classes
 
 
-def open_export(path: Path, *, overlap: float | None = None) -> Source:
+def open_export(path: Path, *, overlap: float | None = None, postprocessing: bool = True) -> Source:
     """An exported file: see `Predictor.from_export`."""
     if path.suffix.lower() == ".pt2":
         raise UserError(
@@ -111,6 +122,6 @@ def open_export(path: Path, *, overlap: float | None = None) -> Source:
         plan,
         plan.patch_size,
         facts.overlap if overlap is None else overlap,
-        facts.keep_largest,
+        facts.keep_largest if postprocessing else (),
         {"model": path},
     )

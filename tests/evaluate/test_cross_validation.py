@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_evaluate_writes_what_it_finds_into_the_run_once(
 ) -> None:
     root, files = specks
     run = _run(tmp_path / "run", ("b",), ("a",))
+    (run / "best.safetensors").write_bytes(b"weights")
     words = [files["a"].parent, root, "--run", run, "--allow-extra", "--find-postprocessing"]
     result = CliRunner().invoke(app, ["evaluate", *map(str, words)])
     assert result.exit_code == 0, result.output
@@ -157,7 +159,8 @@ def test_evaluate_writes_what_it_finds_into_the_run_once(
     assert "mean of the classes" in result.output
     assert "Keep the largest component only: one" in result.output
     found = json.loads((run / "postprocessing.json").read_text())
-    assert found == {"schema": 1, "keep_largest": [1]}
+    weights = hashlib.sha256(b"weights").hexdigest()
+    assert found == {"schema": 2, "keep_largest": [1], "weights": weights}
     again = CliRunner().invoke(app, ["evaluate", *map(str, words)])
     assert again.exit_code == 1
     assert "already exists" in again.stderr.replace("\n", " ")

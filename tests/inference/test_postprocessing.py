@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from predict_helpers import Nearest, invoke, plan_of
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from swin_umamba import Predictor
 from swin_umamba.errors import UserError
+from swin_umamba.evaluate.postprocessing import save_postprocessing
 from swin_umamba.inference.postprocessing import Postprocessing, keep_largest
 from swin_umamba.inference.predictor import Ensemble
+from swin_umamba.runs import Run
 
 Trained = tuple[Path, Path]
 
@@ -82,6 +86,20 @@ def test_a_run_s_own_is_applied_unless_told_otherwise(trained: Trained, tmp_path
     result = invoke("predict", run, images, tmp_path / "plain", "--device", "cpu")
     assert result.exit_code == 1
     assert "keep largest unknown, now [1]" in " ".join(result.output.split())
+
+
+def test_that_of_earlier_weights_is_not_applied(trained: Trained, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained[1], run)
+    save_postprocessing(Postprocessing(keep_largest=(255,)), run)
+    assert Predictor.from_run(run, device="cpu").keep_largest == (1,)
+    best = Run.open(run).weights()
+    weights = load_file(best)
+    name = max(weights)
+    with safe_open(best, "pt") as file:
+        save_file({**weights, name: weights[name] + 1}, best, file.metadata())
+    with pytest.warns(UserWarning, match=r"postprocessing\.json is not applied"):
+        assert Predictor.from_run(run, device="cpu").keep_largest == ()
 
 
 @pytest.mark.parametrize(

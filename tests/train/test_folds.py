@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from swin_umamba.cli import app
 from swin_umamba.cli.train import _joined
 from swin_umamba.cli.training_bar import TrainingBar
+from swin_umamba.common.files import sha256
 from swin_umamba.evaluate.held_out import held_out
 from swin_umamba.runs.folds import folds_of
 from swin_umamba.runs.run import Run
@@ -80,8 +81,9 @@ def test_a_run_for_each_fold_then_their_table_and_prediction_by_all(
     assert cases == [name for path in folds_of(runs) for name in held_out(path)]
     assert "Cross-validation, 3 held-out cases" in result.output
     keeps = [run.postprocessing for run in opened]
-    assert keeps[0] == {"schema": 1, "keep_largest": facts["keep_largest"]}
-    assert keeps[1] == keeps[2] == keeps[0]
+    for run, kept in zip(opened, keeps, strict=True):
+        weights = sha256(run.weights())
+        assert kept == {"schema": 2, "keep_largest": facts["keep_largest"], "weights": weights}
     result = _run("predict", runs, dataset / "imagesTr", tmp_path / "masks")
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "masks").glob("*.png"))) == 4
