@@ -14,7 +14,7 @@ class OnnxPredictor(Predictor):
     """The earlier name of `Predictor.from_export`, for a single file."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, overlap: float = 0.5, batch_size: int = 4
+        self, path: str | os.PathLike[str], *, overlap: float | None = None, batch_size: int = 4
     ) -> None:
         source = open_export(Path(path), overlap=overlap)
         super().__init__(
