@@ -8,6 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+# Their code is run and their links are followed as well, but they are no pages of the site.
+OTHERS = (ROOT / ".github/CONTRIBUTING.md", ROOT / ".github/SECURITY.md")
+LANGUAGES = {"python", "sh"}
 _BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -31,7 +34,7 @@ def text(page: Path) -> str:
 def blocks(language: str) -> list[Block]:
     return [
         Block(page.name, language, code, bool(mark))
-        for page in PAGES
+        for page in (*PAGES, *OTHERS)
         for mark, found, code in _BLOCK.findall(text(page))
         if found == language
     ]

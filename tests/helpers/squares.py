@@ -11,17 +11,22 @@ from predict_helpers import invoke
 MODEL = '{"model_options": {"dims": [4, 8], "depths": [1, 1], "d_state": 1}}'
 
 
-def train_on_squares(root: Path) -> None:
-    """Write the dataset, with masks of 0 and 255, to root/set and train on it in root/run."""
+def write_squares(folder: Path) -> None:
+    """Write six images and masks of 0 and 255 to folder/images and folder/masks."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
-        (root / "set" / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True)
     for i in range(6):
         mask = np.zeros((40, 52), np.uint8)
         mask[8 + i : 24 + i, 10:34] = 255
         image = (40 + 0.6 * mask + rng.normal(0, 8, mask.shape)).clip(0, 255).astype(np.uint8)
-        Image.fromarray(image).save(root / "set" / "images" / f"case{i}.png")
-        Image.fromarray(mask).save(root / "set" / "masks" / f"case{i}.png")
+        Image.fromarray(image).save(folder / "images" / f"case{i}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"case{i}.png")
+
+
+def train_on_squares(root: Path) -> None:
+    """Write the dataset to root/set and train on it in root/run."""
+    write_squares(root / "set")
     (root / "model.json").write_text(MODEL)
     result = invoke(
         *("train", root / "set", root / "run", "--config", root / "model.json"),

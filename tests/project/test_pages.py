@@ -180,6 +180,15 @@ def test_options_within_sentences_exist(page: str, mention: str) -> None:
     assert {word for word in words if word.startswith("--")} <= known | {"--help"}
 
 
+def test_all_blocks_are_run_but_a_few() -> None:
+    """Two that need other packages, the citation, and the diagram of docs/design.md."""
+    skipped = [b.page for language in pages.LANGUAGES for b in pages.blocks(language) if b.skipped]
+    assert sorted(skipped) == ["encoders.md", "nnunet.md"]
+    fences = re.findall(r"^ *```(\w*)\n.*?^ *```$", ALL, re.DOTALL | re.MULTILINE)
+    assert sorted(set(fences) - pages.LANGUAGES) == ["", "bibtex"]
+    assert [fences.count(language) for language in ("", "bibtex")] == [1, 1]
+
+
 def test_every_command_is_listed() -> None:
     group = typer.main.get_command(app)
     assert isinstance(group, typer.core.TyperGroup)
@@ -204,7 +213,7 @@ def test_backends_are_all_there() -> None:
     assert rows == list(ops.available_backends())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *pages.OTHERS], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", pages.prose(page))
     for target in (link for link in links if "://" not in link):
