@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 def why_unknown() -> str | None:
     """None if peaks can be measured: on Linux with glibc; else the reason."""
-    if sys.platform != "linux" or not _RESET.exists():
+    if sys.platform != "linux" or not os.access(_RESET, os.W_OK):
         return "peak memory is read from Linux's /proc"
     return (
         None if hasattr(ctypes.CDLL(None), "malloc_trim") else "this C library has no malloc_trim"
