@@ -58,6 +58,11 @@ class GraphChoice(Generic[_Graph]):
                 self._news = f"off: {self._what} could not be captured: {reason}"
         return self._graph
 
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph, which takes memory."""
+        return self._graph is not None
+
     def drop(self) -> None:
         """Have the next call capture a new graph, since what it launches has changed."""
         self._graph = None

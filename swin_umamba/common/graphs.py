@@ -19,6 +19,18 @@ _Result = TypeVar("_Result")
 _WARM_UPS = 3  # as in torch.cuda.make_graphed_callables: libraries select and build their kernels
 
 
+class GraphPool:
+    """Memory that graphs share, so that many take little more than the largest one.
+
+    A replay overwrites the outputs of all others: they are to be copied first, and replays must
+    follow one another on one stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.handle = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream(device)  # memory is reused by captures on the same one
+
+
 class GraphedInference:
     """A model's forward under no_grad as one CUDA graph for each shape of images.
 
@@ -37,8 +49,9 @@ class GraphedInference:
         dtype: torch.dtype | None = None,
         *,
         max_graphs: int = 1,
+        pool: GraphPool | None = None,
     ) -> None:
-        self._model, self._dtype = model, dtype
+        self._model, self._dtype, self._pool = model, dtype, pool
         self._example = image.shape, image.dtype
         self._graphs: Recent[_GraphedForward] = Recent(max_graphs)
         self._of(image)
@@ -50,13 +63,17 @@ class GraphedInference:
 
     def _of(self, image: Tensor) -> _GraphedForward:
         key = image.shape, image.dtype, image.device
-        return self._graphs.get(key, lambda: _GraphedForward(self._model, image, self._dtype))
+        return self._graphs.get(
+            key, lambda: _GraphedForward(self._model, image, self._dtype, self._pool)
+        )
 
 
 class _GraphedForward:
     """The graph of one shape of images."""
 
-    def __init__(self, model: nn.Module, image: Tensor, dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, model: nn.Module, image: Tensor, dtype: torch.dtype | None, pool: GraphPool | None
+    ) -> None:
         _check_device(image)
         self._image = image.clone()
 
@@ -65,7 +82,7 @@ class _GraphedForward:
                 logits: Logits = model(self._image)
                 return logits
 
-        self._graph, self._logits = _captured(forward, image.device)
+        self._graph, self._logits = _captured(forward, image.device, pool)
 
     def __call__(self, image: Tensor) -> Logits:
         with torch.cuda.device(self._image.device):
@@ -188,11 +205,12 @@ def _of_another_shape(name: str, new: Tensor, shape: torch.Size, dtype: torch.dt
 
 
 def _captured(
-    run: Callable[[], _Result], device: torch.device
+    run: Callable[[], _Result], device: torch.device, pool: GraphPool | None = None
 ) -> tuple[torch.cuda.CUDAGraph, _Result]:
     """The graph of a call and its outputs: memory that each replay overwrites."""
     with torch.cuda.device(device):
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream() if pool is None else pool.stream
+        handle = None if pool is None else pool.handle
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):
@@ -203,7 +221,7 @@ def _captured(
         # Work of other threads meanwhile, such as pinning a loader's batches, is not part of the
         # graph.
         try:
-            with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, handle, side, capture_error_mode="thread_local"):
                 result = run()
         except RuntimeError:
             _renew_generator()

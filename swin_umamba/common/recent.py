@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, TypeVar
 
 _Value = TypeVar("_Value")
@@ -23,6 +23,9 @@ class Recent(Generic[_Value]):
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._values
+
+    def values(self) -> Iterable[_Value]:
+        return self._values.values()
 
     def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
         """The value of a key. Where there is none, it is made after room for it."""

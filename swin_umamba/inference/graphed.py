@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Hashable
+from functools import cache
 from itertools import chain
+from typing import ClassVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from swin_umamba.common.graph_choice import CudaGraph, GraphChoice
-from swin_umamba.common.graphs import GraphedInference
+from swin_umamba.common.graphs import GraphedInference, GraphPool
+from swin_umamba.common.memory import is_out_of_gpu_memory
 from swin_umamba.common.recent import Recent
 
 MAX_GRAPHS = 4
@@ -20,16 +24,24 @@ SETTLING, COUNTED = 2, 3
 """Batches of each way before the faster one is kept, as of GraphChoice."""
 
 
+@cache
+def _pool(device: torch.device) -> GraphPool:
+    """One for all networks, as folds of an ensemble have graphs of the same size each."""
+    return GraphPool(device)
+
+
 class WindowGraphs:
     """Calls of a model on windows: each shape as a CUDA graph where that is faster.
 
     forward: the call itself, whose logits are a tensor. wanted: "auto" measures both ways for each
     shape; true captures every shape at once, and raises RuntimeError where that fails. With "auto"
-    a failure ends all graphs, with one warning.
+    a failure ends the model's graphs, and want of memory those of all models, with one warning.
 
     Graphs are captured again where the model's tensors lie elsewhere than before. Models with
-    hooks are launched kernel by kernel. Of several threads one may call at a time.
+    hooks are launched kernel by kernel. Of several threads one may call at a time, whichever model.
     """
+
+    _alive: ClassVar[WeakSet[WindowGraphs]] = WeakSet()
 
     def __init__(
         self,
@@ -38,17 +50,19 @@ class WindowGraphs:
         dtype: torch.dtype | None,
         wanted: CudaGraph,
     ) -> None:
-        self.model, self.forward, self.dtype, self.wanted = model, forward, dtype, wanted
+        self.model, self.dtype, self.wanted = model, dtype, wanted
+        self._forward = forward
         self._choices: Recent[GraphChoice[GraphedInference]] = Recent(MAX_GRAPHS)
         self._captured_of: Hashable = None
+        self._alive.add(self)
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Logits that later calls leave as they are."""
-        if self.wanted is False or not _on_gpu(windows):
-            return self.forward(windows)
-        state = _state_of(self.model, windows)
+        if not _on_gpu(windows):
+            return self._forward(windows)
+        state = None if self.wanted is False else _state_of(self.model, windows)
         if state is None:
-            return self.forward(windows)
+            return self._launched(windows)
         if state != self._captured_of:
             _idle_at(windows)  # what other streams still replay keeps its memory
             self._choices.clear()
@@ -56,21 +70,43 @@ class WindowGraphs:
         return self._chosen(windows)
 
     def _chosen(self, windows: Tensor) -> Tensor:
-        key = windows.shape, windows.dtype
-        choice = self._choices.get(key, self._new_choice)
-        graph = choice.graph(lambda: GraphedInference(self.model, windows, self.dtype))
+        choice = self._choices.get((windows.shape, windows.dtype), self._new_choice)
+        graph = choice.graph(lambda: self._captured(windows))
         news = choice.news()
         if news is not None:  # before anything was measured: no graph can be captured
-            self.wanted = False
-            self._choices.clear()
+            self._end()
             warnings.warn(f"cuda_graph {news}", stacklevel=2)
         if not choice.open:
-            return self.forward(windows) if graph is None else _copied(graph(windows))
+            return self._launched(windows) if graph is None else _copied(graph(windows))
         began = _idle_at(windows)
-        logits = self.forward(windows) if graph is None else _copied(graph(windows))
+        logits = self._launched(windows) if graph is None else _copied(graph(windows))
         choice.count(_idle_at(windows) - began)
         choice.news()
         return logits
+
+    def _launched(self, windows: Tensor) -> Tensor:
+        """Kernel by kernel; where that needs the memory of graphs, there are none any more."""
+        try:
+            return self._forward(windows)
+        except RuntimeError as error:
+            holding = [each for each in self._alive if each._holds_memory]
+            if not (is_out_of_gpu_memory(error) and holding):
+                raise
+        for each in holding:
+            each._end()
+        warnings.warn("cuda_graph off: windows need the memory that graphs hold", stacklevel=2)
+        return self._forward(windows)
+
+    @property
+    def _holds_memory(self) -> bool:
+        return any(choice.captured for choice in self._choices.values())
+
+    def _end(self) -> None:
+        self.wanted = False
+        self._choices.clear()
+
+    def _captured(self, windows: Tensor) -> GraphedInference:
+        return GraphedInference(self.model, windows, self.dtype, pool=_pool(windows.device))
 
     def _new_choice(self) -> GraphChoice[GraphedInference]:
         return GraphChoice(

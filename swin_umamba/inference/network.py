@@ -16,6 +16,8 @@ from swin_umamba.errors import UserError
 from swin_umamba.inference.graphed import WindowGraphs
 from swin_umamba.models import SegmentationModel
 
+_GPU_LOCK = threading.Lock()
+
 
 class NonFiniteError(UserError):
     """A network returned NaN or infinite logits, or has such weights."""
@@ -60,10 +62,10 @@ class TorchNetwork:
         if cuda_graph is True and self.device.type != "cuda":
             raise UserError("cuda_graph: got true, expected auto or false but on a CUDA device")
         self._graphs = WindowGraphs(model, self._forward, self.dtype, cuda_graph)
-        self._lock = threading.Lock()
+        self._lock = _GPU_LOCK if self.device.type == "cuda" else threading.Lock()
 
     def __call__(self, windows: Tensor) -> Tensor:
-        # Threads share the model's mode and the graphs' memory.
+        # Threads share the model's mode, and on GPUs the memory of all models' graphs.
         with self._lock, _finest_only(self.model):
             return self._graphs(windows)
 

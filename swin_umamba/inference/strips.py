@@ -25,11 +25,9 @@ def strips(
     held: Tensor | None = None
     pieces = fresh(slices, list(pairwise(ends)), device)
     for (begin, end), new in zip(spans, pieces, strict=True):
-        if held is None:
-            held = new
-        else:
-            kept = held.shape[2] + new.shape[2] - (end - begin)
-            held = torch.cat((held[:, :, kept:], new), 2)
+        old = new[:, :, :0] if held is None else held
+        kept = old.shape[2] + new.shape[2] - (end - begin)
+        held = torch.cat((old[:, :, kept:], new), 2)
         yield held
 
 
@@ -43,7 +41,8 @@ def _read(
 def _filled(slices: Slices, piece: tuple[int, int], *, pinned: bool) -> Tensor:
     count, channels, _, width = slices.shape
     begin, end = piece
-    rows = torch.empty((count, channels, end - begin, width), pin_memory=pinned)
+    shape = (count, channels, end - begin, width)
+    rows = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
     slices.fill(rows.numpy(), begin)
     return rows
 
@@ -51,24 +50,35 @@ def _filled(slices: Slices, piece: tuple[int, int], *, pinned: bool) -> Tensor:
 def _prefetched(
     slices: Slices, pieces: Sequence[tuple[int, int]], device: torch.device
 ) -> Iterator[Tensor]:
-    """As `_read`, one piece ahead: a thread normalises and copies on a stream of its own."""
-    stream = torch.cuda.Stream(device)
+    """As `_read`, one piece ahead: a thread normalises and copies on a stream of its own.
 
-    def moved(piece: tuple[int, int]) -> tuple[Tensor, torch.cuda.Event]:
-        rows = _filled(slices, piece, pinned=True)
+    A piece is to be copied before the next one is asked for: two buffers take turns.
+    """
+    count, channels, _, width = slices.shape
+    row = count * channels * width
+    most = max(end - begin for begin, end in pieces)
+    buffers = [torch.empty(row * most, dtype=torch.float32, device=device) for _ in range(2)]
+    current, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    free = [current.record_event() for _ in buffers]
+
+    def moved(number: int) -> tuple[Tensor, torch.cuda.Event]:
+        begin, end = pieces[number]
+        rows = _filled(slices, (begin, end), pinned=True)
+        there = buffers[number % 2][: rows.numel()].view(rows.shape)
         with torch.cuda.stream(stream):
-            there = rows.to(device, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record(stream)
-        return there, event
+            stream.wait_event(free[number % 2])
+            there.copy_(rows, non_blocking=True)
+            return there, stream.record_event()
 
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(moved, pieces[0])
-        for following in (*pieces[1:], None):
-            rows, event = waiting.result()
-            if following is not None:
-                waiting = pool.submit(moved, following)
-            current = torch.cuda.current_stream(device)
-            current.wait_event(event)
-            rows.record_stream(current)
-            yield rows
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(moved, 0)
+            for number in range(len(pieces)):
+                rows, there = waiting.result()
+                if number + 1 < len(pieces):
+                    waiting = pool.submit(moved, number + 1)
+                current.wait_event(there)
+                yield rows
+                free[number % 2] = current.record_event()
+    finally:  # who stops early frees buffers that are still being written to
+        current.wait_stream(stream)

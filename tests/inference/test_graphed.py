@@ -37,7 +37,7 @@ class Standing:
     seconds: ClassVar[float] = 0.0  # by a clock that only calls move
     takes: ClassVar[float] = 0.01
 
-    def __init__(self, model: Any, windows: Tensor, dtype: Any) -> None:
+    def __init__(self, model: Any, windows: Tensor, dtype: Any, pool: Any) -> None:
         Standing.alive.append(self)
         self.model, self.windows = model, windows.clone()
         self.logits = torch.zeros(0)
@@ -62,6 +62,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Standing]:
     """Graphs on a CPU that are always the faster way."""
     monkeypatch.setattr(Standing, "alive", [])
     monkeypatch.setattr(graphed, "_on_gpu", lambda windows: True)
+    monkeypatch.setattr(graphed, "_pool", lambda device: "shared")
     monkeypatch.setattr(graphed, "GraphedInference", Standing)
     monkeypatch.setattr(graphed, "_idle_at", lambda windows: Standing.seconds)
     forward = TorchNetwork._forward
@@ -158,7 +159,7 @@ def test_hooks_run(stand_in: list[Standing]) -> None:
 def test_a_failure_is_said_once_and_ends_all_graphs(
     stand_in: list[Standing], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
-    def failing(*given: Any) -> Any:
+    def failing(*given: Any, **named: Any) -> Any:
         raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
 
     monkeypatch.setattr(graphed, "GraphedInference", failing)
@@ -177,6 +178,39 @@ def test_a_failure_is_said_once_and_ends_all_graphs(
     required._graphs.wanted = True
     with pytest.raises(RuntimeError, match="not permitted"):
         required(_windows(1))
+
+
+def test_graphs_make_room_for_windows_without_one(
+    stand_in: list[Standing], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Those of another model, too."""
+    model = _model()
+    first, second = TorchNetwork(model), TorchNetwork(_model(1))
+    first._graphs.wanted = True
+    first(_windows(2))
+    single = second._graphs._forward
+
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    def full(windows: Tensor) -> Tensor:
+        if len(first._graphs._choices):
+            raise OutOfMemoryError("CUDA out of memory")
+        return single(windows)
+
+    monkeypatch.setattr(second._graphs, "_forward", full)
+    torch.testing.assert_close(second(_windows(3)), _eager(second.model, _windows(3)))
+    assert first._graphs.wanted is False
+    said = [str(w.message) for w in recwarn if "windows need the memory" in str(w.message)]
+    assert len(said) == 1
+    assert len(second._graphs._choices) == 1  # it has none yet that takes memory
+    monkeypatch.setattr(second._graphs, "_forward", lambda windows: _no_memory(OutOfMemoryError))
+    with pytest.raises(OutOfMemoryError):
+        second(_windows(3))
+
+
+def _no_memory(kind: type[Exception]) -> Tensor:
+    raise kind("CUDA out of memory")
 
 
 def test_threads_share_a_graph(stand_in: list[Standing]) -> None:
