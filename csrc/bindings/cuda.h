@@ -19,8 +19,8 @@ namespace swin_umamba::bindings {
 namespace cuda = swin_umamba;
 using cuda::Family, cuda::Pass;
 
-// Kernels read and write vectors at every address, but for maps that they take value by value: those
-// may lie inside a row of the projection. This is the one place that checks it.
+// Kernels read and write vectors at every address except for maps that they take value by value:
+// those may lie inside a row of the projection. Alignment is checked only here.
 inline void check_aligned(Family family, std::string_view name, const void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
   if (value % cuda::kAlignment == 0) return;

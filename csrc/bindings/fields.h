@@ -44,7 +44,8 @@ class Fields {
     });
   }
 
-  // Sets the fields that `values` has; `check(name, address)` sees the addresses among them.
+  // Sets the fields present in `values`; `check(name, address)` is called for the addresses among
+  // them.
   template <class Check>
   void fill(P& p, const py::kwargs& values, Check check) const {
     PyObject *key, *value;

@@ -1,4 +1,4 @@
-"""Which GPU architectures the CUDA kernels are compiled for."""
+"""The GPU architectures for which the CUDA kernels are compiled."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-# The first of these that is set names the architectures.
+# The first of these variables that is set names the architectures.
 VARIABLES = ("SWIN_UMAMBA_CUDA_ARCHS", "TORCH_CUDA_ARCH_LIST")
-# The word for machine code for every generation: that of a major version runs on its later minor
-# ones.
+# The word for machine code for every generation: code for a major version runs on its later minor
+# versions.
 ALL = "all"
 GENERATIONS = ((7, 5), (8, 0), (9, 0), (10, 0), (12, 0))
 OLDEST = (7, 5)
-# With none named and no GPU in sight: PTX of the oldest one that the fast kernels are written for.
+# Without named architectures and without a visible GPU: PTX for the oldest one supported by the
+# fast kernels.
 PORTABLE = (8, 0)
 VIRTUAL_NOTE = (
     "no GPU is visible here, so the CUDA kernels are PTX, which the driver compiles at their first "
@@ -47,7 +48,7 @@ class Arch:
         return "+PTX" if self.ptx else ""
 
     def flags(self) -> list[str]:
-        """nvcc's flags for it."""
+        """The flags of nvcc for it."""
         codes = [f"sm_{self.number}"] if self.machine_code else []
         codes += [f"compute_{self.number}"] if self.ptx else []
         return [f"-gencode=arch=compute_{self.number},code={code}" for code in codes]
@@ -57,7 +58,7 @@ def parse(text: str) -> list[Arch]:
     """Read a list such as "8.0;9.0a 12.0+PTX", separated by semicolons, commas or blanks.
 
     "8.0-virtual" is PTX without machine code; "all" is every generation, and PTX of the newest.
-    ValueError names an entry that is not understood or is older than the kernels serve.
+    ValueError names an entry that is not understood or is older than the kernels support.
     """
     archs: list[Arch] = []
     if text.strip().lower() == ALL:
@@ -67,8 +68,8 @@ def parse(text: str) -> list[Arch]:
         match = _ENTRY.fullmatch(entry)
         if match is None:
             raise ValueError(
-                f"{entry!r} is no GPU architecture; expected entries such as 8.0, 9.0a, 12.0+PTX "
-                f"or 8.0-virtual, or {ALL}"
+                f"{entry!r} is not a GPU architecture; expected entries such as 8.0, 9.0a, "
+                f"12.0+PTX or 8.0-virtual, or {ALL}"
             )
         major, minor, suffix, ptx = match.groups()
         virtual = (ptx or "").startswith("-")
@@ -85,11 +86,11 @@ def select(
     seen: Iterable[tuple[int, int]],
     supported: Iterable[tuple[int, int]],
 ) -> list[Arch]:
-    """The architectures that are named, else those of the GPUs here, else PTX alone.
+    """The named architectures, else those of the visible GPUs, else PTX only.
 
-    seen: compute capabilities of the GPUs here; supported: those that nvcc compiles for. A GPU too
-    new for nvcc is served by PTX of the newest that it knows. ValueError if a named one is unknown
-    to nvcc; of "all", what it does not know is left out.
+    seen: compute capabilities of the visible GPUs; supported: those that nvcc compiles for. A GPU
+    too new for nvcc gets PTX of the newest architecture that nvcc knows. ValueError if a named one
+    is unknown to nvcc; with "all", unknown ones are skipped.
     """
     known = set(supported)
     for variable in VARIABLES:

@@ -1,4 +1,4 @@
-"""The build_ext command: the compiled module where it can be built, else a note why not."""
+"""The build_ext command: the compiled module if possible, otherwise a note with the reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from setuptools.errors import CompileError
 from building import ninja_file, plan
 from building.toolchain import Missing
 
-# Beside the module's place, where there is no module: one line that says why.
+# Beside the module's path, if there is no module: one line with the reason.
 NOTE = "_not_compiled.txt"
 BUILD_FOLDER = Path("build") / "csrc"
 PURE = "SWIN_UMAMBA_PURE"
@@ -31,7 +31,7 @@ class BuildKernels(build_ext):  # type: ignore[misc]  # setuptools is untyped
         self._build(place, place.parent / NOTE)
 
     def copy_extensions_to_source(self) -> None:
-        """Put what was built into the source tree, and take away what it replaces."""
+        """Move the result into the source tree, and remove what it replaces."""
         for ext in self.extensions:
             place = Path(self.get_ext_fullpath(ext.name))
             built = Path(self.build_lib) / self.get_ext_filename(self.get_ext_fullname(ext.name))
@@ -55,7 +55,7 @@ class BuildKernels(build_ext):  # type: ignore[misc]  # setuptools is untyped
 
 
 class BuildPure(build_py):  # type: ignore[misc]  # setuptools is untyped
-    """Copy the Python files alone, with the note that says so in place of the compiled module."""
+    """Copy only the Python files, with a note about that instead of the compiled module."""
 
     def run(self) -> None:
         super().run()
@@ -70,7 +70,7 @@ class BuildPure(build_py):  # type: ignore[misc]  # setuptools is untyped
 
 
 def _make(version: str) -> Path:
-    """Build the module; where CUDA is not insisted upon and fails, build it without."""
+    """Build the module; if CUDA fails and is not required, build without it."""
     planned = plan.make(os.environ, version)
     left_out = planned.facts["left_out"]
     assert isinstance(left_out, dict)
@@ -88,9 +88,9 @@ def _make(version: str) -> Path:
 
 
 def _replace(source: Path, place: Path) -> None:
-    """Put a copy of `source` in its place at once, or nothing where there is no source.
+    """Replace the target by a copy of `source` atomically, or remove it if there is no source.
 
-    Never written over: a running Python may have the old one mapped.
+    Never overwritten in place: a running Python may have the old one mapped.
     """
     if not source.is_file():
         place.unlink(missing_ok=True)

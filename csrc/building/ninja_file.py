@@ -1,4 +1,4 @@
-"""A plan as a build.ninja, and running it: each source by itself, only what changed."""
+"""Write a plan as build.ninja, and run it: each source separately, only what changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from building.plan import CXX_FLAGS, NVCC_FLAGS, Plan
 from building.toolchain import Missing
 
 HEADER = "build_info.h"
-# $log holds what nvcc said: the kernels' registers and spills, for the tests of the build.
+# $log contains nvcc's report, with the kernels' registers and spills, for the tests of the build.
 _RULES = """\
 ninja_required_version = 1.5
 
@@ -40,7 +40,7 @@ def text(plan: Plan, target: str) -> str:
     """The file's content; target: the module's path relative to the build folder."""
     link = [*plan.cxx, "-shared"]
     link_flags = plan.link_flags
-    if plan.nvcc is not None:  # which knows where its static runtime lies
+    if plan.nvcc is not None:  # it knows where its static runtime is
         ccbin = [flag for step in plan.steps for flag in step.flags if flag.startswith("-ccbin=")]
         link = [plan.nvcc, "-shared", "-cudart=static", *ccbin[:1]]
         link_flags = [part for flag in link_flags for part in _through_nvcc(flag)]
@@ -65,7 +65,7 @@ def text(plan: Plan, target: str) -> str:
 
 
 def _through_nvcc(flag: str) -> list[str]:
-    """A flag of the host compiler's for linking, as nvcc hands it on: it splits at commas."""
+    """A linker flag for the host compiler, passed through nvcc, which splits at commas."""
     if flag.startswith("-Wl,"):
         return [f"-Xlinker={part}" for part in flag.split(",")[1:]]
     return [f"-Xcompiler={flag}"]
@@ -80,7 +80,7 @@ def _path(path: str) -> str:
 
 
 def find_ninja() -> str:
-    """The path of ninja: that of the Python package, or the system's. Missing if there is none."""
+    """The path of ninja: from the Python package, or the system's. Missing if there is none."""
     try:
         from ninja import BIN_DIR
     except ImportError:
@@ -93,7 +93,7 @@ def find_ninja() -> str:
 
 
 def build(plan: Plan, folder: Path, environment: Mapping[str, str]) -> Path:
-    """Compile and link what changed; the module's path. CalledProcessError if that fails."""
+    """Compile and link what changed; returns the module's path. CalledProcessError on failure."""
     ninja = find_ninja()
     folder.mkdir(parents=True, exist_ok=True)
     _write_if_other(folder / HEADER, plan.build_info_header())
@@ -109,6 +109,6 @@ def _cores() -> int:
 
 
 def _write_if_other(path: Path, content: str) -> None:
-    """Leave a file alone that already says this: ninja goes by the time of writing."""
+    """Write a file only if its content changes: ninja goes by modification times."""
     if not path.is_file() or path.read_text() != content:
         path.write_text(content)

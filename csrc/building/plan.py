@@ -24,7 +24,7 @@ NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden"]
 
 @dataclass
 class Step:
-    """One source file, the compiler for it and its flags."""
+    """A source file, its compiler and its flags."""
 
     source: Path
     object: str  # relative to the build folder
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass
 class Plan:
-    """Everything that ninja needs, and the facts that `build_info()` reports."""
+    """Everything ninja needs, and the facts reported by `build_info()`."""
 
     cxx: list[str]
     nvcc: str | None
@@ -49,7 +49,7 @@ class Plan:
 
 
 def cuda_switch(environment: Mapping[str, str]) -> str:
-    """The value of the switch: "auto", "0" or "1". ValueError for another one."""
+    """The value of the switch: "auto", "0" or "1". ValueError for anything else."""
     value = environment.get(SWITCH, "").strip().lower() or "auto"
     if value not in ("auto", "0", "1"):
         raise ValueError(f"{SWITCH} is {value!r}, expected auto, 0 or 1")
@@ -57,10 +57,10 @@ def cuda_switch(environment: Mapping[str, str]) -> str:
 
 
 def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -> Plan:
-    """Look at the machine and plan the build.
+    """Inspect the machine and plan the build.
 
-    without_cuda: why CUDA is left out in any case. Missing if there is no C++ compiler, or no
-    nvcc although SWIN_UMAMBA_CUDA=1; ValueError for a variable that is not understood.
+    without_cuda: reason to leave out CUDA in any case. Missing if there is no C++ compiler, or no
+    nvcc although SWIN_UMAMBA_CUDA=1; ValueError for an invalid variable.
     """
     switch = cuda_switch(environment)
     cxx = toolchain.find_cxx(environment)
@@ -95,7 +95,7 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
         defines.append("-DSWIN_UMAMBA_CUDA=1")
     cxx_steps = [_bindings_step(), *cpu_steps]
     for step in cxx_steps:
-        # The user's own come last, where they win.
+        # The user's own flags come last and take precedence.
         step.flags = [*step.flags, *defines, *_split(environment, "CXXFLAGS")]
     return Plan(
         cxx=cxx.command,
@@ -124,7 +124,7 @@ def _split(environment: Mapping[str, str], name: str) -> list[str]:
 
 
 def _bindings_step() -> Step:
-    """The one file that knows Python: its object is for one Python alone."""
+    """The only file that depends on Python: its object is for one Python version."""
     includes = [sysconfig.get_path("include"), pybind11.get_include(), "."]
     flags = [f"-I{folder}" for folder in includes]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
@@ -134,7 +134,7 @@ def _bindings_step() -> Step:
 def _cpu_steps(
     cxx: toolchain.Cxx, openmp: list[str], left_out: dict[str, str]
 ) -> tuple[list[Step], list[str]]:
-    """The files of csrc/cpu, and the instruction sets among them that are compiled."""
+    """The files of csrc/cpu, and the instruction sets that are compiled."""
     steps: list[Step] = []
     simd: list[str] = []
     here = toolchain.instruction_sets()
@@ -167,7 +167,7 @@ def _cuda_steps(
         flags.append("--compress-mode=size")
     if environment.get("CXX") and len(cxx.command) == 1:
         flags.append(f"-ccbin={cxx.command[0]}")
-    # nvcc's report of registers and spills, which ninja's rule keeps in a file beside the object.
+    # nvcc's report of registers and spills, which ninja's rule stores beside the object.
     flags.append("-Xptxas=-v")
     return [
         Step(source, f"cuda/{source.stem}.o", "nvcc", flags)
@@ -176,7 +176,8 @@ def _cuda_steps(
 
 
 def _link_flags(cxx: toolchain.Cxx) -> list[str]:
-    """Linking as a module that brings its own C++ library, so that an older one does no harm."""
+    """Link a module that includes its own C++ library, so that an older one on the system does no
+    harm."""
     if sys.platform == "darwin":
         return ["-undefined", "dynamic_lookup"]
     static = ["-static-libstdc++", "-static-libgcc", "-Wl,--exclude-libs,ALL"]

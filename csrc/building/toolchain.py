@@ -1,4 +1,4 @@
-"""The compilers of this machine, and what they can do, detected by running them."""
+"""The compilers of this machine and their capabilities, detected by running them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _EMPTY_PROBE = 'extern "C" int probe() { return 0; }\n'
 
 
 class Missing(Exception):  # noqa: N818
-    """A tool or feature that this machine lacks; the message is the reason."""
+    """A tool or feature that is missing; the message is the reason."""
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run a tool; one that cannot be started counts as one that failed."""
+    """Run a tool; one that cannot be started counts as failed."""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, errors="replace", check=False, timeout=120
@@ -61,7 +61,7 @@ class Cxx:
     version: str
 
     def accepts(self, flags: list[str], source: str = _EMPTY_PROBE) -> str | None:
-        """None if it makes a shared library of the source with these flags, else why not."""
+        """None if it can build a shared library from the source with these flags, else why not."""
         return _try_to_link(self.command, flags, source)
 
 
@@ -97,7 +97,7 @@ def find_cxx(environment: Mapping[str, str]) -> Cxx:
 
 
 def openmp_flags(cxx: Cxx) -> list[str]:
-    """What compiles and links OpenMP. Missing if the compiler has none."""
+    """Flags to compile and link OpenMP. Missing if the compiler does not support it."""
     reason = cxx.accepts(["-fopenmp"], _OPENMP_PROBE)
     if reason is not None:
         raise Missing(f"the compiler has no OpenMP ({reason})")
@@ -115,8 +115,8 @@ class Nvcc:
 
     @property
     def min_driver(self) -> str:
-        """The CUDA version that a driver must serve to load what it compiles: the first of its
-        major version, and for compressed machine code at least 12.4."""
+        """The CUDA version that a driver must support to load its output: the first of its major
+        version, and for compressed machine code at least 12.4."""
         first = (int(self.version.partition(".")[0]), 0)
         major, minor = max(first, (12, 4)) if self.compresses else first
         return f"{major}.{minor}"
@@ -144,7 +144,7 @@ def find_nvcc(environment: Mapping[str, str]) -> Nvcc:
 
 
 def seen_gpus() -> Iterator[tuple[int, int]]:
-    """Compute capabilities of the GPUs that the driver shows; none without a driver."""
+    """Compute capabilities of the GPUs reported by the driver; none without a driver."""
     listed = _run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
     if listed.returncode == 0:
         for major, minor in re.findall(r"^(\d+)\.(\d)$", listed.stdout, re.MULTILINE):
@@ -152,7 +152,7 @@ def seen_gpus() -> Iterator[tuple[int, int]]:
 
 
 def instruction_sets() -> dict[str, list[str]]:
-    """The instruction sets that files of csrc/cpu may be written for, with the compiler's flags.
+    """The instruction sets for which csrc/cpu may have files, with the compiler's flags.
 
     A file named *_avx2.cpp is compiled with those of "avx2", and so on.
     """

@@ -1,10 +1,5 @@
-// Whole ops: blocks of channels dealt to threads, and sums over channels in a fixed order.
-//
-// The forward needs no sums across blocks (and, where one task does all directions of a block, none
-// across directions). In the backward every block has its own part of the
-// gradients of the maps (Bs, Cs and, in ss2d, dt's first factor); the parts of all steps would take
-// many times the memory of the input, so the steps are gone through in rounds: all blocks, then the
-// sum over blocks, then the next round with the same memory.
+// Whole ops: blocks of channels are distributed over threads, and sums over channels have a fixed
+// order.
 #include <algorithm>
 #include <cstring>
 
@@ -17,7 +12,7 @@ namespace {
 // Small enough to stay near the cache; one chunk of one image may need more.
 constexpr int64_t kPartsBytes = int64_t(4) << 20;
 
-// What is likely to stay in a core's cache.
+// What is likely to fit in a core's cache.
 constexpr int64_t kCacheBytes = int64_t(1) << 20;
 
 int64_t blocks_of(int64_t channels, int64_t lanes) { return (channels + lanes - 1) / lanes; }
@@ -34,15 +29,15 @@ struct Rounds {
         chunks(between(1, kPartsBytes / (chunk_bytes * images), C)) {}
 };
 
-// Whether each direction of a block becomes a task of its own, at the price of an output of its own
-// and a sum: where whole blocks would leave threads waiting for a tenth of the time or more.
+// Whether each direction of a block becomes a separate task, which costs a separate output and a
+// sum: used if whole blocks would leave threads idle for a tenth of the time or more.
 bool directions_apart(int64_t tasks, int threads) {
   const int64_t turns = (tasks + threads - 1) / threads;
   return 10 * tasks < 9 * turns * threads;
 }
 
-// How many blocks of channels of an image one task of the forward takes: several where an image
-// exceeds the cache, as long as no thread waits for it.
+// How many blocks of channels of an image one forward task takes: several if an image exceeds the
+// cache, as long as no thread waits for it.
 template <class T>
 int64_t blocks_together(const SS2DForward<T>& s, int64_t blocks, int threads) {
   if (s.L() * (s.D + kDirections * s.row()) * int64_t(sizeof(T)) < kCacheBytes) return 1;
@@ -234,7 +229,7 @@ void scan_backward(const ScanBackward<T>& s, int threads) {
         const int64_t start = (first + c) * kChunk, count = between(0, s.L - start, kChunk);
         const T* from = dmaps + task / chunks * blocks * per_block + c * kChunk * row;
         sum_rows(from, per_block, blocks, count * row, sums);
-        // One state after another: their rows in memory lie far apart.
+        // One state after another: their rows in memory are far apart.
         for (int64_t n = 0; n < s.N; ++n) {
           T *dBs = s.dBs + (group * s.N + n) * s.L + start, *dCs = s.dCs + (dBs - s.dBs);
           for (int64_t t = 0; t < count; ++t) {

@@ -7,7 +7,7 @@ inline void visit(
   const int64_t L = H * W;
   const bool backwards = k >= 2, columns = k % 2;
   const int64_t sign = backwards ? -1 : 1;
-  int64_t m = backwards ? L - 1 - first : first;  // the step of the same order taken forwards
+  int64_t m = backwards ? L - 1 - first : first;  // the corresponding step of the forward order
   if (!columns) {
     for (int64_t t = 0; t < count; ++t) positions[t] = m + sign * t;
     return;
@@ -134,7 +134,7 @@ void ss2d_forward(
   }
 }
 
-// What a block's backward has in hand for one direction, apart from the tile.
+// The state of a block's backward pass for one direction, apart from the tile.
 template <class T>
 struct DirectionGradients {
   Vec<T> *A2, *weight;  // N, R vectors; sums over steps
@@ -185,8 +185,8 @@ SWIN_UMAMBA_INLINE void dt_gradients(
     const Vec<T> ddt = tile.ddt[t] * Math<T>::kLn2 + tile.ddtx[t] * tile.x[t];
     tile.ddt[t] = ddt * tile.derivative[t];
     bias += tile.ddt[t];
-    // A loop before its use, where no compiler can fuse the product with that sum: the rounding
-    // must not depend on how many directions a task takes.
+    // A separate loop, so that no compiler can fuse the product with that sum: the rounding must
+    // not depend on how many directions a task takes.
     tile.ddtx[t] = tile.dt[t] * tile.ddtx[t];
   }
   gradients.bias += bias;

@@ -1,4 +1,4 @@
-// A loop over tasks on OpenMP's threads, or on the caller's alone where the build has no OpenMP.
+// A loop over tasks on OpenMP's threads, or on the caller's only if the build has no OpenMP.
 #pragma once
 
 #include <cstdint>
@@ -23,9 +23,9 @@ using Memory = std::unique_ptr<char, Free>;
 // Aligned for any register. Throws std::bad_alloc.
 Memory allocate(int64_t bytes);
 
-// While it lives, this thread takes numbers below the smallest normal one (1e-38, 2e-308) for zero.
-// A state that decays under zero input ends among them, may stay there (0.99 times the smallest
-// rounds to itself), and would slow every later step down a hundredfold.
+// While it exists, this thread treats numbers below the smallest normal one (1e-38, 2e-308) as
+// zero. A state that decays with zero input ends among them, may stay there (0.99 times the
+// smallest rounds to itself), and would slow down every later step a hundredfold.
 class FlushSubnormals {
  public:
   explicit FlushSubnormals(bool on) : before_(control()) {
@@ -37,7 +37,7 @@ class FlushSubnormals {
 
  private:
 #if defined(__x86_64__) || defined(__i386__)
-  static constexpr uint64_t kBits = 0x8040;  // flush results, take operands for zero
+  static constexpr uint64_t kBits = 0x8040;  // flush results, treat operands as zero
   static uint64_t control() { return _mm_getcsr(); }
   static void set_control(uint64_t bits) { _mm_setcsr(static_cast<unsigned>(bits)); }
 #elif defined(__aarch64__)

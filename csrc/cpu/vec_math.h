@@ -64,7 +64,7 @@ SWIN_UMAMBA_INLINE Vec<T> min(Vec<T> a, T b) {
 // x = n + r with n whole and |r| <= 1/2. n is far inside the range of T's integers.
 template <class T>
 SWIN_UMAMBA_INLINE Vec<T> nearest(Vec<T> x) {
-  // The compiler must not see through the sum and difference (nor does it, without -ffast-math).
+  // The compiler must not simplify the sum and difference (and does not, without -ffast-math).
   return (x + Math<T>::kRound) - Math<T>::kRound;
 }
 

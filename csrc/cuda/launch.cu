@@ -1,4 +1,4 @@
-// Which kernels serve what, and launches.
+// Which kernels support which inputs, and launches.
 #include <cuda_runtime.h>
 
 #include <algorithm>

@@ -25,14 +25,15 @@ int shared_bytes(const ScanParams& p);
 int max_shared_bytes(int device);
 // Blocks of channels that a launch covers: ScanParams::blocks.
 int channel_blocks(const ScanParams& p);
-// Sets how sequences are cut, from splits to min_shared_bytes, so that the pass fills the current device.
+// Sets how sequences are partitioned, from splits to min_shared_bytes, so that the pass fills the
+// current device.
 void partition(ScanParams& p, Pass pass);
-// Throws std::runtime_error with CUDA's reason where the launch fails. `stream` is a cudaStream_t.
+// Throws std::runtime_error with CUDA's reason if the launch fails. `stream` is a cudaStream_t.
 void launch(const ScanParams& p, Pass pass, std::uintptr_t stream);
 
-// One launch for all of them.
+// All of them in one launch.
 void launch_reductions(Reductions all, std::uintptr_t stream);
-// The driver's version as CUDA counts them (12040 is 12.4); 0 where there is no driver.
+// The driver's version in CUDA's numbering (12040 is 12.4); 0 without a driver.
 int driver_version();
 
 }  // namespace swin_umamba

@@ -1,5 +1,5 @@
-// What all families do alike around a launch. A tag has an overload of with_kernel(), which calls
-// f(kernel, threads, shared bytes) for the kernel of a pass, and one of channel_blocks().
+// Launch code shared by all families. A tag has an overload of with_kernel(), which calls f(kernel,
+// threads, shared bytes) for the kernel of a pass, and one of channel_blocks().
 #pragma once
 
 #include <algorithm>
@@ -13,8 +13,8 @@
 
 namespace swin_umamba {
 
-// Lets a kernel take so much dynamic shared memory on the current device. The limit is never lowered again:
-// another thread may be about to launch the same kernel with more.
+// Allows a kernel this much dynamic shared memory on the current device. The limit is never lowered
+// again: another thread may be about to launch the same kernel with more.
 inline void allow_shared_bytes(const void* kernel, int device, int bytes) {
   static std::mutex mutex;
   static std::map<std::pair<const void*, int>, int> limits;
@@ -48,7 +48,7 @@ void launch_family(const typename Tag::Params& p, Pass pass, void* stream) {
   });
 }
 
-// 0 where a block needs more shared memory than the current device gives.
+// 0 if a block needs more shared memory than the current device has.
 template <class Tag>
 int resident_blocks(const typename Tag::Params& p, Pass pass) {
   int blocks = 0;

@@ -21,7 +21,8 @@
 
 namespace swin_umamba {
 
-// What a thread works on. RB: blocks of 8 ranks; 0 where delta is given and dt not made from proj.
+// The work of one thread. RB: blocks of 8 ranks; 0 if delta is given rather than computed from
+// proj.
 template <class T, int RB, Walk kWalk>
 struct OneStateThread {
   using T2 = typename Pair<T>::type;
@@ -49,8 +50,8 @@ struct OneStateThread {
     int to;            // in a stage
   };
   Copies x_copies, float_copies;
-  // Of this image and direction: rows of proj and of its gradient, y or dx of this lane's channels, and states
-  // entering tiles. Made once: each costs several instructions.
+  // For this image and direction: rows of proj and of its gradient, y or dx of this lane's
+  // channels, and states entering tiles. Computed once, since each costs several instructions.
   const char* proj_from;
   float *proj_to, *states, *image_to;
 
@@ -66,7 +67,8 @@ struct OneStateThread {
     last_tile = min(ceil_div(length, kTile), first_tile + p.tiles_per_split);
     end = min(length, last_tile * kTile);
     int thread = threadIdx.x;
-    asm volatile("" : "+r"(thread));  // reading it again would take longer than all that is made of it
+    // reading it again would take longer than everything computed from it
+    asm volatile("" : "+r"(thread));
     lane = thread % 32;
     warp = thread / 32 % p.one_state;
     tile_warp = thread / 32 / p.one_state;
@@ -93,7 +95,7 @@ struct OneStateThread {
     states = p.states + (static_cast<int64_t>(b) * p.K + k) * ceil_div(length, kTile) * p.D + channel;
   }
 
-  // The same, which the compiler cannot recompute.
+  // The same, but opaque to the compiler, which can then not recompute it.
   template <class V>
   static __device__ V* kept(V* value) {
     asm volatile("" : "+l"(value));
@@ -129,7 +131,8 @@ struct OneStateThread {
     const float2 A = parameter(p.A);
     return p.a_is_log ? -kLog2e * exp2_fast(kLog2e * A) : kLog2e * A;
   }
-  // Ds of all directions, which add the same multiple of x to y: the first does it for all.
+  // Ds of all directions, which add multiples of the same x to y: the first direction does it for
+  // all.
   __device__ bool adds_skip() const { return k == 0; }
   __device__ float2 skip() const {
     float2 sum = make_float2(0.0f, 0.0f);
@@ -154,14 +157,15 @@ struct OneStateThread {
     *reinterpret_cast<float2*>(p.split_dt + row) = map.P;
     *reinterpret_cast<float2*>(p.split_state + row) = map.S;
   }
-  // Of the state entering a tile; of this block's last tile where there is no such tile.
+  // The state entering a tile, or this block's last tile if there is no such tile.
   __device__ float* state(int tile) const { return row_at(states, min(tile, last_tile - 1), p.D * sizeof(float)); }
 
   // ---- by tile
 
   // Waits for the warps that work on the same tile.
   __device__ void sync_tile() const {
-    switch (tile_warp) {  // by a number from a register a block would take all barriers of four blocks
+    // with the barrier number in a register, a block would reserve all barriers of four blocks
+    switch (tile_warp) {
       case 0: return named_barrier<1>();
       case 1: return named_barrier<2>();
       case 2: return named_barrier<3>();
@@ -176,17 +180,18 @@ struct OneStateThread {
   __device__ int last_group() const {
     return first_tile + (last_tile - 1 - first_tile) / p.one_state_tiles * p.one_state_tiles;
   }
-  // Steps of a tile that exist and are this block's.
+  // Number of steps of a tile that exist and belong to this block.
   __device__ int steps(int tile) const { return min(kTile, end - tile * kTile); }
   // Slots and steps: see above.
   static __device__ int step_of(int slot) { return slot % 8 / 2 * 8 + slot / 8 * 2 + slot % 2; }
   static __device__ constexpr int slot(int i) { return slot_of(i); }
-  // Whether all of a tile's steps and all of the warp's channels exist: then nothing need be asked of each.
+  // Whether all of a tile's steps and all of the warp's channels exist: then no bounds checks are
+  // needed.
   __device__ bool is_whole(int count) const { return warp_valid && count == kTile; }
   // How many of this lane's steps exist.
   __device__ int own_steps(int count) const { return valid ? count - 8 * (lane % 4) : 0; }
 
-  // Where the step of this lane's slot lies in the image; past the end, somewhere in it.
+  // Position in the image of the step of this lane's slot; past the end, some valid position.
   __device__ int place(int tile) const {
     const int step = min(tile * kTile + step_of(lane), length - 1);
     const int l = (k & 2) ? length - 1 - step : step;
@@ -283,8 +288,8 @@ struct OneStateThread {
     }
   }
 
-  // Zeros for what is never copied: channels and ranks that do not exist, and, as walks backwards begin
-  // with the last tile, its steps past the end.
+  // Zeros for what is never copied: channels and ranks that do not exist and, since backward walks
+  // begin with the last tile, its steps past the end.
   __device__ void clear() const {
     if (lane < 8) *handed(tile_warp, lane) = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     float4* to = reinterpret_cast<float4*>(own);
@@ -398,7 +403,7 @@ struct OneStateThread {
       }
     }
   }
-  // softplus, given delta times log2(e) too.
+  // softplus, given delta and delta times log2(e).
   static __device__ float2 steps_of(float2 delta, float2 scaled) {
     return kGiven || !F::k16Bit ? make_float2(softplus(delta.x), softplus(delta.y))
                   : make_float2(softplus_16bit(delta.x, scaled.x), softplus_16bit(delta.y, scaled.y));

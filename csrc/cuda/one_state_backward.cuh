@@ -5,8 +5,8 @@
 
 namespace swin_umamba {
 
-// What the gradient of a state, times its decay, becomes over the steps of a split, for all splits but the
-// first.
+// How the gradient of a state, times its decay, changes over the steps of a split, for all splits
+// but the first.
 template <class T, int RB>
 __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_carry(const OneStateParams p) {
   extern __shared__ float4 shared[];
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_carry(const 
   t.save_split_map(carry);
 }
 
-// Sums of a thread's channels over all its steps.
+// Sums over all steps for a thread's channels.
 template <class T, int RB>
 struct OneStateSums {
   using Thread = OneStateThread<T, RB, Walk::kBackward>;
@@ -54,7 +54,7 @@ struct OneStateSums {
   float2 A{}, D{}, bias{};
   float weight[Thread::kRanks][4] = {};  // a product of matrix instructions
 
-  // Adds the sums of all tiles side by side, in their order, to the block's row. `shared`: kCount floats
+  // Adds the sums of all tiles side by side, in order, to the block's row. `shared`: kCount floats
   // for each of the block's channels.
   __device__ void write(const Thread& t, float2 of_A, float* shared) {
     const OneStateParams& p = t.p;
@@ -104,8 +104,8 @@ struct OneStateSums {
   }
 };
 
-// The gradient of proj: what the block's warps of channels found of a tile, added up. Four lanes have 8
-// values of a slot.
+// The gradient of proj: adds up the sums of the block's warps over their channels for a tile. Four
+// lanes have 8 values of a slot.
 template <class Thread>
 __device__ inline void add_to_proj(const Thread& t, int turn, int count) {
   const OneStateParams& p = t.p;
@@ -168,7 +168,8 @@ __device__ inline void add_products_16bit(const Thread& t, const typename Thread
   }
 }
 
-// The same of float32. Transposed, ddelta comes back from shared memory, from the place of dy, which has been read.
+// The same for float32. Transposed, ddelta is read back from shared memory, where it replaces dy,
+// which has been read.
 template <class Thread, class Sums>
 __device__ inline void add_products_float32(const Thread& t, const typename Thread::Tile& v,
                                             const float2 (&ddelta)[kOneStateSteps], Sums& sums, float* rank_sums) {
@@ -178,7 +179,8 @@ __device__ inline void add_products_float32(const Thread& t, const typename Thre
 #pragma unroll
   for (int i = 0; i < kOneStateSteps; ++i) *reinterpret_cast<float2*>(own + Thread::slot(i) * kRow) = ddelta[i];
   __syncwarp();
-  // Added up by tile: matrix instructions truncate what they add to, which a long sum would show.
+  // Added up tile by tile: matrix instructions truncate the accumulator, which would show in a long
+  // sum.
   float of_tile[Thread::kRanks][4] = {};
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
@@ -240,7 +242,7 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
       last_count = count;
     }
 
-    // The states once more, and what the steps do to the gradient of one.
+    // Recomputes the states, and how the steps change the gradient of one.
     float2 scaled[kOneStateSteps], dt[kOneStateSteps], a[kOneStateSteps], h[kOneStateSteps];
     Affine map{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)}, all = map;
     const auto v = t.tile(turn);

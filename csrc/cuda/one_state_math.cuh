@@ -1,4 +1,5 @@
-// What a lane of the one-state kernels computes with: both its channels at a time, and maps of a state.
+// Arithmetic of the one-state kernels: on both channels of a lane at a time, and on maps of a
+// state.
 #pragma once
 
 #include <type_traits>
@@ -26,8 +27,8 @@ __device__ inline float2 from_lane(float2 value, int lane) {
   return make_float2(from_lane(value.x, lane), from_lane(value.y, lane));
 }
 
-// softplus of x, given x * log2(e), for what came of 16-bit numbers: its polynomial is good to 5.7e-5, where
-// the rounding of x's own factors is 4.9e-4.
+// softplus of x, given x * log2(e), for values derived from 16-bit numbers: its polynomial is
+// accurate to 5.7e-5, whereas the rounding of x's own factors is 4.9e-4.
 __device__ inline float softplus_16bit(float x, float scaled) {
   const float e = exp2_fast(-fabsf(scaled));
   float s = 4.13473062e-2f;
@@ -72,8 +73,8 @@ __device__ inline Affine compose_lanes(Affine& all, int lane) {
   return before;
 }
 
-// The same applied to the state that enters the first of the four lanes: what enters this lane. Half the
-// shuffles of compose_lanes(), and as long a way.
+// The same applied to the state entering the first of the four lanes: what enters this lane. Half
+// the shuffles of compose_lanes(), with the same latency.
 template <bool kReverse>
 __device__ inline float2 chain_lanes(const Affine& map, float2 entering, int lane) {
   const bool is_first = lane % 4 == (kReverse ? 3 : 0);

@@ -27,14 +27,14 @@ enum class Family : int32_t {
 constexpr int kMaxWarps = 4;
 constexpr int64_t segment_counters(int64_t ranges) { return 1 + kMaxWarps * ranges; }
 
-// What all families know.
+// Fields common to all families.
 struct ScanParams {
   Family family = Family::kStrided;
   int32_t B = 0, K = 1, D = 0, H = 1, W = 0, N = 0, G = 1, R = 0;
   int32_t dtype = kFloat32;  // of x, Bs, Cs, dt_weight and dx
   int32_t a_is_log = 0;      // whether A = -exp of what is stored
 
-  // The part of the grid that this launch covers: all of it, unless determinism asks for an order.
+  // The part of the grid covered by this launch: all of it, unless determinism requires an order.
   int32_t first_direction = 0, directions = 1;
   int32_t first_block = 0, blocks = 1;  // of channels, see channel_blocks()
 
@@ -55,7 +55,7 @@ struct ScanParams {
   float* states = nullptr;      // (B, K, tiles, D, N): the state entering each tile
   float* last_state = nullptr;  // (B, K * D, N)
 
-  // What splits and segments hand on.
+  // What splits and segments pass on.
   float* split_state = nullptr;  // (B, K, splits, D, N): what a split adds to a zero state
   // (B, K, splits, D): the sum of dt over a split; with one state, what the split multiplies a state by.
   float* split_dt = nullptr;

@@ -1,4 +1,4 @@
-// How the work of a pass is cut, so that it fills the current device.
+// Partitions the work of a pass so that it fills the current device.
 #include <cuda_runtime.h>
 
 #include <algorithm>

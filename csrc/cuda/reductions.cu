@@ -11,7 +11,7 @@
 namespace swin_umamba {
 namespace {
 
-constexpr int kThreads = 256, kEach = 4;  // values of a thread
+constexpr int kThreads = 256, kEach = 4;  // values per thread
 
 __host__ __device__ int64_t blocks_of(const Reduction& r) {
   return (r.count + kThreads * kEach - 1) / (kThreads * kEach);
