@@ -28,7 +28,7 @@ def test_lists_are_read(text: str, expected: list[Arch]) -> None:
 
 @pytest.mark.parametrize("entry", ["Hopper", "90", "9", "9.0+SASS", "sm_90", "9.0b", "-9.0"])
 def test_an_entry_that_is_not_understood_is_named(entry: str) -> None:
-    with pytest.raises(ValueError, match=r"no GPU architecture") as caught:
+    with pytest.raises(ValueError, match=r"not a GPU architecture") as caught:
         archs.parse(f"8.0;{entry}")
     assert repr(entry) in str(caught.value)
 
