@@ -43,7 +43,8 @@ def test_compiled_models_take_other_sizes(small, image):
     model = small("swin_umamba", in_channels=1, dims=(8, 12), depths=(1, 1)).eval()
     torch._dynamo.reset()
     compiled = torch.compile(model)
-    with torch.no_grad():
+    # Without vector instructions the compiler takes half the time for the same graph.
+    with torch.no_grad(), torch._inductor.config.patch({"cpp.simdlen": 1}):
         for size in ((32, 32), (35, 45)):
             x = image(2, 1, *size)
             for a, b in zip(compiled(x), model(x), strict=True):
