@@ -82,7 +82,9 @@ class Predictor:
         self.plan = plan or default_plan(network.in_channels, network.out_channels, size)
         self.keep_largest = tuple(keep_largest)
         self.made_by: dict[str, Any] | None = None
-        windows = Windows(size, overlap, batch_size or windows_at_once(size, network.device))
+        if batch_size is None:
+            batch_size = windows_at_once(size, network.device)
+        windows = Windows(size, overlap, batch_size)
         member = Member(network, self.plan, windows, mirror=mirror, spaced=self.spaced)
         self.members: tuple[Member, ...] = (member,)
 
@@ -97,14 +99,15 @@ class Predictor:
         amp: str = "off",
         postprocessing: bool = True,
         patch_size: tuple[int, int] | None = None,
+        cuda_graph: CudaGraph = "auto",
     ) -> Predictor:
         """The model of a run folder; for several folders, their Ensemble.
 
         folder: of a run, or of the folds of `train --folds`, which count as several. checkpoint:
         "best", by validation (the last one if there was no validation), or "last". postprocessing:
         whether to apply the run's postprocessing. patch_size: height and width of windows; by
-        default as in training. Raises UserError if the folder is not a run folder or lacks complete
-        weights.
+        default as in training. cuda_graph: as of Predictor. Raises UserError if the folder is not a
+        run folder or lacks complete weights.
         """
         if isinstance(folder, str | os.PathLike):
             folders: Sequence[PathLike] = folds_of(Path(folder))
@@ -116,12 +119,14 @@ class Predictor:
                     amp=amp,
                     postprocessing=postprocessing,
                     patch_size=patch_size,
+                    cuda_graph=cuda_graph,
                 )
                 return cls._of(source, mirror=mirror, amp=amp)
         else:
             folders = folder
         options: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "amp": amp}
         options |= {"mirror": mirror, "postprocessing": postprocessing, "patch_size": patch_size}
+        options["cuda_graph"] = cuda_graph
         return Ensemble([cls.from_run(each, **options) for each in folders])
 
     @classmethod

@@ -9,6 +9,7 @@ from typing import Any
 
 from swin_umamba.common.devices import pick_device
 from swin_umamba.common.files import sha256
+from swin_umamba.common.graph_choice import CudaGraph
 from swin_umamba.data import Plan
 from swin_umamba.errors import UserError
 from swin_umamba.inference.network import Network, TorchNetwork, require_finite
@@ -54,6 +55,7 @@ def open_run(
     amp: str = "off",
     postprocessing: bool = True,
     patch_size: tuple[int, int] | None = None,
+    cuda_graph: CudaGraph = "auto",
 ) -> Source:
     """The network of a run: see `Predictor.from_run`."""
     if patch_size is not None and min(patch_size) < 1:
@@ -67,7 +69,7 @@ def open_run(
         raise UserError(f"{folder} is not a finished training run: {error}") from error
     require_finite(model, str(weights))
     model.to(pick_device(device)).eval().requires_grad_(False)
-    network = TorchNetwork(model, amp=amp, name=str(weights))
+    network = TorchNetwork(model, amp=amp, name=str(weights), cuda_graph=cuda_graph)
     files = {"model": weights} | ({} if run.plan is None else {"plan": folder / PLAN})
     return Source(
         network,

@@ -159,4 +159,4 @@ def test_a_gpu_segments_a_large_image_as_a_cpu_does(
     for _ in range(2):
         actual = predictor.segment(raw)
         assert actual.dtype == expected.dtype
-        assert (actual != expected).mean() < (1e-3 if amp == "off" else 0.05)
+        assert (actual != expected).mean() < (1e-3 if amp == "off" else 0.1)
