@@ -15,7 +15,7 @@ from data_helpers import write_nnunet
 from swin_umamba.data import Intensity, Plan, make_plan, open_dataset, read_raw, take_fingerprint
 from swin_umamba.data.io.raw import RawImage
 from swin_umamba.data.prepare.cropping import nonzero_box, nonzero_mask
-from swin_umamba.data.prepare.normalization import normalize_image, scheme_of
+from swin_umamba.data.prepare.normalization import Normalization, scheme_of
 from swin_umamba.data.prepare.resampling import resample_image, resample_labels
 from swin_umamba.data.prepare.rules import MASKED_BELOW
 
@@ -72,8 +72,9 @@ def test_normalisation(theirs: str, ours: str, masked: bool) -> None:
     scheme = getattr(schemes, theirs)(masked, PROPERTIES)
     expected = scheme.run(image[0].copy(), seg)
     used = masked and scheme.leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true
-    found = normalize_image(_raw(image), [ours], [FACTS], [bool(used)])[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    found = np.empty(image.shape, np.float32)
+    Normalization(_raw(image), [ours], [FACTS], [bool(used)]).fill(found, np.s_[:, :, :])
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_schemes_of_names() -> None:

@@ -44,25 +44,14 @@ def scheme_of(channel_name: str) -> Scheme:
     return named.get(channel_name.casefold(), "zscore")
 
 
-def normalize_image(
-    raw: RawImage,
-    schemes: Sequence[str],
-    intensities: Sequence[Intensity],
-    masked: Sequence[bool],
-) -> npt.NDArray[np.float32]:
-    """The pixels (C, Z, H, W) as float32, normalized per channel; a constant channel becomes 0.
+class Normalization:
+    """An image's pixels as float32, normalized per channel; a constant channel becomes 0.
 
+    What has to be known of the whole image is measured once; then any part of it can be written.
     masked: per channel, whether z-scoring uses only the nonzero part of the image
     (`cropping.nonzero_mask`); pixels outside of it then stay 0. Raises UserError, naming the file,
     for pixels above 255 with rgb_to_0_1.
     """
-    image = np.empty(raw.pixels.shape, np.float32)
-    Normalization(raw, schemes, intensities, masked).fill(image, np.s_[:, :, :])
-    return image
-
-
-class Normalization:
-    """`normalize_image` for any part of an image, by what was measured on the whole of it."""
 
     def __init__(
         self,
@@ -72,10 +61,10 @@ class Normalization:
         masked: Sequence[bool],
     ) -> None:
         self.pixels = raw.pixels
-        self._mask = nonzero_mask(raw.pixels) if any(masked) else None
         self._masked = [
             inside and scheme == "zscore" for inside, scheme in zip(masked, schemes, strict=True)
         ]
+        self._mask = nonzero_mask(raw.pixels) if any(self._masked) else None
         self._rules = [
             _rule(scheme, values, facts, self._mask if inside else None, raw)
             for values, scheme, facts, inside in zip(
