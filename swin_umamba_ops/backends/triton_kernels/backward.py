@@ -1,4 +1,4 @@
-"""The scan backwards.
+"""The backward scan.
 
 With g the adjoint of the state h after a step, a = exp(dt A) and u = dt x Bs:
     dCs = dy h    dBs = g dt x    d(dt x) = g Bs    q = (a g) h_before    ddt = A q    dA = dt q
@@ -56,9 +56,9 @@ def load_steps_back(
     run, move, turn, U: tl.constexpr, NH: tl.constexpr, DH: tl.constexpr,
     EVEN: tl.constexpr, FULL: tl.constexpr, ALIGN: tl.constexpr, INDEX_64BIT: tl.constexpr,
 ):  # fmt: skip
-    """Where the U steps from `step` on lie in x and in bc, their rows of dy, x, dt, Bs and Cs, and
-    where those before them end. The first and the last step take the place of any beyond them. Cs
-    lie `states` after Bs."""
+    """Positions of the U steps from `step` on in x and bc, their rows of dy, x, dt, Bs and Cs, and
+    the position of the steps before them. Steps beyond the first or last are clamped to it. Cs are
+    `states` elements after Bs."""
     places = ()
     maps = ()
     dys = ()
@@ -92,9 +92,9 @@ def backward_kernel(
     INDEX_64BIT: tl.constexpr, IMAGE: tl.constexpr, SOFTPLUS: tl.constexpr, LAST: tl.constexpr,
     SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored, ddt,
-    before softplus, stored, dbc added to. sums have a row for each image and split, of what A, the
-    bias and Ds get there: (K * D, N), (K * D,) and (K * D,); None if nobody wants them.
+    """dy and dx have x's strides, ddt has dt's, dbc bc's. dx is added to (IMAGE) or stored; ddt,
+    before softplus, is stored; dbc is added to. sums have a row for each image and split, with the
+    contributions to A, the bias and Ds: (K * D, N), (K * D,) and (K * D,); None if unwanted.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -149,8 +149,8 @@ def backward_kernel(
     sum_d += dl
     sum_n += nl
 
-    # One of a lane's channels after the other, of each all lanes' states next to each other: a
-    # store of whole lines takes memory less than half as long.
+    # One of a lane's channels after another, and for each all lanes' states side by side: storing
+    # whole lines takes less than half as long.
     SIZE: tl.constexpr = NH * DH * NL * DL
     own_registers = dh * (NH * NL * DL) + nh
     own_lane = nl * DL + lane_channels(1, NL, DL, one) * NH
@@ -176,7 +176,7 @@ def backward_kernel(
             at, inner, L - chunk * T, x, dt, bc, x_l, bc_l, dh * x_d, nh * bc_n, None,
             own_d, own_n, run, move, turn, 2 * U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
         )  # fmt: skip
-        # Two segments at a time, for rows that come from far away.
+        # Two segments at a time, for rows with long load latencies.
         for segment in range(0, segments, 2):
             _, xs, dts, Bs, _ = prefetched
             prefetched, at, inner = load_steps(
@@ -189,7 +189,8 @@ def backward_kernel(
                 if i % U == 0:
                     store_checkpoint(saved + i // U * SIZE, own_registers, h, NH)
                 h = tl.exp2(A2 * dts[i]) * h + Bs[i] * (dts[i] * xs[i].to(tl.float32))
-        tl.debug_barrier()  # should Triton read the scratch in other lanes than it wrote it
+        # in case Triton reads the scratch with another lane layout than it wrote it
+        tl.debug_barrier()
 
         saved = scratch + (segments - 1) * SIZE
         entering = load_checkpoint(saved, own_registers, NH)
@@ -215,7 +216,7 @@ def backward_kernel(
                 hs = hs + (h,)
             results = ()
             for i in tl.static_range(U - 1, -1, -1):
-                # Steps past the end have no dt and no dy, and write nothing.
+                # Steps past the end have zero dt and dy, and write nothing.
                 ok = step + i < L
                 dt_i = tl.where(ok, dts[i], 0.0)
                 x_i = xs[i].to(tl.float32)
@@ -236,7 +237,7 @@ def backward_kernel(
                     ddt_i *= softplus_grad(dt_i)
                 bias_sum += ddt_i
                 results = ((dBs, dCs, dt_i * by_input, ddt_i),) + results
-            # All together: ptxas moves nothing past an addition to memory.
+            # All together: ptxas does not move anything past an atomic addition.
             for i in tl.static_range(U - 1, -1, -1):
                 ok = step + i < L
                 dBs, dCs, dx_i, ddt_i = results[i]

@@ -1,7 +1,7 @@
 """Triton kernel of a 3x3 convolution's weight gradient, for few channels and many pixels.
 
-A program takes blocks of adjacent pixels, and one row of the filter: the products of dy's block,
-turned, with x's block one pixel to the left, where it is, and one to the right.
+A program takes blocks of adjacent pixels and one row of the filter: the products of dy's block,
+transposed, with x's block shifted by one pixel to the left, unshifted, and to the right.
 """
 
 import triton
@@ -22,8 +22,8 @@ def weight_gradient(
     PIXELS: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """dy (pixels, E), x (pixels, C), pixels = B * H * W; sums (programs, 3, 3, E, C), float32: each
-    program's share of the gradient, by row and column of the filter. UPCAST: products of float32,
-    as Triton's interpreter has none of bfloat16."""
+    program's part of the gradient, by row and column of the filter. UPCAST: multiply in float32,
+    since Triton's interpreter has no bfloat16 products."""
     row = tl.program_id(0)
     program = tl.program_id(1)
     e = tl.arange(0, COLS_E)

@@ -8,8 +8,8 @@ _SIZES = ("B", "H", "W", "share")
 
 @triton.jit
 def _place(tile, H, W, BLOCK_W: tl.constexpr):
-    """Image, row and columns of a tile: tiles run down an image, so that rows are read again soon,
-    then across it."""
+    """Image, row and columns of a tile: tiles run down an image, so that rows are reused soon, then
+    across it."""
     strip = tile // H
     across = tl.cdiv(W, BLOCK_W)
     return strip // across, tile % H, (strip % across) * BLOCK_W + tl.arange(0, BLOCK_W)
@@ -38,7 +38,7 @@ def _taps(weight, channels, D, KK: tl.constexpr):
 
 @triton.jit
 def _bias(bias, channels, D):
-    """The biases of a block of channels, zero without one."""
+    """The biases of a block of channels, zero if there are none."""
     values = tl.zeros(channels.shape, tl.float32)
     if bias is not None:
         values += tl.load(bias + channels, mask=channels < D, other=0.0).to(tl.float32)

@@ -1,4 +1,4 @@
-"""The scan forwards, and the pass that finds what each split of a sequence adds."""
+"""The forward scan, and the pass that computes what each split of a sequence adds."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def load_steps(
     EVEN: tl.constexpr, FULL: tl.constexpr, ALIGN: tl.constexpr, PIECE: tl.constexpr,
     INDEX_64BIT: tl.constexpr,
 ):  # fmt: skip
-    """Where U steps lie in x, their rows of x, dt, Bs and Cs, and where the next ones start. Of the
-    steps `left` are left; where these are fewer, the last is repeated. Cs lie `states` after
-    Bs; where it is None, nobody wants them, nor dt where that is None."""
+    """Positions of U steps in x, their rows of x, dt, Bs and Cs, and the positions of the next
+    ones. `left` steps remain; if these are fewer than U, the last is repeated. Cs are `states`
+    elements after Bs; where it is None, they are not needed, and likewise dt."""
     places = ()
     xs = ()
     dts = ()
@@ -63,8 +63,8 @@ def own_inputs(
     bc, dt, b, k, first_d, R, nl, dl, x_d, dt_b, dt_k, bc_b, bc_k, bc_n,
     T: tl.constexpr, C: tl.constexpr, STAGED: tl.constexpr,
 ):  # fmt: skip
-    """Where a program's sequence begins in bc, with the R values of dt's projection, and its lanes'
-    Bs; then its dt, or, STAGED, its scratch for it."""
+    """The start of a program's sequence in bc, with the R values of dt's projection, and its lanes'
+    Bs; then its dt or, if STAGED, its scratch for it."""
     low_rank = bc + (b * bc_b + k * bc_k)
     bc = low_rank + (R + nl) * bc_n
     if STAGED:
@@ -85,12 +85,13 @@ def forward_kernel(
     INDEX_64BIT: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, SAVE: tl.constexpr,
     LAST: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """x, y share strides, steps of dt lie as x's; y is added to (IMAGE) or stored. Chunks of T
-    steps, U at a time. STAGED: dt is the programs' scratch, for chunks that each makes itself.
+    """x and y share strides, and steps of dt are laid out like x's; y is added to (IMAGE) or
+    stored. Chunks have T steps, processed U at a time. STAGED: dt is the program's scratch,
+    computed chunk by chunk.
 
-    Rows of bc are R values of dt's projection, Bs and Cs. In images channels, and values in bc, are
-    adjacent. EVEN: the tile divides D. Accesses are aligned to ALIGN bytes, in bc to PIECE; 0: not.
-    INDEX_64BIT: offsets within an image are of 64 bits.
+    Rows of bc contain R values of dt's projection, Bs and Cs. In images channels, and values in bc,
+    are adjacent. EVEN: the tile divides D. Accesses are aligned to ALIGN bytes, in bc to PIECE; 0:
+    not aligned. INDEX_64BIT: offsets within an image need 64 bits.
     """
     b, k, s, block = locate(
         tl.program_id(0), directions, blocks, splits, first_direction, first_block
@@ -160,7 +161,7 @@ def forward_kernel(
             if STAGED:
                 dts = staged
                 staged = load_staged(dt, (segment + 1) * U, dl, dh, U, DH, DL, T)
-            # The next rows are on their way while these are worked on.
+            # The next rows are prefetched while these are processed.
             rows, at, inner = load_steps(
                 at, inner, L - step - U, x, dt_rows, bc, x_l, bc_l, dh * x_d, nh * bc_n, N * bc_n,
                 own_d, own_n, run, move, turn, U, NH, DH, EVEN, FULL, ALIGN, PIECE, INDEX_64BIT,
@@ -176,7 +177,7 @@ def forward_kernel(
                 )
                 maps = unpack_maps(Cs[i], bc.dtype.element_ty, NH)
                 values = values + (sum_states(h * maps, DH, NL, DL),)
-            # All together: ptxas moves nothing past an addition to memory.
+            # All together: ptxas does not move anything past an atomic addition.
             for i in tl.static_range(U):
                 to = tl.max_contiguous(y + places[i] + sum_d * x_d, (1, 2, 4, 8))
                 mask = (sum_d < tl.where(step + i < L, d_end, 0)) & sum_owner
@@ -201,12 +202,12 @@ def split_kernel(
     INDEX_64BIT: tl.constexpr, IMAGE: tl.constexpr, STAGED: tl.constexpr, BACKWARD: tl.constexpr,
     WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """What each part of a split adds to a state of zero, and its sum of dt. A split's chunks are
-    cut into parts as equal as they can be.
+    """What each part of a split adds to a zero state, and its sum of dt. A split's chunks are
+    divided into parts as equal as possible.
 
-    Backwards the state is the adjoint's, x stands for dy, and Cs for Bs, and nothing is STAGED.
-    What the split at the end of its way adds enters no other. WHOLE: 2U divides the number of
-    steps.
+    In the backward pass the state is the adjoint, x stands for dy and Cs for Bs, and nothing is
+    STAGED. The contribution of the last split in its direction is not needed. WHOLE: 2U divides the
+    number of steps.
     """
     b, k, part, block = locate(
         tl.program_id(0), directions, blocks, (splits - 1) * parts, first_direction, first_block
@@ -255,7 +256,7 @@ def split_kernel(
     first = tl.minimum(first * T, L)
     way = k
     if BACKWARD:
-        # The way back from the last step is the opposite direction's way.
+        # Walking back from the last step equals walking in the opposite direction.
         first, end = L - end, L - first
         if IMAGE:
             way = (k + 2) % 4
@@ -272,11 +273,11 @@ def split_kernel(
         if STAGED:
             stage_dt(
                 low_rank, weight, bias, dt, chunk, k, H, W, run, d_end, R, bc_l, DH * DL, T,
-                16,  # of 32, as in the scan, some would be spilled
+                16,  # of 32 as in the scan, some would spill
                 PIECE,
             )  # fmt: skip
             staged = load_staged(dt, 0, dl, dh, U, DH, DL, T)
-        # Two segments at a time: what was asked for need not move to other registers.
+        # Two segments at a time, so that prefetched values need not move to other registers.
         for pair in range(chunk, tl.minimum(chunk + T, end), 2 * U):
             for second in tl.static_range(2):
                 step = pair + second * U

@@ -13,8 +13,8 @@ _SIZES = ("L", "chunks", "length", "sums_stride")
 
 @triton.jit
 def _rows(x, stride, image, first, end, channels, L, C, ROWS: tl.constexpr):
-    """Values (ROWS, BLOCK_C) of positions from `first` on, which lie `stride` apart; their place
-    were they C apart; and what is inside."""
+    """Values (ROWS, BLOCK_C) of positions from `first` on, `stride` apart; their offsets if they
+    were C apart; and a mask of valid ones."""
     positions = first + tl.arange(0, ROWS)
     inside = (positions < end)[:, None] & (channels < C)[None, :]
     rows = (image.to(tl.int64) * L + positions)[:, None]
@@ -41,7 +41,7 @@ def _reduce_chunks(sums, image, kind, channels, chunks, C, sums_stride, CHUNKS: 
 
 @triton.jit
 def _moments(x, sums, image, channels, L, C, chunks, sums_stride, eps, CHUNKS: tl.constexpr):
-    """Mean and one over the deviation, from what `moments` summed."""
+    """Mean and reciprocal deviation, from the sums of `moments`."""
     base = image.to(tl.int64) * L * C + channels
     origin = tl.load(x + base, mask=channels < C, other=0.0).to(tl.float32)
     first = _reduce_chunks(sums, image, 0, channels, chunks, C, sums_stride, CHUNKS) / L
@@ -89,9 +89,9 @@ def apply(
 ):  # fmt: skip
     """y = leaky_relu(normalised(x) * weight + bias + residual, slope).
 
-    RESIDUAL: 0 none, 1 as it is, 2 normalised too. stats (2 or 4, B, C): mean and one over
-    the deviation of x, and of a normalised residual, for the backward pass. KNOWN: x's are there
-    already, and sums are not read.
+    RESIDUAL: 0 none, 1 unchanged, 2 normalized too. stats (2 or 4, B, C): mean and reciprocal
+    deviation of x, and of a normalized residual, for the backward pass. KNOWN: x's statistics are
+    given, and sums are not read.
     """
     chunk, image = tl.program_id(0), _last_first()
     channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -155,7 +155,7 @@ def gradient_sums(
 ):  # fmt: skip
     """sums (3, B, chunks, C): of the gradient, of it times normalised x, times the residual's.
 
-    Positions of dy lie dy_stride apart: it may be some channels of a larger map.
+    Positions of dy are dy_stride apart: it may be part of a larger map's channels.
     """
     chunk, image = tl.program_id(0), tl.program_id(1)
     channels = tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)

@@ -1,4 +1,4 @@
-"""Triton kernels of the gated layer norm: a program takes whole rows, all in registers."""
+"""Triton kernels of the gated layer norm: a program processes whole rows, all in registers."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ _SIZES = ("M", "programs")
 
 @triton.jit
 def _normalised(x, rows, cols, M, C, eps):
-    """Rows of x less their mean, over their deviation, and one over that deviation."""
+    """Normalized rows of x, and the reciprocal of their deviation."""
     inside = (rows[:, None] < M) & (cols[None, :] < C)
     values = tl.load(x + rows[:, None] * C + cols[None, :], mask=inside, other=0.0).to(tl.float32)
     mean = tl.sum(values, axis=1) / C
@@ -40,7 +40,7 @@ def backward(
     dy, x, gate, weight, bias, dx, dgate, sums, M, C, eps, programs,
     GATED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """dx, dgate (M, C); sums (2, programs, C): each program's share of dweight and dbias."""
+    """dx, dgate (M, C); sums (2, programs, C): each program's part of dweight and dbias."""
     program = tl.program_id(0)
     cols = tl.arange(0, COLS)
     w = tl.load(weight + cols, mask=cols < C, other=0.0).to(tl.float32)

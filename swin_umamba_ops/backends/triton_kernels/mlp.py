@@ -1,8 +1,7 @@
-"""Triton kernels of the hidden layer between two linear layers: its GELU, and what a gradient by it
-becomes.
+"""Triton kernels of the hidden layer between two linear layers: its GELU, forward and backward.
 
-For 16-bit inputs a program makes a tile of the hidden layer by a product of its own, so that what
-GELU takes is never in memory; other inputs have the products made by a library.
+For 16-bit inputs a program computes a tile of the hidden layer with its own matrix product, so that
+the input of GELU is never in memory; for other inputs a library computes the products.
 """
 
 import triton
@@ -66,8 +65,8 @@ def backward(
     M, E: tl.constexpr, C: tl.constexpr, F: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_K: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The hidden layer once more, and the gradient by what GELU takes, (M, E); sums (blocks of
-    rows, E): each block's share of bias1's. dy (M, F), weight1 (E, C), weight2 (F, E)."""
+    """Recompute the hidden layer, and the gradient before GELU, (M, E); sums (blocks of rows, E):
+    each block's part of bias1's gradient. dy (M, F), weight1 (E, C), weight2 (F, E)."""
     blocks = tl.cdiv(E, BLOCK_E)
     program = tl.program_id(0)
     block = program // blocks
@@ -95,7 +94,7 @@ def activate(h, out, count, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=("count",))
 def activate_backward(h, dout, count, BLOCK: tl.constexpr):
-    """In place: gelu(h), and the gradient by h from that by gelu(h)."""
+    """In place: gelu(h), and the gradient with respect to h from that with respect to gelu(h)."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     values, slope = _gelu(tl.load(h + i, mask=i < count, other=0.0))
     tl.store(h + i, values, mask=i < count)

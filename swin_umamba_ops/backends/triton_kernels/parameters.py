@@ -1,4 +1,4 @@
-"""What the parameters of a scan add to it, and what they get from all programs."""
+"""The contributions of a scan's parameters, and the reduction of their gradients over programs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from swin_umamba_ops.backends.triton_kernels import unspecialised
 def skip_kernel(
     x, Ds, y, rows, pieces, PIECE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """y = (Ds[0] + Ds[1] + Ds[2] + Ds[3]) x, in float32; x and y (rows, D), Ds (4, D). D is so many
-    pieces of PIECE: Triton takes as many values at a time."""
+    """y = (Ds[0] + Ds[1] + Ds[2] + Ds[3]) x, in float32; x and y (rows, D), Ds (4, D). D is a
+    multiple of PIECE, the number of values in one access."""
     D = pieces * PIECE
     blocks = tl.cdiv(D, COLUMNS)
     pid = tl.program_id(0)
@@ -29,7 +29,7 @@ def skip_kernel(
 
 @triton.jit
 def _sum_rows(parts, column, rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The sums of these columns of parts (rows, width), in a fixed order."""
+    """Sums of these columns of parts (rows, width), in a fixed order."""
     total = tl.zeros((COLUMNS,), tl.float32)
     for first in range(0, rows, ROWS):
         row = (first + tl.arange(0, ROWS).to(tl.int64))[:, None]
@@ -51,8 +51,8 @@ def sums_kernel(
     sums, A_logs, dA, dbias, dDs, rows, channels, N: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """dA (channels, N), dbias and dDs (channels,): the sums of all rows, in a fixed order. Where
-    there are A_logs, dA is their gradient."""
+    """dA (channels, N), dbias and dDs (channels,): the sums of all rows, in a fixed order. If
+    A_logs is given, dA is its gradient."""
     column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     width = channels * (N + 2)
     total = _sum_rows(sums, column, rows, width, ROWS, COLUMNS)

@@ -1,4 +1,4 @@
-"""dt = softplus(weight @ dt_r + bias) in float32: of whole images, with their gradients, or of a
+"""dt = softplus(weight @ dt_r + bias) in float32: for whole images, with gradients, or for a
 program's own chunk."""
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 @triton.jit
 def softplus(raw):
-    """log(1 + exp(raw)) = max(raw, 0) + log(1 + e), e = exp(-|raw|). log(1 + e) / e is a
-    polynomial of least relative error (3e-8; csrc/cuda/math.cuh): 1 + e would lose e's digits.
+    """log(1 + exp(raw)) = max(raw, 0) + log(1 + e), e = exp(-|raw|). log(1 + e) / e is a minimax
+    polynomial (relative error 3e-8; csrc/cuda/math.cuh), since 1 + e would lose e's digits.
     """
     e = tl.exp2(tl.abs(raw) * -LOG2E)
     s = e * 5.23269064e-3 - 2.95052287e-2
@@ -31,7 +31,7 @@ def softplus(raw):
 
 @triton.constexpr_function
 def staged_row(C):
-    """Values in a row of `stage_dt`: a matrix product has 16 columns or more."""
+    """Number of values in a row of `stage_dt`: a matrix product has at least 16 columns."""
     return max(C, 16)
 
 
@@ -39,7 +39,7 @@ def staged_row(C):
 def load_staged(
     staged, row, dl, dh, U: tl.constexpr, DH: tl.constexpr, DL: tl.constexpr, T: tl.constexpr
 ):
-    """U rows of `stage_dt` from `row` on, or the last ones, each as a tile's channels."""
+    """U rows of `stage_dt` from `row` on, clamped to the last ones, each as a tile's channels."""
     rows = ()
     at = staged + tl.minimum(row, T - U) * staged_row(DH * DL) + dl
     for i in tl.static_range(U):
@@ -49,10 +49,10 @@ def load_staged(
 
 @triton.jit
 def adjacent(rows, columns, ADJACENT: tl.constexpr):
-    """Where the values in these columns [1, C] of rows at [R, 1] are; so many adjacent ones are
+    """Addresses of the values in columns [1, C] of rows at [R, 1]; groups of adjacent ones are
     aligned, and must be masked alike."""
     BYTES: tl.constexpr = ADJACENT * rows.dtype.element_ty.primitive_bitwidth // 8
-    at = rows + columns  # here: Triton forgets what it is told of an argument
+    at = rows + columns  # set here, since Triton drops hints on arguments
     return tl.max_contiguous(tl.multiple_of(at, (1, BYTES)), (1, ADJACENT))
 
 
@@ -64,13 +64,13 @@ def load_adjacent(rows, columns, mask, ADJACENT: tl.constexpr):
 
 @triton.jit
 def store_adjacent(rows, columns, values, mask, ADJACENT: tl.constexpr):
-    """The opposite."""
+    """Store values; the inverse of the load."""
     tl.store(adjacent(rows, columns, ADJACENT), values, mask=mask)
 
 
 @triton.jit
 def multiply(a, b, total):
-    """total + a b, products in float32."""
+    """total + a b, with products in float32."""
     if INTERPRETED:  # there are no products of bfloat16 there
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -82,18 +82,18 @@ def stage_dt(
     proj, weight, bias, to, first, k, H, W, run, channels, R, row_stride,
     C: tl.constexpr, T: tl.constexpr, COLUMNS: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
-    """dt of C channels, of which there are `channels`, in the T steps of an image from `first` on,
+    """dt of C channels, of which `channels` exist, for the T steps of an image from `first` on,
     into rows at `to`, COLUMNS at a time; 0 in steps past the end.
 
-    proj, of 16 bits, is the image's first position and the direction's first of R values;
-    weight (channels, R) and bias (channels,) are of the first channel. Their rows are aligned to
-    PIECE bytes; 0: to single values.
+    proj, 16-bit, points to the image's first position and the direction's first of R values; weight
+    (channels, R) and bias (channels,) to the first channel. Their rows are aligned to PIECE bytes;
+    0: to single values.
     """
     ADJACENT: tl.constexpr = max(PIECE // 2, 1)
-    # Each turn of the loop waits for memory.
+    # Each loop iteration waits for memory.
     RANK: tl.constexpr = 32 if PIECE == 16 else 16
     R = R // ADJACENT * ADJACENT  # the same R, known to be a multiple
-    tl.debug_barrier()  # other lanes may still read the rows before
+    tl.debug_barrier()  # other lanes may still be reading the previous rows
     row = tl.arange(0, T)
     step = first + row
     at, _ = start(tl.minimum(step, H * W - 1), k, H, W, run, True)
@@ -163,9 +163,9 @@ def image_gradient_kernel(
     N: tl.constexpr, BLOCK_L: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr,
     BLOCK_N: tl.constexpr, ADJACENT: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """What proj and weight get, as in image_kernel, from ddt (4, rows, D), of dt before softplus,
-    and dmaps: dproj like proj, dweight (pieces of BLOCK_L rows, 4, D, R) in float32, or None. ddt
-    is read once for both."""
+    """The gradients of proj and weight, as in image_kernel, from ddt (4, rows, D), of dt before
+    softplus, and dmaps: dproj like proj, dweight (pieces of BLOCK_L rows, 4, D, R) in float32, or
+    None. ddt is read once for both."""
     R = R // ADJACENT * ADJACENT
     D = D // CHANNELS * CHANNELS
     piece = tl.program_id(0).to(tl.int64)

@@ -1,20 +1,19 @@
-"""What the kernels share: how a tile of states lies on the lanes, and where steps lie in memory.
+"""Shared by the scan kernels: how a tile of states is laid out over lanes, and steps in memory.
 
-A program of one warp holds a tile of NH * NL states by DH * DL channels as a tensor
-[NH, DH, NL, DL] with NL * DL = 32. Triton spreads a tensor over lanes from its last axis on, so
-the last two axes are the lanes and the first two each lane's registers: a sum over states takes
-log2(NL) shuffles, one over channels log2(DL), and all other sums stay in a lane. State n is
-nl * NH + nh, channel d is dl * DH + dh: what a lane holds is adjacent in memory.
+A program of one warp holds a tile of NH * NL states by DH * DL channels as a tensor [NH, DH, NL,
+DL] with NL * DL = 32. Triton distributes a tensor over lanes starting from its last axis, so the
+last two axes are the lanes and the first two each lane's registers: a sum over states takes
+log2(NL) shuffles, one over channels log2(DL), and all other sums stay in a lane. State n is nl * NH
++ nh, channel d is dl * DH + dh: what a lane holds is adjacent in memory.
 
-Memory accesses must keep to that layout, or values are rearranged between lanes at each step.
-Triton gives an access lanes along the axes of the longest contiguity first, and several values a
-lane where it can prove them aligned. So sizes and strides are passed as unspecialised integers,
-offsets between lanes are multiplied by a `one` of that kind, and `tl.max_contiguous` claims a
-contiguity that puts the axes in the tile's order; without a known alignment nothing else follows
-from it. Where addresses are aligned to PIECE bytes (0: unknown), the claim puts one of the
-registers' axes first, and with the alignment a lane's values along it come in pieces of so many
-bytes. Offsets between a lane's registers are constants, added last: they end up in the load
-instructions.
+Memory accesses must keep that layout, or values are exchanged between lanes at each step. Triton
+assigns lanes along the axes with the longest contiguity first, and several values per lane if it
+can prove their alignment. So sizes and strides are passed as unspecialised integers, offsets
+between lanes are multiplied by such a `one`, and `tl.max_contiguous` claims a contiguity that puts
+the axes in the tile's order; without a known alignment nothing else follows from it. If addresses
+are aligned to PIECE bytes (0: unknown), the claim puts one of the register axes first, and a lane's
+values along it are accessed in pieces of that many bytes. Offsets between a lane's registers are
+constants, added last: they end up in the load instructions.
 """
 
 from __future__ import annotations
@@ -54,8 +53,8 @@ def register_channels(DH: tl.constexpr):
 @triton.jit
 def _along_states(at, registers, NH: tl.constexpr, PIECE: tl.constexpr):
     """Addresses in the tile's layout; PIECE: those of a lane's states are adjacent, and aligned to
-    so many bytes, or to all of a lane's states; 0: neither is known."""
-    at += registers  # here, since Triton drops the hints of an argument
+    this many bytes, or to all of a lane's states; 0: neither is known."""
+    at += registers  # set here, since Triton drops hints on arguments
     if PIECE > 0:
         BYTES: tl.constexpr = min(NH * at.dtype.element_ty.primitive_bitwidth // 8, PIECE)
         at = tl.max_contiguous(tl.multiple_of(at, (BYTES, 1, 1, 1)), (16, 2, 4, 8))
@@ -76,7 +75,7 @@ def _load(at, mask, EXACT: tl.constexpr):
 @triton.jit
 def load_states(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
     """The values at each lane's address `at` and its registers' offsets where `mask`, else 0; of
-    states, or of states and channels. EXACT: it holds everywhere."""
+    states, or of states and channels. EXACT: the mask is true everywhere."""
     at = _along_states(at, registers, NH, PIECE)
     return _load(at, mask, EXACT)
 
@@ -85,7 +84,7 @@ def load_states(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIEC
 def store_states(
     at, registers, values, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr
 ):
-    """The opposite of `load_states`."""
+    """Store states: the inverse of `load_states`."""
     at = _along_states(at, registers, NH, PIECE)
     if EXACT:
         tl.store(at, values)
@@ -95,19 +94,19 @@ def store_states(
 
 @triton.jit
 def store_checkpoint(at, registers, values, NH: tl.constexpr):
-    """The states of a tile, to an aligned place that the same program reads soon."""
+    """Store the states of a tile at an aligned address, for the same program to read soon."""
     tl.store(_along_states(at, registers, NH, 16), values, eviction_policy="evict_last")
 
 
 @triton.jit
 def load_checkpoint(at, registers, NH: tl.constexpr):
-    """The opposite."""
+    """Load the states of a tile from an aligned address, written by the same program."""
     return tl.load(_along_states(at, registers, NH, 16), eviction_policy="evict_last")
 
 
 @triton.jit
 def load_channels(at, registers, mask, DH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
-    """As `load_states`, of channels."""
+    """As `load_states`, for channels."""
     at += registers
     if PIECE > 0:
         BYTES: tl.constexpr = min(DH * at.dtype.element_ty.primitive_bitwidth // 8, PIECE)
@@ -122,7 +121,7 @@ def load_decay(
     A, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr,
     IMAGE: tl.constexpr,
 ):  # fmt: skip
-    """log2(e) A: of images A is given as log(-A)."""
+    """log2(e) A: for images A is given as log(-A)."""
     values = load_states(A, registers, mask, NH, EXACT, PIECE)
     if IMAGE:
         values = -tl.exp(values)
@@ -131,8 +130,8 @@ def load_decay(
 
 @triton.jit
 def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE: tl.constexpr):
-    """As `load_states`, of Bs or Cs, in their own dtype: `unpack_maps` casts them to float32 once
-    they have arrived. Where a lane's 16-bit values are not aligned as a whole, pairs may be."""
+    """As `load_states`, for Bs or Cs, in their own dtype: `unpack_maps` casts them to float32 once
+    they have arrived. If a lane's 16-bit values are not aligned as a whole, pairs may be."""
     ITEM: tl.constexpr = at.dtype.element_ty.primitive_bitwidth // 8
     if min(NH * ITEM, 16) <= PIECE:
         values = load_states(at, registers, mask, NH, EXACT, PIECE)
@@ -146,7 +145,7 @@ def load_maps(at, registers, mask, NH: tl.constexpr, EXACT: tl.constexpr, PIECE:
 
 @triton.jit
 def inner_stride(stride, IMAGE: tl.constexpr, INDEX_64BIT: tl.constexpr):
-    """Between channels, or values in bc: adjacent in images, else in 64 bits where offsets want
+    """The stride between channels, or values in bc: 1 in images, otherwise 64-bit if offsets need
     it."""
     if IMAGE:
         stride = 1
@@ -168,10 +167,10 @@ def unpack_maps(values, dtype: tl.constexpr, NH: tl.constexpr):
 
 @triton.jit
 def _fold(v, R: tl.constexpr, X: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, Z: tl.constexpr):
-    """Sums over Q of [R, X, P, Q, Z], each wanted by one lane alone: [R / Q or 1, X, P * Q, Z].
+    """Sums over Q of [R, X, P, Q, Z], each needed by only one lane: [R / Q or 1, X, P * Q, Z].
 
-    Two lanes hand each other half of their registers, then add: half as many shuffles in each round
-    as where all lanes get all sums.
+    Two lanes exchange half of their registers, then add: half as many shuffles in each round as if
+    all lanes received all sums.
     """
     if R > 1 and Q > 1:
         v = tl.reshape(v, (2, R // 2, X, P, 2, Q // 2, Z))
@@ -179,7 +178,8 @@ def _fold(v, R: tl.constexpr, X: tl.constexpr, P: tl.constexpr, Q: tl.constexpr,
         first = tl.arange(0, 2)[None, None, None, :, None, None] == 0
         kept = tl.where(first, low, high)
         given = tl.where(first, high, low).to(tl.int32, bitcast=True)
-        # Of the sum with the other lane's, as integers, all but our own is the other's: exactly.
+        # Of the sum with the other lane's, as integers, everything but our own is the other's,
+        # exactly.
         taken = tl.sum(given, 3, keep_dims=True) - given
         v = kept + taken.to(tl.float32, bitcast=True)
         v = _fold(tl.reshape(v, (R // 2, X, 2 * P, Q // 2, Z)), R // 2, X, 2 * P, Q // 2, Z)
@@ -205,8 +205,8 @@ def sum_channels(v, NH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr):
 
 @triton.jit
 def channel_of_lane(DH: tl.constexpr, NL: tl.constexpr):
-    """Which of its channels a lane has the sums of, [1, DH / NL or 1, NL, 1], and whether it is the
-    first to have them."""
+    """The channels whose sums a lane holds, [1, DH / NL or 1, NL, 1], and whether it is the first
+    lane that holds them."""
     nl = tl.arange(0, NL)[None, None, :, None]
     register = tl.arange(0, max(DH // NL, 1))[None, :, None, None]
     return nl * DH // NL + register, nl % max(NL // DH, 1) == 0
@@ -214,8 +214,8 @@ def channel_of_lane(DH: tl.constexpr, NL: tl.constexpr):
 
 @triton.jit
 def state_of_lane(NH: tl.constexpr, DL: tl.constexpr):
-    """Which of its states a lane has the sums of, [NH / DL or 1, 1, 1, DL], and whether it is the
-    first to have them."""
+    """The states whose sums a lane holds, [NH / DL or 1, 1, 1, DL], and whether it is the first
+    lane that holds them."""
     dl = tl.arange(0, DL)[None, None, None, :]
     register = tl.arange(0, max(NH // DL, 1))[:, None, None, None]
     return dl * NH // DL + register, dl % max(DL // NH, 1) == 0
@@ -223,7 +223,7 @@ def state_of_lane(NH: tl.constexpr, DL: tl.constexpr):
 
 @triton.jit
 def _pick(v, R: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, Z: tl.constexpr):
-    """Of the registers of [R, P, Q, Z] those whose sums `_fold` leaves in a lane."""
+    """The registers of [R, P, Q, Z] whose sums `_fold` leaves in a lane."""
     if R > 1 and Q > 1:
         v = tl.reshape(v, (2, R // 2, P, 2, Q // 2, Z))
         low, high = tl.split(tl.permute(v, (1, 2, 3, 4, 5, 0)))
@@ -236,7 +236,7 @@ def _pick(v, R: tl.constexpr, P: tl.constexpr, Q: tl.constexpr, Z: tl.constexpr)
 
 @triton.jit
 def channels_of_lane(v, DH: tl.constexpr, NL: tl.constexpr, DL: tl.constexpr):
-    """[1, DH, NL, DL], alike in all lanes of a channel, -> the values of `channel_of_lane`."""
+    """[1, DH, NL, DL], equal in all lanes of a channel, -> the values of `channel_of_lane`."""
     v = _pick(tl.reshape(v, (DH, 1, NL, DL)), DH, 1, NL, DL)
     return tl.reshape(v, (1, max(DH // NL, 1), NL, DL))
 
@@ -253,8 +253,8 @@ def locate(pid, directions, blocks, splits, first_direction, first_block):
 
 @triton.jit
 def walk(k, H, W, IMAGE: tl.constexpr):
-    """How direction k moves: the position after p is p + move, except that each `run`-th is
-    p + turn. Sequences that are no images go straight on."""
+    """The steps of direction k: the position after p is p + move, except that after each `run`-th
+    one it is p + turn. Sequences that are not images go straight on."""
     run = H * W
     move = 1
     turn = 1
@@ -269,7 +269,7 @@ def walk(k, H, W, IMAGE: tl.constexpr):
 
 @triton.jit
 def start(step, k, H, W, run, IMAGE: tl.constexpr):
-    """The position of a step, and how many steps of its run lie before it."""
+    """The position of a step, and the number of steps before it in its run."""
     at = step
     inner = step % run
     if IMAGE:
@@ -281,7 +281,7 @@ def start(step, k, H, W, run, IMAGE: tl.constexpr):
 
 @triton.jit
 def advance(at, inner, run, move, turn, going):
-    """The next step's position; or, if not `going`, the same one."""
+    """The next step's position, or the same one if not `going`."""
     inner += 1
     turns = inner == run
     after = at + tl.where(turns, turn, move)
@@ -290,7 +290,7 @@ def advance(at, inner, run, move, turn, going):
 
 @triton.jit
 def retreat(at, inner, run, move, turn, going):
-    """The position of the step before; or, if not `going`, the same one."""
+    """The previous step's position, or the same one if not `going`."""
     turns = inner == 0
     before = at - tl.where(turns, turn, move)
     return tl.where(going, before, at), tl.where(going, tl.where(turns, run, inner) - 1, inner)
@@ -302,13 +302,14 @@ def fold_splits(
     dl, dh, own_d, NH: tl.constexpr, DH: tl.constexpr, EVEN: tl.constexpr, EXACT: tl.constexpr,
     PIECE: tl.constexpr, BACKWARD: tl.constexpr,
 ):  # fmt: skip
-    """Fold what the splits before this one (backwards: behind it) add into the entering `h`, each
-    in so many parts: h <- exp(A sum dt) h + what the part adds. `row` is the sequence's first."""
+    """Fold the contributions of the splits before this one (in the backward pass: after it), each
+    in several parts, into the entering `h`: h <- exp(A sum dt) h + what the part adds. `row` is the
+    sequence's first."""
     count = s * parts
     last = splits * parts - 1
     if BACKWARD:
         count = last + 1 - (s + 1) * parts
-    # Loads of several parts at a time: nothing else hides how long they take.
+    # Load several parts at a time: nothing else hides their latency.
     for i in tl.range(count, loop_unroll_factor=4):
         at = i
         if BACKWARD:

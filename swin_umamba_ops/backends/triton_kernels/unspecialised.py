@@ -1,5 +1,5 @@
 """Integer arguments that Triton must not specialise on: sizes and strides change from image to
-image, and none of them may compile a kernel anew."""
+image, and must not trigger another compilation."""
 
 SCAN = (
     "D", "H", "W", "K", "directions", "blocks", "splits", "parts", "split_chunks", "chunks",
