@@ -19,13 +19,13 @@ ENCODERS = (
 )
 DEVICES = "auto, cpu, cuda, or cuda:1 for the second GPU"
 
-# Titles of groups of options in the help.
+# Titles of option groups in the help.
 DATA, MODEL, TRAINING, RUNNING = "Data", "Model and weights", "Training", "Running"
 OUTPUT, ADVANCED = "Output", "Advanced"
 
 
 def _readable(params: list[Any]) -> list[Any]:
-    """Parameters whose help shows no type for flags, and the others' types in words for people."""
+    """Parameters whose help shows no type for flags, and readable types for others."""
     for param in params:
         if getattr(param, "is_flag", False) and param.metavar is None:
             param.metavar = ""
@@ -35,19 +35,20 @@ def _readable(params: list[Any]) -> list[Any]:
 
 
 def _type_in_words(display_type: Callable[[Any, Any], str], param: Any, ctx: Any) -> str:
-    """As `<path>` for `<list[Path]>`, and `<int>` for `<int range>`, whose range stands beside."""
+    """As `<path>` for `<list[Path]>`, and `<int>` for `<int range>`, whose range is shown beside
+    it."""
     shown = re.sub(r"list\[(.*)\]", lambda found: found[1].lower(), display_type(param, ctx))
     return shown.replace(" range", "")
 
 
 def in_paragraphs(text: str) -> str:
-    """A docstring without the line breaks inside of its paragraphs: terminals wrap them."""
+    """A docstring without line breaks inside its paragraphs: terminals wrap them."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 class Command(TyperCommand):
-    """A command whose help shows flags without a value, and no negatives of those that are off."""
+    """A command whose help shows flags without a value, and no negatives of flags that are off."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _readable(super().get_params(ctx))

@@ -98,6 +98,6 @@ def _say_how_it_went(config: PretrainConfig, result: PretrainResult, folder: Pat
 
 
 def _options_of_train(config: PretrainConfig, encoder: Path) -> list[str]:
-    """Those that train the model whose encoder this is."""
+    """Options for training the model whose encoder this is."""
     words = ["--model", config.model, "--pretrained", str(encoder)]
     return words if config.encoder is None else [*words, "--encoder", config.encoder]

@@ -74,7 +74,7 @@ def clock(seconds: float) -> str:
 
 
 def say_choice_of_graphs(records: Sequence[Record]) -> None:
-    """Whether steps were CUDA graphs, and why, where that was decided by measuring."""
+    """Whether steps were CUDA graphs, and why, if that was decided by measuring."""
     found = [record["cuda_graph"] for record in records if "cuda_graph" in record]
     if found:
         out.print(f"cuda_graph {found[-1]}")

@@ -1,4 +1,4 @@
-"""Whether work is launched as one CUDA graph: "auto" measures both ways and keeps the faster."""
+"""Whether work is launched as one CUDA graph: "auto" measures both and keeps the faster."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Generic, Literal, TypeVar
 
 CudaGraph = bool | Literal["auto"]
 
-SETTLING = 5  # first calls of each way, not counted: libraries choose and build their kernels
-COUNTED = 10  # calls of each way, of which the median counts
-GAIN = 0.97  # a graph's time over that of single launches, at most, for it to be kept
+SETTLING = 5  # first calls of each variant, not counted: libraries select and build their kernels
+COUNTED = 10  # counted calls of each variant, of which the median is used
+GAIN = 0.97  # maximum ratio of a graph's time to that of single launches for it to be kept
 
 _Graph = TypeVar("_Graph")
 
 
 class GraphChoice(Generic[_Graph]):
-    """Single launches or a graph for a call that is made over and over, and that graph.
+    """Single launches or a graph for a repeated call, and that graph.
 
-    wanted: the setting `cuda_graph`. why_not: why graphs are impossible here, None if they are not.
-    settling, counted: in place of SETTLING and COUNTED. what: one call, for the log.
+    wanted: the setting `cuda_graph`. why_not: why graphs are impossible here, None if they are
+    possible. settling, counted: override SETTLING and COUNTED. what: one call, for the log.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class GraphChoice(Generic[_Graph]):
         self._graph: _Graph | None = None
 
     def graph(self, capture: Callable[[], _Graph]) -> _Graph | None:
-        """The graph for the next call, captured where there is none; None for single launches.
+        """The graph for the next call, captured if necessary; None for single launches.
 
-        Where it cannot be captured (a kernel or library refuses, no memory), single launches are
-        the choice from then on, unless the setting is true: then the RuntimeError is raised.
+        If capturing fails (a kernel or library refuses, out of memory), single launches are used
+        from then on, unless the setting is true: then the RuntimeError is raised.
         """
         if self.on and self._graph is None:
             try:
@@ -64,11 +64,11 @@ class GraphChoice(Generic[_Graph]):
         return self._graph is not None
 
     def drop(self) -> None:
-        """Have the next call capture a new graph, since what it launches has changed."""
+        """Make the next call capture a new graph, since its launches have changed."""
         self._graph = None
 
     def count(self, seconds: float) -> None:
-        """Of the call that was just made, without waiting for data."""
+        """Record the time of the call just made, without waiting for data."""
         if not self.open:
             return
         taken = self._seconds[self.on]

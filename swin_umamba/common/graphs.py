@@ -20,10 +20,10 @@ _WARM_UPS = 3  # as in torch.cuda.make_graphed_callables: libraries select and b
 
 
 class GraphPool:
-    """Memory that graphs share, so that many take little more than the largest one.
+    """Memory shared by graphs, so that many need little more than the largest one.
 
-    A replay overwrites the outputs of all others: they are to be copied first, and replays must
-    follow one another on one stream.
+    A replay overwrites the outputs of all others: copy them first, and keep all replays on one
+    stream.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class GraphPool:
 
 
 class GraphedInference:
-    """A model's forward under no_grad as one CUDA graph for each shape of images.
+    """A model's forward under no_grad as one CUDA graph per image shape.
 
     model: on a CUDA device, in eval mode as a rule; its weights may change in place later.
     image: an example (B, C, H, W); dtype: of autocast, None for none. max_graphs: how many shapes
@@ -69,7 +69,7 @@ class GraphedInference:
 
 
 class _GraphedForward:
-    """The graph of one shape of images."""
+    """The graph for one image shape."""
 
     def __init__(
         self, model: nn.Module, image: Tensor, dtype: torch.dtype | None, pool: GraphPool | None

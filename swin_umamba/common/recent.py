@@ -1,4 +1,4 @@
-"""The few things of a kind that were used last."""
+"""A cache of the most recently used values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _Value = TypeVar("_Value")
 
 
 class Recent(Generic[_Value]):
-    """At most `most` values by key; the one that was not asked for longest makes room."""
+    """At most `most` values by key; the least recently used one is evicted."""
 
     def __init__(self, most: int) -> None:
         if most < 1:
@@ -28,7 +28,7 @@ class Recent(Generic[_Value]):
         return self._values.values()
 
     def get(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
-        """The value of a key. Where there is none, it is made after room for it."""
+        """The value of a key. If there is none, it is created after making room for it."""
         if key not in self._values:
             while len(self._values) >= self.most:
                 self._values.popitem(last=False)

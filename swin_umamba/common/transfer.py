@@ -1,4 +1,4 @@
-"""Tensors on their way to the host, while the device computes what it is asked for next."""
+"""Copy tensors to the host while the device continues to compute."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from torch import Tensor
 class ToHost:
     """Tensors of one device that are being copied to the host.
 
-    On a CUDA device through pinned memory, behind what its current stream was asked for until now.
-    On a CPU they are themselves, and must not change before they are read.
+    On a CUDA device they are copied through pinned memory, after the work queued so far on its
+    current stream. On a CPU they are the tensors themselves, and must not change before they are
+    read.
     """
 
     def __init__(self, *tensors: Tensor) -> None:
@@ -26,7 +27,7 @@ class ToHost:
             self._event.record(torch.cuda.current_stream(device))
 
     def read(self) -> tuple[Tensor, ...]:
-        """The tensors on the CPU, once they are there."""
+        """The tensors on the CPU, once the copies are complete."""
         if self._event is not None:
             self._event.synchronize()
         return self._tensors

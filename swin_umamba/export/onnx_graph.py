@@ -1,4 +1,4 @@
-"""An ONNX graph as torch's exporter writes it, made leaner and readable."""
+"""Simplify an ONNX graph written by torch's exporter, and make it readable."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from onnxscript import optimizer
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _UNLIMITED = 2**62
 _MAX_RANK = 6
-"""Constants of up to so many numbers, such as shapes, are shared where they are equal."""
+"""Constants with up to this many numbers, such as shapes, are shared if they are equal."""
 _TILES = ("batch", "channels", "rows", "stride", "columns", "stride")
 
 
 def clean(model: ir.Model) -> None:
-    """Compute what is constant; drop what is unused or computed twice."""
+    """Fold constants, and drop what is unused or computed twice."""
     common.InlinePass()(model)
     optimizer.fold_constants(
         model,
@@ -40,7 +40,7 @@ def clean(model: ir.Model) -> None:
 
 
 def _merge_transposes(graph: ir.Graph) -> None:
-    """One Transpose for two in a row, or none where the second undoes the first."""
+    """Merge two consecutive Transposes into one, or none if the second undoes the first."""
     for node in list(graph):
         before = _transpose_before(node)
         if before is None:
@@ -58,7 +58,7 @@ def _merge_transposes(graph: ir.Graph) -> None:
 
 
 def _transpose_before(node: ir.Node) -> ir.Node | None:
-    """The Transpose whose result a Transpose takes, if there are two."""
+    """The Transpose whose result a Transpose takes, if there is one."""
     if node.op_type != "Transpose" or node.inputs[0] is None:
         return None
     producer = node.inputs[0].producer()
@@ -70,11 +70,11 @@ def _order(transpose: ir.Node) -> list[int]:
 
 
 def pad_to_tiles(graph: ir.Graph, stride: int) -> None:
-    """Let a graph of whole tiles take images of any size.
+    """Let a graph of whole tiles accept images of any size.
 
     Its input is (batch, channels, rows, stride, columns, stride), whose first use joins the tiles
-    to an image. Now it is that image (batch, channels, height, width), padded with zeros at
-    the bottom and the right, and of the output as much is kept as there was.
+    to an image. The new input is that image (batch, channels, height, width), zero-padded at the
+    bottom and right, and the output is cropped to the image's size.
     """
     (tiles,) = graph.inputs
     (logits,) = graph.outputs
@@ -129,7 +129,7 @@ def pad_to_tiles(graph: ir.Graph, stride: int) -> None:
 
 
 def _name_sizes(graph: ir.Graph, names: dict[str, str]) -> None:
-    """Rename the free sizes in every shape that mentions them."""
+    """Rename the dynamic sizes in every shape that uses them."""
     names = {old: new for old, new in names.items() if not old.isdecimal()}
     pattern = re.compile(r"\b(" + "|".join(map(re.escape, names)) + r")\b")
     for node in graph:
@@ -142,7 +142,7 @@ def _name_sizes(graph: ir.Graph, names: dict[str, str]) -> None:
 
 
 class _Nodes:
-    """Nodes to add to a graph, as of a module of a name, and the constants that they share."""
+    """Nodes to add to a graph, named after a module, and the constants that they share."""
 
     def __init__(self, graph: ir.Graph, module: str) -> None:
         self.graph = graph
@@ -162,7 +162,7 @@ class _Nodes:
 
 
 def constant(name: str, numbers: list[int]) -> ir.Value:
-    """A list of numbers, 64 bits each, for a graph's initializers."""
+    """A list of 64-bit numbers for a graph's initializers."""
     tensor = ir.tensor(numbers, dtype=ir.DataType.INT64, name=name)
     return ir.Value(
         name=name,
@@ -173,10 +173,10 @@ def constant(name: str, numbers: list[int]) -> ir.Value:
 
 
 def name_by_modules(model: ir.Model) -> None:
-    """Call nodes and their results by the module that they come from and what they do.
+    """Name nodes and their results after their module and operation.
 
-    Such as vssm_encoder.layers.0.blocks.0.ln_1/LayerNormalization; parameters have the names of the
-    model's. What torch's exporter records of every node, such as paths of this machine, is dropped.
+    Such as vssm_encoder.layers.0.blocks.0.ln_1/LayerNormalization; parameters have the model's
+    names. What torch's exporter records for every node, such as paths of this machine, is dropped.
     """
     kept = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     used: Counter[str] = Counter()
@@ -197,7 +197,7 @@ def name_by_modules(model: ir.Model) -> None:
 
 
 def _name(node: ir.Node, scope: str, used: Counter[str], kept: set[int]) -> None:
-    """Name a node after its scope, and so its results but for those to be kept as they are."""
+    """Name a node after its scope, and also its results except those to be kept."""
     node.name = name = _unique("/".join(filter(None, [scope, node.op_type])), used)
     for i, value in enumerate(node.outputs):
         if id(value) not in kept:
@@ -205,9 +205,9 @@ def _name(node: ir.Node, scope: str, used: Counter[str], kept: set[int]) -> None
 
 
 def _scope(node: ir.Node) -> str:
-    """The path of the module that a node comes from, in the model.
+    """The path of a node's module in the model.
 
-    One that the optimizer wrote belongs to the module whose result it takes.
+    A node written by the optimizer belongs to the module whose result it takes.
     """
     scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
     modules: list[str] = [name for name in scopes[:-1] if name.startswith("model.")]
@@ -218,7 +218,7 @@ def _scope(node: ir.Node) -> str:
 
 
 def _initializer_name(value: ir.Value, used: Counter[str]) -> str:
-    """A parameter's own name, or for what was computed from one the place where it is used."""
+    """A parameter's own name or, for a value computed from one, the place where it is used."""
     assert value.name is not None
     if value.name.startswith("model."):
         return value.name.removeprefix("model.")

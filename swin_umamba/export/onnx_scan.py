@@ -1,7 +1,8 @@
 """The four-direction scan in ONNX: one node while torch traces it, standard operators in the file.
 
-Each iteration of the file's Scan takes several positions, since a runtime spends longer on starting
-a node than on one position's few numbers. All sizes but the channels and states are free.
+Each iteration of the file's Scan processes several positions, since a runtime spends more time on
+starting a node than on the few numbers of one position. All sizes except channels and states are
+dynamic.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from swin_umamba.models.ss2d import SS2D
 DOMAIN = "swin_umamba_export"
 _NAME = "ss2d"
 _ELEMENTS = 24576
-"""Values of one iteration's states in one direction, about: more would leave a core's cache."""
+"""Approximate number of values of one iteration's states in one direction: more would exceed a
+core's cache."""
 _MAX_POSITIONS = 8
 
 
@@ -62,12 +64,12 @@ _node = Op(Opset(DOMAIN, 1), _NAME, _schema)
 def translation(
     x: Any, proj: Any, dt_proj: Any, dt_bias: Any, A: Any, D: Any, positions: int
 ) -> Any:
-    """What torch's exporter writes for `placeholder`: a node that `lower_scans` replaces."""
+    """The translation of `placeholder` by torch's exporter: a node that `lower_scans` replaces."""
     return _node(x, proj, dt_proj, dt_bias, A, D, positions=positions)
 
 
 class ExportedScan(nn.Module):
-    """A layer's `Scan` with the layer's parameters in the shapes in which the file uses them."""
+    """A layer's `Scan` with the layer's parameters in the shapes used by the file."""
 
     proj: Tensor
     dt_proj: Tensor
@@ -110,7 +112,7 @@ def use_exported_scans(model: nn.Module) -> None:
 
 
 def lower_scans(model: ir.Model) -> None:
-    """Put standard operators in the place of every such node."""
+    """Replace every such node by standard operators."""
     for node in list(model.graph):
         if (node.domain, node.op_type) == (DOMAIN, _NAME):
             writer = _Writer(model.graph, node)
@@ -122,7 +124,7 @@ def lower_scans(model: ir.Model) -> None:
 
 
 class _Writer:
-    """The operators that one placeholder stands for; shapes in the comments are those of torch."""
+    """The operators that replace one placeholder; shapes in comments are those in torch."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
         self.graph, self.node = graph, node
@@ -132,7 +134,7 @@ class _Writer:
     def many(
         self, op_type: str, inputs: Sequence[ir.Value], count: int, **attributes: Any
     ) -> Sequence[ir.Value]:
-        """Append a node; its outputs."""
+        """Append a node; returns its outputs."""
         made = ir.Node(
             "",
             op_type,
@@ -145,11 +147,11 @@ class _Writer:
         return made.outputs
 
     def one(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        """Append a node of one output, and return that."""
+        """Append a node with one output, and return it."""
         return self.many(op_type, inputs, 1, **attributes)[0]
 
     def constant(self, *numbers: int) -> ir.Value:
-        """A list of numbers, as the graph's constant of a name that says which."""
+        """A list of numbers as a named constant of the graph."""
         name = "_".join(["ints", *map(str, numbers)])
         if name not in self.graph.initializers:
             self.graph.register_initializer(constant(name, list(numbers)))
@@ -217,7 +219,7 @@ class _Writer:
 
 
 def _body(A: ir.Value, positions: int, N: int, inner: int) -> ir.Graph:
-    """h = exp(dt A) h + B du, y = C h for the positions of one iteration, in turn.
+    """h = exp(dt A) h + B du, y = C h for the positions of one iteration, one after another.
 
     h: (4, B, 1, N, D); dt, du: (4, B, P, 1, D); B: (4, B, P, N, 1); C: (4, B, P, 1, N); the
     results are the last h and y (4, B, P, 1, D).

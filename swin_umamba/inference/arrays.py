@@ -51,12 +51,12 @@ def predict_stack(
     """`predict` for several images of one size, whose windows share batches.
 
     images: (N, C, H, W) float32. patch_size: height and width of a window; smaller images are
-    padded with 0. options: overlap (0.5), the share of a window that the next one covers again,
-    where logits are averaged with Gaussian weights; batch_size (4), windows at a time; mirror
-    (False), whether to average the logits of each window and its three mirror images, as nnU-Net
-    does; amp ("off"), "bf16" or "fp16" on a GPU; cuda_graph ("auto"), as of Predictor. Runs on the
-    model's device, and leaves the model as it was. Returns (N, out_channels, H, W) float32. Raises
-    UserError for logits that are not finite.
+    zero-padded. options: overlap (0.5), the fraction of a window shared with the next, where logits
+    are averaged with Gaussian weights; batch_size (4), windows per batch; mirror (False), whether
+    to average the logits of each window and its three mirror images, as nnU-Net does; amp ("off"),
+    "bf16" or "fp16" on a GPU; cuda_graph ("auto"), as in Predictor. Runs on the model's device and
+    leaves the model unchanged. Returns (N, out_channels, H, W) float32. Raises UserError for
+    non-finite logits.
     """
     if images.ndim != 4 or images.shape[1] != model.in_channels:
         raise ValueError(

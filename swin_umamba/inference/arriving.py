@@ -1,4 +1,4 @@
-"""Bands of logits on their way to the host."""
+"""Bands of logits being copied to the host."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def on_host(
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """First row and `finish(logits)` of each band of logits, as arrays.
 
-    A band is waited for when the next one has been asked for, so that a GPU is never without work.
-    Raises NonFiniteError, naming the network, for logits that are not finite.
+    A band is awaited only after the next one has been requested, so that a GPU is never idle.
+    Raises NonFiniteError, naming the network, for non-finite logits.
     """
     waiting: tuple[int, ToHost] | None = None
     for row, logits in bands:

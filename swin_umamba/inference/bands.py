@@ -16,7 +16,7 @@ HELD_VALUES = 1 << 22  # bytes of a band outside of the crop
 
 @dataclass(frozen=True)
 class Band:
-    """What was found for N slices from `first`, in their rows from `row` on.
+    """Results for N slices from `first` on, in their rows from `row` on.
 
     values: probabilities (N, K, rows, W) float32, or class indices (N, rows, W).
     """

@@ -23,9 +23,10 @@ from swin_umamba.inference.network import Checked, Mirrored, Network
 from swin_umamba.inference.restoring import RowResampler
 from swin_umamba.inference.windows import Windows, logits_in_bands
 
-SLICES = 16  # whose windows share batches
+SLICES = 16  # slices whose windows share batches
 BYTE_CLASSES = 256
-HELD_VALUES = 1 << 26  # logits of the windows of a group of slices, unless those of one are more
+# values of the logits of a group of slices, unless one slice alone needs more
+HELD_VALUES = 1 << 26
 
 Floats = npt.NDArray[np.float32]
 
@@ -65,11 +66,11 @@ class Member:
         )
 
     def on_slices(self, slices: Floats | Slices, *, decided: bool = False) -> Iterator[Band]:
-        """The probabilities of slices (Z, C, h, w) that are preprocessed, on their own grid.
+        """The probabilities of preprocessed slices (Z, C, h, w), on their own grid.
 
-        decided: class indices in their place, by the plan. Groups of slices one after another, each
-        from top to bottom. Raises UserError for slices that do not fit, and NonFiniteError, naming
-        the model, for logits that are not finite.
+        decided: yield class indices instead, decided by the plan. Processes groups of slices one
+        after another, each from top to bottom. Raises UserError for slices that do not match, and
+        NonFiniteError, naming the model, for non-finite logits.
         """
         whole = ArraySlices(slices) if isinstance(slices, np.ndarray) else slices
         depth, channels, _, width = whole.shape
@@ -91,7 +92,7 @@ class Member:
         return logits.softmax(1) if self.plan.activation == "softmax" else logits.sigmoid()
 
     def _labels(self, logits: Tensor) -> Tensor:
-        """What the plan decides of the probabilities, where these are."""
+        """The plan's decisions on the probabilities, on their device."""
         found = self.plan.decide_tensor(self._probabilities(logits), axis=1)
         return found.to(torch.uint8 if self.plan.num_classes <= BYTE_CLASSES else torch.int32)
 
@@ -110,7 +111,7 @@ class Member:
     def segment(self, raw: RawImage, labels: npt.NDArray[Any]) -> None:
         """Write an image's class indices into zeros (Z, H, W), in slices along `plan.axis`.
 
-        What is cropped off stays 0, the background. Errors as of `on_image`.
+        Cropped-off pixels stay 0, the background. Errors as in `on_image`.
         """
         placement, slices = self._opened(raw)
         inside = labels[placement.part]
@@ -128,7 +129,7 @@ class Member:
         return placement, self.plan.slices(raw, placement)
 
     def _restored(self, slices: Slices, placement: Placement) -> Iterator[Band]:
-        """The probabilities of slices on the grid that they were resampled from."""
+        """The probabilities of slices on the grid from which they were resampled."""
         size, own = placement.size, placement.kept
         resampler: RowResampler | None = None
         for band in self.on_slices(slices):

@@ -40,9 +40,9 @@ class Network(Protocol):
 class TorchNetwork:
     """A model's finest logits, in eval mode and without gradients; the model itself is unchanged.
 
-    amp: "off" for float32, on a GPU "bf16" or "fp16"; "auto" takes the one that the GPU has.
-    cuda_graph: see `graphed.WindowGraphs`. Raises UserError for others, and for graphs that are
-    asked for on a CPU.
+    amp: "off" for float32; on a GPU "bf16", "fp16" or "auto", whichever the GPU supports.
+    cuda_graph: see `graphed.WindowGraphs`. Raises UserError for other values, and for graphs
+    requested on a CPU.
     """
 
     def __init__(

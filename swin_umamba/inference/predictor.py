@@ -44,15 +44,15 @@ class Predictor:
     probabilities are brought back to the image's own grid, and the mask is decided there. This is
     done in bands of rows, so memory holds the image and its mask, but not all probabilities.
 
-    model: a SegmentationModel, or another `inference.network.Network`. plan: of its run; without,
-    channels are z-scored, nothing is resampled, and masks hold the likeliest class. patch_size:
-    height and width of a window, by default the plan's. overlap: share of a window that the next
-    one covers again; there, logits are averaged with Gaussian weights. mirror: average the logits
-    of each window and its three mirror images, as nnU-Net does. amp: "off" for float32, on a GPU
-    "bf16", "fp16" or "auto". batch_size: windows at a time; by default 4 on a CPU, and on a GPU as
-    many as have 16 times 320x320 pixels. keep_largest: classes of which only the largest component
-    stays in masks. cuda_graph: "auto" has a GPU replay its launches as a CUDA graph for each of the
-    few shapes of windows where that is measured to be faster; true or false decide it beforehand.
+    model: a SegmentationModel, or another `inference.network.Network`. plan: of its run; without
+    one, channels are z-scored, nothing is resampled, and masks contain the most probable class.
+    patch_size: height and width of a window, by default the plan's. overlap: fraction of a window
+    shared with the next; there, logits are averaged with Gaussian weights. mirror: average the
+    logits of each window and its three mirror images, as nnU-Net does. amp: "off" for float32, on a
+    GPU "bf16", "fp16" or "auto". batch_size: windows per batch; by default 4 on a CPU, and on a GPU
+    as many as have 16 times 320x320 pixels. keep_largest: classes whose masks are reduced to the
+    largest component. cuda_graph: with "auto", a GPU replays a CUDA graph for each of a few window
+    shapes if that is measured to be faster; true or false override the choice.
     """
 
     def __init__(

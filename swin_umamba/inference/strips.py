@@ -1,4 +1,4 @@
-"""Strips of images on a device, each read and copied while the one before it is worked on."""
+"""Strips of images on a device, each read and copied while the previous one is processed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def strips(
 ) -> Iterator[Tensor]:
     """The rows (N, C, end - begin, W) of each span (begin, end) on the device.
 
-    spans: from top to bottom, each beginning no later than the one before it ends. Every row is
-    read once; rows that spans share stay on the device.
+    spans: from top to bottom, each starting no later than the end of the previous one. Every row is
+    read once; rows shared by spans stay on the device.
     """
     ends = [spans[0][0], *(end for _, end in spans)]
     fresh = _prefetched if device.type == "cuda" else _read
@@ -50,7 +50,7 @@ def _filled(slices: Slices, piece: tuple[int, int], *, pinned: bool) -> Tensor:
 def _prefetched(
     slices: Slices, pieces: Sequence[tuple[int, int]], device: torch.device
 ) -> Iterator[Tensor]:
-    """As `_read`, one piece ahead: a thread normalises and copies on a stream of its own.
+    """As `_read`, one piece ahead: a thread normalizes and copies on a stream of its own.
 
     A piece is to be copied before the next one is asked for: two buffers take turns.
     """

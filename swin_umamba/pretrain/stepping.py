@@ -94,7 +94,7 @@ class Stepper(BaseStepper[Network]):
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(gradients)
         numbers = ToHost(torch.stack((loss, norm)))
-        # A norm that is not finite would spoil the very gradients that tell where it came from.
+        # Clipping by a non-finite norm would destroy the gradients that show where it originated.
         finite = norm.nan_to_num(0.0, 0.0, 0.0)
         nn.utils.clip_grads_with_norm_(self.model.parameters(), config.clip_norm, finite)
         self.scaler.step(self.optimizer)

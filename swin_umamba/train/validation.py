@@ -77,8 +77,9 @@ class Validation:
         self.volumes = groups[world.rank :: world.size]
 
     def __call__(self, model: SegmentationModel, iteration: int) -> Score:
-        """Segment and score all volumes. No scores, and a warning, if the model gives NaN."""
-        # For all of them, since CUDA graphs take time to capture; their memory is free afterwards.
+        """Segment and score all volumes. No scores, and a warning, if the model returns NaN."""
+        # Once for all volumes, since CUDA graphs take time to capture; their memory is freed
+        # afterwards.
         predictor = self._predictor(model)
         own: list[list[float] | None] = []
         for number, volume in enumerate(self.volumes):

@@ -24,11 +24,11 @@ from swin_umamba.data.prepare.pieces import Piece, each_piece
 from swin_umamba.errors import UserError
 
 CONSTANT = 1e-12
-"""The deviation of a channel, as a share of its mean, up to which it is the rounding of float64."""
+"""Maximum deviation of a channel, relative to its mean, that counts as float64 rounding."""
 
 Scheme = Literal["zscore", "ct", "rescale_to_0_1", "rgb_to_0_1", "none"]
 _Rule = Callable[[npt.NDArray[Any], npt.NDArray[np.float32]], None]
-"""Writes a channel's pixels, or a part of them, normalised."""
+"""Writes a channel's pixels, or a part of them, normalized."""
 
 
 def scheme_of(channel_name: str) -> Scheme:
@@ -47,10 +47,10 @@ def scheme_of(channel_name: str) -> Scheme:
 class Normalization:
     """An image's pixels as float32, normalized per channel; a constant channel becomes 0.
 
-    What has to be known of the whole image is measured once; then any part of it can be written.
-    masked: per channel, whether z-scoring uses only the nonzero part of the image
-    (`cropping.nonzero_mask`); pixels outside of it then stay 0. Raises UserError, naming the file,
-    for pixels above 255 with rgb_to_0_1.
+    Statistics of the whole image are measured once; then any part of it can be written. masked: per
+    channel, whether z-scoring uses only the nonzero part of the image (`cropping.nonzero_mask`);
+    pixels outside of it then stay 0. Raises UserError, naming the file, for pixels above 255 with
+    rgb_to_0_1.
     """
 
     def __init__(
@@ -89,7 +89,8 @@ def _rule(
     mask: npt.NDArray[np.bool_] | None,
     raw: RawImage,
 ) -> _Rule:
-    """What writes a channel's normalised pixels. mask: of those to measure; None for all."""
+    """The function that writes a channel's normalized pixels. mask: pixels to measure; None for
+    all."""
     if scheme == "zscore":
         mean, std = _mean_and_std(values, mask if mask is not None and mask.any() else None)
         constant = std <= CONSTANT * abs(mean)
@@ -133,13 +134,13 @@ def _as_they_are(values: npt.NDArray[Any], out: npt.NDArray[np.float32]) -> None
 def _mean_and_std(
     values: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None
 ) -> tuple[np.float64, np.float64]:
-    """Of an image (Z, H, W), or of its part in the mask, piece by piece: in bounded memory."""
+    """Mean and deviation of an image (Z, H, W), or of its part in the mask, in bounded memory."""
 
     def known(piece: Piece) -> npt.NDArray[Any]:
         return values[piece] if mask is None else values[piece][mask[piece]]
 
     def summed(piece: Piece) -> np.float64:
-        # In float64: pixels of 16 bits lose digits in float32.
+        # In float64: 16-bit pixels would lose digits in float32.
         total: np.float64 = known(piece).sum(dtype=np.float64)
         return total
 

@@ -1,4 +1,4 @@
-"""Large images piece by piece, on several cores: what is measured of them needs little memory."""
+"""Process large images in pieces on several cores, to measure them with little memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from swin_umamba.common.devices import usable_cores
 
 AT_ONCE = 1 << 22
-"""Pixels of a piece, unless one row or slice has more."""
+"""Pixels per piece, unless one row or slice has more."""
 _MAX_THREADS = 8
 
 Piece = tuple[slice, slice]
@@ -19,7 +19,7 @@ _Found = TypeVar("_Found")
 
 
 def each_piece(measure: Callable[[Piece], _Found], shape: Sequence[int]) -> list[_Found]:
-    """What `measure` finds in each piece (slices, rows) of an image (Z, H, W), in their order."""
+    """The results of `measure` for each piece (slices, rows) of an image (Z, H, W), in order."""
     pieces = _pieces(shape)
     threads = min(len(pieces), usable_cores(), _MAX_THREADS)
     if threads == 1:

@@ -1,4 +1,4 @@
-"""The slices that a network sees, row by row: an image need not be in memory as floats."""
+"""The network's input slices, row by row: an image need not be in memory as floats."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Floats = npt.NDArray[np.float32]
 
 
 class Slices(Protocol):
-    """Slices (N, C, H, W) of one image, float32, as far as they are asked for."""
+    """Slices (N, C, H, W) of one image, float32, computed on request."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
 
     def part(self, first: int, last: int) -> Slices:
-        """Those from `first` to before `last`."""
+        """The slices from `first` to before `last`."""
         ...
 
     def fill(self, out: Floats, row: int) -> None:
@@ -46,7 +46,7 @@ class ArraySlices:
 
 
 class NormalizedSlices:
-    """Slices along an axis of an image's arrays (Z, H, W), normalised when they are asked for."""
+    """Slices along an axis of an image's arrays (Z, H, W), normalized on request."""
 
     def __init__(
         self, normalization: Normalization, axis: int, only: tuple[int, int] | None = None
