@@ -38,13 +38,13 @@ def test_any_rows_of_any_slices(axis: int, crop: bool) -> None:
     for of_them, expected in ((slices, whole), (slices.part(1, 99).part(1, 2), whole[2:3])):
         assert of_them.shape == expected.shape
         out = np.full((*expected.shape[:2], 2, expected.shape[3]), np.nan, np.float32)
-        of_them.fill(out, 3)
-        np.testing.assert_array_equal(out, expected[:, :, 3:5])
+        of_them.fill(out, 1)
+        np.testing.assert_array_equal(out, expected[:, :, 1:3])
     kept = ArraySlices(whole).part(1, 3)
     assert kept.shape == whole[1:3].shape
     rows = np.empty_like(whole[1:3, :, :2])
-    kept.fill(rows, 4)
-    np.testing.assert_array_equal(rows, whole[1:3, :, 4:6])
+    kept.fill(rows, 1)
+    np.testing.assert_array_equal(rows, whole[1:3, :, 1:3])
 
 
 def test_what_is_resampled_is_made_at_once() -> None:
