@@ -49,7 +49,7 @@ CLAIMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "odd.nrrd": (nrrd("zrl"), "the encoding 'zrl'"),
     "text.mha": (mha(DimSize="40000 20000", BinaryData=False), "1599999999 bytes"),
     "zipped.mha": (ZIPPED, "end early"),
-    "axes.mha": (mha(NDims=10**6), "NDims 1000000 and 2 sizes"),
+    "axes.mha": (mha(NDims=10**6), "NDims 1000000 but 2 sizes"),
     "type.mha": (mha(ElementType="MET_\u00e9[31m"), "the ElementType"),
     "escape.mha": (mha(Comment="\x1b[31m"), "control characters"),
     "frames.dcm": (dicom(NumberOfFrames=99_999_999), "pixels, the limit is"),

@@ -223,13 +223,13 @@ def test_cases_are_ranked_without_empty_ones() -> None:
 def test_a_run_without_a_dataset_has_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(TrainConfig().to_json())
     records: list[dict[str, Any]] = [
-        {"iteration": 1, "loss": 0.5, "lr": 1e-4, "seconds": 1.0, "waited": 0.25},
+        {"iteration": 1, "loss": 0.5, "lr": 1e-4, "seconds": 1.0, "step": 1.0, "waited": 0.25},
         {"iteration": 2, "loss": None, "lr": 1e-4, "skipped": "the loss", "seconds": 2.0},
     ]
     lines = [json.dumps(record) for record in records]
     (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"iteration": 3, "lo']))
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "2 steps, 1 skipped, 12.5% of it waiting for data" in text
+    assert "2 steps, 1 skipped, 25.0% of it waiting for data" in text
     assert "nothing to score case by case" in text
 
 
