@@ -118,11 +118,21 @@ SWIN_UMAMBA_INLINE void scatter(T* to, int64_t stride, Vec<T> v, int64_t count) 
 
 // ---- several vectors at once
 
+// Lanes i... of a then b. GCC has Clang's name for it from 12 on.
+template <int... i, class V>
+SWIN_UMAMBA_INLINE V shuffled(V a, V b) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(a, b, i...);
+#else
+  using T = std::remove_reference_t<decltype(a[0])>;
+  return __builtin_shuffle(a, b, Bits<T>{i...});
+#endif
+}
+
 // Every second lane of a then b, from `first` on.
 template <class V, int... i>
 SWIN_UMAMBA_INLINE V every_second(V a, V b, int first, std::integer_sequence<int, i...>) {
-  return first ? __builtin_shufflevector(a, b, 2 * i + 1 ...)
-               : __builtin_shufflevector(a, b, 2 * i...);
+  return first ? shuffled<2 * i + 1 ...>(a, b) : shuffled<2 * i...>(a, b);
 }
 
 // The sums over lanes of `count` vectors, kLanes when called: lane j is the sum over v[j].
@@ -141,8 +151,8 @@ SWIN_UMAMBA_INLINE Vec<T> sum_lanes(const Vec<T>* v) {
 template <class V, int lanes, int... i>
 SWIN_UMAMBA_INLINE V interleave(V a, V b, bool upper, std::integer_sequence<int, i...>) {
   constexpr int half = lanes / 2;
-  return upper ? __builtin_shufflevector(a, b, (half + i / 2 + i % 2 * lanes)...)
-               : __builtin_shufflevector(a, b, (i / 2 + i % 2 * lanes)...);
+  return upper ? shuffled<(half + i / 2 + i % 2 * lanes)...>(a, b)
+               : shuffled<(i / 2 + i % 2 * lanes)...>(a, b);
 }
 
 // In place: lane i of v[j] becomes lane j of v[i].

@@ -46,8 +46,9 @@ def test_on_aarch64(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_on_this_machine(tmp_path: Path) -> None:
-    compiler = shutil.which("c++")
+@pytest.mark.parametrize("name", ["c++", "g++-10", "g++-11", "clang++"])
+def test_on_this_machine(name: str, tmp_path: Path) -> None:
+    compiler = shutil.which(name)
     if compiler is None or platform.system() != "Linux":
         pytest.skip("needs a C++ compiler that links statically")
     _says_that_it_agrees([str(_compiled(compiler, tmp_path))])
