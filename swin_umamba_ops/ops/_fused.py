@@ -183,7 +183,8 @@ class _Fused(torch.autograd.Function):
         wanted, others = ctx.needs_input_grad[1 : 1 + op.tensors], (None,) * (op.settings + 1)
         if dy is None or not any(wanted):
             return (None,) * (1 + op.tensors) + others
-        tensors, stats = ctx.saved_tensors[: op.tensors], ctx.saved_tensors[op.tensors :]
+        saved = ctx.saved_tensors  # unpacked once: checkpointing refuses a second time
+        tensors, stats = saved[: op.tensors], saved[op.tensors :]
         found = first_derivative(
             _gradients, ctx.name, dy, *tensors, *ctx.settings, *stats, ctx.backend, wanted
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 import swin_umamba_ops as ops
 
@@ -150,6 +152,16 @@ def test_second_derivatives_raise(name: str, monkeypatch: pytest.MonkeyPatch) ->
         (dx,) = torch.autograd.grad(loss(_call(name, *leaves)), leaves[0], create_graph=True)
         with pytest.raises(RuntimeError, match="second derivatives"):
             dx.sum().backward()
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", NAMES)
+def test_activation_checkpoints(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_kernels(monkeypatch)
+    leaves = _leaves(name)
+    expected = torch.autograd.grad(_call(name, *leaves).sum(), leaves)
+    recomputed = checkpoint(partial(_call, name), *leaves, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(recomputed.sum(), leaves), expected)
 
 
 @needs_kernels
