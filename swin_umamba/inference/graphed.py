@@ -141,6 +141,7 @@ def _state_of(model: nn.Module, windows: Tensor) -> Hashable:
         torch.get_float32_matmul_precision(),
         torch.backends.cudnn.allow_tf32,
         torch.are_deterministic_algorithms_enabled(),
+        torch.is_inference_mode_enabled(),  # its tensors may not be written to outside of it
     ]
     for module in model.modules():
         if module._forward_hooks or module._forward_pre_hooks:

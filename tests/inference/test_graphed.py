@@ -125,6 +125,15 @@ def test_a_slower_graph_is_dropped(
     assert stand_in[0].replays == BEFORE_GRAPHS
 
 
+def test_graphs_of_inference_mode_are_not_used_outside(stand_in: list[Standing]) -> None:
+    model = _model()
+    network = TorchNetwork(model)
+    network._graphs.wanted = True
+    with torch.inference_mode():
+        network(_windows(1, 1))
+    torch.testing.assert_close(network(_windows(1, 2)), _eager(model, _windows(1, 2)))
+
+
 def test_weights_that_change_count_wherever_they_lie(stand_in: list[Standing]) -> None:
     model = _model()
     network = TorchNetwork(model)
