@@ -18,6 +18,7 @@ from swin_umamba.data import Plan, make_plan, open_dataset, preprocess, read_lab
 from swin_umamba.inference.facts import KEY
 from swin_umamba.inference.onnx_network import OnnxNetwork
 from swin_umamba.loop.world import World
+from swin_umamba.models import SegmentationModel
 from swin_umamba.runs import Run
 from swin_umamba.train.validation import Validation
 
@@ -86,5 +87,6 @@ def _validated(dataset: Path, run: Path) -> np.ndarray:
     cases = preprocess(open_dataset(dataset), opened.plan, ["case_0"])
     model = Predictor.from_run(run, device="cpu").model
     validation = Validation(cases, opened.config, World("cpu"), folder=run)
-    labels, _ = validation._segmented(model, validation.volumes[0])  # type: ignore[arg-type]
+    assert isinstance(model, SegmentationModel)
+    labels, _ = validation._segmented(validation._predictor(model), validation.volumes[0])
     return np.moveaxis(labels, 0, opened.plan.axis)
