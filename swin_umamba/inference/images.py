@@ -22,14 +22,16 @@ Spacing = float | Sequence[float] | None
 _ARRAY = Path("the array")  # name used in errors
 
 
-def as_raw(image: ImageLike, plan: Plan, spacing: Spacing) -> RawImage:
+def as_raw(image: ImageLike, plans: Sequence[Plan], spacing: Spacing) -> RawImage:
     """The image with its spacing. Raises UserError for invalid arrays and files.
 
-    spacing: of an array, one number, or one per axis without the channels, where the slice axis may
-    be omitted; by default the plan's own, so that nothing is resampled.
+    plans: of the models that are to segment it. spacing: of an array, one number, or one per axis
+    without the channels, where the slice axis may be omitted; by default the plans' own, so that
+    nothing is resampled.
     """
     if isinstance(image, np.ndarray):
-        return _of_array(image, plan, spacing)
+        _require_one_meaning(image, plans, spacing)
+        return _of_array(image, plans[0], spacing)
     if spacing is not None:
         raise ValueError("spacing: applies to arrays only; files have their own")
     if isinstance(image, RawImage):
@@ -37,6 +39,21 @@ def as_raw(image: ImageLike, plan: Plan, spacing: Spacing) -> RawImage:
     if isinstance(image, str | os.PathLike):
         return read_raw(Path(image))
     return read_raw([Path(path) for path in image])
+
+
+def _require_one_meaning(image: npt.NDArray[Any], plans: Sequence[Plan], spacing: Spacing) -> None:
+    """Raise UserError for an array that says too little where the models' plans differ."""
+    axes, spacings = {plan.axis for plan in plans}, {plan.spacing for plan in plans}
+    if image.ndim == 3 and len(axes) > 1:
+        raise UserError(
+            f"image: got {image.shape}, expected a volume (C, Z, H, W), since the models take"
+            f" slices along different axes of it: {sorted(axes)}"
+        )
+    if spacing is None and len(spacings) > 1:
+        raise UserError(
+            "spacing: got None, expected that of the array, since the models' plans have different"
+            f" ones: {sorted(spacings)}"
+        )
 
 
 def _of_array(image: npt.NDArray[Any], plan: Plan, spacing: Spacing) -> RawImage:

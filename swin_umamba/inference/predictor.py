@@ -237,7 +237,7 @@ class Predictor:
         return np.zeros(shape, np.min_scalar_type(self.plan.num_classes - 1))
 
     def _raw(self, image: ImageLike, spacing: Spacing) -> RawImage:
-        return as_raw(image, self.plan, spacing)
+        return as_raw(image, [member.plan for member in self.members], spacing)
 
 
 class Ensemble(Predictor):

@@ -61,6 +61,13 @@ def test_each_model_has_its_own_plan(
     labels = found(image, 1.0)
     np.testing.assert_array_equal(labels, found.probabilities(image, 1.0).argmax(0))
     assert (labels != first(image, 1.0)).any()
+    with pytest.raises(UserError, match=r"spacing: got None, .*\(1\.0, 2\.0\)\]"):
+        found(image)
+    if axes[0] == axes[1]:
+        assert found(image[:, 0], 1.0).shape == (12, 9)
+    else:
+        with pytest.raises(UserError, match=r"image: got \(1, 12, 9\), expected a volume"):
+            found(image[:, 0], 1.0)
 
 
 def test_runs_and_exports_on_the_command_line(
