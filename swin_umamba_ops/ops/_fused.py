@@ -26,6 +26,7 @@ from swin_umamba_ops.ops._define import (
     only_wanted,
     picked,
     spread,
+    takes,
     wants_grad,
 )
 
@@ -34,6 +35,9 @@ Outputs = tuple[tuple[Shape, torch.dtype], ...]
 _OPS: dict[str, FusedOp] = {}
 # Programs exported before ops had this argument omit it.
 _DEFAULT = "triton"
+# Inputs of the one autograd.Function: name, backend, and as many as any op has. torch.compile
+# counts them, so an op with fewer adds None.
+_INPUTS = 9
 
 
 def as_it_lies(t: Tensor) -> Tensor:
@@ -71,6 +75,8 @@ class FusedOp:
         self.statistics = statistics
         self.tensors = sum(kind in (Tensor, Tensor | None) for kind in hints.values())
         self.settings = len(hints) - self.tensors
+        assert len(hints) <= _INPUTS - 2, f"{name}: raise _INPUTS"
+        self._unused = (None,) * (_INPUTS - 2 - len(hints))
         self.images, self.layouts = images, layouts or {}
         self._check, self._outputs, self._size = check, outputs, size
         self.forward_op = define(
@@ -149,11 +155,12 @@ class FusedOp:
             if t is not None and name in self.images:
                 t = t.permute(0, 2, 3, 1)
             as_taken.append(None if t is None else self.laid_out(name, t))
-        given = (self.name, *as_taken, *inputs[self.tensors :], backend.name)
+        given = (self.name, backend.name, *as_taken, *inputs[self.tensors :], *self._unused)
         y = apply(_Fused, wants_grad(*tensors), *given)[0]
         return y.permute(0, 3, 1, 2) if self.images else y
 
 
+@takes(_INPUTS)
 class _Fused(torch.autograd.Function):
     """For all fused ops. Keeps the inputs, and any statistics: recomputing the rest is cheaper than
     reading it."""
@@ -161,18 +168,18 @@ class _Fused(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, *arguments: Any) -> tuple[Tensor, ...]:
-        """The op's name, its inputs, and the backend's name. Returns y and statistics."""
+    def forward(name: str, backend: str, *arguments: Any) -> tuple[Tensor, ...]:
+        """Names of the op and the backend, and the op's inputs. Returns y and statistics."""
         op = _OPS[name]
-        result: Any = op.forward_op(*arguments)
+        result: Any = op.forward_op(*arguments[: op.tensors + op.settings], backend)
         return result if op.statistics else (result,)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.name, *arguments, ctx.backend = inputs
+        ctx.name, ctx.backend, *arguments = inputs
         op = _OPS[ctx.name]
         stats = output[1:]
-        ctx.settings = arguments[op.tensors :]
+        ctx.settings = arguments[op.tensors : op.tensors + op.settings]
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*stats)
         ctx.save_for_backward(*arguments[: op.tensors], *stats)
@@ -180,15 +187,15 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         op = _OPS[ctx.name]
-        wanted, others = ctx.needs_input_grad[1 : 1 + op.tensors], (None,) * (op.settings + 1)
+        wanted = ctx.needs_input_grad[2 : 2 + op.tensors]
         if dy is None or not any(wanted):
-            return (None,) * (1 + op.tensors) + others
+            return (None,) * _INPUTS
         saved = ctx.saved_tensors  # unpacked once: checkpointing refuses a second time
         tensors, stats = saved[: op.tensors], saved[op.tensors :]
         found = first_derivative(
             _gradients, ctx.name, dy, *tensors, *ctx.settings, *stats, ctx.backend, wanted
         )
-        return (None, *spread(found, wanted), *others)
+        return (None, None, *spread(found, wanted), *(None,) * (_INPUTS - 2 - op.tensors))
 
 
 def _gradients(name: str, dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
