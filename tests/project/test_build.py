@@ -164,7 +164,7 @@ def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(
     ("name", "value", "message"),
     [
         ("SWIN_UMAMBA_CUDA", "yes", "SWIN_UMAMBA_CUDA is 'yes', expected auto, 0 or 1"),
-        ("SWIN_UMAMBA_CUDA_ARCHS", "Hopper", "SWIN_UMAMBA_CUDA_ARCHS: 'Hopper' is no GPU"),
+        ("SWIN_UMAMBA_CUDA_ARCHS", "Hopper", "SWIN_UMAMBA_CUDA_ARCHS: 'Hopper' is not a GPU"),
     ],
 )
 def test_a_variable_that_is_not_understood_is_an_error(
