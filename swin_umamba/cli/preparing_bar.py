@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 
 from rich.progress import TaskID
+from typing_extensions import Self
 
 from swin_umamba.cli.console import progress
+from swin_umamba.common.closing import Closing
 
 THREADS = min(os.cpu_count() or 1, 4)  # each holds a whole volume in memory
 
 
-class PreparingBar:
+class PreparingBar(Closing):
     """A context manager that yields a function of the phase, the number done and the total."""
 
     def __init__(self, shown: bool = True) -> None:
@@ -20,16 +21,11 @@ class PreparingBar:
         self._bar.disable = not shown
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> PreparingBar:
+    def __enter__(self) -> Self:
         self._bar.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._bar.stop()
 
     def __call__(self, what: str, done: int, of: int) -> None:

@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn
+from typing_extensions import Self
 
 from swin_umamba.cli.console import Words, out, progress
+from swin_umamba.common.closing import Closing
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from swin_umamba.runs.log import Record
     from swin_umamba.train import Progress
 
 RECENT = 0.95  # weight of the previous value in the smoothed speed
 
 
-class TrainingBar:
+class TrainingBar(Closing):
     """A context manager that yields a function of a Progress. The displayed speed is smoothed.
 
     score: label of the score.
@@ -42,16 +42,11 @@ class TrainingBar:
         )
         self._speed: float | None = None
 
-    def __enter__(self) -> TrainingBar:
+    def __enter__(self) -> Self:
         self._bar.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:

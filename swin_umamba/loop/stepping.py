@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
+from swin_umamba.common.closing import Closing
 from swin_umamba.common.devices import amp_on, half_precision
 from swin_umamba.common.graph_choice import CudaGraph, GraphChoice
 from swin_umamba.common.graphs import GraphedStep
@@ -37,7 +36,7 @@ class _Batches(Protocol):
     def close(self) -> None: ...
 
 
-class BaseStepper(Generic[_Model]):
+class BaseStepper(Closing, Generic[_Model]):
     """A model with its moving average, optimizer and batches: the state of an iteration.
 
     A context manager that ends the loading of batches. no_graphs: why CUDA graphs are impossible in
@@ -104,13 +103,5 @@ class BaseStepper(Generic[_Model]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.batches.close()

@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from swin_umamba.common.closing import Closing
 from swin_umamba.common.files import reason_of, write_text
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.locks import LOCK, locked
@@ -58,7 +58,7 @@ def require_free(folder: Path, config: str = CONFIG) -> None:
             raise UserError(f"{folder} already holds files; name another folder for the run")
 
 
-class RunFolder:
+class RunFolder(Closing):
     """A run's files except its checkpoints: config, plan, splits, and the growing log.
 
     A context manager that keeps the folder locked against other processes; the lock ends with the
@@ -101,17 +101,6 @@ class RunFolder:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         if self._log >= 0:

@@ -9,18 +9,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from swin_umamba.common.closing import Closing
 from swin_umamba.common.parent import when_parent_ends
 from swin_umamba.data.sampling.patches import PatchSampler
 from swin_umamba.errors import UserError
 
 
-class PatchLoader:
+class PatchLoader(Closing):
     """Iterate over `sampler.batch(start)`, `batch(start + 1)`, ..., in this order.
 
     workers: processes that prefetch batches; 0 computes each on request. The batches are the same
@@ -83,17 +83,6 @@ class PatchLoader:
     def close(self) -> None:
         """End the workers, and the iteration."""
         self._iterator = None
-
-    def __enter__(self) -> PatchLoader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _end_with_parent(worker: int) -> None:
