@@ -7,8 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from swin_umamba.cli.commands import DATA, DEVICES, ENCODERS, MODEL, MODELS, RUNNING, TRAINING
+from swin_umamba.cli.commands import DATA, ENCODERS, MODEL, MODELS, TRAINING
 from swin_umamba.cli.console import errors_in_one_line
+from swin_umamba.cli.run_options import (
+    AMP,
+    DEVICE,
+    MINUTES,
+    RESUME,
+    batch_size_option,
+    config_option,
+    lr_option,
+    setting_option,
+)
 from swin_umamba.errors import UserError
 
 _TASKS = {"folder": "classes", "none": "pixels"}
@@ -67,64 +77,22 @@ def pretrain(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON or YAML file of settings, such as another run's pretraining.json.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any setting, such as mask_share=0.5; may be repeated.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    config: Annotated[Path | None, config_option("pretraining.json")] = None,
+    setting: Annotated[list[str] | None, setting_option("mask_share=0.5")] = None,
     iterations: Annotated[
         int | None,
         typer.Option(help="Number of iterations.", show_default="20,000", rich_help_panel=TRAINING),
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Stop after this time.", rich_help_panel=TRAINING)
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Summed over all processes.", show_default="512", rich_help_panel=TRAINING
-        ),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Learning rate.", show_default="1e-3", rich_help_panel=TRAINING),
-    ] = None,
+    minutes: Annotated[float | None, MINUTES] = None,
+    batch_size: Annotated[int | None, batch_size_option("512")] = None,
+    lr: Annotated[float | None, lr_option("1e-3")] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Of all random choices.", show_default="0", rich_help_panel=TRAINING),
     ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help=DEVICES + ".", show_default="auto", rich_help_panel=RUNNING),
-    ] = None,
-    amp: Annotated[
-        str | None,
-        typer.Option(
-            help="Mixed precision: auto, bf16, fp16 or off.",
-            show_default="auto",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the run in the folder from its last checkpoint, or start it if there is"
-            " none.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = False,
+    device: Annotated[str | None, DEVICE] = None,
+    amp: Annotated[str | None, AMP] = None,
+    resume: Annotated[bool, RESUME] = False,
 ) -> None:
     """Pretrain an encoder on images with classes, or on images alone.
 

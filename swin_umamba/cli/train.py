@@ -11,7 +11,6 @@ import typer
 from swin_umamba.cli.commands import (
     BASELINES,
     DATA,
-    DEVICES,
     ENCODERS,
     MODEL,
     MODELS,
@@ -25,6 +24,16 @@ from swin_umamba.cli.dataset_options import (
     axis_option,
     patch_size_option,
     splits_option,
+)
+from swin_umamba.cli.run_options import (
+    AMP,
+    DEVICE,
+    MINUTES,
+    RESUME,
+    batch_size_option,
+    config_option,
+    lr_option,
+    setting_option,
 )
 from swin_umamba.errors import UserError
 
@@ -133,41 +142,16 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON or YAML file of settings, such as another run's config.json.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any setting, such as ema=0.999; may be repeated.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    config: Annotated[Path | None, config_option("config.json")] = None,
+    setting: Annotated[list[str] | None, setting_option("ema=0.999")] = None,
     iterations: Annotated[
         int | None, typer.Option(show_default="25,000", rich_help_panel=TRAINING)
     ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Stop after this time.", rich_help_panel=TRAINING),
-    ] = None,
+    minutes: Annotated[float | None, MINUTES] = None,
     batch_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Summed over all processes.",
-            show_default="from the GPU's memory and the images; 2 on a CPU",
-            rich_help_panel=TRAINING,
-        ),
+        int | None, batch_size_option("from the GPU's memory and the images; 2 on a CPU")
     ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Learning rate.", show_default="1e-4", rich_help_panel=TRAINING),
-    ] = None,
+    lr: Annotated[float | None, lr_option("1e-4")] = None,
     warmup: Annotated[
         float | None,
         typer.Option(
@@ -190,32 +174,15 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", rich_help_panel=TRAINING)] = None,
-    device: Annotated[
-        str | None, typer.Option(help=DEVICES + ".", show_default="auto", rich_help_panel=RUNNING)
-    ] = None,
-    amp: Annotated[
-        str | None,
-        typer.Option(
-            help="Mixed precision: auto, bf16, fp16 or off.",
-            show_default="auto",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
+    device: Annotated[str | None, DEVICE] = None,
+    amp: Annotated[str | None, AMP] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             help="Processes that load batches.", show_default="auto", rich_help_panel=RUNNING
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Continue the run in the folder from its last checkpoint, or start it if there is"
-            " none.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = False,
+    resume: Annotated[bool, RESUME] = False,
 ) -> None:
     """Train a model on your images.
 
