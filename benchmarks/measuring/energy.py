@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -25,11 +26,7 @@ def joules_per_call(
         call()
         synchronize(device)
 
-    return between_ticks(
-        [lambda call=call: wait_for(call) for call in calls],  # type: ignore[misc]
-        _counter(device),
-        seconds,
-    )
+    return between_ticks([partial(wait_for, call) for call in calls], _counter(device), seconds)
 
 
 def between_ticks(calls: Sequence[Call], millijoules: Callable[[], int], seconds: float) -> float:

@@ -32,6 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import environment
+from swin_umamba.runs.log import waiting_share
 
 SCHEMA = 1
 MODELS = ("swin_umamba", "swin_umamba_d", "dynunet")
@@ -391,7 +392,7 @@ def _facts(job: Job, settings: Settings, reason: str | None) -> dict[str, Any]:
         "first_step": records[0]["step"],  # includes what is built then: a CUDA graph, kernels
         "stepping": round(steps, 3),  # seconds, without validations and checkpoints
         "skipped": sum("skipped" in record for record in records),
-        "waited": sum(record["waited"] for record in records) / max(steps, 1e-9),
+        "waited": waiting_share(records) or 0.0,
         "memory_mb": max((r["memory_mb"] for r in records if "memory_mb" in r), default=None),
         "curve": [[r["seconds"], r["dsc"]] for r in records if r.get("dsc") is not None],
         "curve_iterations": [i for i, r in enumerate(records, 1) if r.get("dsc") is not None],

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training import accuracy
+from swin_umamba.runs.log import waiting_share
 
 MODELS = ("swin_umamba", "swin_umamba_d")
 ENCODERS = ("vmamba_tiny", "vmamba_v2_tiny_s1l8")
@@ -166,7 +167,7 @@ def pretraining_facts(folder: Path, name: str) -> dict[str, Any]:
         "iterations": len(records),
         "seconds": records[-1]["seconds"],
         "images_per_second": config["batch_size"] / typical,
-        "waited": sum(r["waited"] for r in records) / max(sum(steps), 1e-9),
+        "waited": waiting_share(records) or 0.0,
         "skipped": sum("skipped" in r for r in records),
         "memory_mb": max((r["memory_mb"] for r in records if "memory_mb" in r), default=None),
         "curve": [[r["seconds"], r.get("accuracy"), r["held_out_loss"]] for r in scored],

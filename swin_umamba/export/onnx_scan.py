@@ -162,7 +162,7 @@ class _Writer:
         power = self.one("Exp", self.one("Min", x, self.number(_LINEAR)))
         return self.one("Max", x, self.one("Log", self.one("Add", power, self.number(1.0))))
 
-    def halves(self, value: ir.Value) -> Sequence[ir.Value]:
+    def in_two(self, value: ir.Value) -> Sequence[ir.Value]:
         return self.many("Split", [value], 2, axis=0, num_outputs=2)
 
     def scan(self) -> ir.Value:
@@ -202,8 +202,8 @@ class _Writer:
             scan_output_axes=[2],
         )
         # Back to (B, H, W, D), where the four directions are added.
-        y_forward, y_back = self.halves(self.reshaped(y, 0, 0, -1, inner))
-        y_rows, y_columns = self.halves(self.one("Add", y_forward, self.reversed(y_back, 2)))
+        y_forward, y_back = self.in_two(self.reshaped(y, 0, 0, -1, inner))
+        y_rows, y_columns = self.in_two(self.one("Add", y_forward, self.reversed(y_back, 2)))
         y_rows = self.one("Reshape", y_rows, self.one("Shape", rows))
         y_columns = self.one("Reshape", y_columns, self.one("Shape", columns))
         y_columns = self.one("Transpose", y_columns, perm=[0, 1, 3, 2, 4])

@@ -144,11 +144,11 @@ def test_new_classes_are_told(name, way, small, tmp_path, recwarn):
         "from_pretrained": partial(SegmentationModel.from_pretrained, tmp_path),
         "create_model": partial(small, name, pretrained=tmp_path / "model.safetensors"),
     }[way]
-    with pytest.warns(UserWarning, match="randomly initialized") as told:
+    with pytest.warns(UserWarning, match="randomly initialized") as warned:
         model = load(out_channels=5)
     heads = [n for n, p in model.named_parameters() if len(p) == 5 and ("out_" in n or "seg_" in n)]
     assert len(heads) == 2 * len(model.scales)
-    assert all(head in str(told[0].message) for head in heads)
+    assert all(head in str(warned[0].message) for head in heads)
 
 
 def test_other_channels_are_the_callers_choice(small, tmp_path):

@@ -111,8 +111,10 @@ def test_the_encoder_alone_of_a_whole_model(saved, tmp_path, name, target, way):
     if way != "load":
         code, said = run(source, out, "--encoder-only")
         assert code == 0, said
-        told = " ".join(said.split())  # the table wraps its rows at the console's width
-        assert told.count("only the encoder was requested") == 1  # one row of the table, not many
+        printed = " ".join(said.split())  # the table wraps its rows at the console's width
+        assert (
+            printed.count("only the encoder was requested") == 1
+        )  # one row of the table, not many
         assert load_file(out).keys() == {n for n in whole.state_dict() if "vssm" in n}
         with pytest.raises(ValueError, match="does not say which model"):
             read_config(out)

@@ -150,9 +150,11 @@ def test_too_large_is_told_so_and_can_be_allowed(
     path = tmp_path / f"x{ending}"
     write_pixels(path, noise((2, 30, 40) if "nii" in ending else (30, 40), 0))
     monkeypatch.setenv("SWIN_UMAMBA_MAX_PIXELS", "1000")
-    with pytest.raises(UserError, match=rf"x{ending} is too large.*SWIN_UMAMBA_MAX_PIXELS") as told:
+    with pytest.raises(
+        UserError, match=rf"x{ending} is too large.*SWIN_UMAMBA_MAX_PIXELS"
+    ) as raised:
         read_raw(path)
-    assert "damaged" not in str(told.value)
+    assert "damaged" not in str(raised.value)
     assert read_raw(path, max_pixels=2400).pixels.shape[-2:] == (30, 40)
     assert read_labels(path, max_pixels=2400).labels.shape[-2:] == (30, 40)
     with pytest.raises(UserError, match=r"max_pixels.* got 4294967296"):
