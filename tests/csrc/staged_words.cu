@@ -1,12 +1,11 @@
-// The protocol between the warps of a scan kernel that stage tiles and those that scan them, alone: half of a
-// block's warps store a word each to one of two stages and arrive at the stage's named barrier, the other half wait
-// there, load the words and arrive at a second barrier, at which the first half wait before they overwrite the stage.
-// By PTX's rules bar.sync of one half after bar.arrive of the other orders their accesses to shared memory, and both
-// halves use every barrier in turns, so that there is no race. Every word is checked: half of the turns the one half
-// is late, half of the turns the other. compute-sanitizer's racecheck reports hazards all the same where a half has
-// several warps, and none where it has one.
+// The producer-consumer protocol of the scan kernels in isolation. Producer warps store one word each to one of two
+// stages and arrive at the stage's named barrier. Consumer warps wait there, load the words, and arrive at a second
+// barrier, where the producers wait before they overwrite the stage. In PTX, bar.sync after another warp's bar.arrive
+// orders their accesses to shared memory, and every barrier is used by both sides in each turn, so there is no race.
+// Every word is checked, with the producers delayed in half of the turns and the consumers in the others.
+// compute-sanitizer's racecheck nevertheless reports hazards with several warps per side, and none with one.
 //
-// staged_words WARPS: of each half. Ends with 0 where every word was the expected one.
+// staged_words WARPS: number of producer warps, and of consumer warps. Exits with 0 if every word was as expected.
 #include <cstdio>
 #include <cstdlib>
 
