@@ -166,6 +166,7 @@ def _train(job: Job, folder: Path, prepared: Prepared) -> TrainResult:
     _say_what(prepared)
     if not resume and announced_rank() == 0:
         _warn_of_sources(prepared)
+        _warn_of_frozen_encoder(config, config.iterations)
     with TrainingBar() as bar:
         result = train_prepared(prepared, folder, resume=resume, on_progress=bar)
     if announced_rank() == 0:
@@ -200,6 +201,16 @@ def _warn_of_sources(prepared: Prepared) -> None:
         problem(warning, word="warning", style="yellow")
 
 
+def _warn_of_frozen_encoder(config: TrainConfig, iterations: int) -> None:
+    if config.freezes(iterations - 1):
+        problem(
+            f"the pretrained encoder is frozen for {config.freeze_iterations:,} iterations, and the"
+            f" run has {iterations:,}: --set freeze_iterations=0 trains it from the start",
+            word="warning",
+            style="yellow",
+        )
+
+
 def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
     if result.pretrained is not None:
         out.print(_origin(config, result.pretrained), soft_wrap=True)
@@ -213,6 +224,8 @@ def _say_how_it_went(config: TrainConfig, result: TrainResult) -> None:
         f"{best} after {counted(len(result.records), 'iteration')}, {clock(result.seconds)};"
         f" {waited:.1%} of the time was spent waiting for data"
     )
+    if len(result.records) < config.iterations and not result.stopped:  # fewer than was known
+        _warn_of_frozen_encoder(config, len(result.records))
     say_choice_of_graphs(result.records)
     skipped = sum("skipped" in record for record in result.records)
     if skipped:

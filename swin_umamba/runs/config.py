@@ -250,6 +250,10 @@ class TrainConfig(RunConfig):
         except ValueError as error:
             raise ValueError(f"augmentation.{error}") from error
 
+    def freezes(self, iteration: int) -> bool:
+        """Whether the pretrained encoder is frozen in an iteration, counted from 0."""
+        return self.pretrained is not None and iteration < self.freeze_iterations
+
     def changed(self, values: Mapping[str, Any]) -> TrainConfig:
         """A copy with some fields replaced by JSON or Python values.
 

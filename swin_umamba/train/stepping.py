@@ -213,7 +213,7 @@ class Stepper(BaseStepper[SegmentationModel]):
 
     def _wrapped(self, iteration: int) -> nn.Module:
         """The model as trained: in DDP, compiled, with a pretrained encoder frozen at first."""
-        frozen = self.config.pretrained is not None and iteration < self.config.freeze_iterations
+        frozen = self.config.freezes(iteration)
         if self._net is None or frozen != self._frozen:
             if self._whole is None:  # with FSDP see _drop_frozen
                 if frozen:

@@ -17,7 +17,9 @@ from swin_umamba.cli import app
 from swin_umamba.cli.training_bar import TrainingBar
 from swin_umamba.data import read_labels, read_splits
 from swin_umamba.data.prepare.plan import Plan
+from swin_umamba.models import create_model
 from swin_umamba.runs.folder import read_log
+from swin_umamba.weights import save_weights
 
 SHORT = (
     *("--set", 'model_options={"dims": [4, 8], "depths": [1, 1], "decoder_depths": [1]}'),
@@ -131,6 +133,23 @@ def test_what_cannot_be_is_told_in_one_line(dataset: Path, tmp_path: Path) -> No
     assert "no folder at" in _error(tmp_path / "nowhere", run, *SHORT)
     assert not list((tmp_path / "taken").glob("*.json"))
     assert not run.exists()
+
+
+def test_an_encoder_that_stays_frozen_is_said(dataset: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    model = {"dims": [4, 8], "depths": [1, 1], "decoder_depths": [1], "in_channels": 1}
+    save_weights(create_model("swin_umamba_d", out_channels=2, **model), weights)
+    options = (*SHORT, "--pretrained", weights, "--validate-every", "4")
+    # The length is known at the start, or when a run that does not improve ends.
+    endless = ("--iterations", "3000", "--patience", "1", "--lr", "1e-9", "--set", "min_lr=0")
+    for name, words in (("short", ()), ("ended", endless)):
+        said = _run(dataset, tmp_path / name, *options, *words)
+        assert said.exit_code == 0, said.output
+        count = len(read_log(tmp_path / name))
+        line = f"frozen for 2,500 iterations, and the run has {count}: --set freeze_iterations=0"
+        assert said.stderr.replace("\n", " ").count(line) == 1, said.stderr
+    said = _run(dataset, tmp_path / "trained", *options, "--set", "freeze_iterations=3")
+    assert "frozen" not in said.output
 
 
 def test_patches_are_as_any_setting_says(dataset: Path, tmp_path: Path) -> None:
