@@ -64,13 +64,12 @@ def _of_array(image: npt.NDArray[Any], plan: Plan, spacing: Spacing) -> RawImage
         )
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise UserError("image: contains NaN or infinite pixels")
-    # A single slice is as the network sees it, whichever axis volumes are sliced along.
-    pixels = np.expand_dims(image, plan.axis + 1) if image.ndim == 3 else image
+    pixels = image[:, None] if image.ndim == 3 else image
     return RawImage(pixels, _spacing(spacing, plan, image.ndim - 1), (_ARRAY,), None)
 
 
 def _spacing(given: Spacing, plan: Plan, axes: int) -> tuple[float, float, float]:
-    """(z, y, x), with 1 along the slices if unknown."""
+    """(z, y, x), with 1 along the slices if unknown; of a single slice, z is the slicing axis."""
     try:
         values = [float(v) for v in (plan.spacing if given is None else np.atleast_1d(given))]
     except (TypeError, ValueError):
@@ -78,17 +77,19 @@ def _spacing(given: Spacing, plan: Plan, axes: int) -> tuple[float, float, float
     if len(values) == 1:
         values = values * axes
     if len(values) == 2:
-        values.insert(plan.axis, 1.0)
+        values.insert(0 if axes == 2 else plan.axis, 1.0)
+    elif len(values) == 3 and axes == 2:
+        values.insert(0, values.pop(plan.axis))
     if len(values) != 3 or not all(np.isfinite(v) and v > 0 for v in values):
         expected = "two or three numbers" if axes == 2 else "three numbers"
         raise UserError(f"spacing: got {given!r}, expected {expected} above 0")
     return values[0], values[1], values[2]
 
 
-def without_slice_axis(found: npt.NDArray[Any], image: ImageLike, plan: Plan) -> npt.NDArray[Any]:
+def without_slice_axis(found: npt.NDArray[Any], image: ImageLike) -> npt.NDArray[Any]:
     """(..., Z, H, W), or (..., H, W) for an array (C, H, W) and for files with one slice."""
     if isinstance(image, np.ndarray):
-        return found if image.ndim == 4 else np.squeeze(found, plan.axis - 3)
+        return found if image.ndim == 4 else np.squeeze(found, -3)
     if isinstance(image, RawImage) or found.shape[-3] > 1:
         return found
     return np.squeeze(found, -3)

@@ -97,7 +97,8 @@ class Member:
         return found.to(torch.uint8 if self.plan.num_classes <= BYTE_CLASSES else torch.int32)
 
     def on_image(self, raw: RawImage) -> Iterator[Band]:
-        """The probabilities of an image on the grid of its files, in slices along `plan.axis`.
+        """The probabilities of an image on the grid of its files, in slices along
+        `plan.axis_of(raw)`.
 
         Raises UserError, naming the file, if it does not match the plan or if resampling would
         exceed memory.
@@ -109,7 +110,8 @@ class Member:
         yield from frame.rest()
 
     def segment(self, raw: RawImage, labels: npt.NDArray[Any]) -> None:
-        """Write an image's class indices into zeros (Z, H, W), in slices along `plan.axis`.
+        """Write an image's class indices into zeros (Z, H, W), in slices along
+        `plan.axis_of(raw)`.
 
         Cropped-off pixels stay 0, the background. Errors as in `on_image`.
         """

@@ -175,7 +175,7 @@ class Predictor:
         for an image that does not match, and for a model that returns NaN.
         """
         raw = self._raw(image, spacing)
-        labels = without_slice_axis(self.segment(raw), image, self.plan)
+        labels = without_slice_axis(self.segment(raw), image)
         return labels.astype(np.int64, copy=False)
 
     def probabilities(self, image: ImageLike, spacing: Spacing = None) -> Floats:
@@ -184,7 +184,7 @@ class Predictor:
         raw = self._raw(image, spacing)
         found = np.zeros((self.plan.num_outputs, *raw.pixels.shape[1:]), np.float32)
         self._add_up(raw, found)
-        return without_slice_axis(found, image, self.plan)
+        return without_slice_axis(found, image)
 
     def labels(self, image: Floats) -> npt.NDArray[np.int64]:
         """(H, W) class indices of one preprocessed slice (C, H, W)."""
@@ -211,7 +211,7 @@ class Predictor:
         labels = self._zeros(raw.pixels.shape[1:])
         if kept is None and len(self.members) == 1:
             member = self.members[0]
-            member.segment(raw, np.moveaxis(labels, member.plan.axis, 0))
+            member.segment(raw, np.moveaxis(labels, member.plan.axis_of(raw), 0))
         elif kept is None:
             with scratch(folder, (self.plan.num_outputs, *labels.shape)) as summed:
                 return self.segment(raw, summed)
@@ -228,7 +228,7 @@ class Predictor:
         """Add the mean of the models' probabilities to (K, Z, H, W)."""
         share = np.float32(1 / len(self.members))
         for member in self.members:
-            slices = np.moveaxis(kept, member.plan.axis + 1, 0)
+            slices = np.moveaxis(kept, member.plan.axis_of(raw) + 1, 0)
             for band in member.on_image(raw):
                 place = band.of(slices)
                 place += share * band.values

@@ -103,11 +103,12 @@ def draw(case: CaseScores, masks: Masks, dataset: Dataset, plan: Plan) -> Pictur
     raw = read_raw(files.images)
     found, true = labels_of(masks.files[case.case], raw, files.mask, dataset)
     found = keep_largest(found, masks.keep_largest)
-    truth, prediction = (np.moveaxis(labels, plan.axis, 0) for labels in (true, found))
+    axis = plan.axis_of(raw)
+    truth, prediction = (np.moveaxis(labels, axis, 0) for labels in (true, found))
     areas = [(mask > 0).sum((1, 2)) for mask in (truth, prediction)]
     at = int((areas[0] if areas[0].any() else areas[1]).argmax())
-    image = np.moveaxis(raw.pixels, plan.axis + 1, 1)[:, at]
-    canvas = Canvas(image, [s for i, s in enumerate(raw.spacing) if i != plan.axis])
+    image = np.moveaxis(raw.pixels, axis + 1, 1)[:, at]
+    canvas = Canvas(image, [s for i, s in enumerate(raw.spacing) if i != axis])
     return Picture(
         case.case,
         f"slice {at + 1} of {len(truth)}" if len(truth) > 1 else "",

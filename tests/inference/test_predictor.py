@@ -71,6 +71,48 @@ def test_arrays_have_the_axes_of_files(axis: int) -> None:
     spacing = [s for i, s in enumerate((1.0, 1.5, 2.0)) if i != axis]
     for i, expected in enumerate(np.moveaxis(labels, axis, 0)):
         np.testing.assert_array_equal(predictor(slices[:, i], spacing=spacing), expected)
+    # Three numbers are those of the volume, with that along the slicing axis among them.
+    found = predictor(slices[:, 2], spacing=(1.0, 1.5, 2.0))
+    np.testing.assert_array_equal(found, np.moveaxis(labels, axis, 0)[2])
+
+
+class Counting(Nearest):
+    """Remembers the number of windows of each batch."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.windows: list[int] = []
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        self.windows.append(len(windows))
+        return super().__call__(windows)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("spacing", [1.0, 2.0])
+def test_a_picture_is_one_slice_whichever_axis_volumes_are_sliced_along(
+    axis: int, spacing: float, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 3, (20, 28)).astype(np.uint8)
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    network, plan = Counting(3), plan_of(3, axis=axis, spacing=(spacing, spacing))
+    predictor = Predictor(network, plan=plan)
+    found = predictor(path)
+    assert network.windows == [1]  # not one for each row or column
+    assert found.shape == (20, 28)
+    if spacing == 1:
+        np.testing.assert_array_equal(found, pixels)
+    np.testing.assert_array_equal(predictor(pixels[None], spacing=1), found)
+    np.testing.assert_array_equal(predictor(pixels[None, None], spacing=1)[0], found)
+    assert predictor.probabilities(path).shape == (3, 20, 28)
+    # In training too.
+    raw = read_raw(path)
+    size = (round(20 / spacing), round(28 / spacing))
+    assert plan.preprocess(raw).shape == (1, 1, *size)
+    classes = plan.preprocess_labels(pixels[None].astype(np.int64), raw)
+    assert classes.shape == (1, *size)
+    assert plan.restore(classes, raw).shape == (1, 20, 28)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from swin_umamba.data.sampling.volumes import Positions, find_positions
 from swin_umamba.errors import UserError
 
 # Increase this whenever the same files and plan would produce different content.
-_VERSION = 4
+_VERSION = 5
 # The fields of a plan that determine the content.
 _DECIDING = (
     *("values", "ignore_label", "regions", "normalization", "axis", "spacing"),

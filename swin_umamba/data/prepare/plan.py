@@ -164,10 +164,16 @@ class Plan(Record):
         z, y, x = raw.pixels.shape[1:]
         box = nonzero_box(raw.pixels) if self.crop_to_nonzero else box_of_all((z, y, x))
         kept = [part.stop - part.start for part in box]
-        return Placement((z, y, x), self.axis, box, self._resampled(kept, raw))
+        axis = self.axis_of(raw)
+        return Placement((z, y, x), axis, box, self._resampled(kept, raw, axis))
+
+    def axis_of(self, raw: RawImage) -> int:
+        """The slicing axis of an image: `axis` for a volume, 0 for a 2-D image, which is one slice
+        whichever axis volumes are sliced along."""
+        return self.axis if raw.pixels.shape[1] > 1 else 0
 
     def preprocess(self, raw: RawImage) -> npt.NDArray[np.float32]:
-        """The network's input slices (Z, C, H, W) float32, with Z along `axis`.
+        """The network's input slices (Z, C, H, W) float32, with Z along `axis_of(raw)`.
 
         Cropped to the nonzero region if the plan says so, normalized per image or volume, then
         resampled in-plane to `spacing` if the image's differs by more than 1 %. Raises UserError,
@@ -193,14 +199,14 @@ class Plan(Record):
     def _normalized(self, raw: RawImage, placement: Placement) -> NormalizedSlices:
         inside = dataclasses.replace(raw, pixels=raw.pixels[(slice(None), *placement.box)])
         found = Normalization(inside, self.normalization, self.intensities, self._masked)
-        return NormalizedSlices(found, self.axis)
+        return NormalizedSlices(found, placement.axis)
 
     def preprocess_labels(
         self, classes: npt.NDArray[np.int64], raw: RawImage
     ) -> npt.NDArray[np.int64]:
         """Class indices (Z, H, W) from `read_classes`, as slices like those of `preprocess`."""
         placement = self.placement(raw)
-        inside = np.moveaxis(classes[placement.box], self.axis, 0)
+        inside = np.moveaxis(classes[placement.box], placement.axis, 0)
         return resample_labels(inside, placement.size)
 
     @property
@@ -226,26 +232,26 @@ class Plan(Record):
             raise ValueError(f"slices: got shape {slices.shape}, expected slices of {expected}")
         if slices.ndim == 3:
             labels = resample_labels(slices, placement.kept)
-            return np.moveaxis(placement.padded(labels, np.zeros(())), 0, self.axis)
+            return np.moveaxis(placement.padded(labels, np.zeros(())), 0, placement.axis)
         if placement.kept != placement.size:
             slices = resample_image(slices, placement.kept, order=1)
-        return np.moveaxis(placement.padded(slices, self.outside), 0, self.axis + 1)
+        return np.moveaxis(placement.padded(slices, self.outside), 0, placement.axis + 1)
 
-    def _resampled(self, kept: Sequence[int], raw: RawImage) -> tuple[int, int]:
+    def _resampled(self, kept: Sequence[int], raw: RawImage, axis: int) -> tuple[int, int]:
         """Slice size after resampling, for a part (Z, H, W) of an image.
 
         Raises UserError, naming the file, if the result would exceed MOST_RESAMPLED values.
         """
-        sizes = [n for i, n in enumerate(kept) if i != self.axis]
-        spacings = [s for i, s in enumerate(raw.spacing) if i != self.axis]
+        sizes = [n for i, n in enumerate(kept) if i != axis]
+        spacings = [s for i, s in enumerate(raw.spacing) if i != axis]
         ratios = [own / wanted for own, wanted in zip(spacings, self.spacing, strict=True)]
         if all(abs(ratio - 1) <= SAME_SPACING for ratio in ratios):
             return sizes[0], sizes[1]
         h, w = (max(round(n * ratio), 1) for n, ratio in zip(sizes, ratios, strict=True))
-        if kept[self.axis] * h * w * self.in_channels > MOST_RESAMPLED:
+        if kept[axis] * h * w * self.in_channels > MOST_RESAMPLED:
             raise UserError(
                 f"{raw.paths[0]} has the spacing {raw.spacing} (z, y, x) and would have"
-                f" {kept[self.axis]} slices of {h}x{w} pixels at the plan's {self.spacing}, more"
+                f" {kept[axis]} slices of {h}x{w} pixels at the plan's {self.spacing}, more"
                 f" than the limit of {MOST_RESAMPLED * 4 >> 30} GiB: one of the spacings is wrong"
             )
         return h, w
