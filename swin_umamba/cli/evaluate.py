@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +35,7 @@ def evaluate(
         typer.Option(
             "--find-postprocessing",
             help="Record in RUN which classes score better when reduced to their largest component;"
-            " predict then applies it. Needs masks predicted with --no-postprocessing.",
+            " predict then applies it. Needs masks that RUN predicted with --no-postprocessing.",
         ),
     ] = False,
     against: Annotated[
@@ -83,6 +84,8 @@ def evaluate(
         if instances is not None:
             true = with_instances(true, instances)
         names = None if run is None else held_out(run)
+        if find_postprocessing and run is not None and names is not None:
+            _require_own(run, predictions, names)
 
         def scored(folder: Path) -> Scores:
             with progress() as bar:
@@ -130,6 +133,14 @@ def _require_new(run: Path | None) -> None:
             f"{run / POSTPROCESSING} already exists and may have been applied to these masks."
             " Remove it and predict again to recompute it"
         )
+
+
+def _require_own(run: Path, predictions: Path, names: Sequence[str]) -> None:
+    from swin_umamba.data.datasets.grouping import files_by_stem
+    from swin_umamba.evaluate.postprocessing import require_masks_of
+
+    files = files_by_stem(predictions)
+    require_masks_of(run, predictions, [files[name] for name in names if name in files])
 
 
 def _find_postprocessing(run: Path, predictions: Path, truth: Dataset, names: list[str]) -> None:

@@ -14,9 +14,11 @@ import numpy.typing as npt
 
 from swin_umamba.common.files import sha256
 from swin_umamba.data import Dataset
+from swin_umamba.errors import UserError
 from swin_umamba.evaluate.folders import grid_of, labels_of
 from swin_umamba.evaluate.scores import dsc_of, without_ignored
 from swin_umamba.inference.postprocessing import Postprocessing, keep_largest
+from swin_umamba.inference.record import origins
 from swin_umamba.runs.folder import POSTPROCESSING
 from swin_umamba.runs.run import Run
 
@@ -56,6 +58,28 @@ def find_postprocessing(
             if np.nansum(after) > np.nansum(before) and not (after < before).any():
                 better, before = [*better, number], after
     return Postprocessing(keep_largest=tuple(dataset.values[number] for number in better))
+
+
+def require_masks_of(run: Path, folder: Path, files: Iterable[Path]) -> None:
+    """Raise UserError for masks in a folder that the run's best weights did not make alone, or that
+    are postprocessed already; the folder's record shows what made each."""
+    weights = sha256(Run.open(run).weights())
+    made_by = origins(folder)
+    for file in files:
+        facts = made_by.get(file.name)
+        if facts is None:
+            what = "by an unknown model"
+        elif facts.get("model") != weights:
+            what = "by another model than the run's present best weights"
+        elif "keep largest" in facts:
+            what = "with postprocessing"
+        else:
+            continue
+        raise UserError(
+            f"{file} was made {what}, expected a mask that {run} predicts without postprocessing:"
+            f" predict its held-out cases again, with swin-umamba predict {run} IMAGES MASKS"
+            " --no-postprocessing"
+        )
 
 
 def save_postprocessing(found: Postprocessing, run: Path) -> None:

@@ -117,6 +117,11 @@ class Manifest:
         return f"{names}{more} in {self.folder} {'was' if len(files) == 1 else 'were'}"
 
 
+def origins(folder: Path) -> dict[str, dict[str, Any]]:
+    """What made each recorded file of a prediction folder, by its name: `Manifest.made_by`."""
+    return {name: entry["made_by"] for name, entry in _read(folder / RECORD).items()}
+
+
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     """The last line of each file; lines of other programs are ignored."""
     try:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from swin_umamba.evaluate.cross_validation import CrossValidation
 from swin_umamba.evaluate.held_out import held_out
 from swin_umamba.evaluate.postprocessing import find_postprocessing
 from swin_umamba.inference.postprocessing import Postprocessing
+from swin_umamba.inference.record import Manifest
 from swin_umamba.runs import Run, TrainConfig
 from swin_umamba.runs.folds import fold_folder
 
@@ -152,6 +154,7 @@ def test_evaluate_writes_what_it_finds_into_the_run_once(
     root, files = specks
     run = _run(tmp_path / "run", ("b",), ("a",))
     (run / "best.safetensors").write_bytes(b"weights")
+    Manifest(files["a"].parent, _made_by(b"weights")).note(files.values(), [])
     words = [files["a"].parent, root, "--run", run, "--allow-extra", "--find-postprocessing"]
     result = CliRunner().invoke(app, ["evaluate", *map(str, words)])
     assert result.exit_code == 0, result.output
@@ -164,6 +167,45 @@ def test_evaluate_writes_what_it_finds_into_the_run_once(
     again = CliRunner().invoke(app, ["evaluate", *map(str, words)])
     assert again.exit_code == 1
     assert "already exists" in again.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("made_by", "what"),
+    [
+        (None, "by an unknown model"),
+        (b"others", "by another model than the run's present best weights"),
+        ({"models": [{"model": hashlib.sha256(b"weights").hexdigest()}]}, "by another model"),
+        ({"keep largest": [1]}, "with postprocessing"),
+    ],
+)
+def test_postprocessing_is_found_on_the_run_s_own_masks_only(
+    specks: tuple[Path, dict[str, Path]],
+    tmp_path: Path,
+    made_by: bytes | dict[str, Any] | None,
+    what: str,
+) -> None:
+    root, files = specks
+    run = _run(tmp_path / "run", ("b",), ("a",))
+    (run / "best.safetensors").write_bytes(b"weights")
+    folder = files["a"].parent
+    if isinstance(made_by, dict):
+        facts = made_by if "models" in made_by else {**_made_by(b"weights"), **made_by}
+    else:
+        facts = _made_by(made_by or b"")
+    # What made the mask of another case does not matter.
+    Manifest(folder, _made_by(b"weights")).note([files["b"]], [])
+    if made_by is not None:
+        Manifest(folder, facts).note([files["a"]], [])
+    words = [folder, root, "--run", run, "--allow-extra", "--find-postprocessing"]
+    result = CliRunner().invoke(app, ["evaluate", *map(str, words)])
+    assert result.exit_code == 1
+    assert f"a.png was made {what}" in " ".join(result.stderr.split())
+    assert "1 case" not in result.output  # before any mask is scored
+    assert not (run / "postprocessing.json").exists()
+
+
+def _made_by(weights: bytes) -> dict[str, Any]:
+    return {"runtime": "torch", "model": hashlib.sha256(weights).hexdigest()}
 
 
 def test_regions_are_scored_as_unions(specks: tuple[Path, dict[str, Path]]) -> None:

@@ -86,6 +86,12 @@ def test_a_run_s_own_is_applied_unless_told_otherwise(trained: Trained, tmp_path
     result = invoke("predict", run, images, tmp_path / "plain", "--device", "cpu")
     assert result.exit_code == 1
     assert "keep largest unknown, now [1]" in " ".join(result.output.split())
+    # It is determined on the first ones only.
+    (run / "postprocessing.json").unlink()
+    for name, code in (("cleaned", 1), ("plain", 0)):
+        masks = (tmp_path / name, trained[0], "--allow-extra", "--allow-missing")
+        result = invoke("evaluate", *masks, "--run", run, "--find-postprocessing")
+        assert result.exit_code == code, result.output
 
 
 def test_that_of_earlier_weights_is_not_applied(trained: Trained, tmp_path: Path) -> None:
