@@ -2,15 +2,18 @@
 
 Channels, ranks and states vary around 30x192x40x40 with R = 6, at 1 and at 16 states, with the
 number of positions chosen for about the same number of elements. An element is one channel of one
-position of one image; its cost should not differ much between neighbours in a sweep, and "auto"
-should not choose a backend that another beats.
+position of one image; its cost should not differ much between neighbours in a sweep, except that
+more states may cost in proportion, and "auto" should not choose a backend that another beats.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +22,13 @@ import torch
 
 from benchmarks.measuring import cases, timing
 from benchmarks.measuring.cases import DTYPES, Case
-from benchmarks.ops.competitors import ours
+from benchmarks.ops.competitors import Competitor, ours
 from benchmarks.ops.run import error_line
 
 CHANNELS = (24, 48, 96, 192, 384, 768, 1536)
 RANKS = (1, 2, 3, 5, 6, 7, 12, 13, 24, 25, 47, 48)
 STATES = (1, 2, 3, 4, 8, 12, 16, 32)
-MOST_STEP = 1.5  # maximum ratio between neighbours
+MOST_STEP = 1.5  # maximum ratio between neighbours, of the same number of states
 MOST_BEATEN = 1.2  # maximum ratio by which "auto" may be beaten
 _ELEMENTS = 30 * 192 * 40 * 40
 _TINY = 2 * 24 * 8 * 8
@@ -66,43 +69,103 @@ def run(
     *,
     repeats: int = 10,
     tiny: bool = False,
+    jobs: int = 0,
+    seconds: float | None = None,
 ) -> list[Point]:
-    """Every case with every usable backend, or with the named ones."""
+    """Every case with every usable backend, or with the named ones.
+
+    jobs: processes that run every case once before, so that what is compiled at run time is in its
+    cache. seconds: from when on cases are left out.
+    """
+    end = time.monotonic() + (float("inf") if seconds is None else seconds)
+    usable = _usable(device, backends)
+    swept = axes(tiny)
+    cases_of = {case: None for line in swept.values() for case in line}  # in several axes once
+    if jobs > 0:
+        _compile(device, dtypes, [c.name for c in usable], list(cases_of), jobs, end)
+    timing.warm_up(device, 0.05 if tiny else 0.5)
+    found: dict[tuple[Case, str, str], tuple[float | None, str]] = {}
+    for case in cases_of:
+        parameters = cases.ss2d_parameters(case, device)
+        for dtype in dtypes:
+            activations = cases.ss2d_activations(case, DTYPES[dtype], device, 0)
+            for competitor in usable:
+                key = case, dtype, competitor.name
+                if time.monotonic() > end:
+                    found[key] = None, "not measured: the time was up"
+                    continue
+                try:
+                    step = competitor.prepare["ss2d"](activations, parameters)
+                    calls: list[timing.Call] = [step.forward_backward]
+                    if device.type == "cuda":
+                        calls = timing.graphed(calls, device)
+                    calls[0]()
+                    times = timing.Times.of(timing.measure(calls, repeats, device))
+                    found[key] = times.median * 1e6 / (case.B * case.D * case.L), ""
+                except RuntimeError as error:
+                    found[key] = None, error_line(error)
+                print(_line(Point("", *key, *found[key])), file=sys.stderr)
+    return [
+        Point(axis, case, dtype, c.name, *found[case, dtype, c.name])
+        for axis, line in swept.items()
+        for case in line
+        for dtype in dtypes
+        for c in usable
+    ]
+
+
+def _usable(device: torch.device, backends: Sequence[str] | None) -> list[Competitor]:
+    """Our backends that run here: the named ones, or those that may be the fastest."""
     usable = [c for c in ours(device) if c.missing is None]
     if backends is not None:
         unknown = set(backends) - {c.name for c in usable}
         if unknown:
             known = ", ".join(c.name for c in usable)
             raise ValueError(f"--competitors has {', '.join(sorted(unknown))}, expected of {known}")
-        usable = [c for c in usable if c.name in backends]
-    elif device.type == "cuda":
-        usable = [c for c in usable if c.name != "pytorch"]  # not a competitor there, and slow
-    timing.warm_up(device, 0.05 if tiny else 0.5)
-    points = []
-    for axis, swept in axes(tiny).items():
-        for case in swept:
-            parameters = cases.ss2d_parameters(case, device)
-            for dtype in dtypes:
-                activations = cases.ss2d_activations(case, DTYPES[dtype], device, 0)
-                for competitor in usable:
-                    try:
-                        step = competitor.prepare["ss2d"](activations, parameters)
-                        calls: list[timing.Call] = [step.forward_backward]
-                        if device.type == "cuda":
-                            calls = timing.graphed(calls, device)
-                        calls[0]()
-                        times = timing.Times.of(timing.measure(calls, repeats, device))
-                        cost = times.median * 1e6 / (case.B * case.D * case.L)
-                        point = Point(axis, case, dtype, competitor.name, cost)
-                    except RuntimeError as error:
-                        point = Point(axis, case, dtype, competitor.name, None, error_line(error))
-                    points.append(point)
-                    print(_line(point), file=sys.stderr)
-    return points
+        return [c for c in usable if c.name in backends]
+    if device.type == "cuda":
+        return [c for c in usable if c.name != "pytorch"]  # not a competitor there, and slow
+    return usable
+
+
+def _compile(
+    device: torch.device,
+    dtypes: Sequence[str],
+    backends: Sequence[str],
+    swept: Sequence[Case],
+    jobs: int,
+    end: float,
+) -> None:
+    """Run every case once in other processes, with backends that compile at run time."""
+    names = [name for name in backends if name == "triton"]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        tasks = [
+            pool.submit(_run_once, str(device), dtype, name, case)
+            for case in swept
+            for dtype in dtypes
+            for name in names
+        ]
+        wait(tasks, max(0.0, end - time.monotonic()))
+        pool.shutdown(cancel_futures=True)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()
+
+
+def _run_once(device: str, dtype: str, backend: str, case: Case) -> None:
+    place = torch.device(device)
+    (competitor,) = _usable(place, [backend])
+    parameters = cases.ss2d_parameters(case, place)
+    activations = cases.ss2d_activations(case, DTYPES[dtype], place, 0)
+    try:
+        competitor.prepare["ss2d"](activations, parameters).forward_backward()
+    except RuntimeError as error:  # the measurement reports it
+        print(f"{case.label}: {error_line(error)}", file=sys.stderr)
 
 
 def _line(point: Point) -> str:
-    case = f"{point.axis:8} {point.case.label} R={point.case.R}"
+    case = f"{point.case.label} R={point.case.R}"
     cost = point.reason if point.nanoseconds is None else f"{point.nanoseconds:.4f} ns an element"
     return f"{case:44} {point.dtype:9} {point.backend:9} {cost}"
 
@@ -117,19 +180,20 @@ def fastest(points: Sequence[Point]) -> dict[tuple[str, Case, str], Point]:
 
 
 def cliffs(points: Sequence[Point]) -> list[str]:
-    """Problems: neighbours that differ by more than MOST_STEP, and choices beaten by more than
-    MOST_BEATEN."""
+    """Problems: neighbours that differ by more than MOST_STEP and their states' ratio explain, and
+    choices beaten by more than MOST_BEATEN."""
     chosen = fastest(points)
     said = []
     for dtype in dict.fromkeys(point.dtype for point in points):
         for axis in dict.fromkeys(point.axis for point in points):
             line = [p for (a, _, d), p in chosen.items() if (a, d) == (axis, dtype)]
             for before, after in pairwise(line):
-                low, high = sorted((before.nanoseconds or 0, after.nanoseconds or 0))
-                if high > MOST_STEP * low:
+                less, more = before.nanoseconds or 0, after.nanoseconds or 0
+                states = after.case.N / before.case.N  # from few to many along every axis
+                if more > MOST_STEP * states * less or less > MOST_STEP * more:
                     said.append(
                         f"{axis}, {dtype}: {before.case.label} and {after.case.label} "
-                        f"differ by {high / low:.2f}"
+                        f"differ by {max(less, more) / min(less, more):.2f}"
                     )
     for point in points:
         auto = chosen.get((point.axis, point.case, point.dtype))

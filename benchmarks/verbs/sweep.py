@@ -23,6 +23,13 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     swept.add_argument("--device", help="default: cuda if there is one, else cpu")
     swept.add_argument("--dtypes", nargs="+", choices=sorted(DTYPES), metavar="DTYPE")
     swept.add_argument("--competitors", nargs="+", metavar="NAME", help="of our backends")
+    swept.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        help="processes that compile Triton's kernels beforehand (0: each when it is measured)",
+    )
+    swept.add_argument("--budget-seconds", type=float, help="leave out what is left after these")
     swept.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
     swept.add_argument("--out", type=Path, help="JSON file to write, and a table beside it")
     swept.add_argument("--commit", help="the commit, where this tree is a copy without git")
@@ -34,7 +41,15 @@ def _run(args: argparse.Namespace) -> int:
     device = chosen_device(args)
     dtypes = args.dtypes or default_dtypes("ss2d", device)
     repeats = 2 if args.tiny else 10
-    points = sweep.run(device, dtypes, args.competitors, repeats=repeats, tiny=args.tiny)
+    points = sweep.run(
+        device,
+        dtypes,
+        args.competitors,
+        repeats=repeats,
+        tiny=args.tiny,
+        jobs=args.jobs,
+        seconds=args.budget_seconds,
+    )
     facts = environment.describe(device, args.commit)
     print(sweep.markdown(points, facts))
     if args.out is not None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from benchmarks import __main__ as command
 from benchmarks.measuring.cases import Case
@@ -53,6 +54,23 @@ def test_neighbours_that_differ_and_a_choice_that_is_beaten_are_named():
         "30, 96, 40x40, N=1, R=6 and 30, 192, 40x40, N=1, R=6 differ by 1.60",
         "30, 192, 40x40, N=1, R=6: triton beats cuda by 1.23",
     ]
+
+
+def test_more_states_may_cost_in_proportion_but_no_more_and_fewer_must_not():
+    few, many = (Case(30, 96, 40, 40, N, "sweep", 6) for N in (1, 2))
+
+    def found(cost: float) -> int:
+        points = [Point("N", few, "float16", "cuda", 1.0)]
+        return len(sweep.cliffs([*points, Point("N", many, "float16", "cuda", cost)]))
+
+    assert [found(cost) for cost in (0.6, 0.7, 2.9, 3.1)] == [1, 0, 0, 1]
+
+
+def test_what_is_left_when_the_time_is_up_is_no_point():
+    points = sweep.run(torch.device("cpu"), ["float32"], ["pytorch"], tiny=True, seconds=0)
+    assert {point.nanoseconds for point in points} == {None}
+    assert {point.reason for point in points} == {"not measured: the time was up"}
+    assert sweep.cliffs(points) == []
 
 
 def test_a_backend_that_fails_is_no_rival():
