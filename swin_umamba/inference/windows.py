@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from swin_umamba.inference.strips import strips
 
 Network = Callable[[Tensor], Tensor]
 """Logits (B, K, h, w) of windows (B, C, h, w) float32; both may be on any device."""
+Place = tuple[int, int, int]
+"""Image, row and column of a window."""
 
 ON_CPU = 4
 ON_GPU = 16 * 320 * 320  # pixels
@@ -94,12 +97,19 @@ def logits_in_bands(
         places = [
             (n, row - begin, column) for row in group for n in range(count) for column in columns
         ]
-        for start in range(0, len(places), windows.batch_size):
-            batch = places[start : start + windows.batch_size]
+        for batch in _batches(places, windows.batch_size):
             cut = [strip[n, :, y : y + tall, x : x + wide] for n, y, x in batch]
             held.add(batch, network(torch.stack(cut)).to(device), strip.shape)
     rest = held.pop(height + top + bottom - emitted)
     yield emitted, rest[:, :, top : top + height, left : left + width]
+
+
+def _batches(places: Sequence[Place], most: int) -> Iterator[Sequence[Place]]:
+    """As few batches as possible, of nearly equal sizes: a small rest would leave a GPU idle."""
+    number = -(-len(places) // most)
+    bounds = [len(places) * index // number for index in range(number + 1)]
+    for first, last in pairwise(bounds):
+        yield places[first:last]
 
 
 def importance(size: tuple[int, int], device: torch.device) -> Tensor:
@@ -131,9 +141,7 @@ class _Held:
         self.sums: Tensor | None = None  # (N, K, rows, W)
         self.totals: Tensor | None = None  # (rows, W)
 
-    def add(
-        self, places: Sequence[tuple[int, int, int]], logits: Tensor, strip: torch.Size
-    ) -> None:
+    def add(self, places: Sequence[Place], logits: Tensor, strip: torch.Size) -> None:
         """Add windows at (image, row, column) of a strip (N, C, rows, W)."""
         self._reserve(strip[0], logits.shape[1], strip[2], strip[3])
         assert self.sums is not None

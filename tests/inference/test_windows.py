@@ -72,6 +72,14 @@ def test_every_window_is_computed_once_and_bands_are_no_higher_than_a_batch_need
     assert len(bands) == 32
 
 
+@torch.no_grad()
+def test_batches_of_a_row_are_of_nearly_equal_sizes() -> None:
+    network = Counting()
+    for _ in logits_in_bands(network, _images(1, 16, 8 * 10), Windows((16, 16), 0.5, 4), CPU):
+        pass
+    assert [size[0] for size in network.sizes] == [3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [

@@ -145,7 +145,8 @@ def _mean_and_std(
         return total
 
     def squared(piece: Piece) -> np.float64:
-        total: np.float64 = np.square(np.subtract(known(piece), mean, dtype=np.float64)).sum()
+        distances = np.subtract(known(piece), mean, dtype=np.float64)
+        total: np.float64 = np.square(distances, out=distances).sum()
         return total
 
     count = values.size if mask is None else int(np.count_nonzero(mask))
