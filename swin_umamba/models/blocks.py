@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import swin_umamba_ops as ops
-from swin_umamba.models.fused import Conv3x3, InstanceNorm, OnBackend
+from swin_umamba.models.fused import Conv3x3, InstanceNorm, OnBackend, PointwiseConv2d
 
 __all__ = ["Head", "InstanceNorm", "ResidualBlock", "SkipBlock", "UpBlock"]
 
@@ -58,7 +58,7 @@ class ResidualBlock(OnBackend, nn.Module):
         self.conv2 = ConvLayer(Conv3x3(out_channels, out_channels))
         self.conv3: nn.Module | None = None
         if in_channels != out_channels:
-            self.conv3 = ConvLayer(nn.Conv2d(in_channels, out_channels, 1, bias=False))
+            self.conv3 = ConvLayer(PointwiseConv2d(in_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv2(self.conv1(x), norm_slope=_SLOPE)

@@ -23,13 +23,25 @@ from typing import Any
 from torch import Tensor, nn
 
 from swin_umamba.models.flops import rule_of
-from swin_umamba.models.fused import Conv3x3, DepthwiseConv2d, InstanceNorm, LayerNorm
+from swin_umamba.models.fused import (
+    Conv3x3,
+    DepthwiseConv2d,
+    InstanceNorm,
+    LayerNorm,
+    PointwiseConv2d,
+)
 from swin_umamba.models.ss2d import DIRECTIONS, Scan
 
 LayerRule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]
 OperatorRule = Callable[[list[Any], list[Any]], float]
 # thop multiplies a transposed convolution's count by its stride squared.
-_LAYERS: tuple[type[nn.Module], ...] = (Conv3x3, DepthwiseConv2d, nn.ConvTranspose2d, Scan)
+_LAYERS: tuple[type[nn.Module], ...] = (
+    Conv3x3,
+    DepthwiseConv2d,
+    PointwiseConv2d,
+    nn.ConvTranspose2d,
+    Scan,
+)
 _NORMS: tuple[type[nn.Module], ...] = (nn.LayerNorm, nn.InstanceNorm2d, LayerNorm, InstanceNorm)
 
 _PTFLOPS_OWN: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba import create_model
-from swin_umamba.models import blocks
+from swin_umamba.models import blocks, fused
 
 
 @pytest.fixture
@@ -43,6 +43,29 @@ def test_large_maps_are_joined_in_parts_where_nothing_is_kept(
     assert sizes[2:] == parts
     assert joined.stride() == whole.stride()
     torch.testing.assert_close(joined, whole.detach())
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_few_channels_are_padded_with_zeros(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = fused.PointwiseConv2d(channels, 6)
+    x, dy = torch.randn(2, channels, 5, 7, requires_grad=True), torch.randn(2, 6, 5, 7)
+    expected = layer(x)
+    wanted = torch.autograd.grad(expected, (x, layer.weight), dy)
+    seen: list[int] = []
+    plain = fused.F.conv2d
+
+    def spied(image: Tensor, *rest: Tensor) -> Tensor:
+        seen.append(image.shape[1])
+        return plain(image, *rest)
+
+    dtype = torch.float32
+    monkeypatch.setattr(fused, "_dtype_padded", lambda x: dtype if x.shape[1] < 8 else None)
+    monkeypatch.setattr(fused.F, "conv2d", spied)
+    out = layer(x)
+    assert seen[0] == 8
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out, (x, layer.weight), dy), wanted)
 
 
 @pytest.mark.gpu
