@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from benchmarks.verbs import (
     accuracy,
+    classes,
     cpu,
     inference,
     model,
@@ -19,7 +20,19 @@ from benchmarks.verbs import (
     sweep,
 )
 
-VERBS = (ops, model, inference, cpu, scale, accuracy, pretraining, sweep, profile, rendering)
+VERBS = (
+    ops,
+    model,
+    inference,
+    cpu,
+    scale,
+    accuracy,
+    pretraining,
+    sweep,
+    profile,
+    classes,
+    rendering,
+)
 
 
 def _parser() -> argparse.ArgumentParser:
