@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -199,14 +199,42 @@ def rounded_again(inputs: Tensors, draw: int = 0) -> Tensors:
     return {name: moved(t) for name, t in inputs.items()}
 
 
-def too_far_from_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> list[str]:
+SIGNS = 8  # draws of signs
+
+
+def uncancelled_norms(
+    outputs: list[Tensor], inputs: Tensors, output_gradients: list[Tensor]
+) -> dict[str, float]:
+    """By gradient, the norm that it has if its summands do not cancel.
+
+    A gradient is a sum over positions, and each summand is rounded. If the sum is a hundredth of
+    its summands by chance, so may be its accuracy. Random signs of the output gradients make the
+    same summands add up differently: the root mean square of the norms.
+    """
+    squares = dict.fromkeys(inputs, 0.0)
+    for draw in range(SIGNS):
+        g = _generator(101 + draw)
+        signed = [
+            t * (2 * torch.randint(0, 2, t.shape, generator=g) - 1).to(t.device)
+            for t in output_gradients
+        ]
+        found = torch.autograd.grad(outputs, list(inputs.values()), signed, retain_graph=True)
+        for name, gradient in zip(inputs, found, strict=True):
+            squares[name] += gradient.norm().item() ** 2 / SIGNS
+    return {f"d{name}": math.sqrt(square) for name, square in squares.items()}
+
+
+def too_far_from_float64(
+    actual: Tensors, exact: Tensors, *plain: Tensors, norms: Mapping[str, float] | None = None
+) -> list[str]:
     """Which tensors' relative errors are more than twice those of the plain computations.
 
     actual: what a backend returns. exact: float64 on the same rounded inputs. plain: what may be
     lost anyway, the worst counting: the straightforward computation in actual's precision, and
     float64 on inputs moved within their own rounding. The floor of 16 roundings of the states'
     precision, and of 2 of the inputs' in a single number, less in longer tensors where chance
-    evens out, serves results whose plain error is small by luck.
+    evens out, serves results whose plain error is small by luck. norms: `uncancelled_norms`, to
+    which roundings are relative where they are larger than the result.
     """
     assert actual.keys() == exact.keys()
     coarsest = max(torch.finfo(t.dtype).eps for t in actual.values())
@@ -214,16 +242,25 @@ def too_far_from_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> li
     failures = []
     for name, value in actual.items():
         bound = 2 * max(relative_error(p[name], exact[name]) for p in plain)
-        bound += 16 * states + 2 * coarsest / math.sqrt(value.numel())
+        floor = 16 * states + 2 * coarsest / math.sqrt(value.numel())
+        bound += floor * _cancellation(exact[name], (norms or {}).get(name, 0.0))
         error = relative_error(value, exact[name])
         if not error <= bound:  # a NaN is a failure too
             failures.append(f"{name}: error {error:.3g} above {bound:.3g}")
     return failures
 
 
-def assert_close_to_float64(actual: Tensors, exact: Tensors, *plain: Tensors) -> None:
+def _cancellation(t: Tensor, norm: float) -> float:
+    """How many times larger the norm without cancellation is; 1 at least."""
+    own = t.double().norm().item()
+    return max(1.0, norm / own) if own else 1.0
+
+
+def assert_close_to_float64(
+    actual: Tensors, exact: Tensors, *plain: Tensors, norms: Mapping[str, float] | None = None
+) -> None:
     """No tensor is too far."""
-    failures = too_far_from_float64(actual, exact, *plain)
+    failures = too_far_from_float64(actual, exact, *plain, norms=norms)
     assert not failures, "; ".join(failures)
 
 
@@ -238,17 +275,18 @@ def check_function(
     exact = with_gradients(plain_function, {name: t.double() for name, t in on_cpu.items()})
     actual = with_gradients(function, inputs)
     plain = [with_gradients(plain_function, on_cpu)]
-    failures = too_far_from_float64(actual, exact, *plain)
-    # One draw of moved inputs may miss by luck what ten show to be lost: where a small gradient is
-    # left of large summands, they differ twentyfold. Each is made only where those before do not
-    # explain an error.
+    if not too_far_from_float64(actual, exact, *plain):
+        return
+    leaves = {name: t.double().requires_grad_() for name, t in on_cpu.items()}
+    out = plain_function(*leaves.values())
+    norms = uncancelled_norms([out], leaves, [noise_like(out).to(out.dtype)])
+    # One draw of moved inputs may miss by luck what ten show to be lost. Each is made only where
+    # those before do not explain an error.
     for draw in range(DRAWS):
-        if not failures:
+        if not too_far_from_float64(actual, exact, *plain, norms=norms):
             return
         plain.append(with_gradients(plain_function, rounded_again(on_cpu, draw)))
-        failures = too_far_from_float64(actual, exact, *plain)
-    if failures:
-        raise AssertionError("; ".join(failures))
+    assert_close_to_float64(actual, exact, *plain, norms=norms)
 
 
 def disturbed_runs(run: Callable[[], Tensors], times: int) -> list[Tensors]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from cases import DRAWS, noise_like, rounded_again, too_far_from_float64
+from cases import DRAWS, noise_like, rounded_again, too_far_from_float64, uncancelled_norms
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -137,11 +137,15 @@ def formula(
     return out.to(t["u"].dtype), h[..., -1]
 
 
+def _noise(case: Case, leaving: list[Tensor]) -> list[Tensor]:
+    """The gradients of the output and the last state."""
+    return [noise_like(t.real).to(case.dtype).to(t) for t in leaving]
+
+
 def _with_gradients(case: Case, leaves: Tensors, out: Tensor, last: Tensor | None) -> Tensors:
     """Output, last state and the gradients of all inputs by both, all real."""
     leaving = [t for t in (out, last) if t is not None]
-    noise = [noise_like(t.real).to(case.dtype).to(t) for t in leaving]
-    gradients = torch.autograd.grad(leaving, list(leaves.values()), noise)
+    gradients = torch.autograd.grad(leaving, list(leaves.values()), _noise(case, leaving))
     found = dict(zip(("out", "last"), leaving, strict=False))
     found |= {f"d{name}": g for name, g in zip(leaves, gradients, strict=True)}
     return {
@@ -154,6 +158,13 @@ def _by_formula(case: Case, inputs: Tensors, real: torch.dtype, exp_error: float
     leaves = {name: t.detach().clone().requires_grad_() for name, t in inputs.items()}
     out, last = formula(case, leaves, real, exp_error)
     return _with_gradients(case, leaves, out, last if case.return_last_state else None)
+
+
+def _uncancelled(case: Case, widened: Tensors) -> dict[str, float]:
+    leaves = {name: t.detach().clone().requires_grad_() for name, t in widened.items()}
+    out, last = formula(case, leaves, torch.float64)
+    leaving = [out, last] if case.return_last_state else [out]
+    return uncancelled_norms(leaving, leaves, _noise(case, leaving))
 
 
 def failures(case: Case, backend: str = "auto", device: str = "cpu") -> list[str]:
@@ -183,14 +194,15 @@ def failures(case: Case, backend: str = "auto", device: str = "cpu") -> list[str
         if found[f"d{name}"].dtype != (torch.float32 if t.is_complex() else t.dtype):
             wrong.append(f"d{name} has dtype {found[f'd{name}'].dtype}")
     far = too_far_from_float64(found, exact, *plain)
-    for draw in range(DRAWS if far else 0):  # as check_function: what inputs' own rounding loses
-        plain.append(_by_formula(case, rounded_again(inputs, draw), torch.float64))
-        far = too_far_from_float64(found, exact, *plain)
+    norms = _uncancelled(case, widened) if far else {}
+    for draw in range(DRAWS):  # as check_function: what inputs' own rounding loses
+        far = far and too_far_from_float64(found, exact, *plain, norms=norms)
         if not far:
-            break
-    if far and device.startswith("cuda"):
+            return wrong
+        plain.append(_by_formula(case, rounded_again(inputs, draw), torch.float64))
+    if device.startswith("cuda"):
         plain.append(_by_formula(case, widened, torch.float64, _GPU_EXP_ERROR))
-        far = too_far_from_float64(found, exact, *plain)
+    far = too_far_from_float64(found, exact, *plain, norms=norms)
     return wrong + far
 
 
