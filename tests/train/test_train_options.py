@@ -6,7 +6,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -240,6 +240,21 @@ def test_graphs_are_refused_where_there_are_none(tmp_path: Path) -> None:
         go(tmp_path / "run", tiny_config(cuda_graph=True))
     with pytest.raises(ValueError, match="cuda_graph: got True, expected auto or false with comp"):
         tiny_config(cuda_graph=True, compile=True)
+
+
+def test_several_gpus_train_without_graphs_and_the_log_says_so() -> None:
+    def never() -> None:
+        raise AssertionError("no graph was to be captured")
+
+    world: Any = SimpleNamespace(size=2)
+    reason = stepping._graphs_impossible(tiny_config(), world)
+    choice = graph_choice.GraphChoice[None]("auto", reason)
+    for _ in range(graph_choice.SETTLING + graph_choice.COUNTED + 1):
+        assert choice.graph(never) is None
+        choice.count(1.0)
+    assert choice.news() == "off: several processes exchange gradients"
+    world.size = 1
+    assert stepping._graphs_impossible(tiny_config(), world) is None
 
 
 def test_a_cpu_trains_without_graphs(tmp_path: Path) -> None:
