@@ -54,8 +54,12 @@ def test_logits_are_the_releases(name, file, golden, rule):
     _compare(model, expected, meta, rule)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("file", OURS)
-def test_logits_with_the_second_generation_are_our_references(file, golden, rule):
+def test_logits_with_the_second_generation_are_our_references(
+    file, device, golden, rule, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     expected, meta = golden(file)
     model = create_model(
         meta["model"],
@@ -63,22 +67,22 @@ def test_logits_with_the_second_generation_are_our_references(file, golden, rule
         out_channels=meta["out_chans"],
         encoder=meta["encoder"],
     )
-    _compare(model, expected, meta, rule)
+    _compare(model, expected, meta, rule, device)
 
 
-def _compare(model, expected, meta, rule):
+def _compare(model, expected, meta, rule, device="cpu"):
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     weights = rule.state(shapes, meta["salt"])
     tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
     model.load_state_dict(tensors, assign=True)
-    x = torch.from_numpy(rule.image(tuple(meta["input"]), meta["seed"]))
+    x = torch.from_numpy(rule.image(tuple(meta["input"]), meta["seed"])).to(device)
     with torch.no_grad():
-        outputs = model.eval()(x)
+        outputs = model.to(device).eval()(x)
         model.deep_supervision = False
         single = model(x)
     assert len(outputs) == len(expected) == 4
     for i, out in enumerate(outputs):
         reference = expected[f"out{i}"]
         assert out.shape == reference.shape
-        assert np.linalg.norm(out.numpy() - reference) <= 1e-4 * np.linalg.norm(reference)
+        assert np.linalg.norm(out.cpu().numpy() - reference) <= 1e-4 * np.linalg.norm(reference)
     assert torch.equal(single, outputs[0])

@@ -29,12 +29,13 @@ import swin_umamba_ops as ops
 
 LIBRARY = torch.ops.swin_umamba
 CASE = SS2DCase(2, 8, 9, 11, 4, 2)
+ONE_STATE = SS2DCase(2, 8, 9, 11, 1, 2)
 SCAN = ScanCase(2, 6, 70, 4, 2)
 
 
-def _ss2d_op_inputs(target: Target, requires_grad: bool = False) -> list[Tensor]:
-    B, H, W, N, R = CASE.B, CASE.H, CASE.W, CASE.N, CASE.R
-    t = cast_ss2d(make_ss2d(CASE), torch.float32, target.device)
+def _ss2d_op_inputs(target: Target, case: SS2DCase, requires_grad: bool = False) -> list[Tensor]:
+    B, H, W, N, R = case.B, case.H, case.W, case.N, case.R
+    t = cast_ss2d(make_ss2d(case), torch.float32, target.device)
     x = t["x"].permute(0, 2, 3, 1).contiguous()
     proj = noise_like(torch.zeros(B, H, W, 4, R + 2 * N)).to(target.device)
     inputs = [x, proj, t["dt_projs_weight"], t["dt_projs_bias"], t["A_logs"], t["Ds"]]
@@ -47,15 +48,22 @@ def _scan_op_inputs(target: Target, requires_grad: bool = False) -> list[Tensor]
     return [t[name].requires_grad_(requires_grad) for name in names]
 
 
+each_case = pytest.mark.parametrize("case", [CASE, ONE_STATE], ids=str)
+
+
+@each_case
 @pytest.mark.parametrize("save", [True, False])
 @pytest.mark.parametrize("out_dtype", [torch.float32, torch.float16], ids=str)
-def test_opcheck_ss2d_scan(target: Target, save: bool, out_dtype: torch.dtype) -> None:
-    inputs = _ss2d_op_inputs(target, requires_grad=save)
+def test_opcheck_ss2d_scan(
+    target: Target, case: SS2DCase, save: bool, out_dtype: torch.dtype
+) -> None:
+    inputs = _ss2d_op_inputs(target, case, requires_grad=save)
     torch.library.opcheck(LIBRARY.ss2d_scan, (*inputs, target.backend, out_dtype, save))
 
 
-def test_opcheck_ss2d_scan_backward(target: Target) -> None:
-    inputs = _ss2d_op_inputs(target)
+@each_case
+def test_opcheck_ss2d_scan_backward(target: Target, case: SS2DCase) -> None:
+    inputs = _ss2d_op_inputs(target, case)
     y, states = LIBRARY.ss2d_scan(*inputs, target.backend, torch.float32, True)
     torch.library.opcheck(
         LIBRARY.ss2d_scan_backward, (noise_like(y).to(y.device), *inputs, states, target.backend)
@@ -99,6 +107,7 @@ def _scan(backend: str, *tensors: Tensor) -> Tensor:
 
 FUNCTIONS: dict[str, tuple[Callable[..., Tensor], Tensors]] = {
     "ss2d": (_ss2d, make_ss2d(CASE)),
+    "ss2d of one state": (_ss2d, make_ss2d(ONE_STATE)),
     "selective_scan": (_scan, make_scan(SCAN)),
 }
 
@@ -358,7 +367,7 @@ def test_flops_of_selective_scan(target: Target) -> None:
 
 
 def test_works_on_meta_tensors_through_fakes(target: Target) -> None:
-    inputs = [t.to("meta") for t in _ss2d_op_inputs(target)]
+    inputs = [t.to("meta") for t in _ss2d_op_inputs(target, CASE)]
     y, states = LIBRARY.ss2d_scan(*inputs, target.backend, torch.bfloat16, True)
     assert y.shape == inputs[0].shape
     assert y.dtype == torch.bfloat16
