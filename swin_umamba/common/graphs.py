@@ -118,6 +118,7 @@ class GraphedStep:
         batches: int = 1,
     ) -> None:
         _check_device(image)
+        self._read = model, loss, scaler  # a replay reads their tensors, wherever the caller's are
         self._image, self._target = image.clone(), target.clone()
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         parameters = list(named.values())

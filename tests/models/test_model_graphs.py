@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from model_cases import model_cases
@@ -49,6 +52,31 @@ def test_a_graphed_step_has_the_gradients_of_an_eager_one(name, small, image, mo
     norm = torch.linalg.vector_norm
     for n, gradient in eager.items():
         assert norm(graphed[n] - gradient) <= 1e-3 * norm(gradient) + 1e-5, n
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_graphed_step_keeps_what_it_reads(small, image):
+    """Its caller may drop model, loss and scaler, whose memory would then be used again."""
+    x, target = image(2, 2, 64, 64).cuda(), torch.ones(2, 64, 64, device="cuda").long()
+
+    def made():
+        model = small("swin_umamba_d", drop_path_rate=0.0).cuda().train()
+        factor, scaler = torch.ones((), device="cuda"), torch.amp.GradScaler(init_scale=8.0)
+        supervised = DeepSupervisionLoss(scale_weights(len(model.scales)))
+
+        def loss(outputs, masks):
+            return supervised(outputs, masks) * factor
+
+        step = GraphedStep(model, loss, x, target, scaler=scaler)
+        return step, [weakref.ref(each) for each in (model, factor, scaler)]
+
+    step, references = made()
+    gc.collect()
+    torch.cuda.empty_cache()
+    assert all(reference() is not None for reference in references)
+    first = step(x, target).clone()
+    torch.testing.assert_close(step(x, target), first, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.gpu
