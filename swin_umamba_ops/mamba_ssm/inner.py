@@ -9,13 +9,15 @@ scan: autograd keeps what they need.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from swin_umamba_ops.mamba_ssm.scan import selective_scan_fn, selective_scan_ref
-
-_EPS = 1e-6
+from swin_umamba_ops import backends
+from swin_umamba_ops.mamba_ssm.scan import selective_scan_fn
 
 
 def causal_conv1d_fn(
@@ -82,41 +84,6 @@ def _sequence(t: Tensor, bias: Tensor | None, A: Tensor) -> Tensor:
     return t.transpose(1, 2)
 
 
-class _Projected:
-    """The inputs of a block's scan, computed from xz."""
-
-    def __init__(
-        self,
-        xz: Tensor,
-        conv1d_weight: Tensor,
-        conv1d_bias: Tensor | None,
-        x_proj_weight: Tensor,
-        delta_proj_weight: Tensor,
-        A: Tensor,
-        B: Tensor | None,
-        C: Tensor | None,
-        B_proj_bias: Tensor | None = None,
-        C_proj_bias: Tensor | None = None,
-        rms_weights: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
-        eps: float = _EPS,
-        seq_idx: Tensor | None = None,
-    ) -> None:
-        x, self.z = xz.chunk(2, dim=1)
-        self.x = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, seq_idx, "silu")
-        projected = F.linear(self.x.transpose(1, 2), x_proj_weight)
-        rank = delta_proj_weight.shape[1]
-        states = A.shape[1] * (2 if A.is_complex() else 1)
-        for_dt, for_B, for_C = rms_weights
-        dt = _rms(projected[..., :rank], for_dt, eps)
-        self.delta = F.linear(dt, delta_proj_weight).transpose(1, 2)
-        if B is None:
-            values = _rms(projected[..., rank : rank + states], for_B, eps)
-            B = _sequence(values, B_proj_bias, A)
-        if C is None:
-            C = _sequence(_rms(projected[..., -states:], for_C, eps), C_proj_bias, A)
-        self.B, self.C = B, C
-
-
 def mamba_inner_fn_no_out_proj(
     xz: Tensor,
     conv1d_weight: Tensor,
@@ -132,17 +99,47 @@ def mamba_inner_fn_no_out_proj(
     C_proj_bias: Tensor | None = None,
     delta_softplus: bool = True,
     checkpoint_lvl: int = 1,
+    b_rms_weight: Tensor | None = None,
+    c_rms_weight: Tensor | None = None,
+    dt_rms_weight: Tensor | None = None,
+    b_c_dt_rms_eps: float = 1e-6,
     *,
+    A_b: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    seq_idx: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The block without its last projection: (B, D, L). checkpoint_lvl has no effect."""
-    p = _Projected(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
-        C_proj_bias,
+    """The block without its last projection: (B, D, L).
+
+    *_rms_weight: normalize B, C and dt's low-rank part. A_b: also scan backwards with it, and add.
+    cu_seqlens, seq_idx: consecutive sequences in L, by boundaries and by step. checkpoint_lvl has
+    no effect.
+    """
+    x, z = xz.chunk(2, dim=1)
+    x = causal_conv1d_fn(x, conv1d_weight.squeeze(1), conv1d_bias, seq_idx, "silu")
+    projected = F.linear(x.transpose(1, 2), x_proj_weight)
+    rank = delta_proj_weight.shape[1]
+    states = A.shape[1] * (2 if A.is_complex() else 1)
+    dt = _rms(projected[..., :rank], dt_rms_weight, b_c_dt_rms_eps)
+    delta = F.linear(dt, delta_proj_weight).transpose(1, 2)
+    if B is None:
+        values = _rms(projected[..., rank : rank + states], b_rms_weight, b_c_dt_rms_eps)
+        B = _sequence(values, B_proj_bias, A)
+    if C is None:
+        values = _rms(projected[..., -states:], c_rms_weight, b_c_dt_rms_eps)
+        C = _sequence(values, C_proj_bias, A)
+    scan = partial(
+        selective_scan_fn, D=D, delta_bias=delta_bias, delta_softplus=delta_softplus,
+        backend=backend,
     )  # fmt: skip
-    out: Tensor = selective_scan_fn(
-        p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, backend=backend
-    )
+    out: Tensor = scan(x, delta, A, B, C, z=z, cu_seqlens=cu_seqlens)
+    if A_b is not None:
+        # Constant maps have no steps to reverse; with complex A a step is two entries.
+        B, C = (t if t.dim() == 2 else _backwards(t, A.is_complex()) for t in (B, C))
+        x, delta, z = (t.flip(-1) for t in (x, delta, z))
+        if cu_seqlens is not None:
+            cu_seqlens = x.shape[-1] - cu_seqlens.flip(0)
+        out = out + scan(x, delta, A_b, B, C, z=z, cu_seqlens=cu_seqlens).flip(-1)
     return out
 
 
@@ -154,35 +151,14 @@ def mamba_inner_fn(
     delta_proj_weight: Tensor,
     out_proj_weight: Tensor,
     out_proj_bias: Tensor | None,
-    A: Tensor,
-    B: Tensor | None = None,
-    C: Tensor | None = None,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    B_proj_bias: Tensor | None = None,
-    C_proj_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-    checkpoint_lvl: int = 1,
-    b_rms_weight: Tensor | None = None,
-    c_rms_weight: Tensor | None = None,
-    dt_rms_weight: Tensor | None = None,
-    b_c_dt_rms_eps: float = _EPS,
-    *,
-    cu_seqlens: Tensor | None = None,
-    seq_idx: Tensor | None = None,
-    backend: str | None = None,
+    *inputs: Any,
+    **options: Any,
 ) -> Tensor:
-    """The complete block: (B, L, E). *_rms_weight: normalize B, C and dt's low-rank part.
-    cu_seqlens, seq_idx: consecutive sequences in L, by boundaries and by step. checkpoint_lvl is
-    accepted without effect."""
-    p = _Projected(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
-        C_proj_bias, (dt_rms_weight, b_rms_weight, c_rms_weight), b_c_dt_rms_eps, seq_idx,
-    )  # fmt: skip
-    out = selective_scan_fn(
-        p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, cu_seqlens=cu_seqlens,
-        backend=backend,
-    )  # fmt: skip
+    """The complete block: (B, L, E). All further arguments, from A on, are those of
+    `mamba_inner_fn_no_out_proj`, by position or by name."""
+    out = mamba_inner_fn_no_out_proj(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, *inputs, **options
+    )
     return F.linear(out.transpose(1, 2), out_proj_weight, out_proj_bias)
 
 
@@ -196,58 +172,20 @@ def bimamba_inner_fn(
     out_proj_bias: Tensor | None,
     A: Tensor,
     A_b: Tensor,
-    B: Tensor | None = None,
-    C: Tensor | None = None,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    B_proj_bias: Tensor | None = None,
-    C_proj_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-    checkpoint_lvl: int = 1,
-    *,
-    backend: str | None = None,
+    *inputs: Any,
+    **options: Any,
 ) -> Tensor:
-    """Vim's block (bimamba_type "v1"): the same projections scanned in both directions, backwards
-    with A_b, added, and projected: (B, L, E)."""
-    p = _Projected(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
-        C_proj_bias,
+    """Vim's block (bimamba_type "v1"): `mamba_inner_fn`, scanned also backwards with A_b."""
+    return mamba_inner_fn(
+        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, out_proj_weight,
+        out_proj_bias, A, *inputs, A_b=A_b, **options,
     )  # fmt: skip
-    out = selective_scan_fn(
-        p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus, backend=backend
-    )
-    # Constant maps have no steps to reverse; with complex A a step is two entries.
-    B, C = (t if t.dim() == 2 else _backwards(t, A.is_complex()) for t in (p.B, p.C))
-    x, delta, z = (t.flip(-1) for t in (p.x, p.delta, p.z))
-    back = selective_scan_fn(x, delta, A_b, B, C, D, z, delta_bias, delta_softplus, backend=backend)
-    return F.linear((out + back.flip(-1)).transpose(1, 2), out_proj_weight, out_proj_bias)
+
+
+def mamba_inner_ref(*inputs: Any, **options: Any) -> Tensor:
+    """`mamba_inner_fn` with the scan computed by its formula."""
+    return mamba_inner_fn(*inputs, **{**options, "backend": backends.REFERENCE})
 
 
 def _backwards(t: Tensor, is_complex: bool) -> Tensor:
     return t.unflatten(-1, (-1, 2)).flip(-2).flatten(-2) if is_complex else t.flip(-1)
-
-
-def mamba_inner_ref(
-    xz: Tensor,
-    conv1d_weight: Tensor,
-    conv1d_bias: Tensor | None,
-    x_proj_weight: Tensor,
-    delta_proj_weight: Tensor,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    A: Tensor,
-    B: Tensor | None = None,
-    C: Tensor | None = None,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    B_proj_bias: Tensor | None = None,
-    C_proj_bias: Tensor | None = None,
-    delta_softplus: bool = True,
-) -> Tensor:
-    """`mamba_inner_fn` with the scan computed by its formula."""
-    p = _Projected(
-        xz, conv1d_weight, conv1d_bias, x_proj_weight, delta_proj_weight, A, B, C, B_proj_bias,
-        C_proj_bias,
-    )  # fmt: skip
-    out = selective_scan_ref(p.x, p.delta, A, p.B, p.C, D, p.z, delta_bias, delta_softplus)
-    return F.linear(out.transpose(1, 2), out_proj_weight, out_proj_bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from types import SimpleNamespace
@@ -103,12 +104,16 @@ def test_the_block_of_both_ways() -> None:
     torch.testing.assert_close(out, expected)
 
 
-def test_packed_sequences_in_the_block() -> None:
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_packed_sequences_in_the_block(both_ways: bool) -> None:
     t = _block(True, True)
+    block: Any = mamba_ssm.mamba_inner_fn
+    if both_ways:
+        block = functools.partial(mamba_ssm.bimamba_inner_fn, A_b=2 * t["A"])
     ends, index = torch.tensor([0, 4, 11]), torch.tensor([0] * 4 + [1] * 7).expand(B_, -1)
-    out = mamba_ssm.mamba_inner_fn(**t, cu_seqlens=ends, seq_idx=index)
+    out = block(**t, cu_seqlens=ends, seq_idx=index)
     for a, b in ((0, 4), (4, 11)):
-        alone = mamba_ssm.mamba_inner_fn(**(t | {"xz": t["xz"][..., a:b]}))
+        alone = block(**(t | {"xz": t["xz"][..., a:b]}))
         torch.testing.assert_close(out[:, a:b], alone)
 
 
