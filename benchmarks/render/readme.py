@@ -47,6 +47,17 @@ _STARTS = (
 )
 _PRETRAINED = ("pretraining_polyps_h200.json", "pretraining_nuclei_hippocampus_h200.json")
 
+# The rows of the table of learning rates.
+_STEM, _DAGGER_V2 = "swin_umamba+vmamba_tiny", "swin_umamba_d+vmamba_v2_tiny_s1l8"
+_RATES = {
+    "dynunet": "nnU-Net's network",
+    f"{_STEM}+scratch": "Swin-UMamba, from scratch",
+    f"{_STEM}+pretrained": "Swin-UMamba, pretrained",
+    f"{_STEM}+pretrained, encoder's rate a fifth": "the same, `encoder_lr` a fifth of `lr`",
+    f"{_DAGGER_V2}+pretrained": "† v2, pretrained",
+    f"{_DAGGER_V2}+pretrained, layer_decay 0.8": "the same, `layer_decay` 0.8",
+}
+
 
 def _median(row: Row) -> float:
     assert row.times is not None, f"{row.key} was not timed"
@@ -201,6 +212,26 @@ def pretrained(*files: dict[str, Any]) -> str:
     return table(header, lines)
 
 
+def rates(facts: dict[str, Any]) -> str:
+    """DSC of each arm at its learning rate, and the difference from nnU-Net's network."""
+    datasets = facts["settings"]["datasets"]
+    lines = []
+    for model in facts["settings"]["models"]:
+        line = [_RATES[model]]
+        for dataset in datasets:
+            runs, baseline = (
+                accuracy_report.scored_runs(facts, dataset, each) for each in (model, "dynunet")
+            )
+            line += [f"{runs[0]['lr']:g}", _means(runs)]
+            against = accuracy_report.difference(runs, baseline, "dsc")
+            line.append("" if model == "dynunet" else against)
+        lines.append(line)
+    header = [""]
+    for dataset in datasets:
+        header += ["`lr`", f"DSC, {_DATASETS[dataset]}", "difference"]
+    return table(header, lines)
+
+
 def _means(runs: Sequence[dict[str, Any]]) -> str:
     """The mean over cases of each seed."""
     values = [accuracy_report.case_values(run["scores"], "dsc").values() for run in runs]
@@ -224,6 +255,7 @@ _TABLES = (
     Table("docs/performance.md", "models", ("model_h100.json",), models),
     Table("docs/performance.md", "accuracy", ("accuracy_pair_h200.json",), accuracy),
     Table("docs/pretraining.md", "accuracy", _PRETRAINED, pretrained),
+    Table("docs/pretraining.md", "rates", ("pretraining_rates_h200.json",), rates),
 )
 PAGES = tuple(dict.fromkeys(each.page for each in _TABLES))
 
