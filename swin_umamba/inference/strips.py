@@ -9,7 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from swin_umamba.data.prepare.slices import Slices
+from swin_umamba.data.prepare.slices import Floats, Slices
+
+_WRITERS = 4  # threads that normalize a strip: a GPU waits for the first one
 
 
 def strips(
@@ -35,22 +37,31 @@ def _read(
     slices: Slices, pieces: Sequence[tuple[int, int]], device: torch.device
 ) -> Iterator[Tensor]:
     for piece in pieces:
-        yield _filled(slices, piece, pinned=False).to(device)
+        rows = _empty(slices, piece, pinned=False)
+        slices.fill(rows.numpy(), piece[0])
+        yield rows.to(device)
 
 
-def _filled(slices: Slices, piece: tuple[int, int], *, pinned: bool) -> Tensor:
+def _empty(slices: Slices, piece: tuple[int, int], *, pinned: bool) -> Tensor:
     count, channels, _, width = slices.shape
-    begin, end = piece
-    shape = (count, channels, end - begin, width)
-    rows = torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
-    slices.fill(rows.numpy(), begin)
-    return rows
+    shape = (count, channels, piece[1] - piece[0], width)
+    return torch.empty(shape, dtype=torch.float32, pin_memory=pinned)
+
+
+def _write(slices: Slices, out: Floats, first: int, pool: ThreadPoolExecutor) -> None:
+    """Fill the rows `out` (N, C, rows, W) from `first` on, parts of them in threads of the pool."""
+    step = max(-(-out.shape[2] // _WRITERS), 1)
+
+    def write(begin: int) -> None:
+        slices.fill(out[:, :, begin : begin + step], first + begin)
+
+    list(pool.map(write, range(0, out.shape[2], step)))
 
 
 def _prefetched(
     slices: Slices, pieces: Sequence[tuple[int, int]], device: torch.device
 ) -> Iterator[Tensor]:
-    """As `_read`, one piece ahead: a thread normalizes and copies on a stream of its own.
+    """As `_read`, one piece ahead: threads normalize, and one copies on a stream of its own.
 
     A piece is to be copied before the next one is asked for: two buffers take turns.
     """
@@ -62,8 +73,8 @@ def _prefetched(
     free = [current.record_event() for _ in buffers]
 
     def moved(number: int) -> tuple[Tensor, torch.cuda.Event]:
-        begin, end = pieces[number]
-        rows = _filled(slices, (begin, end), pinned=True)
+        rows = _empty(slices, pieces[number], pinned=True)
+        _write(slices, rows.numpy(), pieces[number][0], writers)
         there = buffers[number % 2][: rows.numel()].view(rows.shape)
         with torch.cuda.stream(stream):
             stream.wait_event(free[number % 2])
@@ -71,7 +82,7 @@ def _prefetched(
             return there, stream.record_event()
 
     try:
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(_WRITERS) as writers, ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(moved, 0)
             for number in range(len(pieces)):
                 rows, there = waiting.result()

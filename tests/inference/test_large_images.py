@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from swin_umamba.data.io.raw import RawImage
 from swin_umamba.data.prepare import pieces
 from swin_umamba.data.prepare.slices import ArraySlices, Floats
 from swin_umamba.inference import arriving
-from swin_umamba.inference.strips import strips
+from swin_umamba.inference.strips import _write, strips
 from swin_umamba.inference.windows import ON_CPU, windows_at_once
 
 CPU = torch.device("cpu")
@@ -43,11 +44,21 @@ def _strips_are_the_rows(device: torch.device) -> None:
     for (begin, end), strip in zip(spans, strips(slices, spans, device), strict=True):
         assert strip.device.type == device.type
         np.testing.assert_array_equal(strip.cpu(), images[:, :, begin:end])
-    assert slices.rows == list(range(40))
+    assert sorted(slices.rows) == list(range(40))
 
 
 def test_every_row_is_read_once() -> None:
     _strips_are_the_rows(CPU)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9])
+def test_several_threads_write_a_strip(rows: int) -> None:
+    images = np.random.default_rng(0).normal(size=(2, 3, 40, 7)).astype(np.float32)
+    slices, out = Counted(images), np.full((2, 3, rows, 7), np.nan, np.float32)
+    with ThreadPoolExecutor(2) as pool:
+        _write(slices, out, 5, pool)
+    np.testing.assert_array_equal(out, images[:, :, 5 : 5 + rows])
+    assert sorted(slices.rows) == list(range(5, 5 + rows))
 
 
 @pytest.mark.gpu

@@ -23,6 +23,7 @@ from swin_umamba.data.prepare.fingerprint import Intensity
 from swin_umamba.data.prepare.pieces import Piece, each_piece
 from swin_umamba.errors import UserError
 
+_CACHED = 1 << 16  # float64 values that a core's cache holds beside others
 CONSTANT = 1e-12
 """Maximum deviation of a channel, relative to its mean, that counts as float64 rounding."""
 
@@ -145,8 +146,15 @@ def _mean_and_std(
         return total
 
     def squared(piece: Piece) -> np.float64:
-        distances = np.subtract(known(piece), mean, dtype=np.float64)
-        total: np.float64 = np.square(distances, out=distances).sum()
+        part = known(piece)
+        rows = part.reshape(-1, max(part.shape[-1], 1))
+        at_once = max(_CACHED // rows.shape[1], 1)
+        scratch = np.empty((min(at_once, len(rows)), rows.shape[1]))
+        total = np.float64(0)
+        for first in range(0, len(rows), at_once):
+            some = rows[first : first + at_once]
+            distances = np.subtract(some, mean, out=scratch[: len(some)])
+            total += np.square(distances, out=distances).sum()
         return total
 
     count = values.size if mask is None else int(np.count_nonzero(mask))

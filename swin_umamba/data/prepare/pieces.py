@@ -10,8 +10,8 @@ import numpy as np
 
 from swin_umamba.common.devices import usable_cores
 
-AT_ONCE = 1 << 18
-"""Pixels per piece, unless a row or slice has more: as float64 they fit in a core's cache."""
+AT_ONCE = 1 << 20
+"""Pixels per piece, unless one row or slice has more."""
 _MAX_THREADS = 8
 
 Piece = tuple[slice, slice]
