@@ -42,19 +42,22 @@ __all__ = [
 _MAX_OUT, _MIN_IN = 63, 16
 _MAX_IN = 96  # channels of x whose products with dy fit in a program's registers
 _16_BIT = (torch.float16, torch.bfloat16)
-_FEW_IN = 8  # cuDNN's kernels for fewer channels of x take two to three times as long as for these
+# Fewer channels of x than _FEW_IN get zeros, except in forward passes of up to _FAST_IN: cuDNN's
+# kernels for as many take up to three times as long. On one H200: docs/kernels.md.
+_FEW_IN, _FAST_IN = 8, 4
 _PROGRAMS_PER_PROCESSOR = 4
 
 
 def _lacking(x: Tensor) -> int:
-    """How many zero channels x (B, H, W, C) gets, since cuDNN is faster with them."""
+    """How many channels x (B, H, W, C) lacks for cuDNN to be fast."""
     return max(_FEW_IN - x.shape[3], 0) if x.dtype in _16_BIT else 0
 
 
 def _convolve(x: Tensor, weight: Tensor) -> Tensor:
     """x (B, H, W, C) to (B, H, W, E), both contiguous."""
     weight = weight.to(x.dtype)
-    if zeros := _lacking(x):
+    zeros = _lacking(x)
+    if zeros and x.shape[3] > _FAST_IN:
         x, weight = F.pad(x, (0, zeros)), F.pad(weight, (0, 0, 0, 0, 0, zeros))
     image = x.permute(0, 3, 1, 2)
     with autocast_off(x):

@@ -31,9 +31,10 @@ __all__ = [
 
 _TILE = 2048  # values held by a program at a time
 _MAX_BLOCK_C = 128
-_STAGES = 1  # loop iterations whose loads are in flight
+_STAGES = 3  # loop iterations whose loads are in flight
 _MAX_CHUNKS = 64  # a program adds the sums of all chunks of its image
-_PROGRAMS_PER_PROCESSOR = 8
+# By the maps that a program reads: few programs, so that all run at once. docs/kernels.md.
+_PROGRAMS_PER_PROCESSOR, _PROGRAMS_OF_THREE_MAPS = 4, 8
 
 
 def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
@@ -51,13 +52,13 @@ def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
 class _Cut:
     """The partition of an op on x (B, H, W, C) into programs, and the corresponding arguments."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, programs: int = _PROGRAMS_PER_PROCESSOR) -> None:
         self.B, H, W, self.C = x.shape
         L = H * W
         block_c = min(_MAX_BLOCK_C, 1 << (self.C - 1).bit_length())
         rows = _TILE // block_c
         blocks = -(-self.C // block_c)
-        wanted = -(-_PROGRAMS_PER_PROCESSOR * processors(x.device) // (self.B * blocks))
+        wanted = -(-programs * processors(x.device) // (self.B * blocks))
         chunks = max(1, min(_MAX_CHUNKS, wanted, -(-L // rows)))
         length = -(-L // chunks)
         self.chunks = -(-L // length)
@@ -131,7 +132,8 @@ def _backward(
     dweight, dbias = None, None
     dresidual = None if residual is None else torch.empty_like(residual)
     dy, dy_stride = _in_rows(dy)
-    cut = _Cut(x)
+    three = kind == NORMALISED_RESIDUAL
+    cut = _Cut(x, _PROGRAMS_OF_THREE_MAPS if three else _PROGRAMS_PER_PROCESSOR)
     sums = cut.sums(x, 3)
     options = {"AFFINE": weight is not None, "RESIDUAL": kind}
     launch(
