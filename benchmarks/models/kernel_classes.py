@@ -44,6 +44,7 @@ from benchmarks.models.competitors import (
 from benchmarks.models.gate import batch
 from benchmarks.models.run import autocast_dtype
 from benchmarks.ops.floors import Ceilings, measure_ceilings
+from benchmarks.render import model_report
 
 SCANS, OPTIMISER, OTHER = "scans", "optimiser, clipping", "elementwise, copies, sums"
 _CLASSES = (
@@ -127,7 +128,7 @@ def markdown(rows: Iterable[Row]) -> str:
     ]
     whole = [[row for row in by_key.values() if row.model == model] for model in models]
     lines.append(["all kernels", *map(_cell, whole)])
-    return table(["ms (share of the floor)", *models], lines)
+    return table(["ms (share of the floor)", *map(model_report.network, models)], lines)
 
 
 def _cell(rows: Sequence[Row]) -> str:

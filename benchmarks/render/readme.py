@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.measuring import results
 from benchmarks.measuring.results import Results, Row
 from benchmarks.measuring.tables import milliseconds, table
+from benchmarks.models import kernel_classes
 from benchmarks.ops import sweep
 from benchmarks.render import accuracy_report, model_report, plot, pretraining_report, report
 
@@ -253,6 +254,7 @@ _TABLES = (
     Table("README.md", "accuracy", _PRETRAINED, pretrained),
     Table("docs/performance.md", "scans", ("ops_h100.json",), scans),
     Table("docs/performance.md", "models", ("model_h100.json",), models),
+    Table("docs/performance.md", "classes", ("classes_h200.json",), kernel_classes.markdown),
     Table("docs/performance.md", "accuracy", ("accuracy_pair_h200.json",), accuracy),
     Table("docs/pretraining.md", "accuracy", _PRETRAINED, pretrained),
     Table("docs/pretraining.md", "rates", ("pretraining_rates_h200.json",), rates),
@@ -261,8 +263,11 @@ PAGES = tuple(dict.fromkeys(each.page for each in _TABLES))
 
 
 def _read(path: Path) -> Any:
-    trained = accuracy_report.load(path)
-    return results.load(path) if trained is None else trained
+    for load in (accuracy_report.load, kernel_classes.load):
+        found: Any = load(path)
+        if found is not None:
+            return found
+    return results.load(path)
 
 
 def markdown_of(path: Path) -> str:
