@@ -34,14 +34,18 @@ void from_python(V& to, PyObject* value) {
 
 template <class P>
 class Fields {
+  using Setter = const void* (*)(P&, PyObject*);
+
  public:
   template <auto member>
   void add(std::string_view name) {
-    setters_.emplace(name, [](P& p, PyObject* value) -> const void* {
+    // A plain function pointer: the map's code is compiled once per struct, not once per member.
+    const Setter set = [](P& p, PyObject* value) -> const void* {
       from_python(p.*member, value);
       if constexpr (std::is_pointer_v<std::remove_reference_t<decltype(p.*member)>>) return p.*member;
       return nullptr;
-    });
+    };
+    setters_.emplace(name, set);
   }
 
   // Sets the fields present in `values`; `check(name, address)` is called for the addresses among
@@ -79,7 +83,7 @@ class Fields {
   }
 
  private:
-  std::unordered_map<std::string_view, const void* (*)(P&, PyObject*)> setters_;
+  std::unordered_map<std::string_view, Setter> setters_;
 };
 
 // Adds a member of P, by its own name.

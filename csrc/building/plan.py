@@ -100,9 +100,10 @@ def make(environment: Mapping[str, str], version: str, without_cuda: str = "") -
     return Plan(
         cxx=cxx.command,
         nvcc=None if nvcc is None else nvcc.path,
+        # ninja starts them in this order: the longest first, and what is most likely to fail.
         steps=[
-            *cxx_steps,
             *([] if nvcc is None else _cuda_steps(environment, cxx, nvcc, selected)),
+            *cxx_steps,
         ],
         link_flags=[*openmp, *_link_flags(cxx), *_split(environment, "LDFLAGS")],
         facts={

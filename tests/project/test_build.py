@@ -8,14 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import builds
 import pytest
+from filelock import FileLock
+from made_once import made_once
 
 pytestmark = pytest.mark.slow
+IN_PLACE = ["setup.py", "build_ext", "--inplace"]
 # A script in place of nvcc that knows its options but fails to compile.
 BROKEN_NVCC = """\
 #!/bin/sh
@@ -36,6 +39,7 @@ class Built:
     place: Path
     output: str
     variables: dict[str, str]
+    in_place: str = ""  # output of a build in place after it
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Python where the unpacked wheel is imported, and the checkout is not."""
@@ -63,9 +67,31 @@ def _built(scratch: Path, **changes: str) -> Built:
 
 @pytest.fixture(scope="module")
 def without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Compiled once for all workers; to build in its sources, take `sources_without_nvcc`."""
     if shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    return _built(tmp_path_factory.mktemp("without_nvcc"))
+
+    def make(folder: Path) -> None:
+        built = _built(folder)
+        again = builds.run(IN_PLACE, built.sources, built.variables)
+        (folder / "output").write_text(built.output)
+        (folder / "in_place").write_text(again.stdout)
+
+    folder = made_once(tmp_path_factory, "without_nvcc", make)
+    return Built(
+        folder / "sources",
+        folder / "out" / "unpacked",
+        (folder / "output").read_text(),
+        builds.environment(folder / "tools"),
+        (folder / "in_place").read_text(),
+    )
+
+
+@pytest.fixture
+def sources_without_nvcc(without_nvcc: Built) -> Iterator[Path]:
+    """The sources of `without_nvcc`, in which one test at a time builds."""
+    with FileLock(without_nvcc.sources.with_name("sources.lock")):
+        yield without_nvcc.sources
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +177,10 @@ def test_without_nvcc_the_reason_is_told(without_nvcc: Built) -> None:
 
 
 def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(
-    without_nvcc: Built, tmp_path: Path
+    without_nvcc: Built, sources_without_nvcc: Path, tmp_path: Path
 ) -> None:
     asked = without_nvcc.variables | {"SWIN_UMAMBA_CUDA": "1"}
-    done = builds.make_wheel(without_nvcc.sources, tmp_path, asked)
+    done = builds.make_wheel(sources_without_nvcc, tmp_path, asked)
     assert done.returncode != 0
     assert "SWIN_UMAMBA_CUDA=1 asks for the CUDA kernels, but nvcc was not found" in done.stdout
     assert not list(tmp_path.glob("*.whl"))
@@ -168,10 +194,15 @@ def test_cuda_without_nvcc_is_an_error_where_it_is_asked_for(
     ],
 )
 def test_a_variable_that_is_not_understood_is_an_error(
-    without_nvcc: Built, tmp_path: Path, name: str, value: str, message: str
+    without_nvcc: Built,
+    sources_without_nvcc: Path,
+    tmp_path: Path,
+    name: str,
+    value: str,
+    message: str,
 ) -> None:
     variables = without_nvcc.variables | {name: value, "CUDA_HOME": str(_broken_cuda(tmp_path))}
-    done = builds.run(["setup.py", "build_ext"], without_nvcc.sources, variables)
+    done = builds.run(["setup.py", "build_ext"], sources_without_nvcc, variables)
     assert done.returncode != 0
     assert message in done.stdout
 
@@ -188,49 +219,50 @@ def _broken_cuda(folder: Path) -> Path:
 
 
 def test_an_editable_install_puts_the_module_beside_the_sources(
-    without_nvcc: Built, tmp_path: Path
+    without_nvcc: Built, sources_without_nvcc: Path, tmp_path: Path
 ) -> None:
-    for module in without_nvcc.sources.glob("swin_umamba_ops/_C*.so"):
+    for module in sources_without_nvcc.glob("swin_umamba_ops/_C*.so"):
         module.unlink()
     # A prefix of its own, and what this environment has stays.
     options = ["--ignore-installed", "--prefix", str(tmp_path), "--no-index", "--no-deps"]
     install = ["-m", "pip", "install", "--no-build-isolation", *options, "-e", "."]
-    done = builds.run(install, without_nvcc.sources, without_nvcc.variables)
+    done = builds.run(install, sources_without_nvcc, without_nvcc.variables)
     assert done.returncode == 0, done.stdout
-    assert list(without_nvcc.sources.glob("swin_umamba_ops/_C*.so"))
+    assert list(sources_without_nvcc.glob("swin_umamba_ops/_C*.so"))
     assert list(tmp_path.rglob("swin-umamba")), "the command"
     assert not list(tmp_path.rglob("_C*.so"))
 
 
-def test_in_place_only_what_changed_is_built_again(without_nvcc: Built) -> None:
-    sources, variables = without_nvcc.sources, without_nvcc.variables
-    command = ["setup.py", "build_ext", "--inplace"]
-    done = builds.run(command, sources, variables)
-    assert "ninja: no work to do" in done.stdout, "the wheel's objects were not used again"
+def test_in_place_only_what_changed_is_built_again(
+    without_nvcc: Built, sources_without_nvcc: Path
+) -> None:
+    again = without_nvcc.in_place
+    assert "ninja: no work to do" in again, "the wheel's objects were not used again"
+    sources, variables = sources_without_nvcc, without_nvcc.variables
+    builds.run(IN_PLACE, sources, variables)
     assert list(sources.glob("swin_umamba_ops/_C*.so"))
 
-    header = sources / "csrc" / "cpu" / "cpu.h"
+    header = sources / "csrc" / "cpu" / "vec.h"
     header.write_text(header.read_text() + "\n// changed\n")
-    changed = builds.run(command, sources, variables).stdout
-    assert "C++" in changed
-    assert "bindings.cpp" in changed
-    assert "kernels_base.cpp" not in changed
+    changed = builds.run(IN_PLACE, sources, variables).stdout
+    assert "kernels_base.cpp" in changed
+    assert "link" in changed
+    assert "bindings.cpp" not in changed
 
 
 def test_cuda_sources_that_do_not_compile_are_left_out_loudly(
-    without_nvcc: Built, tmp_path: Path
+    without_nvcc: Built, sources_without_nvcc: Path, tmp_path: Path
 ) -> None:
     broken = without_nvcc.variables | {"CUDA_HOME": str(_broken_cuda(tmp_path))}
-    command = ["setup.py", "build_ext", "--inplace"]
-    insisting = builds.run(command, without_nvcc.sources, broken | {"SWIN_UMAMBA_CUDA": "1"})
+    insisting = builds.run(IN_PLACE, sources_without_nvcc, broken | {"SWIN_UMAMBA_CUDA": "1"})
     assert insisting.returncode != 0
     assert "internal error: assertion failed" in insisting.stdout
 
-    done = builds.run(command, without_nvcc.sources, broken)
+    done = builds.run(IN_PLACE, sources_without_nvcc, broken)
     assert done.returncode == 0, done.stdout
     reason = "the CUDA sources do not compile with nvcc 12.8"
     assert f"swin-umamba: built WITHOUT its CUDA kernels: {reason}" in done.stdout
-    told = builds.run(["-m", "swin_umamba_ops"], without_nvcc.sources, broken).stdout
+    told = builds.run(["-m", "swin_umamba_ops"], sources_without_nvcc, broken).stdout
     assert f"built without cuda kernels: {reason}" in told
 
 
@@ -273,12 +305,11 @@ else:
 
 def test_a_compiler_is_used_once_it_is_there(without_compiler: Built) -> None:
     """And the note that it was missing goes."""
-    command = ["setup.py", "build_ext", "--inplace"]
     place = without_compiler.sources / "swin_umamba_ops"
-    builds.run(command, without_compiler.sources, without_compiler.variables)
+    builds.run(IN_PLACE, without_compiler.sources, without_compiler.variables)
     assert (place / "_not_compiled.txt").is_file()
     usual = {k: v for k, v in without_compiler.variables.items() if k not in ("CC", "CXX")}
-    builds.run(command, without_compiler.sources, usual)
+    builds.run(IN_PLACE, without_compiler.sources, usual)
     assert list(place.glob("_C*.so"))
     assert not (place / "_not_compiled.txt").exists()
 
