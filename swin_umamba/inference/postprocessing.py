@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from swin_umamba.common.records import Listed, Record, record
 from swin_umamba.data import Plan
@@ -43,6 +42,8 @@ def keep_largest(labels: npt.NDArray[Any], classes: Iterable[int]) -> npt.NDArra
     """
     kept = labels.copy()
     for number in classes:
+        from scipy import ndimage  # slow to import, and most runs keep all components
+
         found, count = ndimage.label(labels == number, np.ones((3,) * labels.ndim))
         if count > 1:
             sizes = np.bincount(found.ravel())

@@ -1,16 +1,19 @@
-"""FSDP: each process holds a shard of the weights, gradients and optimizer state."""
+"""FSDP: each process holds a shard of the weights, gradients and optimizer state.
+
+Torch's modules for it are imported where they are used: they take about as long to import as torch
+itself, and a process that trains alone needs none of them.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from swin_umamba.models.block_kinds import RESIDUAL_BLOCKS
 
@@ -20,6 +23,9 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
     Names do not change; parameters become DTensors, so optimizers must be created afterwards.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for block in [module for module in model.modules() if isinstance(module, RESIDUAL_BLOCKS)]:
         fully_shard(block, mesh=mesh)
@@ -31,7 +37,7 @@ def gathered(value: Any) -> Any:
 
     Must be called by all processes together, like `load_shares`.
     """
-    if isinstance(value, DTensor):
+    if _is_share(value):
         return value.full_tensor().detach()
     if isinstance(value, dict):
         return {key: gathered(part) for key, part in value.items()}
@@ -59,15 +65,26 @@ def share_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _share(whole: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(like, DTensor) or isinstance(whole, DTensor):
+    if not _is_share(like) or _is_share(whole):
         return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
     moved = whole.to(like.device)
     return distribute_tensor(moved, like.device_mesh, like.placements)
+
+
+def _is_share(value: Any) -> bool:
+    """Whether it is a DTensor; there are none as long as nothing has imported their module."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(value, module.DTensor)
 
 
 @contextmanager
 def unsynced(model: nn.Module) -> Iterator[None]:
     """Within this context, gradients are not exchanged between processes."""
+    from torch.distributed.fsdp import FSDPModule
+
     assert isinstance(model, FSDPModule)
     model.set_requires_gradient_sync(False)
     try:

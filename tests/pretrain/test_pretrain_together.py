@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_once import made_once
 from pretrain_helpers import coloured_tiles, go_pretrain, tiny_pretraining
 from pretrain_program import CONFIGS
 from ranks_helpers import HERE, launched, launcher
@@ -18,11 +19,11 @@ from swin_umamba.runs.folder import read_log
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("together")
-    launched(
-        launcher("torchrun", 2), device="cpu", arguments=[HERE / "pretrain_program.py", folder]
-    )
-    return folder
+    def make(folder: Path) -> None:
+        program = [HERE / "pretrain_program.py", folder]
+        launched(launcher("torchrun", 2), device="cpu", arguments=program)
+
+    return made_once(tmp_path_factory, "pretrained-together", make)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_once import made_once
 from ranks_helpers import (
     assert_as_alone,
     assert_goes_on_alone,
@@ -59,8 +60,11 @@ def together(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     way: Way = request.param
     if way.device == "cuda":
         plain_float32()
-    folder = tmp_path_factory.mktemp(way.by)
-    return Together(way, trained_together(folder, way.device, way.by, nodes=way.nodes))
+
+    def make(folder: Path) -> None:
+        trained_together(folder, way.device, way.by, nodes=way.nodes)
+
+    return Together(way, made_once(tmp_path_factory, f"together-{way}".replace(" ", "-"), make))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
