@@ -31,6 +31,16 @@ def test_every_class_of_a_step_has_its_time_and_floor(
     assert kernel_classes.load(other) is None
 
 
+@pytest.mark.gpu
+def test_kernels_of_a_gpu_belong_to_their_operators(tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    arguments = ["--tiny", "--models", "swin_umamba", "--out", str(path)]
+    assert command.main(["classes", *arguments]) == 0
+    found = {row.name: row for row in kernel_classes.load(path) or []}
+    assert {SCANS, OPTIMISER, "norms with activations and residuals", "loss"} <= set(found)
+    assert all(row.ms > 0 and row.kernels > 0 for row in found.values())
+
+
 @pytest.mark.parametrize(
     ("operator", "name"),
     [
