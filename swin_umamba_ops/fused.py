@@ -53,7 +53,7 @@ def fused_backend(scan_backend: str) -> str:
     """The backend for these ops, given the backend of a scan: the same if it has them, as "pytorch"
     does, otherwise "auto", as for "cuda" and "cpu"."""
     found = backends.BACKENDS.get(scan_backend)
-    return scan_backend if found is not None and found.serves("layer_norm") else backends.AUTO
+    return scan_backend if found is not None and found.has("layer_norm") else backends.AUTO
 
 
 def layer_norm(

@@ -48,13 +48,13 @@ class Backend:
     kernels: Mapping[str, str] = field(default_factory=dict)
     formulas: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
-    def serves(self, op: str) -> bool:
+    def has(self, op: str) -> bool:
         """Whether it has the op at all."""
         return op in self.kernels or op in self.formulas
 
     def considered(self, op: str, device: torch.device) -> bool:
         """Whether `"auto"` considers it."""
-        return self.serves(op) and (self.auto_devices is None or device.type in self.auto_devices)
+        return self.has(op) and (self.auto_devices is None or device.type in self.auto_devices)
 
 
 _NEVER_AUTO: frozenset[str] = frozenset()
@@ -168,19 +168,19 @@ def resolve(op: str, backend: str, device: torch.device, dtype: torch.dtype, siz
             raise ValueError(f"backend is {backend!r}, expected one of {known}")
         reason = why_not(found, op, device, dtype, size)
         if reason is not None:
-            raise RuntimeError(f"backend {backend!r} cannot serve {device}, {dtype}: {reason}")
+            raise RuntimeError(f"backend {backend!r} does not support {device}, {dtype}: {reason}")
         return found
 
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for row in BACKENDS.values():
         if not row.considered(op, device):
             continue
         reason = why_not(row, op, device, dtype, size)
         if reason is None:
-            _warn_of_slower(row.name, device, tuple(passed_over))
+            _warn_of_slower(row.name, device, tuple(skipped))
             return row
-        passed_over.append(f"{row.name!r} ({reason})")
-    raise RuntimeError(f"no backend serves {device}, {dtype}: {'; '.join(passed_over)}")
+        skipped.append(f"{row.name!r} ({reason})")
+    raise RuntimeError(f"no backend supports {device}, {dtype}: {'; '.join(skipped)}")
 
 
 @functools.cache
@@ -192,11 +192,11 @@ def kernels(op: str, backend: str, device: torch.device, dtype: torch.dtype, siz
 
 
 @functools.cache
-def _warn_of_slower(chosen: str, device: torch.device, passed_over: tuple[str, ...]) -> None:
-    if passed_over:
+def _warn_of_slower(chosen: str, device: torch.device, skipped: tuple[str, ...]) -> None:
+    if skipped:
         warnings.warn(
             f"swin_umamba_ops uses the slower backend {chosen!r} on {device}; "
-            f"not {', '.join(passed_over)}",
+            f"not {', '.join(skipped)}",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -25,7 +25,7 @@ def why_unusable() -> str | None:
 def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
     """None if the kernels support such tensors (as for the scan, on CUDA), else the reason."""
     if device.type not in ("cuda", "cpu"):
-        return f"it serves CUDA tensors, not {device.type}"
+        return f"it supports CUDA tensors, not {device.type}"
     reason: str | None = backend.why_unsupported(device, dtype, 0)
     return reason
 

@@ -51,8 +51,8 @@ def why_unusable() -> str | None:
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
     if device.type != "cpu":
-        return f"it serves CPU tensors, not {device.type}"
-    return None if dtype in FLOAT_DTYPES else f"it serves floating dtypes, not {dtype}"
+        return f"it supports CPU tensors, not {device.type}"
+    return None if dtype in FLOAT_DTYPES else f"it supports floating dtypes, not {dtype}"
 
 
 def _run(op: str, like: Tensor, sizes: dict[str, int], tensors: dict[str, Tensor | None]) -> None:

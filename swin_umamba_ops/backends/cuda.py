@@ -73,16 +73,16 @@ def _why_too_old(driver: int, minimum: str, build: dict[str, Any]) -> str | None
     if version >= tuple(int(part) for part in minimum.split(".")):
         return None
     return (
-        f"the driver serves CUDA {version[0]}.{version[1]}, the kernels, built with "
+        f"the driver supports CUDA {version[0]}.{version[1]}, the kernels, built with "
         f"{build['cuda_version']}, need a driver for CUDA {minimum} or newer: update the driver"
     )
 
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
     if device.type != "cuda":
-        return f"it serves CUDA tensors, not {device.type}"
+        return f"it supports CUDA tensors, not {device.type}"
     if dtype not in DTYPES:
-        return f"it serves float32, float16 and bfloat16, not {dtype}"
+        return f"it supports float32, float16 and bfloat16, not {dtype}"
     capability = torch.cuda.get_device_capability(device)
     if 10 * capability[0] + capability[1] < compiled().MIN_CAPABILITY:
         return f"it needs compute capability {compiled().MIN_CAPABILITY / 10} or newer"
@@ -95,7 +95,7 @@ def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | N
             major, minor = capability
             return f"{reason}, or install again with SWIN_UMAMBA_CUDA_ARCHS={major}.{minor}"
     if compiled().MAX_STATES < N:
-        return f"it serves up to {compiled().MAX_STATES} states, not {N}"
+        return f"it supports up to {compiled().MAX_STATES} states, not {N}"
     # The strided kernels, which support everything else.
     return why_too_large(device, compiled().Family.STRIDED, N=N)
 

@@ -68,10 +68,10 @@ def why_unusable() -> str | None:
 
 def why_unsupported(device: torch.device, dtype: torch.dtype, N: int) -> str | None:
     if device.type not in _DEVICES and not (device.type == "cpu" and _interpreted()):
-        return f"it serves tensors on a GPU, not on {device.type}"
+        return f"it supports tensors on a GPU, not on {device.type}"
     if dtype not in _DTYPES:
-        return f"it serves float32, float16 and bfloat16, not {dtype}"
-    return None if N <= _MAX_STATES else f"it serves up to {_MAX_STATES} states, not {N}"
+        return f"it supports float32, float16 and bfloat16, not {dtype}"
+    return None if N <= _MAX_STATES else f"it supports up to {_MAX_STATES} states, not {N}"
 
 
 # ---- the cut into programs

@@ -31,7 +31,7 @@ _MAX_WIDTH = 3  # maximum filter width: all taps are in registers
 def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
     """None if the kernels support such tensors and filters of this width, else the reason."""
     if size > _MAX_WIDTH:
-        return f"it serves filters up to {_MAX_WIDTH} x {_MAX_WIDTH}, not {size} x {size}"
+        return f"it supports filters up to {_MAX_WIDTH} x {_MAX_WIDTH}, not {size} x {size}"
     return _triton_fused.why_unsupported(device, dtype, size)
 
 

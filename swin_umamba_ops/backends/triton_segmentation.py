@@ -34,7 +34,7 @@ _PROGRAMS_PER_PROCESSOR = 8
 def why_unsupported(device: torch.device, dtype: torch.dtype, size: int) -> str | None:
     """None if the kernels support such logits, else the reason. size: number of classes."""
     if size > _MAX_CLASSES:
-        return f"it serves up to {_MAX_CLASSES} classes, not {size}"
+        return f"it supports up to {_MAX_CLASSES} classes, not {size}"
     return _why_unsupported(device, dtype, 0)
 
 

@@ -88,7 +88,7 @@ def define(
 
     def run(*args: Any) -> Any:
         device, copied = args[0].device, None
-        for i, name, lies_anyhow in tensors:
+        for i, name, layout_free in tensors:
             t = args[i]
             if t is None:
                 continue
@@ -97,7 +97,7 @@ def define(
             if t.requires_grad and torch.is_grad_enabled():
                 with torch.no_grad():  # as in every autograd.Function
                     return run(*args)
-            if not (lies_anyhow or is_addressable(t)):
+            if not (layout_free or is_addressable(t)):
                 copied = copied or list(args)
                 copied[i] = addressable(t)
         return kernel(*grouped(copied or args))

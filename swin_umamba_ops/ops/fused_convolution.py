@@ -6,7 +6,7 @@ import torch
 
 from swin_umamba_ops.inputs import Conv3x3Inputs, NormActConv3x3Inputs
 from swin_umamba_ops.ops._check import has_shape
-from swin_umamba_ops.ops._fused import FusedOp, Outputs, as_it_lies
+from swin_umamba_ops.ops._fused import FusedOp, Outputs, any_layout
 
 
 def _check(inputs: Conv3x3Inputs | NormActConv3x3Inputs) -> None:
@@ -27,9 +27,9 @@ def _with_statistics(inputs: NormActConv3x3Inputs) -> Outputs:
 
 # The weight is kept unchanged, and converted to x's dtype and the kernels' layout in both passes.
 conv3x3 = FusedOp(
-    "conv3x3", Conv3x3Inputs, _check, _outputs, images=("x",), layouts={"weight": as_it_lies}
+    "conv3x3", Conv3x3Inputs, _check, _outputs, images=("x",), layouts={"weight": any_layout}
 )
 norm_act_conv3x3 = FusedOp(
     "norm_act_conv3x3", NormActConv3x3Inputs, _check, _with_statistics, statistics=True,
-    images=("x",), layouts={"weight": as_it_lies},
+    images=("x",), layouts={"weight": any_layout},
 )  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 from swin_umamba_ops.inputs import InstanceNormActInputs
 from swin_umamba_ops.numerics import NO_RESIDUAL, NORMALISED_RESIDUAL
 from swin_umamba_ops.ops._check import has_shape, same_dtype
-from swin_umamba_ops.ops._fused import FusedOp, Outputs, as_it_lies
+from swin_umamba_ops.ops._fused import FusedOp, Outputs, any_layout
 
 
 def _check(inputs: InstanceNormActInputs) -> None:
@@ -35,5 +35,5 @@ def _outputs(inputs: InstanceNormActInputs) -> Outputs:
 # The gradient of a part of a concatenation is strided; kernels read it directly.
 instance_norm_act = FusedOp(
     "instance_norm_act", InstanceNormActInputs, _check, _outputs, statistics=True,
-    images=("x", "residual"), layouts={"dy": as_it_lies},
+    images=("x", "residual"), layouts={"dy": any_layout},
 )  # fmt: skip

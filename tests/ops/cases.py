@@ -25,7 +25,7 @@ class Target:
     device: str
 
     def why_not(self, dtype: torch.dtype, N: int) -> str | None:
-        """Why it cannot serve such inputs, or None if it can."""
+        """Why it does not support such inputs, or None if it does."""
         backend = backends.BACKENDS[self.backend]
         return backends.why_not(backend, "ss2d", torch.device(self.device), dtype, N)
 

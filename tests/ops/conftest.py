@@ -39,13 +39,13 @@ def _params(targets: list[Target], *marks: pytest.MarkDecorator) -> list[object]
 
 @pytest.fixture(params=[*_params(CPU_TARGETS), *_params(GPU_TARGETS, pytest.mark.gpu)])
 def target(request: pytest.FixtureRequest) -> Target:
-    """Each backend on each device it serves; skipped, with the reason, where it is unusable."""
+    """Each backend on each device it supports; skipped, with the reason, where it is unusable."""
     return _usable(request.param)
 
 
 @pytest.fixture(params=_params(GPU_TARGETS, pytest.mark.gpu))
 def gpu_target(request: pytest.FixtureRequest) -> Target:
-    """Each backend that serves GPUs, for what only concerns those."""
+    """Each backend that supports GPUs, for what only concerns those."""
     return _usable(request.param)
 
 

@@ -136,4 +136,4 @@ def test_a_driver_that_is_too_old_is_named(version: str, compresses: bool, minim
     reason = _why_too_old(older, minimum, build)
     assert reason is not None
     assert f"need a driver for CUDA {minimum} or newer" in reason
-    assert f"the driver serves CUDA {older // 1000}.{older % 1000 // 10}" in reason
+    assert f"the driver supports CUDA {older // 1000}.{older % 1000 // 10}" in reason

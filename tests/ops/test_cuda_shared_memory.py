@@ -135,7 +135,7 @@ def test_ptx_needs_a_driver_as_new_as_the_compiler(
     cuda._code_for.cache_clear()
     reason = cuda.why_unsupported(DEVICE, torch.float16, 16)
     assert reason is not None
-    assert "serves CUDA 12.7" in reason
+    assert "supports CUDA 12.7" in reason
     assert "need a driver for CUDA 12.8" in reason
     assert reason.endswith("or install again with SWIN_UMAMBA_CUDA_ARCHS=9.0")
     monkeypatch.setattr(_extension.module().cuda, "driver_version", lambda: 12080)

@@ -196,7 +196,7 @@ def test_packed_sequences(backend: str) -> None:
 
 def test_backends_without_complex_states_say_so() -> None:
     inputs = _inputs(5, is_complex=True)
-    with pytest.raises(RuntimeError, match=r"'cpu' cannot serve .*it has no complex_scan"):
+    with pytest.raises(RuntimeError, match=r"'cpu' does not support .*it has no complex_scan"):
         ops.selective_scan(**inputs, backend="cpu")
     with pytest.raises(TypeError, match="but A is real"):
         ops.selective_scan(**(_inputs(5, variable_B=False) | {"B": inputs["A"]}))

@@ -78,10 +78,10 @@ def test_auto_falls_back_and_says_once_which_and_why(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", ["cuda", "triton", "cpu", "pytorch"])
 def test_a_named_backend_never_falls_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(monkeypatch, {name: "it is broken"}, {})
-    with pytest.raises(RuntimeError, match=f"backend '{name}' cannot serve .*: it is broken"):
+    with pytest.raises(RuntimeError, match=f"backend '{name}' does not support .*: it is broken"):
         _name(name, CPU)
     _install(monkeypatch, {}, {name: "not this N"})
-    with pytest.raises(RuntimeError, match=f"backend '{name}' cannot serve .*: not this N"):
+    with pytest.raises(RuntimeError, match=f"backend '{name}' does not support .*: not this N"):
         _name(name, CPU)
     _install(monkeypatch, {}, {})
     assert _name(name, CPU) == name
@@ -93,7 +93,7 @@ def test_a_missing_module_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "BACKENDS", {row.name: row})
     reason = backends.why_unusable(row.name)
     assert reason == "this installation of swin_umamba_ops has no absent backend"
-    with pytest.raises(RuntimeError, match=r"no backend serves cpu.*absent"):
+    with pytest.raises(RuntimeError, match=r"no backend supports cpu.*absent"):
         _name("auto", CPU)
 
 
@@ -121,7 +121,9 @@ def test_fused_ops_are_served_by_the_same_table(op: str, monkeypatch: pytest.Mon
         for name in ("triton", "pytorch", "export", "reference"):
             assert _name(name, GPU, op=op) == name
     for name in ("cuda", "cpu"):
-        with pytest.raises(RuntimeError, match=f"backend '{name}' cannot serve .* it has no {op}"):
+        with pytest.raises(
+            RuntimeError, match=f"backend '{name}' does not support .* it has no {op}"
+        ):
             _name(name, GPU, op=op)
 
 
@@ -178,9 +180,9 @@ def test_a_broken_triton_stops_nothing_else(how: str, tmp_path: Path) -> None:
 
 def test_ss2d_refuses_a_backend_of_another_device() -> None:
     if backends.why_unusable("cuda") is None and torch.cuda.is_available():
-        expected = "it serves CUDA tensors"
+        expected = "it supports CUDA tensors"
     else:
-        expected = "backend 'cuda' cannot serve cpu"
+        expected = "backend 'cuda' does not support cpu"
     x = torch.zeros(1, 2, 3, 3)
     with pytest.raises(RuntimeError, match=expected):
         ops.ss2d(

@@ -153,7 +153,7 @@ def test_second_derivatives_raise_and_empty_batches_are_empty(
 
 def test_many_classes_are_not_the_kernels_business() -> None:
     reason = triton_segmentation.why_unsupported(torch.device("cuda"), torch.float32, 257)
-    assert reason == "it serves up to 256 classes, not 257"
+    assert reason == "it supports up to 256 classes, not 257"
 
 
 @pytest.mark.parametrize(

@@ -372,10 +372,12 @@ def test_a_program_for_the_cpu_refuses_other_devices(target: Target) -> None:
     if target.device != "cpu":
         pytest.skip("the CPU's backends")
     if target.backend != "cpu":
-        pytest.skip("it serves any device")
+        pytest.skip("it supports any device")
     from swin_umamba_ops import backends
 
-    with pytest.raises(RuntimeError, match=r"'cpu' cannot serve cuda:0.*it serves CPU tensors"):
+    with pytest.raises(
+        RuntimeError, match=r"'cpu' does not support cuda:0.*it supports CPU tensors"
+    ):
         backends.kernels("ss2d", "cpu", torch.device("cuda:0"), torch.float32, 4)
 
 

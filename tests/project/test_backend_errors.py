@@ -17,8 +17,8 @@ def _run(backend: str) -> torch.Tensor:
 
 
 def test_cuda_on_cpu_tensors_says_why_not() -> None:
-    reason = ops.available_backends()["cuda"] or "it serves CUDA tensors, not cpu"
-    with pytest.raises(RuntimeError, match="backend 'cuda' cannot serve cpu") as caught:
+    reason = ops.available_backends()["cuda"] or "it supports CUDA tensors, not cpu"
+    with pytest.raises(RuntimeError, match="backend 'cuda' does not support cpu") as caught:
         _run("cuda")
     assert reason in str(caught.value)
 

@@ -69,7 +69,7 @@ def backward(
     dsums, logits, target, dlogits, L, C, stride_b, stride_c, stride_l, chunks, blocks,
     PIXELS: tl.constexpr, COLS: tl.constexpr,
 ):  # fmt: skip
-    """dlogits, which lie as the logits do; dsums (B, 2 * C), as `forward`'s without the chunks."""
+    """dlogits, laid out like the logits; dsums (B, 2 * C), as `forward`'s without the chunks."""
     chunk, image = tl.program_id(0), tl.program_id(1)
     cols = tl.arange(0, COLS)
     foreground = (cols >= 1) & (cols < C)
