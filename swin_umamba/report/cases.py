@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_umamba import runs
 from swin_umamba.data import Dataset, Plan, read_raw
 from swin_umamba.data.datasets.grouping import files_by_stem
 from swin_umamba.drawing.overlays import Canvas, png
@@ -20,7 +19,8 @@ from swin_umamba.evaluate.held_out import predict_validation
 from swin_umamba.evaluate.scores import mean_of_defined
 from swin_umamba.inference.postprocessing import keep_largest
 from swin_umamba.inference.sources import classes_to_clean
-from swin_umamba.report.run import Run
+from swin_umamba.report.run import LoadedRun
+from swin_umamba.runs.run import Run
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -48,7 +48,7 @@ class Masks:
 
 
 def predicted_masks(
-    run: Run,
+    run: LoadedRun,
     dataset: Dataset,
     names: tuple[str, ...],
     *,
@@ -68,7 +68,7 @@ def predicted_masks(
             device=device,
             on_progress=lambda done, total: on_progress("Predicting", done, total),
         )
-        return Masks(files, classes_to_clean(runs.Run.open(run.folder)))
+        return Masks(files, classes_to_clean(Run.open(run.folder)))
     files = files_by_stem(predictions)
     missing = [name for name in names if name not in files]
     if missing:

@@ -18,7 +18,7 @@ from swin_umamba.drawing.plots import ON_DARK, ON_LIGHT, Theme, curves_png
 from swin_umamba.evaluate import CaseScores, Scores
 from swin_umamba.evaluate.scores import METRICS
 from swin_umamba.report.cases import Picture, mean_dsc
-from swin_umamba.report.run import Run
+from swin_umamba.report.run import LoadedRun
 from swin_umamba.report.strip import strip
 from swin_umamba.report.style import CSS, ERRORS
 from swin_umamba.train import TrainConfig
@@ -35,7 +35,7 @@ class Cases:
     cleaned: tuple[str, ...] = ()  # classes reduced to their largest component
 
 
-def page(run: Run, cases: Cases | None) -> str:
+def page(run: LoadedRun, cases: Cases | None) -> str:
     """One self-contained HTML document."""
     title = f"{resolved(run.folder).name}: Swin-UMamba training report"
     if cases is None:
@@ -60,7 +60,7 @@ def document(title: str, body: str) -> str:
     )
 
 
-def _header(run: Run) -> str:
+def _header(run: LoadedRun) -> str:
     on = "" if run.plan is None else f" on {run.plan.dataset}"
     when = run.environment.get("date", "") if run.trained_there else ""
     return (
@@ -70,7 +70,7 @@ def _header(run: Run) -> str:
     )
 
 
-def _tiles(run: Run, cases: Cases | None) -> str:
+def _tiles(run: LoadedRun, cases: Cases | None) -> str:
     tiles: list[tuple[str, str, str]] = []
     if cases is not None:
         scores, several = cases.scores, len(cases.scores.classes) > 1
@@ -118,7 +118,7 @@ def tile_row(tiles: Iterable[tuple[str, str, str]]) -> str:
     )
 
 
-def _curves(run: Run) -> str:
+def _curves(run: LoadedRun) -> str:
     return curves_card(
         lambda theme: curves_png(run.records, theme),
         "Training loss, DSC in validation and learning rate over the iterations",
@@ -137,7 +137,7 @@ def curves_card(draw: Callable[[Theme], bytes], alt: str) -> str:
     )
 
 
-def _scores(run: Run, cases: Cases) -> str:
+def _scores(run: LoadedRun, cases: Cases) -> str:
     scores, config = cases.scores, run.config
     if run.split is not None and set(run.split.train) & set(run.split.val):
         honest = (
@@ -228,7 +228,7 @@ def _picture(picture: Picture) -> str:
     )
 
 
-def _times(run: Run) -> str:
+def _times(run: LoadedRun) -> str:
     if not run.overlays:
         return ""
     rows = "".join(
@@ -244,7 +244,7 @@ def _times(run: Run) -> str:
     return f"<h2>Over the iterations</h2>{rows}\n"
 
 
-def _setting(run: Run) -> str:
+def _setting(run: LoadedRun) -> str:
     default = {f.name: getattr(TrainConfig(), f.name) for f in dataclasses.fields(TrainConfig)}
     config = dataclasses.asdict(run.config)
     changed = {name: value for name, value in config.items() if value != default[name]}
@@ -320,7 +320,7 @@ def _inlined(file: bytes) -> str:
     return "data:image/png;base64," + b64encode(file).decode()
 
 
-def _length(run: Run, value: float) -> str:
+def _length(run: LoadedRun, value: float) -> str:
     volumes = run.plan is not None and run.plan.file_ending.lower() in NIFTI_ENDINGS
     return f"{value:g} {'mm' if volumes else 'px'}"
 

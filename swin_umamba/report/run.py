@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swin_umamba import runs
 from swin_umamba.common.environment import describe
 from swin_umamba.data import Plan, Split
 from swin_umamba.data.io.listing import visible
@@ -15,13 +14,14 @@ from swin_umamba.drawing.overlays import FOLDER as OVERLAYS
 from swin_umamba.errors import UserError
 from swin_umamba.runs.config import TrainConfig
 from swin_umamba.runs.log import LOG, waiting_share
+from swin_umamba.runs.run import Run
 
 _NUMBERED = re.compile(r"[0-9]{1,9}\.png")
 TIMES = 6  # overlays of a case, evenly spaced over the run
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadedRun:
     """A run's folder, read. plan and split are None if it was not trained from a dataset."""
 
     folder: Path
@@ -53,13 +53,13 @@ class Run:
         return waiting_share(self.records)
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path) -> LoadedRun:
     """Read a run, finished or not. Raises UserError, naming the file, for damaged files."""
-    run = runs.Run.open(folder)
+    run = Run.open(folder)
     records = run.log()
     if not records:
         raise UserError(f"{folder / LOG} is empty: the run has not finished an iteration yet")
-    return Run(
+    return LoadedRun(
         folder,
         run.config,
         records,

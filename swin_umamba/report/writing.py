@@ -14,7 +14,7 @@ from swin_umamba.report.cases import OnProgress, draw, predicted_masks, ranked, 
 from swin_umamba.report.folds import folds_page
 from swin_umamba.report.page import Cases, page
 from swin_umamba.report.pretraining import pretraining_page
-from swin_umamba.report.run import Run, load_run
+from swin_umamba.report.run import LoadedRun, load_run
 from swin_umamba.runs.folder import holds_run
 from swin_umamba.runs.folds import REPORT, folds_of
 
@@ -84,7 +84,7 @@ def _write_folds(folder: Path, folds: Sequence[Path], output: Path | None) -> Pa
 
 
 def _cases(
-    run: Run,
+    run: LoadedRun,
     dataset_folder: Path | None,
     predictions: Path | None,
     device: str,

@@ -200,6 +200,25 @@ def test_importing_the_ops_loads_nothing_heavy() -> None:
     assert not loaded & {"swin_umamba", "monai", "numpy", "triton", "einops", "matplotlib"}
 
 
+def test_no_other_class_is_named_like_an_exported_one() -> None:
+    """Names in the `__all__` of a package's __init__.py are those that people know a class by."""
+    exported: set[str] = set()
+    defined: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "swin_umamba").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name, []).append(path.relative_to(ROOT).as_posix())
+            elif (
+                isinstance(node, ast.Assign)
+                and path.name == "__init__.py"
+                and ast.unparse(node.targets[0]) == "__all__"
+            ):
+                exported.update(ast.literal_eval(node.value))
+    twice = {name: places for name, places in defined.items() if len(places) > 1}
+    assert not twice.keys() & exported, {name: twice[name] for name in twice.keys() & exported}
+    assert "Run" in exported & defined.keys()
+
+
 def test_commands_start_without_what_few_need() -> None:
     """MONAI, for networks to compare with, takes as long to import as all else together; FSDP's
     modules as long as torch."""
