@@ -40,7 +40,10 @@ def clean(model: ir.Model) -> None:
 
 
 def _merge_transposes(graph: ir.Graph) -> None:
-    """Merge two consecutive Transposes into one, or none if the second undoes the first."""
+    """Merge two consecutive Transposes into one, or none if the second undoes the first.
+
+    A first one with other uses remains in any case, and the second may be cheap only after it.
+    """
     for node in list(graph):
         before = _transpose_before(node)
         if before is None:
@@ -52,7 +55,7 @@ def _merge_transposes(graph: ir.Graph) -> None:
         if order == sorted(order) and not node.outputs[0].is_graph_output():
             ir.convenience.replace_all_uses_with(node.outputs[0], source)
             graph.remove(node, safe=True)
-        else:
+        elif len(before.outputs[0].uses()) == 1:
             node.replace_input_with(0, source)
             node.attributes["perm"] = ir.AttrInt64s("perm", order)
 

@@ -23,6 +23,8 @@ DOMAIN = "swin_umamba_export"
 _NAME = "ss2d"
 _LINEAR = 20.0
 """Above it softplus is its argument, as in PyTorch."""
+_REVERSED = (-1, -(2**62), -1)
+"""The start, end and step of a Slice that reverses an axis."""
 
 
 @torch.library.custom_op(f"{DOMAIN}::{_NAME}", mutates_args=())
@@ -144,9 +146,12 @@ class _Writer:
         """0 keeps a size."""
         return self.one("Reshape", value, self.constant(*shape))
 
-    def reversed(self, value: ir.Value, axis: int) -> ir.Value:
-        first, before = self.constant(-1), self.constant(-(2**62))
-        return self.one("Slice", value, first, before, self.constant(axis), self.constant(-1))
+    def sliced(self, value: ir.Value, axes: dict[int, tuple[int, int, int]]) -> ir.Value:
+        """axes: start, end and step by axis."""
+        starts, ends, steps = (
+            self.constant(*numbers) for numbers in zip(*axes.values(), strict=True)
+        )
+        return self.one("Slice", value, starts, ends, self.constant(*axes), steps)
 
     def number(self, value: float) -> ir.Value:
         name = f"float_{value:g}"
@@ -162,9 +167,6 @@ class _Writer:
         power = self.one("Exp", self.one("Min", x, self.number(_LINEAR)))
         return self.one("Max", x, self.one("Log", self.one("Add", power, self.number(1.0))))
 
-    def in_two(self, value: ir.Value) -> Sequence[ir.Value]:
-        return self.many("Split", [value], 2, axis=0, num_outputs=2)
-
     def scan(self) -> ir.Value:
         """y (B, D, H, W)."""
         x, proj, dt_proj, dt_bias, A, D = self.inputs
@@ -173,10 +175,10 @@ class _Writer:
         # Rows and columns (1, B, H, W, D) and (1, B, W, H, D), then all directions (4, B, L, D).
         image = self.one("Unsqueeze", x, self.constant(0))
         rows = self.one("Transpose", image, perm=[0, 1, 3, 4, 2])
-        columns = self.one("Transpose", image, perm=[0, 1, 4, 3, 2])
+        columns = self.one("Transpose", rows, perm=[0, 1, 3, 2, 4])  # pixels stay contiguous
         forward = [self.reshaped(part, 0, 0, -1, inner) for part in (rows, columns)]
         both = self.one("Concat", *forward, axis=0)
-        u = self.one("Concat", both, self.reversed(both, 2), axis=0)
+        u = self.one("Concat", both, self.sliced(both, {2: _REVERSED}), axis=0)
         # A step's inputs, (4, B, L, .) each.
         projected = self.one("MatMul", u, proj)
         sizes = self.constant(R, N, N)
@@ -202,8 +204,12 @@ class _Writer:
             scan_output_axes=[2],
         )
         # Back to (B, H, W, D), where the four directions are added.
-        y_forward, y_back = self.in_two(self.reshaped(y, 0, 0, -1, inner))
-        y_rows, y_columns = self.in_two(self.one("Add", y_forward, self.reversed(y_back, 2)))
+        y = self.reshaped(y, 0, 0, -1, inner)
+        y_forward = self.sliced(y, {0: (0, 2, 1)})
+        y_back = self.sliced(y, {0: (2, 4, 1), 2: _REVERSED})
+        y_rows, y_columns = self.many(
+            "Split", [self.one("Add", y_forward, y_back)], 2, axis=0, num_outputs=2
+        )
         y_rows = self.one("Reshape", y_rows, self.one("Shape", rows))
         y_columns = self.one("Reshape", y_columns, self.one("Shape", columns))
         y_columns = self.one("Transpose", y_columns, perm=[0, 1, 3, 2, 4])
