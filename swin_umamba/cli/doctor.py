@@ -8,22 +8,28 @@ from collections.abc import Iterable
 from rich.table import Table
 from rich.text import Text
 
-from swin_umamba.cli.console import TRAIN_PACKAGES, out, visible
+from swin_umamba.cli.console import TRAIN_PACKAGES, err, out, visible
 
 
 def doctor() -> None:
     """Show versions, devices, and which backends and optional packages work, or why not."""
-    from swin_umamba_ops import __main__ as environment
-    from swin_umamba_ops import available_backends
+    with err.status("Checking the installation"):
+        from swin_umamba_ops import __main__ as environment
+        from swin_umamba_ops import available_backends
 
-    _section("Versions", environment.versions())
-    _section("Devices", environment.devices())
-    _section("Build", environment.build())
+        backends = available_backends()
+        sections = {
+            "Versions": list(environment.versions()),
+            "Devices": list(environment.devices()),
+            "Build": list(environment.build()),
+        }
+    for title, rows in sections.items():
+        _section(title, rows)
     _section(
         "Backends, fastest first",
         (
             (name, Text("usable", "green") if reason is None else _lacking("no", reason))
-            for name, reason in available_backends().items()
+            for name, reason in backends.items()
         ),
     )
     _section("For training and the demo", map(_package, TRAIN_PACKAGES))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import counted, errors_in_one_line, out, progress
+from swin_umamba.cli.console import counted, err, errors_in_one_line, out, progress
 from swin_umamba.common.files import write_text
 from swin_umamba.errors import UserError
 
@@ -72,9 +72,10 @@ def evaluate(
     are counted separately. With several classes, the last row is the mean over classes.
     """
     with errors_in_one_line():
-        from swin_umamba.data import open_dataset
-        from swin_umamba.evaluate import compare, evaluate_folder, open_truth, with_instances
-        from swin_umamba.evaluate.held_out import held_out
+        with err.status("Loading"):
+            from swin_umamba.data import open_dataset
+            from swin_umamba.evaluate import compare, evaluate_folder, open_truth, with_instances
+            from swin_umamba.evaluate.held_out import held_out
 
         if find_postprocessing:
             _require_new(run)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from swin_umamba.cli.commands import DEVICES
-from swin_umamba.cli.console import counted, errors_in_one_line, out, problem, progress
+from swin_umamba.cli.console import counted, err, errors_in_one_line, out, problem, progress
 
 OUTPUT_TOO = "More output"  # title of an option group
 
@@ -94,7 +94,8 @@ def predict(
     end, and the exit code is then 1.
     """
     with errors_in_one_line():
-        from swin_umamba.inference.files import Extras, predict_files
+        with err.status("Loading"):
+            from swin_umamba.inference.files import Extras, predict_files
 
         with progress() as bar:
             task = bar.add_task("Predicting", total=None)

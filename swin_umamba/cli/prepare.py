@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import counted, errors_in_one_line, out, problem
+from swin_umamba.cli.console import counted, err, errors_in_one_line, out, problem
 from swin_umamba.cli.dataset_options import (
     DATASET,
     axis_option,
@@ -98,9 +98,10 @@ def prepare(
         "gpu_memory": gpu_memory,
     }
     with errors_in_one_line():
-        from swin_umamba.data.prepare.prepared import prepare_dataset, remove_prepared
-        from swin_umamba.data.prepare.preview import save_preview
-        from swin_umamba.data.prepare.state import Choices
+        with err.status("Loading"):
+            from swin_umamba.data.prepare.prepared import prepare_dataset, remove_prepared
+            from swin_umamba.data.prepare.preview import save_preview
+            from swin_umamba.data.prepare.state import Choices
 
         if clean:
             remove_prepared(dataset)

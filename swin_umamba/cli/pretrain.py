@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from swin_umamba.cli.commands import DATA, ENCODERS, MODEL, MODELS, TRAINING
-from swin_umamba.cli.console import errors_in_one_line
+from swin_umamba.cli.console import err, errors_in_one_line
 from swin_umamba.cli.run_options import (
     AMP,
     DEVICE,
@@ -56,7 +56,7 @@ def pretrain(
     in_channels: Annotated[
         int | None,
         typer.Option(
-            help="Image channels; 1 converts RGB to grey.",
+            help="Image channels; 1 converts RGB to gray.",
             show_default="as in the images",
             rich_help_panel=DATA,
         ),
@@ -114,9 +114,10 @@ def pretrain(
         "device": device,
     }
     with errors_in_one_line():
-        from swin_umamba.cli.pretraining import pretrain_run
-        from swin_umamba.pretrain.config import PretrainConfig
-        from swin_umamba.runs.settings import load_settings, parse_settings
+        with err.status("Loading"):
+            from swin_umamba.cli.pretraining import pretrain_run
+            from swin_umamba.pretrain.config import PretrainConfig
+            from swin_umamba.runs.settings import load_settings, parse_settings
 
         given = {name: value for name, value in options.items() if value is not None}
         if labels is not None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from swin_umamba.cli.commands import DEVICES
-from swin_umamba.cli.console import errors_in_one_line, out, progress
+from swin_umamba.cli.console import err, errors_in_one_line, out, progress
 
 
 def receptive_field(
@@ -38,8 +38,9 @@ def receptive_field(
     with errors_in_one_line():
         from rich.table import Table
 
-        from swin_umamba.drawing.fields import save_fields
-        from swin_umamba.evaluate.receptive_field import SHARES, field_of_run, side_of
+        with err.status("Loading"):
+            from swin_umamba.drawing.fields import save_fields
+            from swin_umamba.evaluate.receptive_field import SHARES, field_of_run, side_of
 
         with progress() as bar:
             task = bar.add_task("Reading", total=None)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from swin_umamba.cli.commands import DEVICES
-from swin_umamba.cli.console import errors_in_one_line, out, progress
+from swin_umamba.cli.console import err, errors_in_one_line, out, progress
 
 
 def report(
@@ -36,7 +36,8 @@ def report(
     The page contains all pictures; it needs no other file and no network.
     """
     with errors_in_one_line():
-        from swin_umamba.report import write_report
+        with err.status("Loading"):
+            from swin_umamba.report import write_report
 
         with progress() as bar:
             task = bar.add_task("Reading", total=None)

@@ -34,9 +34,10 @@ def summary(
     batch: Annotated[int, typer.Option(help="Images per batch.", min=1, max=MAX_COUNT)] = 1,
 ) -> None:
     """Show parameters and FLOPs of a model by stage."""
-    from swin_umamba.models import baseline_names, model_names
-    from swin_umamba.models.summary import summarize
-    from swin_umamba.runs.config import check_encoder, network_options
+    with err.status("Loading"):
+        from swin_umamba.models import baseline_names, model_names
+        from swin_umamba.models.summary import summarize
+        from swin_umamba.runs.config import check_encoder, network_options
 
     with errors_in_one_line():
         names = (*model_names(), *baseline_names())

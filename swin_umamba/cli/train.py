@@ -18,7 +18,7 @@ from swin_umamba.cli.commands import (
     TRAINING,
     Command,
 )
-from swin_umamba.cli.console import errors_in_one_line
+from swin_umamba.cli.console import err, errors_in_one_line
 from swin_umamba.cli.dataset_options import (
     DATASET,
     axis_option,
@@ -212,8 +212,9 @@ def train(
         "device": device,
     }
     with errors_in_one_line():
-        from swin_umamba.cli.training import Job, train_folds, train_run
-        from swin_umamba.runs.settings import load_settings, parse_settings
+        with err.status("Loading"):
+            from swin_umamba.cli.training import Job, train_folds, train_run
+            from swin_umamba.runs.settings import load_settings, parse_settings
 
         given = {name: value for name, value in options.items() if value is not None}
         written = {} if config is None else load_settings(config)
