@@ -45,7 +45,7 @@ class DeepSupervisionLoss(nn.Module):
 
     outputs: list of logits (B, C, h, w), finest first, or only the finest, whose weight is then 1;
     C is the number of classes or regions. targets: class indices (B, H, W) or (B, 1, H, W) of any
-    integer dtype, resized to each output by nearest neighbour; or a list with one per output, at
+    integer dtype, resized to each output by nearest neighbor; or a list with one per output, at
     its size. -1 is ignored. 16-bit logits are converted to float32. Returns a scalar.
     """
 

@@ -46,7 +46,7 @@ from benchmarks.models.run import autocast_dtype
 from benchmarks.ops.floors import Ceilings, measure_ceilings
 from benchmarks.render import model_report
 
-SCANS, OPTIMISER, OTHER = "scans", "optimiser, clipping", "elementwise, copies, sums"
+SCANS, OPTIMISER, OTHER = "scans", "optimizer, clipping", "elementwise, copies, sums"
 _CLASSES = (
     (SCANS, ("ss2d_scan", "selective_scan")),
     (

@@ -18,7 +18,7 @@ import swin_umamba_ops as ops
 from benchmarks.measuring import cases
 from benchmarks.measuring.cases import DTYPES, Case
 
-# The numbers of states with specialised kernels, and one beyond.
+# The numbers of states with specialized kernels, and one beyond.
 STATES = (1, 3, 4, 8, 16, 32, 64, 70)
 # Channels, height, width and rank: pieces of every kind, a sequence of one step, and long ones.
 SHAPES = (

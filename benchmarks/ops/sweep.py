@@ -2,7 +2,7 @@
 
 Channels, ranks and states vary around 30x192x40x40 with R = 6, at 1 and at 16 states, with the
 number of positions chosen for about the same number of elements. An element is one channel of one
-position of one image; its cost should not differ much between neighbours in a sweep, except that
+position of one image; its cost should not differ much between neighbors in a sweep, except that
 more states may cost in proportion, and "auto" should not choose a backend that another beats.
 """
 
@@ -28,7 +28,7 @@ from benchmarks.ops.run import error_line
 CHANNELS = (24, 48, 96, 192, 384, 768, 1536)
 RANKS = (1, 2, 3, 5, 6, 7, 12, 13, 24, 25, 47, 48)
 STATES = (1, 2, 3, 4, 8, 12, 16, 32)
-MOST_STEP = 1.5  # maximum ratio between neighbours, of the same number of states
+MOST_STEP = 1.5  # maximum ratio between neighbors, of the same number of states
 MOST_BEATEN = 1.2  # maximum ratio by which "auto" may be beaten
 _ELEMENTS = 30 * 192 * 40 * 40
 _TINY = 2 * 24 * 8 * 8
@@ -180,7 +180,7 @@ def fastest(points: Sequence[Point]) -> dict[tuple[str, Case, str], Point]:
 
 
 def cliffs(points: Sequence[Point]) -> list[str]:
-    """Problems: neighbours that differ by more than MOST_STEP and their states' ratio explain, and
+    """Problems: neighbors that differ by more than MOST_STEP and their states' ratio explain, and
     choices beaten by more than MOST_BEATEN."""
     chosen = fastest(points)
     said = []

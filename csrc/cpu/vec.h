@@ -141,7 +141,7 @@ SWIN_UMAMBA_INLINE Vec<T> sum_lanes(const Vec<T>* v) {
   if constexpr (count == 1) {
     return *v;
   } else {
-    // Neighbouring lanes are added; each level holds the partial sums of twice as many vectors.
+    // Neighboring lanes are added; each level holds the partial sums of twice as many vectors.
     constexpr std::make_integer_sequence<int, kLanes<T>> all{};
     const Vec<T> a = sum_lanes<T, count / 2>(v), b = sum_lanes<T, count / 2>(v + count / 2);
     return every_second(a, b, 0, all) + every_second(a, b, 1, all);

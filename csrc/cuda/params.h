@@ -22,7 +22,7 @@ enum class Family : int32_t {
   kOneStateImage,  // the same, dt made from the projection
 };
 
-// Chained segments synchronise by counters: one of segments started, and for every warp of a block and
+// Chained segments synchronize by counters: one of segments started, and for every warp of a block and
 // range of a sequence one of segments finished. See segments.cuh.
 constexpr int kMaxWarps = 4;
 constexpr int64_t segment_counters(int64_t ranges) { return 1 + kMaxWarps * ranges; }

@@ -1,4 +1,4 @@
-"""Recognise out-of-memory errors."""
+"""Recognize out-of-memory errors."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def class_colour(label: int) -> str:
 
 
 def displayable(image: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """(H, W) grey, or (H, W, 3) for images (C, H, W) with 3 or more channels, scaled to 0..1."""
+    """(H, W) gray, or (H, W, 3) for images (C, H, W) with 3 or more channels, scaled to 0..1."""
     channels = image[:3] if image.shape[0] >= 3 else image[:1]
     low, high = np.percentile(channels, (0.5, 99.0))
     stretched = np.clip((channels - low) / max(high - low, 1e-6), 0, 1).astype(np.float64)
@@ -61,9 +61,9 @@ class Canvas:
         self.size = (int(width), int(height))
 
     def input(self) -> Image.Image:
-        """The image itself, in grey or RGB."""
+        """The image itself, in gray or RGB."""
         pixels = np.round(255 * displayable(self._image)).astype(np.uint8)
-        # Nearest neighbour keeps magnified pixels sharp.
+        # Nearest neighbor keeps magnified pixels sharp.
         smaller = self.size[0] < pixels.shape[1]
         method = Image.Resampling.LANCZOS if smaller else Image.Resampling.NEAREST
         return Image.fromarray(pixels).resize(self.size, method)

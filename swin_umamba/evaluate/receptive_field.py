@@ -46,7 +46,7 @@ def effective_receptive_field(
         if np.isfinite(whole) and whole > 0:
             total = field / whole + (0 if total is None else total)
     if total is None:
-        raise ValueError("images: none of them has a gradient at its centre")
+        raise ValueError("images: none of them has a gradient at its center")
     found: Field = total / total.sum()
     return found
 

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 def predict(
     model: SegmentationModel, image: Floats, *, patch_size: tuple[int, int], **options: Any
 ) -> Floats:
-    """Class probabilities (out_channels, H, W) float32 of a normalised image (C, H, W) float32.
+    """Class probabilities (out_channels, H, W) float32 of a normalized image (C, H, W) float32.
 
     patch_size and options as in `predict_stack`.
     """

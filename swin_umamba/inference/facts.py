@@ -31,7 +31,7 @@ class Facts(Record):
     model: its name. in_channels, out_channels: of image and logits, background included. min_side:
     minimum height and width of images, in pixels. plan: how images become the network's input, and
     its label names; None if only weights were exported. version: of this package. overlap: of
-    neighbouring windows. keep_largest: classes whose masks are reduced to the largest component.
+    neighboring windows. keep_largest: classes whose masks are reduced to the largest component.
     """
 
     WHAT: ClassVar[str] = "description of an exported network"

@@ -64,7 +64,7 @@ def predict_files(
     """Write a mask for every image, in the image's format (PNG for lossy ones) and geometry.
 
     run: a run folder, a cross-validation folder, which stands for all its folds, or an ONNX file of
-    `swin-umamba export`, recognised by the ending .onnx or the argument `onnx`; probabilities of
+    `swin-umamba export`, recognized by the ending .onnx or the argument `onnx`; probabilities of
     several are averaged. inputs: a folder, or one single-file image; images of several files are
     named as in nnU-Net (_0000, _0001, ...). checkpoint to patch_size: as in `Predictor.from_run`.
     extras: additional outputs. Existing files are kept unless `overwrite` is set or their image has

@@ -112,7 +112,7 @@ def segment_case(predictor: Predictor, paths: Sequence[Path], target: Targets) -
 
 
 def _draw(path: Path, raw: RawImage, labels: npt.NDArray[Any]) -> None:
-    """The classes over the image; for a volume, over the slice with the most labelled pixels."""
+    """The classes over the image; for a volume, over the slice with the most labeled pixels."""
     at = int((labels > 0).sum((1, 2)).argmax())
     canvas = Canvas(raw.pixels[:, at], raw.spacing[1:])
     write_bytes(path, png(canvas.under(canvas.classes(labels[at]))))

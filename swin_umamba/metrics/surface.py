@@ -27,7 +27,7 @@ def normalized_surface_dice(
     """Fraction of both surfaces within `tolerance` of the other, for each class but 0.
 
     pred, target: class indices of the same shape, (H, W) or (Z, H, W), integers. tolerance: in the
-    unit of `spacing`, the distance of neighbours along each axis (default 1, pixels). convention:
+    unit of `spacing`, the distance of neighbors along each axis (default 1, pixels). convention:
     "contour" measures along contours and surfaces between pixels; "release" first extends (H, W)
     masks to a thickness of one voxel, as the original implementation does, so that their whole area
     counts as surface and scores are higher. Returns (num_classes - 1,) float64: NaN for a class in

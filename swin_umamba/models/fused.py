@@ -1,9 +1,9 @@
-"""PyTorch layers that can be fused with their neighbours into one op of swin_umamba_ops.
+"""PyTorch layers that can be fused with their neighbors into one op of swin_umamba_ops.
 
 Each is a subclass of the PyTorch layer: called with just an input, it computes what that layer
-computes. A block calls the static method beside `forward` to fuse the layer with a neighbour; if
+computes. A block calls the static method beside `forward` to fuse the layer with a neighbor; if
 the layer has been replaced (by an adapter or a quantized layer), the same method calls the layer
-and the neighbour one after the other. Either way the layer's own `forward` runs, which hooks,
+and the neighbor one after the other. Either way the layer's own `forward` runs, which hooks,
 pruning, parametrizations and adapters rely on.
 """
 

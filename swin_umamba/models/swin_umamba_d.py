@@ -27,7 +27,7 @@ class SwinUMambaD(SegmentationModel):
     patch_size: input pixels per pixel of the finest feature map, always 4 with an encoder of the
     second generation. d_state: states per channel of all scans; by default those of the blocks.
     drop_path_rate: drop rate of the encoder's last block and the decoder's first; it falls to 0
-    towards image and logits. backend: as in `swin_umamba_ops.ss2d`; fused ops around the scans use
+    toward image and logits. backend: as in `swin_umamba_ops.ss2d`; fused ops around the scans use
     it too if it has them.
     """
 

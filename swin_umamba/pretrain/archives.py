@@ -32,7 +32,7 @@ def is_archive(folder: Path) -> bool:
 
 
 def read_archive(folder: Path, *, labelled: bool, channels: int | None) -> Tiles:
-    """The tiles of an archive. channels: 1 converts RGB to grey; None: as stored.
+    """The tiles of an archive. channels: 1 converts RGB to gray; None: as stored.
 
     Raises UserError, naming the file, for anything missing, damaged or inconsistent.
     """
@@ -44,7 +44,7 @@ def read_archive(folder: Path, *, labelled: bool, channels: int | None) -> Tiles
     if (folder / TILES).is_file():
         pixels = _array(folder / TILES)
     else:
-        assert labels is not None  # name prefix by which `is_archive` recognises mosaics
+        assert labels is not None  # name prefix by which `is_archive` recognizes mosaics
         pixels = _cut(_mosaics(folder), len(labels))
     if labels is not None and len(labels) != len(pixels):
         raise UserError(f"{folder}: {len(pixels)} tiles and {len(labels)} labels")

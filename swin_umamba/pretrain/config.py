@@ -72,7 +72,7 @@ class PretrainConfig(RunConfig):
     encoder: EncoderName | None = None  # None: vmamba_tiny
     # further model arguments, such as dims
     model_options: dict[str, Any] = field(default_factory=dict)
-    # image channels; None: as in the images. 1 for RGB images: converted to grey
+    # image channels; None: as in the images. 1 for RGB images: converted to gray
     in_channels: Count | None = None
     # for a segmentation dataset: images of its training cases; "all": of every case
     fold: Fold = "0"

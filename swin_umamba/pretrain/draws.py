@@ -24,8 +24,8 @@ class Draws:
     """Random numbers for a part of a batch of B images.
 
     views: (B, 2, 3), affine maps of crop and flip in the convention of torch's affine_grid.
-    colours: (B, 3), brightness in deviations, and factors of contrast and saturation. shares: (B,),
-    weight of the image itself when it is mixed with its neighbour. masks: (B, squares); the lowest
+    colors: (B, 3), brightness in deviations, and factors of contrast and saturation. shares: (B,),
+    weight of the image itself when it is mixed with its neighbor. masks: (B, squares); the lowest
     values are masked.
     """
 
@@ -64,7 +64,7 @@ def draw(config: PretrainConfig, iteration: int, part: slice) -> Draws:
     count = config.batch_size
     shares: npt.NDArray[np.float64] = np.ones(count)
     if config.task == CLASSES and config.mixup > 0:
-        # Neighbours are mixed with each other, with the same weights.
+        # Neighbors are mixed with each other, with the same weights.
         shares = np.repeat(rng.beta(config.mixup, config.mixup, count // 2), 2)
     numbers = rng.random((count, 9))
     masks = rng.random((count, squares(config))) if config.task != CLASSES else np.empty((count, 0))

@@ -90,6 +90,6 @@ def _coloured(images: Tensor, colours: Tensor) -> Tensor:
 
 
 def _mixed(values: Tensor, shares: Tensor) -> Tensor:
-    """Mix each pair of neighbours by their weights; mixup, arXiv:1710.09412."""
+    """Mix each pair of neighbors by their weights; mixup, arXiv:1710.09412."""
     other = values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
     return torch.lerp(other, values, shares.view(-1, *([1] * (values.ndim - 1))))

@@ -262,7 +262,7 @@ def _setting(run: LoadedRun) -> str:
                     "dataset": plan.dataset,
                     "classes": ", ".join(plan.labels),
                     "channels": ", ".join(plan.channel_names),
-                    "normalisation": ", ".join(plan.normalization),
+                    "normalization": ", ".join(plan.normalization),
                     "in-plane spacing": " x ".join(f"{s:g}" for s in plan.spacing),
                     "slices along axis": plan.axis,
                     "files": plan.file_ending,

@@ -175,7 +175,7 @@ class TrainConfig(RunConfig):
     patch_size: Annotated[tuple[Count, Count], Listed] = (320, 320)  # height, width
     batch_size: Count = 2  # summed over all processes
     accumulate: Count = 1  # batches whose gradients are combined in one step
-    foreground: Share = 1 / 3  # fraction of each batch centred on foreground
+    foreground: Share = 1 / 3  # fraction of each batch centered on foreground
     augment: bool = True
     augmentation: dict[str, Any] = field(default_factory=dict)  # fields of data.Augmentation
     batch_dice: bool = True
@@ -203,7 +203,7 @@ class TrainConfig(RunConfig):
     max_skipped: Count = 20  # consecutive steps without a finite loss and gradient; see `train`
     # returns to the last checkpoint, each with half the rate, before the run fails
     max_returns: Number = 3
-    overlap: Fraction = 0.5  # of neighbouring windows in validation
+    overlap: Fraction = 0.5  # of neighboring windows in validation
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 0
     device: str = "auto"  # "auto" is a CUDA device if there is one, else the CPU
     # On CUDA devices, validations included; "auto": bf16 if supported, else fp16.

@@ -10,7 +10,7 @@ from torch import Tensor
 FirstLayer = Literal["mean", "sum", "repeat", "drop"]
 WAYS: tuple[str, ...] = get_args(FirstLayer)
 """How filters (E, C, h, w) become (E, N, h, w): `mean`, every channel gets the sum over the old
-ones divided by N, so that a grey image gives the same result; `sum`, without the division;
+ones divided by N, so that a gray image gives the same result; `sum`, without the division;
 `repeat`, the old channels cyclically, times C / N; `drop`, not loaded, as in the original
 implementation."""
 

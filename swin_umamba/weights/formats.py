@@ -1,4 +1,4 @@
-"""Recognise a checkpoint by its content, and translate its names to ours."""
+"""Recognize a checkpoint by its content, and translate its names to ours."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _BLOCK = re.compile(r"^layers\.\d+\.blocks\.\d+\.(ln_1|norm|self_attention|op)\.
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A recognised checkpoint.
+    """A recognized checkpoint.
 
     kind: display name. whole: it contains a whole model rather than only an encoder. tensors: by
     our names. sources: for each of our names, the name in the file. skipped: names in the file that
@@ -61,7 +61,7 @@ class Checkpoint:
 
 
 def recognise(content: Any, *, ema: bool = False, encoder_only: bool = False) -> Checkpoint:
-    """Recognise `content`, as returned by `read_checkpoint`. ema: use VMamba's averaged weights.
+    """Recognize `content`, as returned by `read_checkpoint`. ema: use VMamba's averaged weights.
 
     encoder_only: skip everything but the encoder of a whole model.
 

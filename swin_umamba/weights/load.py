@@ -60,7 +60,7 @@ def load_pretrained(
 
     Originals are VMamba's ImageNet checkpoints (only the encoder, of the first or second
     generation), nnU-Net checkpoints of the original implementation, and plain state dicts,
-    recognised by the names and shapes of their tensors. A whole model must provide every tensor, an
+    recognized by the names and shapes of their tensors. A whole model must provide every tensor, an
     encoder every encoder tensor, except: layers on the image, if the number of channels differs
     (first_layer: see `first_layer.WAYS`, or dropped); the heads, if the number of classes differs;
     and, for an encoder, stem and patch embedding, if only one of file and model has a stem. Tensors
@@ -147,7 +147,7 @@ def new_heads(report: Report) -> list[str]:
 def open_checkpoint(
     path: str | os.PathLike[str], *, ema: bool = False, encoder_only: bool = False
 ) -> Checkpoint:
-    """Read and recognise a file. Errors are as in `load_pretrained`, and name it."""
+    """Read and recognize a file. Errors are as in `load_pretrained`, and name it."""
     try:
         content = read_checkpoint(path)
         checkpoint = recognise(content, ema=ema, encoder_only=encoder_only)

@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass
 class Report:
-    """The complete report. kind: what the checkpoint was recognised as.
+    """The complete report. kind: what the checkpoint was recognized as.
 
     Every tensor of the checkpoint has one entry, and so has every tensor of the model that received
     nothing: `missing`. Skipped ones have no place in the model; coverage counts those that have.

@@ -1,4 +1,4 @@
-"""Chunked selective scan of one block of channels, vectorised over everything but a chunk's steps.
+"""Chunked selective scan of one block of channels, vectorized over everything but a chunk's steps.
 
 The sequence is cut into C chunks of T steps. Every Python loop below takes T steps over all chunks
 at once, or C steps over the small chunk states; never all L = C * T. Decays enter only as exp(dt *

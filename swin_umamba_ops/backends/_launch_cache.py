@@ -1,4 +1,4 @@
-"""The launch cache of Triton kernels, keyed by everything that Triton specialises on.
+"""The launch cache of Triton kernels, keyed by everything that Triton specializes on.
 
 Triton's own inspection of all arguments at every launch takes longer than the kernels of a small
 image.
@@ -17,7 +17,7 @@ _NO_OPTIONS: Mapping[str, Any] = {}
 
 
 def _kind(argument: Tensor | float | None) -> Any:
-    """Everything that Triton may specialise on: a larger key causes no additional compilation."""
+    """Everything that Triton may specialize on: a larger key causes no additional compilation."""
     if type(argument) is int:
         return argument == 1, argument % 16 == 0, argument >> 31
     if isinstance(argument, Tensor):

@@ -1,6 +1,6 @@
 """The CPU kernels of csrc/cpu: allocation, and the fields of their structs (csrc/cpu/params.h).
 
-Vectorised over channels for the fastest instruction set of the machine, and split over as many
+Vectorized over channels for the fastest instruction set of the machine, and split over as many
 threads as torch uses. 16-bit inputs are read directly; states, sums and gradients are float32
 (float64 for float64 inputs). Results are bitwise reproducible and do not depend on the number of
 threads.

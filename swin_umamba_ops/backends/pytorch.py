@@ -1,6 +1,6 @@
 """The scan in plain torch operations: every device, every floating dtype, no compiler.
 
-Vectorised over chunks (_chunked.py) and cut into blocks (_blocks.py) that keep the working set near
+Vectorized over chunks (_chunked.py) and cut into blocks (_blocks.py) that keep the working set near
 the cache on a CPU and bounded on an accelerator. The backward pass recomputes the states from one
 saved state per chunk. Sums, states and softplus are float64 for float64 inputs and float32
 otherwise; results are bitwise reproducible.

@@ -212,7 +212,7 @@ def test_splits_are_those_of_nnunet() -> None:
             pick_split(splits, fold, names)
     with pytest.raises(UserError, match="fold 0 names the case 'case_"):
         pick_split(splits, 0, names[:3])
-    with pytest.raises(UserError, match=r"got 1 labelled case,.*fold 'all'"):
+    with pytest.raises(UserError, match=r"got 1 labeled case,.*fold 'all'"):
         make_splits(["a"])
 
 

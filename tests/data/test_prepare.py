@@ -250,7 +250,7 @@ def test_one_case_is_enough_for_fold_all(tmp_path: Path) -> None:
     assert found.splits == ()
     assert found.split.train == found.split.val == ("scan_a",)
     assert not found.split.held_out
-    with pytest.raises(UserError, match=r"got 1 labelled case, .*fold 'all'"):
+    with pytest.raises(UserError, match=r"got 1 labeled case, .*fold 'all'"):
         prepare_dataset(folder, fold=0)
 
 

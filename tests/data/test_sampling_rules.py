@@ -92,7 +92,7 @@ def test_where_pixels_are_ignored_patches_are_centred_on_truth() -> None:
         assert centres[2] == 2
         seen.update((centres[:2] == 2).tolist())
     assert seen[False] > 5 * seen[True] > 0
-    # Without foreground, a centred patch falls back to any annotated pixel.
+    # Without foreground, a centered patch falls back to any annotated pixel.
     bare = PatchSampler(
         [_case(np.minimum(mask, 0))], patch_size=(4, 4), batch_size=2, foreground=1.0, augment=False
     )

@@ -28,7 +28,7 @@ IMAGE = np.arange(12 * 16, dtype=np.uint16).reshape(1, 12, 16)
 
 
 def _colour(layer: Image.Image, row: int, column: int, height: int = 12) -> tuple[str, int]:
-    """Colour and opacity in the middle of a pixel of the mask."""
+    """Color and opacity in the middle of a pixel of the mask."""
     scale = layer.height / height
     at = round((column + 0.5) * scale), round((row + 0.5) * scale)
     *rgb, opacity = Image.open(io.BytesIO(png(layer))).convert("RGBA").getpixel(at)

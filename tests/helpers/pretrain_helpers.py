@@ -1,4 +1,4 @@
-"""Pretrainings of seconds: squares of three colours, and a network of a few thousand weights."""
+"""Pretrainings of seconds: squares of three colors, and a network of a few thousand weights."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_instances_overlays_and_mirroring(trained: tuple[Path, Path], tmp_path: 
     assert count > 0
     picture = np.array(Image.open(tmp_path / "out" / "overlays" / "case3.png"))
     assert picture.shape[2] == 3
-    assert (picture.max(2) > picture.min(2)).any()  # colour over a grey image
+    assert (picture.max(2) > picture.min(2)).any()  # color over a gray image
     # The prediction of the mirrored image is the mirrored prediction.
     result = invoke("predict", run, tmp_path / "mirrored", tmp_path / "flipped", *options)
     assert result.exit_code == 0, result.output

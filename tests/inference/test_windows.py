@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 
 
 class Counting(nn.Module):
-    """A network that sees its neighbours and counts its windows."""
+    """A network that sees its neighbors and counts its windows."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ def test_fingerprint(folder: Path) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_whole_preprocessing_without_resampling(folder: Path, masked: bool) -> None:
-    """Crop and normalisation in nnU-Net's order, of a case at the plan's spacing."""
+    """Crop and normalization in nnU-Net's order, of a case at the plan's spacing."""
     from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 

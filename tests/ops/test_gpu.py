@@ -1,4 +1,4 @@
-"""What only concerns GPUs: streams, other devices, graphs, synchronisation, 64-bit offsets."""
+"""What only concerns GPUs: streams, other devices, graphs, synchronization, 64-bit offsets."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def test_cached_launches_are_as_triton_would(
 def test_cached_launches_around_the_scan_are_as_triton_would(
     C: int, sides: tuple[int, int], cached_as_compiled: Callable[[Callable[[], object]], int]
 ) -> None:
-    """With sizes that Triton specialises on, and others."""
+    """With sizes that Triton specializes on, and others."""
     from swin_umamba_ops.backends import (
         triton_depthwise,
         triton_instance_norm,

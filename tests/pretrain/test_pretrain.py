@@ -32,7 +32,7 @@ def test_classes_are_learned(tmp_path: Path) -> None:
 
 
 def test_masked_pixels_are_learned(tmp_path: Path) -> None:
-    """Of images of one colour, which what is left of them tells."""
+    """Of images of one color, which what is left of them tells."""
     colours = np.random.default_rng(0).integers(0, 256, (48, 3, 1, 1), dtype=np.uint8)
     tiles = Tiles("plain", np.broadcast_to(colours, (48, 3, 16, 16)).copy(), None, (), "")
     config = tiny_pretraining(
@@ -203,14 +203,14 @@ def test_nothing_held_out_is_no_score(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    grey = Tiles("grey", np.zeros((4, 1, 8, 8), np.uint8), None, (), "")
+    grey = Tiles("gray", np.zeros((4, 1, 8, 8), np.uint8), None, (), "")
     for config, tiles, words in (
         (
             tiny_pretraining(in_channels=1),
             coloured_tiles(),
             "in_channels: got 1, the images have 3",
         ),
-        (tiny_pretraining(), grey, "grey has no classes to learn"),
+        (tiny_pretraining(), grey, "gray has no classes to learn"),
         (tiny_pretraining(cuda_graph=True), coloured_tiles(), "cuda_graph: got true"),
         (tiny_pretraining(task="pixels", held_out=0.99), grey, "no images to train on"),
         (

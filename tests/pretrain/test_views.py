@@ -121,7 +121,7 @@ def test_neighbours_are_mixed_as_their_targets_are() -> None:
     expected = share * plain[2] + (1 - share) * plain[3]
     torch.testing.assert_close(images[2], expected, rtol=1e-4, atol=1e-4)
     want = torch.full((3,), 0.1 / 3)
-    want[2] += 0.9 * share  # the class of tile 2, and of its neighbour 3
+    want[2] += 0.9 * share  # the class of tile 2, and of its neighbor 3
     want[0] += 0.9 * (1 - share)
     torch.testing.assert_close(targets[2], want)
     scored, sharp = views(

@@ -29,7 +29,7 @@ def _run(*words: object) -> Result:
 
 @pytest.fixture
 def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Boxes of class 1 around boxes of class 2, of another grey; some ignored."""
+    """Boxes of class 1 around boxes of class 2, of another gray; some ignored."""
     monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
     labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
     folder = write_nnunet(

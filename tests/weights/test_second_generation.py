@@ -1,4 +1,4 @@
-"""Checkpoints of VMamba's second generation: recognised by content, loaded whole or refused."""
+"""Checkpoints of VMamba's second generation: recognized by content, loaded whole or refused."""
 
 from __future__ import annotations
 

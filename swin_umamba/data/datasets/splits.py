@@ -72,7 +72,7 @@ def _shuffled_parts(ordered: list[str], folds: int, seed: int) -> list[set[str]]
 
 def _too_few(names: Sequence[str]) -> str:
     return (
-        f"got {len(names)} labelled case{'s' * (len(names) != 1)}, expected 2 or more to train and"
+        f"got {len(names)} labeled case{'s' * (len(names) != 1)}, expected 2 or more to train and"
         f" to validate on; fold {ALL!r} trains and validates on the same cases"
     )
 

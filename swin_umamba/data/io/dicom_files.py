@@ -1,4 +1,4 @@
-"""DICOM files: recognise them, and read them within limits."""
+"""DICOM files: recognize them, and read them within limits."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def is_volume(folder: Path) -> bool:
 
 
 def files_in(folder: Path) -> tuple[Path, ...]:
-    """The DICOM files of a folder, recognised by ending or first bytes, sorted."""
+    """The DICOM files of a folder, recognized by ending or first bytes, sorted."""
     return tuple(p for p in _visible(folder) if p.suffix.lower() == ENDING or _is_dicom(p))
 
 

@@ -23,7 +23,7 @@ _LISTED = 5
 class RawLabels:
     """A map of integers (Z, H, W) int64 as stored in its file; other fields as in RawImage.
 
-    shown: for 1-, 2- and 4-bit masks and masks with a grey palette, the grey that viewers show for
+    shown: for 1-, 2- and 4-bit masks and masks with a gray palette, the gray that viewers show for
     each value: white is 1 as stored in 1 bit and 255 as shown. `classes_of` uses whichever matches.
     """
 
@@ -116,7 +116,7 @@ def _fitting(raw: RawLabels, known: Iterable[int]) -> npt.NDArray[np.int64]:
 class Numbers:
     """Collects the values of a set of masks, mask by mask.
 
-    For masks with few bits or a grey palette, viewers show values other than the stored ones; they
+    For masks with few bits or a gray palette, viewers show values other than the stored ones; they
     are interpreted in the way that matches the other masks.
     """
 
@@ -154,7 +154,7 @@ def _unclear(path: Path, stored: set[int], shown: set[int], known: set[int]) -> 
     return UserError(
         f"{path} has fewer than 8 bits or a palette: its values are {_some(sorted(stored))}, shown"
         f" as {_some(sorted(shown))}, and which of them is meant is not clear beside"
-        f" {_some(sorted(known))}: store it with 8 bits of grey like the other masks"
+        f" {_some(sorted(known))}: store it with 8 bits of gray like the other masks"
     )
 
 

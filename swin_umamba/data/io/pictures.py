@@ -52,7 +52,7 @@ def read(path: Path, reading: Reading) -> FilePixels:
 
 
 def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
-    """Write labels (1, H, W) as an 8- or 16-bit grey PNG."""
+    """Write labels (1, H, W) as an 8- or 16-bit gray PNG."""
     if stack.shape[0] != 1:
         raise ValueError(f"labels: got {stack.shape[0]} slices, expected one for {path.name}")
     write_png(path, Image.fromarray(stack[0]), small=False)
@@ -61,7 +61,7 @@ def write(path: Path, stack: npt.NDArray[Any], like: Grid) -> None:
 def pixels_of(
     picture: Image.Image, mask: bool, bits: int = 8
 ) -> tuple[npt.NDArray[Any], tuple[int, ...] | None]:
-    """(H, W, C) as stored, and the grey shown for each value of a mask, if different.
+    """(H, W, C) as stored, and the gray shown for each value of a mask, if different.
 
     bits: per sample in the file; Pillow widens 2 and 4 to 8. Alpha is the last channel.
     """
@@ -77,7 +77,7 @@ def pixels_of(
     if mode in _AS_RGB:
         return np.asarray(picture.convert("RGB")), None
     if mode not in _AS_STORED:
-        raise UserError(f"{_name(picture)} has the color mode {mode}, expected grey or RGB")
+        raise UserError(f"{_name(picture)} has the color mode {mode}, expected gray or RGB")
     pixels = np.asarray(picture)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return pixels if mask else _with_alpha_of(picture, pixels), None
@@ -92,7 +92,7 @@ def without_opaque_alpha(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def greys_of(palette: npt.NDArray[Any]) -> tuple[int, ...] | None:
-    """The greys of a palette (N, 3), or None if it has colors."""
+    """The grays of a palette (N, 3), or None if it has colors."""
     if len(palette) == 0 or (palette != palette[:, :1]).any():
         return None
     return tuple(palette[:, 0].tolist())
@@ -101,7 +101,7 @@ def greys_of(palette: npt.NDArray[Any]) -> tuple[int, ...] | None:
 def by_palette(
     indices: npt.NDArray[Any], palette: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[Any], tuple[int, ...] | None]:
-    """The values of a mask with a palette (N, 3), and the greys shown if it has no colors.
+    """The values of a mask with a palette (N, 3), and the grays shown if it has no colors.
 
     A palette of only black and white means 0 and 1, in either order.
     """

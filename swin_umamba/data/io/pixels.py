@@ -74,8 +74,8 @@ class Grid(Protocol):
 class FilePixels:
     """The content of one file: pixels (C, Z, H, W) in its dtype, and their grid.
 
-    shown: for masks whose stored values differ from what viewers show, such as 1-bit or grey
-    palette masks: the grey of every value.
+    shown: for masks whose stored values differ from what viewers show, such as 1-bit or gray
+    palette masks: the gray of every value.
     """
 
     pixels: npt.NDArray[Any]

@@ -177,7 +177,7 @@ def _as_shown(
         return _rgb_of_inks(pixels, path), None
     if kind not in (photometric.RGB, photometric.YCBCR):
         name = getattr(kind, "name", kind)
-        raise UserError(f"{path} has the color model {name}, expected grey or RGB")
+        raise UserError(f"{path} has the color model {name}, expected gray or RGB")
     return pixels, None
 
 

@@ -39,7 +39,7 @@ def write_labels(
     class (Plan.values), so that predictions compare with the user's masks; None writes the labels
     unchanged, as for instance numbers. The path's ending decides the format, see `mask_ending`:
     NIfTI, MetaImage and NRRD keep the position in the world, also for DICOM images, and NIfTI keeps
-    the header and shape of a NIfTI image; TIFF keeps the resolution; PNG is grey. The dtype is the
+    the header and shape of a NIfTI image; TIFF keeps the resolution; PNG is gray. The dtype is the
     first of uint8, uint16 and, except for PNG, uint32 that can represent the values.
 
     Raises ValueError for labels that match neither `like` nor the format, UserError if the file

@@ -21,7 +21,7 @@ from swin_umamba.data.prepare.state import Choices
 
 
 def folds_of(dataset: Dataset, choices: Choices) -> tuple[Split, ...]:
-    """The folds of the labelled cases; none if there are fewer than two cases.
+    """The folds of the labeled cases; none if there are fewer than two cases.
 
     Raises UserError for unreadable files, splits with unknown cases, and groups that a splits file
     does not keep together.

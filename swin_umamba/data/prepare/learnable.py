@@ -25,7 +25,7 @@ class Findings:
 def learnable(dataset: Dataset, counts: Counts, folds: Mapping[int | str, Split]) -> Findings:
     """Find classes and folds without a pixel.
 
-    counts: for each labelled case, the number of ignored pixels, then of pixels of each class.
+    counts: for each labeled case, the number of ignored pixels, then of pixels of each class.
     folds: those to be trained, by number.
     """
     ignored, *_ = whole = _pixels(counts, list(counts))

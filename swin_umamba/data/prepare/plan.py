@@ -220,7 +220,7 @@ class Plan(Record):
     def restore(self, slices: npt.NDArray[Any], raw: RawImage) -> npt.NDArray[Any]:
         """Bring predictions for the slices of `preprocess(raw)` onto the grid of `raw`'s files.
 
-        slices: integer labels (Z, H, W), resampled by nearest neighbour; or float probabilities (Z,
+        slices: integer labels (Z, H, W), resampled by nearest neighbor; or float probabilities (Z,
         K, H, W), resampled linearly. Cropped-off pixels become background. Returns (Z, H, W) or (K,
         Z, H, W) in the axis order of `raw.pixels`; a view if the grids are the same. If they
         differ, call `decide` after this, not before.

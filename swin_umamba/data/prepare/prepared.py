@@ -42,7 +42,7 @@ class PreparedDataset:
 
     splits: empty if there are too few cases. split: the requested one, or every case for training
     and validation. cases: those of the split, each once, in dataset order. warnings: possible
-    problems that do not prevent training. counts: for each labelled case, the number of ignored
+    problems that do not prevent training. counts: for each labeled case, the number of ignored
     pixels, then of pixels of each class. largest_batch: maximum sensible batch size; gpu_memory:
     bytes to plan it for, None for all there is.
     """
@@ -73,7 +73,7 @@ def prepare_dataset(
 
     choices: by default those of the last `prepare` of this dataset; changes: fields to override;
     keep: whether to store them for later calls without choices. fold: the one to preprocess, 0, 1,
-    ...; "all" uses every labelled case and checks every fold.
+    ...; "all" uses every labeled case and checks every fold.
 
     Any number of processes may call this at once, on one machine or several that share the cache:
     one does the work, the others wait for it and read its result.

@@ -28,7 +28,7 @@ def save_preview(
     """Draw some cases, evenly spaced over all, after normalization, cropping and resampling.
 
     Each is shown alone and with its labels; for volumes, the slice with the most labels. Ignored
-    pixels are grey. spacing: of the plan. Raises UserError if the file cannot be written.
+    pixels are gray. spacing: of the plan. Raises UserError if the file cannot be written.
     """
     places = np.unique(np.linspace(0, len(volumes) - 1, min(cases, len(volumes))).astype(int))
     tiles = [_tile(volumes[place], spacing) for place in places]

@@ -31,7 +31,7 @@ def resample_image(
 
 
 def resample_labels(slices: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
-    """(Z, h, w) to (Z, *size) by nearest neighbour (pixel centers); keeps the dtype."""
+    """(Z, h, w) to (Z, *size) by nearest neighbor (pixel centers); keeps the dtype."""
     if slices.shape[-2:] == size:
         return np.ascontiguousarray(slices)
     rows, columns = (_nearest(n, m) for n, m in zip(slices.shape[-2:], size, strict=True))

@@ -64,7 +64,7 @@ class Work:
             )
 
     def counts(self) -> dict[str, tuple[int, ...]]:
-        """For each labelled case: the number of ignored pixels, then of pixels of each class."""
+        """For each labeled case: the number of ignored pixels, then of pixels of each class."""
         if self.known is not None:
             return dict(self.known.counts)
         return {

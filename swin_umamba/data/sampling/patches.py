@@ -20,13 +20,13 @@ class PatchSampler:
     cases: at least one, all with the same number of channels; CachedCases are read from disk as
     needed. Volumes are sampled with equal probability, regardless of their number of slices.
     patch_size: (height, width); pixels outside of an image are 0. foreground: fraction of each
-    batch whose patches are centred on a pixel of a random class above 0 of their volume, or of a
+    batch whose patches are centered on a pixel of a random class above 0 of their volume, or of a
     random region, if it has any. By nnU-Net's rule these are the last ones in a batch of B, from
     round(B * (1 - foreground)) on, so none in a batch of 1. The others lie anywhere or, if some
-    pixels are ignored, are centred on an annotated pixel. augment: True for nnU-Net's augmentation,
-    False for none, or a custom Augmentation. seed: together with the index, determines every batch.
-    rank, world_size: the process that makes its part of each batch, and the number of processes;
-    batch_size is the whole batch, a multiple of world_size.
+    pixels are ignored, are centered on an annotated pixel. augment: True for nnU-Net's
+    augmentation, False for none, or a custom Augmentation. seed: together with the index,
+    determines every batch. rank, world_size: the process that makes its part of each batch, and the
+    number of processes; batch_size is the whole batch, a multiple of world_size.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ def find_positions(
     regions: Sequence[Sequence[int]] | None = None,
     annotated: bool = False,
 ) -> Positions:
-    """Positions for centring patches: up to 10,000 random pixels, or 1 %, of each class above 0.
+    """Positions for centering patches: up to 10,000 random pixels, or 1 %, of each class above 0.
 
     masks: class indices of the slices. regions: for region-based labels, the classes that make up
     each region, used instead of the classes. annotated: whether to also sample pixels of any class,

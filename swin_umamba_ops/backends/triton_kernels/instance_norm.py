@@ -132,7 +132,7 @@ def _gradient(
     dy, dy_stride, x, residual, image, start, end, channels, L, C, slope,
     mean, scale, r_mean, r_scale, w, b, RESIDUAL: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient before the leaky ReLU, and x and the residual, normalised."""
+    """The gradient before the leaky ReLU, and x and the residual, normalized."""
     g, where, inside = _rows(dy, dy_stride, image, start, end, channels, L, C, ROWS)
     normal = tl.load(x + where, mask=inside, other=0.0).to(tl.float32)
     normal = tl.where(inside, (normal - mean[None, :]) * scale[None, :], 0.0)
@@ -153,7 +153,7 @@ def gradient_sums(
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr,
     ROWS: tl.constexpr, BLOCK_C: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """sums (3, B, chunks, C): of the gradient, of it times normalised x, times the residual's.
+    """sums (3, B, chunks, C): of the gradient, of it times normalized x, times the residual's.
 
     Positions of dy are dy_stride apart: it may be part of a larger map's channels.
     """

@@ -8,7 +8,7 @@ log2(NL) shuffles, one over channels log2(DL), and all other sums stay in a lane
 
 Memory accesses must keep that layout, or values are exchanged between lanes at each step. Triton
 assigns lanes along the axes with the longest contiguity first, and several values per lane if it
-can prove their alignment. So sizes and strides are passed as unspecialised integers, offsets
+can prove their alignment. So sizes and strides are passed as unspecialized integers, offsets
 between lanes are multiplied by such a `one`, and `tl.max_contiguous` claims a contiguity that puts
 the axes in the tile's order; without a known alignment nothing else follows from it. If addresses
 are aligned to PIECE bytes (0: unknown), the claim puts one of the register axes first, and a lane's

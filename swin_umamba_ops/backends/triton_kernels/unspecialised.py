@@ -1,4 +1,4 @@
-"""Integer arguments that Triton must not specialise on: sizes and strides change from image to
+"""Integer arguments that Triton must not specialize on: sizes and strides change from image to
 image, and must not trigger another compilation."""
 
 SCAN = (

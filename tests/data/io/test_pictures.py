@@ -16,7 +16,7 @@ from swin_umamba.errors import UserError
 
 
 def write_png(path: Path, pixels: np.ndarray, bits: int, colour: int, **chunks: bytes) -> None:
-    """(H, W, C) as a PNG with this many bits per sample; colour: PNG's color type."""
+    """(H, W, C) as a PNG with this many bits per sample; color: PNG's color type."""
     rows = b""
     for row in pixels.astype(np.uint16):
         if bits == 16:
@@ -81,7 +81,7 @@ def test_the_transparent_colour_of_a_png_is_alpha(tmp_path: Path, bits: int) -> 
     hidden = (pixels == pixels[2, 3]).all(-1)
     np.testing.assert_array_equal(found[3], np.where(hidden, 0, highest))
     write_png(tmp_path / "x.png", pixels, bits, 2, tRNS=struct.pack(">3H", 201, 0, 0))
-    assert len(read_image(tmp_path / "x.png")) == 3, "a colour that no pixel has"
+    assert len(read_image(tmp_path / "x.png")) == 3, "a color that no pixel has"
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
