@@ -220,7 +220,7 @@ def test_nothing_to_validate_on_gives_no_dsc(tmp_path: Path) -> None:
 
 def test_cases_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     case = _case(0)
-    colour = Case("colour", np.repeat(case.image, 3, axis=0), case.mask)
+    colour = Case("color", np.repeat(case.image, 3, axis=0), case.mask)
     with pytest.raises(UserError, match="color has 3 channels, expected 1"):
         train(_config(), [case, colour], [], tmp_path / "run")
     many = Case("many", case.image, case.mask * 4)
