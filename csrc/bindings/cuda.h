@@ -75,7 +75,7 @@ inline void add_own(Class<cuda::OneStateParams>& c, Fields<cuda::OneStateParams>
   using P = cuda::OneStateParams;
   add_delta(c, fields);
   add_projection(c, fields);
-  NUMBER(one_state) NUMBER(one_state_tiles)
+  NUMBER(one_state) NUMBER(one_state_tiles) NUMBER(one_state_blocks)
 }
 
 template <class P>

@@ -28,6 +28,8 @@ void launch_family(const typename Tag::Params& p, Pass pass, void* stream);
 template <class Tag>
 int resident_blocks(const typename Tag::Params& p, Pass pass);  // of one multiprocessor
 template <class Tag>
+int resident_clusters(const typename Tag::Params& p, Pass pass);  // of the device
+template <class Tag>
 int family_shared_bytes(const typename Tag::Params& p);
 template <class Tag>
 int family_channel_blocks(const typename Tag::Params& p);

@@ -31,6 +31,28 @@ inline int current_device() {
   return device;
 }
 
+// Whether blocks of a launch form clusters, and how many in one.
+inline int cluster_blocks(const ScanParams&) { return 1; }
+inline int cluster_blocks(const OneStateParams& p) { return p.one_state_blocks; }
+
+// A launch's configuration: refers to itself.
+struct Launch {
+  cudaLaunchConfig_t config{};
+  cudaLaunchAttribute cluster{};
+  Launch(int64_t grid, int threads, int bytes, int cluster_blocks, void* stream) {
+    config.gridDim = dim3(static_cast<unsigned>(grid));
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = bytes;
+    config.stream = static_cast<cudaStream_t>(stream);
+    if (cluster_blocks == 1) return;
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {static_cast<unsigned>(cluster_blocks), 1, 1};
+    config.attrs = &cluster;
+    config.numAttrs = 1;
+  }
+  Launch(const Launch&) = delete;
+};
+
 template <class Tag>
 void launch_family(const typename Tag::Params& p, Pass pass, void* stream) {
   with_kernel(Tag{}, p, pass, [&](auto kernel, int threads, int bytes) {
@@ -42,9 +64,9 @@ void launch_family(const typename Tag::Params& p, Pass pass, void* stream) {
     const int64_t sequences = static_cast<int64_t>(p.B) * p.directions * p.blocks;
     typename Tag::Params own = p;
     if (!whole && p.segments > 1) own.counters += segment_counters(sequences * p.splits);
-    const auto grid = static_cast<unsigned>(sequences * splits * (kChained ? p.segments : 1));
-    kernel<<<grid, threads, bytes, static_cast<cudaStream_t>(stream)>>>(own);
-    check(cudaGetLastError(), "launching the scan kernel");
+    const int64_t ranges = sequences * splits * (kChained ? p.segments : 1);
+    const Launch launch(ranges * cluster_blocks(p), threads, bytes, cluster_blocks(p), stream);
+    check(cudaLaunchKernelEx(&launch.config, kernel, own), "launching the scan kernel");
   });
 }
 
@@ -60,6 +82,22 @@ int resident_blocks(const typename Tag::Params& p, Pass pass) {
           "asking for the scan kernel's occupancy");
   });
   return blocks;
+}
+
+// How many clusters the current device runs at a time; 0 without code for clusters.
+template <class Tag>
+int resident_clusters(const typename Tag::Params& p, Pass pass) {
+  constexpr int kMinVersion = 90;
+  int clusters = 0;
+  with_kernel(Tag{}, p, pass, [&](auto kernel, int threads, int bytes) {
+    cudaFuncAttributes found;
+    check(cudaFuncGetAttributes(&found, kernel), "asking for the scan kernel's code");
+    if (found.ptxVersion < kMinVersion || bytes > max_shared_bytes(current_device())) return;
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), current_device(), bytes);
+    const Launch launch(cluster_blocks(p), threads, bytes, cluster_blocks(p), nullptr);
+    check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &launch.config), "asking for the scan kernel's clusters");
+  });
+  return clusters;
 }
 
 template <class Tag>
@@ -80,6 +118,7 @@ int family_channel_blocks(const typename Tag::Params& p) {
 #define SWIN_UMAMBA_INSTANTIATE(...)                                                          \
   template void launch_family<__VA_ARGS__>(const typename __VA_ARGS__::Params&, Pass, void*); \
   template int resident_blocks<__VA_ARGS__>(const typename __VA_ARGS__::Params&, Pass);       \
+  template int resident_clusters<__VA_ARGS__>(const typename __VA_ARGS__::Params&, Pass);     \
   template int family_shared_bytes<__VA_ARGS__>(const typename __VA_ARGS__::Params&);         \
   template int family_channel_blocks<__VA_ARGS__>(const typename __VA_ARGS__::Params&);
 

@@ -1,9 +1,9 @@
 // Scans of images with one state a channel. With one exponential a step they are bound by instructions:
 // tiles come to shared memory by asynchronous copies some tiles ahead, and all else is in registers.
 //
-// A block has CW warps of 16 channels by TW tiles side by side. Lane 4i+j of a warp has channels 2i and
-// 2i+1, and of a tile's 32 steps the 8 from 8j on. A lane's 8 steps map a state h to P * h + S; such maps
-// are composed over the four lanes of a channel, and over the tiles of the block.
+// A block has CW warps of 16 channels by TW tiles side by side, which continue over the blocks of a cluster.
+// Lane 4i+j of a warp has channels 2i and 2i+1, and of a tile's 32 steps the 8 from 8j on. A lane's 8 steps map a
+// state h to P * h + S; such maps are composed over the four lanes of a channel, and over the tiles side by side.
 //
 // A tile's rows in shared memory are ordered by slots: slot 8m+n is column n of the m-th matrix
 // instruction, step 8 * (n / 2) + 2m + n % 2, so that dt comes to the lanes that scan with it, and
@@ -15,6 +15,7 @@
 
 #include "factors.cuh"
 #include "mapping.cuh"
+#include "one_state_hand_over.cuh"
 #include "one_state_layout.cuh"
 #include "one_state_math.cuh"
 #include "one_state_sizes.h"
@@ -35,7 +36,7 @@ struct OneStateThread {
 
   const OneStateParams& p;
   int b, k, split, first_tile, last_tile, end;  // end: the first step that is not this block's
-  int lane, warp, tile_warp, length;            // warp: which of the channels'; tile_warp: of the tiles'
+  int lane, warp, tile_warp, length;            // warp: which of the channels'; tile_warp: of the block's tiles'
   int channel;  // the first of two: of D, and a valid one in any case
   bool valid;   // whether it is this lane's own
   bool warp_valid, block_valid;  // whether those of all lanes of the warp and the block are
@@ -55,9 +56,9 @@ struct OneStateThread {
   const char* proj_from;
   float *proj_to, *states, *image_to;
 
-  // The blockIdx.x-th of B * directions * blocks * splits: `splits` of those that p has, from first_split on.
+  // The cluster of B * directions * blocks * splits: `splits` of those that p has, from first_split on.
   __device__ OneStateThread(const OneStateParams& p, int splits, int first_split, float4* shared) : p(p) {
-    int i = blockIdx.x / p.blocks;
+    int i = cluster() / p.blocks;
     split = first_split + i % splits;
     i /= splits;
     k = p.first_direction + i % p.directions;
@@ -116,8 +117,11 @@ struct OneStateThread {
   }
 
   __device__ int block_channel() const {
-    return (p.first_block + static_cast<int>(blockIdx.x) % p.blocks) * p.one_state * kOneStateChannels;
+    return (p.first_block + cluster() % p.blocks) * p.one_state * kOneStateChannels;
   }
+  // Which of the grid's clusters, and of its blocks, this is.
+  __device__ int cluster() const { return static_cast<int>(blockIdx.x) / p.one_state_blocks; }
+  __device__ int rank() const { return static_cast<int>(blockIdx.x) % p.one_state_blocks; }
   __device__ int tile_threads() const { return 32 * p.one_state; }
   __device__ int tile_thread() const { return 32 * warp + lane; }
 
@@ -162,6 +166,10 @@ struct OneStateThread {
 
   // ---- by tile
 
+  // Tiles side by side, and which of them is this warp's.
+  __device__ int abreast() const { return p.one_state_tiles * p.one_state_blocks; }
+  __device__ int own_tile() const { return rank() * p.one_state_tiles + tile_warp; }
+  __device__ void sync_cluster() const { sync_blocks(p.one_state_blocks); }
   // Waits for the warps that work on the same tile.
   __device__ void sync_tile() const {
     // with the barrier number in a register, a block would reserve all barriers of four blocks
@@ -178,7 +186,7 @@ struct OneStateThread {
   }
   // Of the groups of tiles side by side, the last one's first tile.
   __device__ int last_group() const {
-    return first_tile + (last_tile - 1 - first_tile) / p.one_state_tiles * p.one_state_tiles;
+    return first_tile + (last_tile - 1 - first_tile) / abreast() * abreast();
   }
   // Number of steps of a tile that exist and belong to this block.
   __device__ int steps(int tile) const { return min(kTile, end - tile * kTile); }
@@ -435,45 +443,40 @@ struct OneStateThread {
     return entering;
   }
 
-  // What a tile's warp hands to the warp of the next tile, of this warp's i-th pair of channels: what leaves the
-  // tile, and the number of the turn, one store that is read whole.
+  // Where the warp of the tile before puts what enters this tile_warp's tile, of this warp's i-th pair of channels:
+  // each value beside the number of the turn, in one word.
   __device__ float4* handed(int tile_warp, int i) const { return tile_maps + (tile_warp * p.one_state + warp) * 8 + i; }
+  // Puts v where the warp of the next tile in walking order, which may be another block's, receives it.
+  template <bool kReverse>
+  __device__ void send(float2 v, int number) const {
+    const int end = kReverse ? 0 : p.one_state_tiles - 1, begin = kReverse ? p.one_state_tiles - 1 : 0;
+    const bool leaves = tile_warp == end;
+    float4* to = handed(leaves ? begin : tile_warp + (kReverse ? -1 : 1), lane / 4);
+    if (leaves && p.one_state_blocks > 1) {
+      send_to_block(to, (rank() + (kReverse ? p.one_state_blocks - 1 : 1)) % p.one_state_blocks, v, number);
+    } else {
+      send_to_warp(to, v, number);
+    }
+  }
 
   // What enters this lane, by the maps of all lanes' steps: `at_tile`, what enters the tile, comes from the warp of
   // the tile before, and what leaves it goes to the next, so that no barrier stops the tiles side by side.
-  // `carry` goes in as what enters the block's first tile.
+  // `carry` goes in as what enters the first tile.
   template <bool kReverse>
   __device__ float2 hand_over(Affine map, float2& carry, float2& at_tile, int turn) const {
-    const int tiles = p.one_state_tiles;
-    if (tiles == 1) {
+    if (abreast() == 1) {
       at_tile = carry;
       const float2 entering = chain_lanes<kReverse>(map, at_tile, lane);
       carry = from_lane(map(entering), kReverse ? lane & ~3 : lane | 3);
       return entering;
     }
     const Affine before = compose_lanes<kReverse>(map, lane);
-    const bool is_first = tile_warp == (kReverse ? tiles - 1 : 0);
+    // from the last of the tiles side by side, one turn before
+    const bool is_first = own_tile() == (kReverse ? abreast() - 1 : 0);
     const int number = is_first ? turn : turn + 1;
-    at_tile = carry;
-    if (number > 0) {
-      const int previous = kReverse ? (is_first ? 0 : tile_warp + 1) : (is_first ? tiles - 1 : tile_warp - 1);
-      const uint32_t from = shared_address(handed(previous, lane / 4));
-      int found;
-      do {
-        asm volatile("{\n\t.reg .b32 unused;\n\tld.volatile.shared.v4.b32 {%0, %1, %2, unused}, [%3];\n\t}"
-                     : "=f"(at_tile.x), "=f"(at_tile.y), "=r"(found)
-                     : "r"(from)
-                     : "memory");
-      } while (found != number);
-    }
+    at_tile = number > 0 ? receive(handed(tile_warp, lane / 4), number) : carry;
     __syncwarp();
-    if (lane % 4 == 0) {
-      const float2 leaving = map(at_tile);
-      asm volatile("st.volatile.shared.v4.b32 [%0], {%1, %2, %3, %3};" ::"r"(
-                       shared_address(handed(tile_warp, lane / 4))),
-                   "f"(leaving.x), "f"(leaving.y), "r"(turn + 1)
-                   : "memory");
-    }
+    if (lane % 4 == 0) send<kReverse>(map(at_tile), turn + 1);
     return before(at_tile);
   }
 };

@@ -225,13 +225,13 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
   Affine carry{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)};
   for (int split = p.splits - 1; split > t.split; --split) carry.S = t.split_map(split)(carry.S);
   t.clear();
-  __syncthreads();
-  const int tiles = p.one_state_tiles;
+  t.sync_cluster();
+  const int tiles = t.abreast();
   int turn = 0, last_count = 0;
-  t.load(t.last_group() + t.tile_warp, turn);
+  t.load(t.last_group() + t.own_tile(), turn);
   commit_copies();
   for (int first = t.last_group(); first >= t.first_tile; first -= tiles, ++turn) {
-    const int tile = first + t.tile_warp, count = t.steps(tile);
+    const int tile = first + t.own_tile(), count = t.steps(tile);
     const float2 entering = *reinterpret_cast<const float2*>(t.state(tile));
     wait_for_copies<0>();
     t.sync_tile();
@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
     __syncthreads();
     add_to_proj(t, turn - 1, last_count);
   }
-  __syncthreads();
+  t.sync_cluster();  // no block is handed anything any more
   sums.write(t, p.a_is_log ? natural_A : make_float2(1.0f, 1.0f), reinterpret_cast<float*>(shared));
 }
 

@@ -20,16 +20,16 @@ __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_forward(cons
     for (int split = 0; split < t.split; ++split) carry.S = t.split_map(split)(carry.S);
   }
   t.clear();
-  __syncthreads();
-  const int tiles = p.one_state_tiles;
+  t.sync_cluster();
+  const int tiles = t.abreast();
 #pragma unroll
   for (int i = 0; i < Thread::kStages - 1; ++i) {
-    t.load(t.first_tile + i * tiles + t.tile_warp, i);
+    t.load(t.first_tile + i * tiles + t.own_tile(), i);
     commit_copies();
   }
   int turn = 0;
   for (int first = t.first_tile; first < t.last_tile; first += tiles, ++turn) {
-    const int tile = first + t.tile_warp, count = t.steps(tile);
+    const int tile = first + t.own_tile(), count = t.steps(tile);
     wait_for_copies<Thread::kStages - 2>();
     t.sync_tile();
     t.load(tile + (Thread::kStages - 1) * tiles, turn + Thread::kStages - 1);
@@ -84,7 +84,11 @@ __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_forward(cons
       }
     }
   }
-  if constexpr (!kOutputs) t.save_split_map(carry);
+  if constexpr (kOutputs) {
+    t.sync_cluster();  // a block that ends early could not be handed anything
+  } else {
+    t.save_split_map(carry);
+  }
 }
 
 }  // namespace swin_umamba

@@ -114,6 +114,9 @@ struct ImageParams : ScanParams, ProjectionParams {};
 struct OneStateParams : ScanParams, DeltaParams, ProjectionParams {
   int32_t one_state = 1;        // warps of 16 channels in a block,
   int32_t one_state_tiles = 1;  // times tiles side by side
+  // Blocks of a cluster, whose tiles are side by side as well; where there are several, splits is 1. Needs compute
+  // capability 9.0.
+  int32_t one_state_blocks = 1;
 };
 
 // One sum of a launch: to[i] = scale times the sum over the rows of from[row * count + i], i < count.

@@ -32,42 +32,70 @@ struct Speed {
 };
 constexpr Speed kForwardSpeed{{0, 0.74, 0.94, 1}, 0.8}, kBackwardSpeed{{0, 0.6, 0.89, 1}, 0.32};
 
-// Blocks of many tiles work on a sequence in parallel, at the cost of handing states from warp to warp;
-// blocks of few tiles are numerous enough to fill the multiprocessors evenly. Time is counted in tiles of a
-// warp, as measured: docs/kernels.md.
+// How much longer tiles take, as measured, where the images in flight do not fit into the cache, which then loses
+// the pixels that one direction leaves to the next.
+double miss(const OneStateParams& p, bool forward, double images) {
+  const int cache = attribute(cudaDevAttrL2CacheSize);
+  const double pixels = images * p.H * p.W * p.D;
+  if (p.dtype == kFloat32) return forward && 8 * pixels > 1.5 * cache ? 1.2 : 1;  // x and y
+  if (p.splits > 1) return 1;
+  const double over = std::max(0.0, (forward ? 6 : 10) * pixels / cache - 0.5);   // x and y, or x, dy and dx
+  return forward ? 1 + std::min(0.2 * over, 0.6) : 1 + std::min(0.12 * over, 0.42);
+}
+
+// Blocks of many tiles, and clusters of such blocks, work on a sequence in parallel, at the cost of handing states
+// from warp to warp; fewer images are then on the way. Blocks of few tiles are numerous enough to fill the
+// multiprocessors evenly. Time is counted in tiles of a warp, as measured: docs/kernels.md.
 void partition_one_state(OneStateParams& params, Pass pass) {
   constexpr double kLaunch = 40, kExtra = 0.6;  // of a pass before this one
   constexpr double kIdle = 4;                   // warps with which a multiprocessor is half busy
-  constexpr double kMiss = 1.2, kCaches = 1.5;  // forwards, where images in flight exceed the cache so many times
   constexpr int kMaxSplits = 64;
+  const bool forward = pass == Pass::kForward;
+  // To hand a state to the next tile, and how much longer to another block's.
+  const double hand_over = forward ? 2.05 : 1.2, to_block = forward ? 0.65 : 0.4;
   OneStateParams p = params;
-  const int processors = attribute(cudaDevAttrMultiProcessorCount), cache = attribute(cudaDevAttrL2CacheSize);
-  const int64_t length = static_cast<int64_t>(p.H) * p.W;
-  const int tiles = ceil_div(length, kTile);
-  const double image_bytes = static_cast<double>(length) * p.D * (p.dtype == kFloat32 ? 8 : 6);  // x and y
-  const double image_blocks = static_cast<double>(p.directions) * channel_blocks(p) / processors;
+  const int processors = attribute(cudaDevAttrMultiProcessorCount);
+  const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
   double best = 0;
-  for (p.one_state_tiles = 1; p.one_state_tiles <= kOneStateMaxTiles; p.one_state_tiles *= 2) {
-    const int warps = p.one_state * p.one_state_tiles;
-    const int resident =
-        with_family(p, [&](auto tag, const auto& own) { return resident_blocks<decltype(tag)>(own, pass); });
+  const auto resident_of = [&] {
+    return with_family(p, [&](auto tag, const auto& own) { return resident_blocks<decltype(tag)>(own, pass); });
+  };
+  const auto consider = [&](int resident, double available) {
+    p.tiles_per_split = ceil_div(tiles, p.splits);
+    if (ceil_div(tiles, p.tiles_per_split) != p.splits) return;
+    const int warps = p.one_state * p.one_state_tiles, cluster = p.one_state_blocks;
+    const int abreast = p.one_state_tiles * cluster, turns = ceil_div(p.tiles_per_split, abreast);
+    const double tile = abreast == 1 ? 1 : 1.1 + 0.02 * p.one_state_tiles + (cluster > 1 ? 0.045 * cluster : 0);
+    const double chain = cluster > 1 ? abreast * hand_over + cluster * to_block : 0;
+    const auto round = [&](int blocks) {
+      return turns * std::max(blocks * tile * warps * (1 + kIdle / (blocks * warps)), chain);
+    };
+    const double image_blocks = static_cast<double>(p.directions) * channel_blocks(p) * cluster / available;
+    const int blocks = std::ceil(p.B * image_blocks * p.splits);
+    double time = blocks / resident * round(resident);
+    if (blocks % resident > 0) time += round(blocks % resident);
+    time *= miss(p, forward, std::min<double>(p.B, resident / (image_blocks * p.splits)));
+    if (p.splits > 1) time += kLaunch + kExtra * time;
+    if (best > 0 && time > 0.98 * best) return;
+    params = p;
+    best = time;
+  };
+  int largest = 0;
+  for (p.one_state_tiles = 1; p.one_state_tiles <= kOneStateMaxTiles; ++p.one_state_tiles) {
+    const int resident = resident_of();
     if (resident == 0) break;
-    const double tile = p.one_state_tiles == 1 ? 1 : 1.1 + 0.02 * p.one_state_tiles;
-    for (p.splits = 1; p.splits <= std::min(tiles, kMaxSplits); ++p.splits) {
-      p.tiles_per_split = ceil_div(tiles, p.splits);
-      if (ceil_div(tiles, p.tiles_per_split) != p.splits) continue;
-      const double work = tile * warps * ceil_div(p.tiles_per_split, p.one_state_tiles);
-      const auto round = [&](int blocks) { return blocks * work * (1 + kIdle / (blocks * warps)); };
-      const int blocks = std::ceil(p.B * image_blocks * p.splits);
-      double time = blocks / resident * round(resident);
-      if (blocks % resident > 0) time += round(blocks % resident);
-      const double images = std::min<double>(p.B, resident / (image_blocks * p.splits));
-      if (pass == Pass::kForward && images * image_bytes > kCaches * cache) time *= kMiss;
-      if (p.splits > 1) time += kLaunch + kExtra * time;
-      if (best > 0 && time > 0.98 * best) continue;
-      params = p;
-      best = time;
-    }
+    largest = p.one_state_tiles;
+    if (largest == 3) continue;  // of use in clusters alone
+    for (p.splits = 1; p.splits <= std::min(tiles, kMaxSplits); ++p.splits) consider(resident, processors);
+    p.splits = 1;
+  }
+  if (largest == 0 || p.dtype == kFloat32) return;  // clusters were measured with 16 bits
+  p.one_state_tiles = largest;
+  const int resident = resident_of();
+  for (p.one_state_blocks = 2; p.one_state_blocks <= kOneStateMaxBlocks; p.one_state_blocks *= 2) {
+    const int clusters =
+        with_family(p, [&](auto tag, const auto& own) { return resident_clusters<decltype(tag)>(own, pass); });
+    if (clusters > 0) consider(resident, static_cast<double>(clusters) * p.one_state_blocks / resident);
   }
 }
 

@@ -95,8 +95,11 @@ def run(which: str, plan: Any, like: Tensor, addresses: dict[str, int]) -> None:
     splits = plan.splits
     if torch.are_deterministic_algorithms_enabled():  # launches too small to be worth balancing
         plan = plan.replace(segments=1, min_shared_bytes=0)
+        family = compiled().Family
+        if plan.family in (family.ONE_STATE, family.ONE_STATE_IMAGE):
+            plan.one_state_blocks = 1  # several blocks would add to one row of sums
         # several warps of a block would add to one dBs
-        if plan.family == compiled().Family.ONE_STATE:
+        if plan.family == family.ONE_STATE:
             plan.one_state = 1
             plan.blocks = plan.channel_blocks()
     if splits > 1:

@@ -113,15 +113,26 @@ def test_padded_sizes(case: SS2DCase, dtype: torch.dtype) -> None:
     check_function(ss2d, partial(ops.ss2d, backend="reference"), _inputs(case, dtype))
 
 
-@pytest.fixture(params=[(1, 1, 1), (3, 2, 1), (1, 3, 1), (4, 1, 3), (2, 2, 4), (3, 4, 1)], ids=str)
+# Warps of channels, tiles of a block, splits, and blocks of a cluster.
+CUTS = [
+    *((1, 1, 1, 1), (3, 2, 1, 1), (1, 3, 1, 1), (4, 1, 3, 1), (2, 2, 4, 1), (3, 4, 1, 1)),
+    *((1, 1, 1, 2), (4, 2, 1, 4), (3, 3, 1, 3), (2, 4, 1, 8)),
+]
+
+
+@pytest.fixture(params=CUTS, ids=str)
 def one_state_cut(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """Images with one state cut in all ways: warps of channels by tiles, and splits."""
+    """Images with one state cut in all ways: warps of channels by tiles, splits, and clusters."""
+    *_, splits, cluster = request.param
+    if cluster > 1 and torch.cuda.get_device_capability() < (9, 0):
+        pytest.skip("this GPU has no clusters")
 
     def cut(*args: Any, **fields: int) -> Any:
         plan = make_plan(*args, **fields)
-        plan.one_state, plan.one_state_tiles, splits = request.param
+        plan.one_state, plan.one_state_tiles = request.param[:2]
+        plan.one_state_blocks = cluster
         if plan.shared_bytes() > compiled().max_shared_bytes(0):
             pytest.skip("so many tiles want more shared memory than a block of this GPU has")
         plan.blocks = plan.channel_blocks()
