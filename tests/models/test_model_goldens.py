@@ -85,4 +85,7 @@ def _compare(model, expected, meta, rule, device="cpu"):
         reference = expected[f"out{i}"]
         assert out.shape == reference.shape
         assert np.linalg.norm(out.cpu().numpy() - reference) <= 1e-4 * np.linalg.norm(reference)
-    assert torch.equal(single, outputs[0])
+    if device == "cpu":
+        assert torch.equal(single, outputs[0])
+    else:  # libraries of a GPU may sum in another order the next time
+        torch.testing.assert_close(single, outputs[0], rtol=1e-4, atol=1e-4)
