@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import pybind11
@@ -20,6 +21,9 @@ CSRC = Path(__file__).resolve().parents[1]
 CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr"]
 NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden"]
+# Files compiled together where only PTX is made: half of the time that a single one takes is for
+# CUDA's headers and the host. Machine code takes so much longer that this would not matter.
+PTX_AT_ONCE = 4
 
 
 @dataclass
@@ -170,10 +174,25 @@ def _cuda_steps(
         flags.append(f"-ccbin={cxx.command[0]}")
     # nvcc's report of registers and spills, which ninja's rule stores beside the object.
     flags.append("-Xptxas=-v")
-    return [
-        Step(source, f"cuda/{source.stem}.o", "nvcc", flags)
-        for source in sorted((CSRC / "cuda").rglob("*.cu"))
-    ]
+    at_once = 1 if any(arch.machine_code for arch in selected) else PTX_AT_ONCE
+    return [_cuda_step(sources, flags) for sources in _cuda_units(at_once)]
+
+
+def _cuda_units(at_once: int) -> Iterator[tuple[Path, ...]]:
+    """The files of csrc/cuda; of those that instantiate one header, some at once."""
+    folder = CSRC / "cuda"
+    yield from ((source,) for source in sorted(folder.glob("*.cu")))
+    sources = sorted((folder / "instantiations").glob("*.cu"))
+    for _, group in groupby(sources, lambda source: source.read_text().partition("\n")[0]):
+        same = tuple(group)
+        yield from (same[i : i + at_once] for i in range(0, len(same), at_once))
+
+
+def _cuda_step(sources: Sequence[Path], flags: list[str]) -> Step:
+    """The files compiled as one: named by the last, which includes the others before it."""
+    *others, last = sources
+    included = [part for source in others for part in ("-include", str(source))]
+    return Step(last, f"cuda/{last.stem}.o", "nvcc", [*flags, *included])
 
 
 def _link_flags(cxx: toolchain.Cxx) -> list[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from pathlib import Path
+
 import pytest
-from building import archs
+from building import archs, plan
 from building.archs import Arch
 
 from swin_umamba_ops.backends import _architectures
@@ -129,3 +133,17 @@ def test_a_gpu_that_is_not_served_is_named_with_the_remedy() -> None:
     told = _architectures.advice((7, 5), ["8.0-virtual"])
     assert "8.0-virtual" in told
     assert "SWIN_UMAMBA_CUDA_ARCHS=7.5" in told
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize(("named", "together"), [("8.0-virtual", True), ("9.0", False)])
+def test_every_cuda_source_is_compiled_once(named: str, together: bool) -> None:
+    """In few steps where only PTX is made, which a machine of two cores then has sooner."""
+    environment = {**os.environ, "SWIN_UMAMBA_CUDA_ARCHS": named}
+    steps = [s for s in plan.make(environment, "1.0").steps if s.rule == "nvcc"]
+    compiled = [step.source for step in steps]
+    for step in steps:
+        compiled += [Path(step.flags[i + 1]) for i, f in enumerate(step.flags) if f == "-include"]
+    assert sorted(compiled) == sorted((plan.CSRC / "cuda").rglob("*.cu"))
+    assert len({step.object for step in steps}) == len(steps)
+    assert (len(steps) < len(compiled) / 2) == together
