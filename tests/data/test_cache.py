@@ -8,8 +8,11 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ from swin_umamba.data import (
     preprocess,
     read_case,
 )
+from swin_umamba.data.prepare.mapped import MappedArray, save_array
 from swin_umamba.errors import UserError
 
 SHAPE = (3, 20, 24)
@@ -298,3 +302,26 @@ def test_faults_of_the_program_keep_their_traceback(cases: CachedCases) -> None:
         pytest.raises(RuntimeError, match=r"(?s)test_cache\.py.*a fault of the program"),
     ):
         next(loader)
+
+
+def test_headers_are_parsed_by_one_thread_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.11's parser, which NumPy uses for them, fails otherwise."""
+    save_array(tmp_path / "array.npy", np.arange(6.0))
+    parse = np.lib.format.read_array_header_1_0
+    at_once, most = 0, 0
+
+    def watched(file: BinaryIO) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.01)
+        at_once -= 1
+        return parse(file)
+
+    monkeypatch.setattr(np.lib.format, "read_array_header_1_0", watched)
+    with ThreadPoolExecutor(4) as pool:
+        arrays = list(pool.map(MappedArray, [tmp_path / "array.npy"] * 8))
+    assert most == 1
+    assert all(each.array[5] == 5 for each in arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from swin_umamba.errors import UserError
+
+# NumPy parses headers by `ast`, which Python before 3.11.8 can fail to do in several threads at a
+# time, with "SystemError: AST constructor recursion depth mismatch" (cpython issue 106905).
+_PARSING = threading.Lock()
 
 
 class MappedArray:
@@ -25,7 +30,8 @@ class MappedArray:
             with path.open("rb") as file:
                 if np.lib.format.read_magic(file) != (1, 0):
                     raise ValueError("its format is of another version")
-                header = np.lib.format.read_array_header_1_0(file)
+                with _PARSING:
+                    header = np.lib.format.read_array_header_1_0(file)
                 shape, by_columns, dtype = header
                 if by_columns or dtype.hasobject or min(shape, default=0) < 0:
                     raise ValueError("it holds no plain array")
