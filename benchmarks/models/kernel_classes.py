@@ -46,7 +46,7 @@ from benchmarks.models.run import autocast_dtype
 from benchmarks.ops.floors import Ceilings, measure_ceilings
 from benchmarks.render import model_report
 
-SCANS, OPTIMISER, OTHER = "scans", "optimizer, clipping", "elementwise, copies, sums"
+SCANS, OPTIMIZER, OTHER = "scans", "optimizer, clipping", "elementwise, copies, sums"
 _CLASSES = (
     (SCANS, ("ss2d_scan", "selective_scan")),
     (
@@ -170,7 +170,7 @@ def _measured(settings: Settings, name: str, rates: Rates) -> list[Row]:
             loss = loss_of(model(image), target)
         scaler.scale(loss).backward()
         if classified is not None:
-            classified.phase = OPTIMISER
+            classified.phase = OPTIMIZER
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 12.0)
         scaler.step(optimizer)
@@ -187,7 +187,7 @@ def _measured(settings: Settings, name: str, rates: Rates) -> list[Row]:
         step(classified)
         timing.synchronize(device)
     times = _times(recorded.events(), on_gpu)
-    names = [*(entry for entry, _ in _CLASSES), OTHER, OPTIMISER]
+    names = [*(entry for entry, _ in _CLASSES), OTHER, OPTIMIZER]
     return [
         Row(name, case.label, settings.dtype, each, *_both(times[each], classified.floors[each]))
         for each in names

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from benchmarks.measuring import cases
 from benchmarks.models import competitors as models
 from benchmarks.models import kernel_classes
-from benchmarks.verbs.options import chosen_device, model_dtypes
+from benchmarks.verbs.options import add_device, add_output, chosen_device, model_dtypes
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -19,7 +18,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description=kernel_classes.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    add_device(parser)
     parser.add_argument(
         "--models",
         nargs="+",
@@ -33,9 +32,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         choices=("float32", "float16", "bfloat16"),
         help="half dtypes run under autocast; default float16 on a GPU, float32 on a CPU",
     )
-    parser.add_argument("--tiny", action="store_true", help="a tiny model and batch: a check")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--commit", help="the commit, where this tree is a copy without git")
+    add_output(parser, tiny="a tiny model and batch: a check")
     parser.set_defaults(run=_run)
 
 

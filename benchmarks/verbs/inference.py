@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from benchmarks.models import competitors as models
 from benchmarks.models import large_images
-from benchmarks.verbs.options import chosen_device
+from benchmarks.verbs.options import add_device, add_output, chosen_device
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,7 +17,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description=large_images.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    add_device(parser)
     parser.add_argument(
         "--models",
         nargs="+",
@@ -37,9 +36,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=("auto",),
         help="cuda_graph of Predictor, each in turn",
     )
-    parser.add_argument("--tiny", action="store_true", help="a small image and model: a check")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--commit", help="the commit, where this tree is a copy without git")
+    add_output(parser, tiny="a small image and model: a check")
     parser.set_defaults(run=_run)
 
 

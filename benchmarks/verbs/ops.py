@@ -9,7 +9,7 @@ import torch
 from benchmarks.measuring import cases
 from benchmarks.ops import competitors, peers
 from benchmarks.ops import run as running
-from benchmarks.verbs.options import add_measuring, chosen_device, reported
+from benchmarks.verbs.options import add_device, add_measuring, chosen_device, reported
 
 _ALL_MODES = sorted({mode for modes in running.MODES.values() for mode in modes})
 
@@ -22,7 +22,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description=peers.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    ops.add_argument("--device", help="default: cuda if there is one, else cpu")
+    add_device(ops)
     ops.add_argument(
         "--cases",
         nargs="+",

@@ -13,6 +13,21 @@ from benchmarks.render import report
 from swin_umamba.common.encoders import DEFAULT_ENCODER, encoder_names
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+
+
+def add_output(
+    parser: argparse.ArgumentParser,
+    tiny: str = "tiny cases, few repetitions: a check",
+    out: str = "JSON file to write",
+) -> None:
+    """Whether it is only a check, where results go, and what they are of."""
+    parser.add_argument("--tiny", action="store_true", help=tiny)
+    parser.add_argument("--out", type=Path, help=out)
+    parser.add_argument("--commit", help="the commit, where this tree is a copy without git")
+
+
 def add_measuring(parser: argparse.ArgumentParser, cell_seconds: float, rounds: int = 3) -> None:
     """Options that the measuring verbs share."""
     parser.add_argument(
@@ -27,9 +42,7 @@ def add_measuring(parser: argparse.ArgumentParser, cell_seconds: float, rounds: 
     parser.add_argument(
         "--budget-seconds", type=float, help="shorten or leave out measurements to end about here"
     )
-    parser.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
-    parser.add_argument("--out", type=Path, help="JSON file to write, after every case")
-    parser.add_argument("--commit", help="the commit, where this tree is a copy without git")
+    add_output(parser, out="JSON file to write, after every case")
     parser.add_argument(
         "--against",
         type=_earlier,
@@ -50,7 +63,7 @@ def _earlier(path: str) -> results.Results:
 
 
 def add_model_choice(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="default: cuda if there is one, else cpu")
+    add_device(parser)
     parser.add_argument(
         "--models",
         nargs="+",

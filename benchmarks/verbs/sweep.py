@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from benchmarks.measuring import environment
 from benchmarks.measuring.cases import DTYPES
 from benchmarks.ops import sweep
 from benchmarks.ops.run import default_dtypes
-from benchmarks.verbs.options import chosen_device
+from benchmarks.verbs.options import add_device, add_output, chosen_device
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,7 +19,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description=sweep.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    swept.add_argument("--device", help="default: cuda if there is one, else cpu")
+    add_device(swept)
     swept.add_argument("--dtypes", nargs="+", choices=sorted(DTYPES), metavar="DTYPE")
     swept.add_argument("--competitors", nargs="+", metavar="NAME", help="of our backends")
     swept.add_argument(
@@ -30,9 +29,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="processes that compile Triton's kernels beforehand (0: each when it is measured)",
     )
     swept.add_argument("--budget-seconds", type=float, help="leave out what is left after these")
-    swept.add_argument("--tiny", action="store_true", help="tiny cases, few repetitions: a check")
-    swept.add_argument("--out", type=Path, help="JSON file to write, and a table beside it")
-    swept.add_argument("--commit", help="the commit, where this tree is a copy without git")
+    add_output(swept, out="JSON file to write, and a table beside it")
     swept.set_defaults(run=_run)
 
 

@@ -86,6 +86,11 @@ def problem(message: str, *, word: str = "error", style: str = "bold red") -> No
     err.print(Text.assemble((visible(f"{word}:"), style), " ", visible(line)), soft_wrap=True)
 
 
+def warning(message: str) -> None:
+    """Print `warning: message` on stderr as one line."""
+    problem(message, word="warning", style="yellow")
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Turn an error with an external cause into one printed line and exit status 1.

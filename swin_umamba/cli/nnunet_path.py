@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shlex
 
-from swin_umamba.cli.console import out, problem
+from swin_umamba.cli.console import out, warning
 from swin_umamba.nnunet import TRAINER_FOLDER, how_to_install
 
 VARIABLE = "nnUNet_extTrainer"
@@ -24,6 +24,4 @@ def nnunet_path() -> None:
     paths = os.pathsep.join([*(path for path in others if path != own), own])
     out.print(f"export {VARIABLE}={shlex.quote(paths)}", soft_wrap=True)
     if importlib.util.find_spec("nnunetv2") is None:
-        problem(
-            f"nnunetv2 is not installed here: {how_to_install()}", word="warning", style="yellow"
-        )
+        warning(f"nnunetv2 is not installed here: {how_to_install()}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import counted, err, errors_in_one_line, out, problem
+from swin_umamba.cli.console import counted, err, errors_in_one_line, out, warning
 from swin_umamba.cli.dataset_options import (
     DATASET,
     axis_option,
@@ -116,8 +116,8 @@ def prepare(
             )
         path = preview or found.folder / PREVIEW
         save_preview(path, found.cases.volumes, found.plan.spacing)
-    for warning in found.warnings:
-        problem(warning, word="warning", style="yellow")
+    for text in found.warnings:
+        warning(text)
     _say(found, path)
     out.print(f"Next: swin-umamba train {shlex.quote(str(dataset))} RUN", soft_wrap=True)
 

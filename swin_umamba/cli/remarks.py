@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from typing import TextIO
 
-from swin_umamba.cli.console import problem
+from swin_umamba.cli.console import warning
 
 EACH = 5  # messages per origin; each of a thousand files may cause one
 LONG = 400  # letters
@@ -28,7 +28,7 @@ class Remarks:
         text = " ".join(text.split())
         text = text if len(text) <= LONG else text[: LONG - 3] + "..."
         last = " (more of the same are not shown)" if self._seen[origin] == EACH else ""
-        problem(text + last, word="warning", style="yellow")
+        warning(text + last)
 
 
 class _Handler(logging.Handler):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from swin_umamba.cli.console import counted, out, problem, progress
+from swin_umamba.cli.console import counted, out, progress, warning
 from swin_umamba.cli.cross_validation_table import table
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
 from swin_umamba.cli.training_bar import TrainingBar, clock, say_choice_of_graphs
@@ -144,8 +144,8 @@ def _prepared(
 def _warn(every: Iterable[Prepared]) -> None:
     """Warnings about the dataset, one line each, once for all folds."""
     if announced_rank() == 0:
-        for warning in dict.fromkeys(said for prepared in every for said in prepared.warnings):
-            problem(warning, word="warning", style="yellow")
+        for text in dict.fromkeys(said for prepared in every for said in prepared.warnings):
+            warning(text)
 
 
 def _start(values: dict[str, Any]) -> TrainConfig:
@@ -197,17 +197,15 @@ def _warn_of_sources(prepared: Prepared) -> None:
             f"{config.continue_from} has the classes {', '.join(there)}, which go on as"
             f" {', '.join(here)}, in this order"
         )
-    for warning in found:
-        problem(warning, word="warning", style="yellow")
+    for text in found:
+        warning(text)
 
 
 def _warn_of_frozen_encoder(config: TrainConfig, iterations: int) -> None:
     if config.freezes(iterations - 1):
-        problem(
+        warning(
             f"the pretrained encoder is frozen for {config.freeze_iterations:,} iterations, and the"
-            f" run has {iterations:,}: --set freeze_iterations=0 trains it from the start",
-            word="warning",
-            style="yellow",
+            f" run has {iterations:,}: --set freeze_iterations=0 trains it from the start"
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks.models import kernel_classes
-from benchmarks.models.kernel_classes import OPTIMISER, SCANS, Rates, Row, class_of
+from benchmarks.models.kernel_classes import OPTIMIZER, SCANS, Rates, Row, class_of
 
 
 def test_every_class_of_a_step_has_its_time_and_floor(
@@ -22,7 +22,7 @@ def test_every_class_of_a_step_has_its_time_and_floor(
     rows = kernel_classes.load(path)
     assert rows is not None
     found = {row.name: row for row in rows}
-    assert {SCANS, OPTIMISER, "matrix products"} <= set(found)
+    assert {SCANS, OPTIMIZER, "matrix products"} <= set(found)
     assert all(row.ms > 0 for row in rows)
     assert found[SCANS].floor_ms > 0
     assert "| all kernels |" in capsys.readouterr().out
@@ -37,7 +37,7 @@ def test_kernels_of_a_gpu_belong_to_their_operators(tmp_path: Path) -> None:
     arguments = ["--tiny", "--models", "swin_umamba", "--out", str(path)]
     assert command.main(["classes", *arguments]) == 0
     found = {row.name: row for row in kernel_classes.load(path) or []}
-    assert {SCANS, OPTIMISER, "norms with activations and residuals", "loss"} <= set(found)
+    assert {SCANS, OPTIMIZER, "norms with activations and residuals", "loss"} <= set(found)
     assert all(row.ms > 0 and row.kernels > 0 for row in found.values())
 
 

@@ -262,8 +262,8 @@ def test_cuda_sources_that_do_not_compile_are_left_out_loudly(
     assert done.returncode == 0, done.stdout
     reason = "the CUDA sources do not compile with nvcc 12.8"
     assert f"swin-umamba: built WITHOUT its CUDA kernels: {reason}" in done.stdout
-    told = builds.run(["-m", "swin_umamba_ops"], sources_without_nvcc, broken).stdout
-    assert f"built without cuda kernels: {reason}" in told
+    shown = builds.run(["-m", "swin_umamba_ops"], sources_without_nvcc, broken).stdout
+    assert f"built without cuda kernels: {reason}" in shown
 
 
 # ---- without a compiler
