@@ -6,6 +6,7 @@ torch.compile.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -173,10 +174,34 @@ def check_selective_scan(
         _has_shape("initial_state", initial_state, (batch, channels, N), "(B, D, N)")
 
 
-def check_seqlens(cu_seqlens: list[int], length: int) -> None:
-    """ValueError unless these are the boundaries of consecutive sequences from 0 to L."""
-    increasing = all(a < b for a, b in pairwise(cu_seqlens))
-    if cu_seqlens[:1] != [0] or cu_seqlens[-1:] != [length] or not increasing:
+def check_state_update(tensors: Mapping[str, object], optional: tuple[str, ...]) -> None:
+    """TypeError or ValueError naming the first that is not a tensor of real numbers on the first
+    one's device; those that are optional may be None."""
+    first: str | None = None
+    for name, t in tensors.items():
+        if t is None and name in optional:
+            continue
+        _is_tensor(name, t)
+        assert isinstance(t, Tensor)
+        _is_float(name, t)
+        if first is None:
+            first, device = name, t.device
+        _same_device(name, t, first, device)
+
+
+def seqlens(cu_seqlens: object, length: int) -> list[int]:
+    """The boundaries of consecutive sequences from 0 to L, read by the host. TypeError or
+    ValueError if they are not."""
+    _is_tensor("cu_seqlens", cu_seqlens)
+    assert isinstance(cu_seqlens, Tensor)
+    if cu_seqlens.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"cu_seqlens has dtype {cu_seqlens.dtype}, expected torch.int32 or int64")
+    if cu_seqlens.dim() != 1:
+        raise ValueError(f"cu_seqlens has shape {_shape(cu_seqlens)}, expected (sequences + 1,)")
+    ends: list[int] = cu_seqlens.tolist()
+    increasing = all(a < b for a, b in pairwise(ends))
+    if ends[:1] != [0] or ends[-1:] != [length] or not increasing:
         raise ValueError(
-            f"cu_seqlens is {cu_seqlens}, expected increasing numbers from 0 to L = {length}"
+            f"cu_seqlens is {ends}, expected increasing numbers from 0 to L = {length}"
         )
+    return ends

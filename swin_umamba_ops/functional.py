@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from swin_umamba_ops import backends
 from swin_umamba_ops.autocast import autocast_dtype, autocast_off
 from swin_umamba_ops.backends import Backend, plain
-from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_seqlens, check_ss2d
+from swin_umamba_ops.checks import check_out_dtype, check_selective_scan, check_ss2d, seqlens
 from swin_umamba_ops.inputs import ScanInputs, SS2DArguments
 from swin_umamba_ops.numerics import as_dtype, state_dtype
 from swin_umamba_ops.ops import selective_scan as scan_ops
@@ -20,13 +20,18 @@ from swin_umamba_ops.ops import ss2d as ss2d_ops
 from swin_umamba_ops.ops._define import wants_grad
 from swin_umamba_ops.padding import pad_ranks_and_states
 from swin_umamba_ops.resolving import resolved
+from swin_umamba_ops.torch_private import transforms_active
 
 
 def _refuse_grad(served: Backend, *tensors: Tensor | None) -> None:
     """The scan operator behind "export" has wrong second derivatives, so first ones are refused
-    too."""
-    if served.name == backends.EXPORT and wants_grad(*tensors):
+    too, and transforms, under which it fails."""
+    if served.name != backends.EXPORT:
+        return
+    if wants_grad(*tensors):
         raise RuntimeError("backend 'export' has no gradients: call it under torch.no_grad()")
+    if not torch.compiler.is_compiling() and transforms_active():
+        raise RuntimeError("backend 'export' has no transforms of torch.func: use another backend")
 
 
 def ss2d(
@@ -186,10 +191,8 @@ def selective_scan(
     if cu_seqlens is None:
         out, last = _scan(inputs, z, initial_state, backend)
     else:
-        ends = [int(end) for end in cu_seqlens.tolist()]
-        check_seqlens(ends, u.shape[2])
         parts = []
-        for a, b in pairwise(ends):
+        for a, b in pairwise(seqlens(cu_seqlens, u.shape[2])):
             u_part, delta_part, z_part = _steps(a, b, u, delta, z)
             B_part, C_part = _steps(a, b, B, C, A=A)
             part = inputs._replace(u=u_part, delta=delta_part, Bs=B_part, Cs=C_part)

@@ -7,13 +7,9 @@ from torch.nn import functional as F
 
 from swin_umamba_ops import backends
 from swin_umamba_ops.autocast import autocast_off
+from swin_umamba_ops.checks import check_state_update
+from swin_umamba_ops.ops._check import is_shape
 from swin_umamba_ops.resolving import resolved
-
-
-def _check(name: str, t: Tensor | None, *shapes: tuple[int, ...]) -> None:
-    if t is not None and tuple(t.shape) not in shapes:
-        expected = " or ".join(str(shape) for shape in shapes)
-        raise ValueError(f"{name} has shape {tuple(t.shape)}, expected {expected}")
 
 
 def selective_state_update(
@@ -39,8 +35,14 @@ def selective_state_update(
     state_batch_indices: (B,), the rows of a larger state to update. The state keeps its dtype; sums
     are float32 at least. Not differentiable with respect to the state.
 
-    Returns out, of x's shape and dtype. ValueError for inconsistent shapes.
+    Returns out, of x's shape and dtype. TypeError or ValueError naming what does not fit; complex A
+    is not supported.
     """
+    tensors = {
+        "state": state, "x": x, "dt": dt, "A": A, "B": B, "C": C, "D": D, "z": z,
+        "dt_bias": dt_bias,
+    }  # fmt: skip
+    check_state_update(tensors, optional=("D", "z", "dt_bias"))
     kept = state
     if state_batch_indices is not None:
         state = state[state_batch_indices]
@@ -51,10 +53,12 @@ def selective_state_update(
         )
     batch, *channels, N = state.shape
     for name, t in (("x", x), ("dt", dt), ("z", z)):
-        _check(name, t, (batch, *channels))
-    _check("A", A, (*channels, N))
+        if t is not None:
+            is_shape(name, t, (batch, *channels))
+    is_shape("A", A, (*channels, N))
     for name, t in (("D", D), ("dt_bias", dt_bias)):
-        _check(name, t, tuple(channels))
+        if t is not None:
+            is_shape(name, t, tuple(channels))
     grouped = []
     for name, t in (("B", B), ("C", C)):
         if t.dim() == 2:
@@ -65,7 +69,7 @@ def selective_state_update(
                 f"{name} has shape {tuple(t.shape)}, expected (B, N), or (B, G, N) with G dividing "
                 f"{channels[0]}"
             )
-        _check(name, t, (batch, groups, N))
+        is_shape(name, t, (batch, groups, N))
         # If a state without heads gets one head per channel, groups become groups of heads.
         grouped.append(t.repeat_interleave(channels[0] // groups, dim=1))
 

@@ -42,9 +42,6 @@ def on_its_device(function: Callable[..., _Result]) -> Callable[..., _Result]:
     return run
 
 
-@functools.cache
 def processors(device: torch.device) -> int:
     """Number of multiprocessors of a GPU."""
-    if device.type != "cuda":
-        return _PROCESSORS_OF_A_CPU
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return max(backend.processors(device), _PROCESSORS_OF_A_CPU)

@@ -92,7 +92,7 @@ def selective_scan(
     delta_softplus: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The one-dimensional scan; arguments and results as in `reference.selective_scan`."""
-    batch, channels, _ = u.shape
+    batch, channels, length = u.shape
     groups, N = Bs.shape[1:3]
     accumulate = state_dtype(u.dtype)
     u, dt, A, Bs, Cs = (t.to(accumulate) for t in (u, delta, A, Bs, Cs))
@@ -104,7 +104,7 @@ def selective_scan(
 
     def time_first(t: Tensor, size: int) -> Tensor:
         """(B, ..., L) to (L, B * G, size)."""
-        return t.reshape(batch * groups, size, -1).permute(2, 0, 1)
+        return t.reshape(batch * groups, size, length).permute(2, 0, 1)
 
     y, last = _recurrence(
         time_first(dt, per_group),

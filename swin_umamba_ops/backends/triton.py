@@ -84,7 +84,8 @@ def _staged_row(tile: Tile) -> int:
 
 
 @functools.cache
-def _processors(device: torch.device) -> int:
+def processors(device: torch.device) -> int:
+    """Number of multiprocessors of a GPU, 0 for a CPU."""
     if device.type == "cpu":
         return 0
     properties = torch.get_device_module(device).get_device_properties(device)
@@ -118,7 +119,7 @@ class _Pass:
 
     def __init__(self, layout: Layout, device: torch.device, item: int, backwards: bool) -> None:
         self.layout, self.item, self.backwards = layout, item, backwards
-        slots = _PROGRAMS_PER_PROCESSOR * _processors(device)
+        slots = _PROGRAMS_PER_PROCESSOR * processors(device)
         self.tile = self._tile(slots)
         self.blocks = -(-layout.D // self.tile.channels)
         self.split_chunks = self._split_chunks(self.tile, slots)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from cases import (
@@ -64,6 +66,32 @@ def test_gradients_are_refused() -> None:
             function(*inputs, backend="export")
         with torch.no_grad():
             function(*inputs, backend="export")
+
+
+def test_transforms_are_refused() -> None:
+    """The scan operator ended in errors about its own graph under them."""
+    inputs = list(make_ss2d(SS2DCase(2, 2, 2, 2, 1, 1)).values())
+
+    def run(x: Tensor) -> Tensor:
+        return ops.ss2d(x, *inputs[1:], backend="export")
+
+    images = torch.stack([inputs[0]] * 2)
+    calls: list[Callable[[], object]] = [
+        lambda: torch.func.vmap(run)(images),
+        lambda: torch.func.jvp(run, (inputs[0],), (inputs[0],)),
+    ]
+    for call in calls:
+        with pytest.raises(RuntimeError, match=r"'export' has no transforms of torch\.func"):
+            call()
+
+
+def test_an_empty_batch_of_sequences() -> None:
+    inputs = {
+        name: t[:0] if t.dim() > 2 else t for name, t in make_scan(ScanCase(2, 4, 3, 2)).items()
+    }
+    out, last = ops.selective_scan(**inputs, return_last_state=True, backend="export")
+    assert out.shape == (0, 4, 3)
+    assert last.shape == (0, 4, 2)
 
 
 @pytest.mark.slow

@@ -191,7 +191,23 @@ def test_packed_sequences(backend: str) -> None:
     torch.testing.assert_close(last, end)
     for wrong in ([0, 4], [1, 30], [0, 4, 4, 30], []):
         with pytest.raises(ValueError, match="cu_seqlens is"):
-            ops.selective_scan(**inputs, cu_seqlens=torch.tensor(wrong))
+            ops.selective_scan(**inputs, cu_seqlens=torch.tensor(wrong, dtype=torch.int32))
+
+
+@pytest.mark.parametrize(
+    ("ends", "error", "message"),
+    [
+        (torch.tensor([0, 4.5, 30]), TypeError, "cu_seqlens has dtype torch.float32"),
+        (torch.tensor([[0, 4, 30]]), ValueError, r"cu_seqlens has shape \(1, 3\)"),
+        ([0, 4, 30], TypeError, "cu_seqlens is a list"),
+    ],
+    ids=["real", "two axes", "list"],
+)
+def test_boundaries_are_a_list_of_whole_numbers(
+    ends: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        ops.selective_scan(**_inputs(30), cu_seqlens=ends)
 
 
 def test_backends_without_complex_states_say_so() -> None:
@@ -270,3 +286,20 @@ def test_a_step_names_what_does_not_fit(name: str) -> None:
     ops.selective_state_update(state, **good)
     with pytest.raises(ValueError, match=rf"^{name} has shape"):
         ops.selective_state_update(state, **(good | {name: good[name][..., :-1]}))
+
+
+@pytest.mark.parametrize("name", ["state", "x", "dt", "A", "B", "C", "D", "z", "dt_bias"])
+def test_a_step_takes_real_tensors_of_one_device(name: str) -> None:
+    """Complex A lost its imaginary part, and whole numbers their fractions, in silence."""
+    good = {
+        "state": torch.zeros(2, 4, 3), "x": torch.ones(2, 4), "dt": torch.ones(2, 4),
+        "A": torch.ones(4, 3), "B": torch.ones(2, 3), "C": torch.ones(2, 3), "D": torch.ones(4),
+        "z": torch.ones(2, 4), "dt_bias": torch.ones(4),
+    }  # fmt: skip
+    for wrong in (good[name].to(torch.complex64), good[name].int()):
+        with pytest.raises(TypeError, match=f"^{name} has dtype"):
+            ops.selective_state_update(**(good | {name: wrong}))
+    with pytest.raises(TypeError, match=f"^{name} is a list"):
+        ops.selective_state_update(**(good | {name: good[name].tolist()}))
+    with pytest.raises(ValueError, match=r"is on .*, expected"):
+        ops.selective_state_update(**(good | {name: good[name].to("meta")}))

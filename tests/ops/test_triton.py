@@ -181,7 +181,7 @@ def test_images_that_lie_at_any_address() -> None:
 def test_splits_of_an_image(
     size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "_processors", lambda device: 1000)
+    monkeypatch.setattr(backend, "processors", lambda device: 1000)
     use_chunks(monkeypatch, 8)
     inputs = cast_ss2d(make_ss2d(SS2DCase(1, 2, *size, 2, 1)), dtype, DEVICE)
     check_ss2d(inputs)
@@ -204,7 +204,7 @@ def test_number_of_splits(programs: int, chunks: int, splits: int) -> None:
 @pytest.fixture
 def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_interpreted", lambda: False)
-    monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    monkeypatch.setattr(backend, "processors", lambda device: 132)
 
 
 @pytest.mark.usefixtures("h100")
@@ -259,7 +259,7 @@ def test_splits_in_parts(
     size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of which the last ones have no steps where an image does not fill them."""
-    monkeypatch.setattr(backend, "_processors", lambda device: 1)
+    monkeypatch.setattr(backend, "processors", lambda device: 1)
     monkeypatch.setattr(backend, "_PROGRAMS_PER_PROCESSOR", 8)
     use_chunks(monkeypatch, 8)
     monkeypatch.setattr(backend, "split_chunks", lambda *_: 3)
@@ -296,7 +296,7 @@ def test_gradients_of_the_projection(dtype: torch.dtype) -> None:
 @needs_kernels
 @pytest.mark.parametrize("softplus", [True, False])
 def test_splits_of_a_sequence(softplus: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "_processors", lambda device: 1000)
+    monkeypatch.setattr(backend, "processors", lambda device: 1000)
     use_chunks(monkeypatch, 8)
     inputs = cast_scan(make_scan(ScanCase(1, 4, 18, 3, 2)), torch.float32, DEVICE)
     inputs["delta"], inputs["delta_bias"] = inputs["delta"].abs(), inputs["delta_bias"].abs()

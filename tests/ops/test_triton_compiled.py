@@ -273,7 +273,7 @@ def test_cached_launches_are_as_triton_would(
 ) -> None:
     from swin_umamba_ops.backends import triton as backend
 
-    monkeypatch.setattr(backend, "_processors", lambda device: 132)
+    monkeypatch.setattr(backend, "processors", lambda device: 132)
     backend._pass_of.cache_clear()
     B, H, W, D, N, R = 1, 16, 8, 32, 16, 6
     x, proj = torch.randn(B, H, W, D).to(dtype), torch.randn(B, H, W, 4, R + 2 * N).to(dtype)
