@@ -15,6 +15,7 @@ import torch
 from ranks_program import CONFIGS, SPOILT, run, run_spoilt
 from run_helpers import signalled_at, tiny_config
 from safetensors.torch import load_file
+from warm import AVAILABLE, Warm
 
 from swin_umamba import create_model
 from swin_umamba.runs.folder import read_log
@@ -23,21 +24,34 @@ from swin_umamba.weights import save_weights
 HERE = Path(__file__).parent
 
 
-def started(*launcher: str, device: str, arguments: list[str | Path]) -> subprocess.Popen[str]:
-    """A launcher, by its module and options, that starts a program in its processes."""
+def started(
+    *launcher: str, device: str, arguments: list[str | Path], cold: bool = False
+) -> subprocess.Popen[str] | Warm:
+    """A launcher, by its module and options, that starts a program in its processes.
+
+    On CPUs all of them are forked from one that has imported already, unless `cold`.
+    """
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    words = ["-m", *launcher, *map(str, arguments)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **hidden}
+    if device == "cpu" and AVAILABLE and not cold:
+        return Warm(words, env)
     return subprocess.Popen(
-        [sys.executable, "-m", *launcher, *map(str, arguments)],
+        [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **hidden},
+        env=env,
     )
 
 
-def launched(*launchers: tuple[str, ...], device: str, arguments: list[str | Path]) -> None:
+def launched(
+    *launchers: tuple[str, ...], device: str, arguments: list[str | Path], cold: bool = False
+) -> None:
     """Run a program in several processes, by one launcher or by one on each of two nodes."""
-    nodes = [started(*launcher, device=device, arguments=arguments) for launcher in launchers]
+    nodes = [
+        started(*launcher, device=device, arguments=arguments, cold=cold) for launcher in launchers
+    ]
     try:
         with ThreadPoolExecutor(len(nodes)) as readers:
             told = {readers.submit(node.communicate, timeout=300): node for node in nodes}
