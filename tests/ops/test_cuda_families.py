@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.ops import every_kernel
 from swin_umamba_ops.backends import _cuda_launch, _cuda_reduction, _extension, cuda
 from swin_umamba_ops.inputs import ScanInputs, SS2DInputs
 
@@ -118,3 +119,21 @@ def test_families(
     expected = _expected(launches, family)
     call(dtype, N, size)
     assert set(launches) == expected
+
+
+def test_every_kernel_runs_clusters_too(
+    launches: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What memory checkers see: both passes in clusters of all numbers of blocks."""
+    found: set[tuple[str, int, int]] = set()
+
+    def launch(params: Any, which: Any, stream: int) -> None:
+        found.add((which.name, params.one_state_blocks, params.one_state_tiles))
+
+    monkeypatch.setattr(_extension.part("cuda").OneStateParams, "launch", launch)
+    for blocks in every_kernel.CLUSTERS:
+        with every_kernel.in_clusters(blocks):
+            _ss2d(torch.float16, 1, 6)
+    assert found == {
+        *(("FORWARD", 2, 4), ("FORWARD", 4, 4), ("BACKWARD", 2, 3), ("BACKWARD", 4, 3)),
+    }
