@@ -6,9 +6,12 @@ import io
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import torch
 from onnxruntime.capi import onnxruntime_pybind11_state as states
@@ -36,8 +39,9 @@ class OnnxNetwork:
 
     images: (B, in_channels, H, W), floating point, on any device; logits: (B, out_channels, H, W)
     float32 on the CPU, where onnxruntime's default provider runs. facts: the file's metadata.
-    threads: maximum number; by default all. Raises UserError if the file is missing, damaged or not
-    from `export_onnx`.
+    threads: maximum number, at least 1; by default as many as PyTorch uses. They share the images
+    of a batch, because the loop of a scan occupies only one thread. Raises UserError if the file is
+    missing, damaged or not from `export_onnx`.
     """
 
     def __init__(
@@ -49,9 +53,13 @@ class OnnxNetwork:
     ) -> None:
         if not Path(path).is_file():
             raise UserError(f"no ONNX file at {path}")
+        threads = torch.get_num_threads() if threads is None else threads
+        if threads < 1:
+            raise ValueError(f"threads: got {threads}, expected at least 1")
         options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads
+        # Idle threads would otherwise wait busily, and slow down those that run other images.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Its log messages could contain anything that is in the file.
         options.log_severity_level = _FATAL
         try:
@@ -77,6 +85,7 @@ class OnnxNetwork:
             )
         self.name = str(path)
         self.device = torch.device("cpu")
+        self.threads = threads
         self.in_channels, self.out_channels = self.facts.in_channels, self.facts.out_channels
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -86,14 +95,22 @@ class OnnxNetwork:
                 f" (B, {self.facts.in_channels}, H, W), none of them 0"
             )
         array = images.detach().float().cpu().contiguous().numpy()
+        parts = np.array_split(array, min(self.threads, len(array)))
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL  # failures are raised as exceptions anyway
         # A graph could loop forever.
         timer = threading.Timer(RUN_SECONDS, setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()
+
+        def run(part: npt.NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(self.session.run([OUTPUT], {INPUT: part}, options)[0])
+
         try:
-            (logits,) = self.session.run([OUTPUT], {INPUT: array}, options)
+            if len(parts) == 1:
+                return run(array)
+            with ThreadPoolExecutor(len(parts)) as pool:
+                return torch.cat(list(pool.map(run, parts)))
         except _DAMAGED as error:
             reason = str(error).splitlines()[0]
             if options.terminate:
@@ -102,4 +119,3 @@ class OnnxNetwork:
             raise UserError(f"{self.name} cannot be run on windows of {size}: {reason}") from error
         finally:
             timer.cancel()
-        return torch.from_numpy(logits)

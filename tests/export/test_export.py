@@ -77,7 +77,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.slow
 def test_onnx_logits_at_every_size(exported: Exported) -> None:
-    network = OnnxNetwork(exported.path, threads=1)
+    network = OnnxNetwork(exported.path, threads=2)  # the images of a batch in two parts
     for shape in ((1, 2, 40, 56), (3, 2, 33, 17), (1, 2, 1, 1)):
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         with torch.no_grad():
@@ -85,6 +85,8 @@ def test_onnx_logits_at_every_size(exported: Exported) -> None:
         found = network(x)
         assert found.shape == expected.shape
         assert (found - expected).abs().max() <= 1e-4
+    with pytest.raises(ValueError, match="threads: got 0, expected at least 1"):
+        OnnxNetwork(exported.path, threads=0)
 
 
 @pytest.mark.slow
