@@ -193,14 +193,21 @@ def plot(facts: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(
         1, len(datasets), figsize=(5 * len(datasets), 4), squeeze=False, layout="constrained"
     )
+    models = unique(r["model"] for r in facts["runs"])
     for axis, dataset in zip(axes[0], datasets, strict=True):
-        models = unique(r["model"] for r in facts["runs"] if r["dataset"] == dataset)
         for i, model in enumerate(models):
             for r in scored_runs(facts, dataset, model):
                 label = model if r["seed"] == 0 else None
                 minutes, dsc = [s / 60 for s, _ in r["curve"]], [d for _, d in r["curve"]]
                 axis.plot(minutes, dsc, color=f"C{i}", alpha=1 if label else 0.4, label=label)
         axis.set(title=dataset, xlabel="minutes", ylabel="validation DSC", ylim=(0, 1))
-        axis.legend(fontsize="small")
+    lines = {
+        str(line.get_label()): line
+        for axis in axes[0]
+        for line in axis.get_legend_handles_labels()[0]
+    }
+    figure.legend(
+        lines.values(), lines.keys(), fontsize="small", loc="outside lower center", ncols=2
+    )
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

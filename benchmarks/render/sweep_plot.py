@@ -14,7 +14,7 @@ _SIZES: dict[str, tuple[str, Callable[[Case], int]]] = {
     "R": ("rank R, at D = 192", lambda case: case.R),
     "N": ("states N, at D = 192, R = 6", lambda case: case.N),
 }
-_COLOURS = ("#0b7285", "#5c7cfa", "#e8590c", "#94d82d")
+_COLORS = ("#0b7285", "#5c7cfa", "#e8590c", "#94d82d")
 
 
 def plot(points: Sequence[Point], facts: dict[str, object], path: Path) -> None:
@@ -34,9 +34,9 @@ def plot(points: Sequence[Point], facts: dict[str, object], path: Path) -> None:
                 lines.setdefault(name, []).append((of(case), point.nanoseconds))
         for i, (name, line) in enumerate(sorted(lines.items())):
             xs, ys = zip(*sorted(line), strict=True)
-            panel.plot(xs, ys, "o-", label=name, color=_COLOURS[i % len(_COLOURS)], markersize=4)
+            panel.plot(xs, ys, "o-", label=name, color=_COLORS[i % len(_COLORS)], markersize=4)
         _finish(panel, label, sorted({x for line in lines.values() for x, _ in line}))
-    panels[0].set_ylabel("ns an element, forward + backward")
+    panels[0].set_ylabel("ns per element, forward + backward")
     figure.suptitle(f"ss2d with its projections, {facts['device']}", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -47,7 +47,12 @@ def _finish(panel: Any, label: str, ticks: Sequence[int]) -> None:
     panel.set_xscale("log", base=2)
     panel.set_yscale("log")
     panel.set_xlabel(label)
-    panel.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
+    labels = [
+        # Labels of sizes closer than this would overlap.
+        "" if nearest and tick < 1.12 * nearest else str(tick)
+        for nearest, tick in zip([0, *ticks], ticks, strict=False)
+    ]
+    panel.set_xticks(ticks, labels, fontsize=7)
     panel.minorticks_off()
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
