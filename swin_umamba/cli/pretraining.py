@@ -22,7 +22,7 @@ from swin_umamba.pretrain.config import CLASSES, CONFIG
 from swin_umamba.pretrain.encoder_file import ENCODER_FILE
 from swin_umamba.pretrain.tasks import build_network
 from swin_umamba.report import write_report
-from swin_umamba.runs.folder import CURVES, holds_run, require_free
+from swin_umamba.runs.folder import CURVES, holds_run, require_free, require_same
 from swin_umamba.runs.log import waiting_share
 
 
@@ -36,7 +36,9 @@ def pretrain_run(images: Path, folder: Path, values: dict[str, Any], *, resume: 
         config = start.changed({**values, "images": str(images)})
     except ValueError as error:
         raise UserError(str(error)) from error
-    if main and not resume:
+    if resume:
+        require_same(folder, config)
+    elif main:
         require_free(folder, CONFIG)
     if not launched():
         pick_device(config.device)

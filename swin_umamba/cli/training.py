@@ -23,7 +23,7 @@ from swin_umamba.evaluate.cross_validation import cross_validate
 from swin_umamba.evaluate.held_out import remarks_on_sources
 from swin_umamba.loop.world import announced_rank, launched
 from swin_umamba.runs.config import TrainConfig
-from swin_umamba.runs.folder import CURVES, holds_run, require_free
+from swin_umamba.runs.folder import CURVES, holds_run, require_free, require_same
 from swin_umamba.runs.folds import fold_folder, folds_of, require_parent
 from swin_umamba.runs.log import waiting_share
 from swin_umamba.runs.presets import preset_config
@@ -115,8 +115,8 @@ def _prepared(
         settings = (_start(values) if source is None else read_run(source)).changed(values)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if resume and settings.patch_size != read_run(folder).patch_size:
-        raise UserError("patch_size is fixed by the run that --resume continues")
+    if resume:
+        require_same(folder, settings)
     if not launched():
         pick_device(settings.device)
     if not resume:

@@ -89,7 +89,7 @@ class RunFolder(Closing):
             for drawn in path.glob(f"{OVERLAYS}/*"):
                 sweep(drawn)
             if resume:
-                _require_same(path / config.FILE, config)
+                require_same(path, config)
             else:
                 require_free(
                     path, config.FILE
@@ -137,8 +137,10 @@ class RunFolder(Closing):
             raise UserError(f"cannot write {self.path / LOG}: {reason_of(error)}") from error
 
 
-def _require_same(path: Path, config: RunConfig) -> None:
-    """Compare fields that both have: a field added later is no difference."""
+def require_same(folder: Path, config: RunConfig) -> None:
+    """Raise UserError unless the run's config differs in CHANGEABLE fields at most; a field added
+    since it was written is no difference."""
+    path = folder / config.FILE
     found = type(config).load(path)
     written = config.migrated(load_object(path, f"a {config.WHAT}"))
     changed = [

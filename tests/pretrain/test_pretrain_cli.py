@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pretrain_helpers import coloured_tiles, write_archive
 from run_helpers import assert_same_weights
 from typer.testing import CliRunner, Result
@@ -76,9 +77,29 @@ def test_a_longer_run_goes_on(images: Path, tmp_path: Path) -> None:
     done = _pretrain(other, tmp_path / "run", "--iterations", "6", "--resume")
     assert done.exit_code == 1
     assert "cannot resume: other is not what" in done.stderr
-    done = _pretrain(images, tmp_path / "run", "--lr", "1e-2", "--resume")
-    assert done.exit_code == 1
-    assert "lr is 0.001, not 0.01" in done.stderr
+
+
+def test_other_settings_are_refused_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of another size were decoded again first, which may take minutes."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for number, tile in enumerate(coloured_tiles().pixels[:4]):
+        Image.fromarray(tile.transpose(1, 2, 0)).save(folder / f"{number}.png")
+    monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "cache"))
+    short = ("--labels", "none", *SHORT, "--batch-size", "2", "--iterations", "1")
+    assert _pretrain(folder, tmp_path / "run", *short).exit_code == 0
+    monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "new"))
+    for words, told in (
+        (("--lr", "1e-2"), "lr is 0.001, not 0.01"),
+        (("--image-size", "32", "32"), "image_size is (16, 16), not (32, 32)"),
+        (("--labels", "folder"), "task is 'pixels', not 'classes'"),
+    ):
+        done = _pretrain(folder, tmp_path / "run", "--resume", *words)
+        assert done.exit_code == 1
+        assert told in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

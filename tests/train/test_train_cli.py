@@ -165,7 +165,7 @@ def test_patches_are_as_any_setting_says(dataset: Path, tmp_path: Path) -> None:
         for file in ("config.json", "plan.json"):
             assert json.loads((tmp_path / name / file).read_text())["patch_size"] == size
     words = ("--resume", "--patch-size", "32", "32")
-    assert "patch_size is fixed by the run" in _error(dataset, tmp_path / "first", *words)
+    assert "patch_size is (48, 32), not (32, 32)" in _error(dataset, tmp_path / "first", *words)
     resumed = _run(dataset, tmp_path / "first", "--resume", "--config", config)
     assert resumed.exit_code == 0, resumed.output
 
