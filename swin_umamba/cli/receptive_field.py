@@ -9,6 +9,7 @@ import typer
 
 from swin_umamba.cli.commands import DEVICES
 from swin_umamba.cli.console import err, errors_in_one_line, out, progress
+from swin_umamba.errors import UserError
 
 
 def receptive_field(
@@ -42,6 +43,8 @@ def receptive_field(
             from swin_umamba.drawing.fields import save_fields
             from swin_umamba.evaluate.receptive_field import SHARES, field_of_run, side_of
 
+        if output.suffix.lower() != ".png":
+            raise UserError(f"--out: got {output}, expected a name that ends in .png")
         with progress() as bar:
             task = bar.add_task("Reading", total=None)
             fields = {}

@@ -82,6 +82,8 @@ def field_of_run(
     number of finished images and the total. Raises UserError if the run was not trained from a
     dataset, or has no validation images.
     """
+    if size is not None and min(size) < 1:
+        raise UserError(f"size: got {size}, expected two numbers above 0")
     run = Run.open(folder)
     plan, split = run.require_plan(), run.split
     place = dataset or (None if run.config.dataset is None else Path(run.config.dataset))

@@ -25,10 +25,7 @@ def predict(
 
     patch_size and options as in `predict_stack`.
     """
-    if image.ndim != 3 or image.shape[0] != model.in_channels:
-        raise ValueError(
-            f"image: got shape {image.shape}, expected ({model.in_channels}, height, width)"
-        )
+    _require_shape("image", image, (model.in_channels, "height", "width"))
     return predict_stack(model, image[None], patch_size=patch_size, **options).squeeze(0)
 
 
@@ -39,6 +36,7 @@ def predict_labels(
 
     Memory holds the image, its labels and the logits of one row of windows.
     """
+    _require_shape("image", image, (model.in_channels, "height", "width"))
     labels = np.empty(image.shape[1:], np.int64)
     for row, band in _bands(model, image[None], _likeliest, patch_size=patch_size, **options):
         labels[row : row + band.shape[1]] = band[0]
@@ -58,13 +56,20 @@ def predict_stack(
     leaves the model unchanged. Returns (N, out_channels, H, W) float32. Raises UserError for
     non-finite logits.
     """
-    if images.ndim != 4 or images.shape[1] != model.in_channels:
-        raise ValueError(
-            f"images: got shape {images.shape}, expected (N, {model.in_channels}, height, width)"
-        )
+    _require_shape("images", images, ("N", model.in_channels, "height", "width"))
     found = _bands(model, images, _probabilities, patch_size=patch_size, **options)
     bands = [band for _, band in found]
     return np.concatenate(bands, axis=2)
+
+
+def _require_shape(name: str, array: Floats, expected: tuple[int | str, ...]) -> None:
+    """Raise ValueError unless an array has these sizes; a word stands for any above 0."""
+    fits = [
+        n == m if isinstance(m, int) else n > 0 for n, m in zip(array.shape, expected, strict=False)
+    ]
+    if array.ndim != len(expected) or not all(fits):
+        sizes = ", ".join(map(str, expected))
+        raise ValueError(f"{name}: got shape {array.shape}, expected ({sizes})")
 
 
 def _probabilities(logits: Tensor) -> Tensor:

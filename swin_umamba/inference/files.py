@@ -227,7 +227,8 @@ class _Job:
             if on_progress is not None:
                 on_progress(number, len(pairs))
         self._require_there(pairs)
-        written = [target.mask for case, target in pairs if case.name in self.done]
+        done = set(self.done)
+        written = [target.mask for case, target in pairs if case.name in done]
         return Outcome(
             tuple(self.done),
             tuple(self.skipped),

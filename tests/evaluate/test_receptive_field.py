@@ -99,3 +99,17 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["receptive-field", str(tmp_path)])
     assert done.exit_code == 1
     assert "is not a training run" in done.stderr
+
+
+def test_what_cannot_be_drawn_is_refused_first(tmp_path: Path) -> None:
+    """A picture of another name was a PNG all the same, and a side of 0 was an error of the model.
+
+    Both before the run is opened, which does not exist.
+    """
+    for words, message in (
+        (("--out", "field.jpg"), "--out: got field.jpg, expected a name that ends in .png"),
+        (("--size", "0", "16"), "size: got (0, 16), expected two numbers above 0"),
+    ):
+        done = CliRunner().invoke(app, ["receptive-field", str(tmp_path / "run"), *words])
+        assert done.exit_code == 1
+        assert message in " ".join(done.stderr.split())

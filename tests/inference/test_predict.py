@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from swin_umamba import Predictor, create_model
 from swin_umamba.common.devices import pick_device
 from swin_umamba.data import Case, normalize
 from swin_umamba.errors import UserError
-from swin_umamba.inference.predictor import predict, predict_stack
+from swin_umamba.inference.predictor import predict, predict_labels, predict_stack
 from swin_umamba.models import SegmentationModel
 from swin_umamba.train import TrainConfig, train
 
@@ -45,6 +47,12 @@ def test_any_size_gives_probabilities_of_that_size(
     assert found.shape == (3, height, width)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+
+
+def test_labels_are_the_most_probable_classes(model: SegmentationModel) -> None:
+    image = _image(50, 60)
+    expected = predict(model, image, patch_size=(32, 32)).argmax(0)
+    np.testing.assert_array_equal(predict_labels(model, image, patch_size=(32, 32)), expected)
 
 
 def test_windows_far_from_a_change_do_not_see_it(model: SegmentationModel) -> None:
@@ -119,3 +127,20 @@ def test_predictor_refuses_what_is_no_finished_run(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(UserError, match=r"not a finished training run.*damaged"):
         Predictor.from_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (predict, (3, 8, 8)),
+        (predict_labels, (8, 8)),
+        (predict_labels, (3, 8, 8)),
+        (predict_labels, (2, 0, 8)),
+        (predict_stack, (0, 2, 8, 8)),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(
+    model: SegmentationModel, function: Callable[..., object], shape: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"got shape {shape}, expected (")):
+        function(model, np.zeros(shape, np.float32), patch_size=(8, 8))
