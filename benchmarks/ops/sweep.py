@@ -166,7 +166,7 @@ def _run_once(device: str, dtype: str, backend: str, case: Case) -> None:
 
 def _line(point: Point) -> str:
     case = f"{point.case.label} R={point.case.R}"
-    cost = point.reason if point.nanoseconds is None else f"{point.nanoseconds:.4f} ns an element"
+    cost = point.reason if point.nanoseconds is None else f"{point.nanoseconds:.4f} ns per element"
     return f"{case:44} {point.dtype:9} {point.backend:9} {cost}"
 
 
@@ -212,7 +212,7 @@ def markdown(points: Sequence[Point], facts: dict[str, object]) -> str:
     """One table per axis, with backends side by side, and the problems."""
     backends = list(dict.fromkeys(point.backend for point in points))
     by_cell = {(p.axis, p.case, p.dtype, p.backend): p for p in points}
-    lines = [f"{facts['device']}, torch {facts['torch']}, commit {facts['commit']}: ns an element"]
+    lines = [f"{facts['device']}, torch {facts['torch']}, commit {facts['commit']}: ns per element"]
     for axis in dict.fromkeys(point.axis for point in points):
         lines += [
             "",

@@ -12,7 +12,7 @@ namespace swin_umamba::cpu {
 class Arena {
  public:
   explicit Arena(char* memory) : next_(memory) {}
-  // Always inlined: a copy of its own might be the one made for a newer machine.
+  // Always inlined: an out-of-line copy might be the one compiled for a newer machine.
   template <class T>
   __attribute__((always_inline)) T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(next_);

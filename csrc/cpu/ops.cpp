@@ -113,7 +113,7 @@ void ss2d_forward(const SS2DForward<T>& s, int threads) {
   });
 }
 
-// Adds up the gradients of x that the directions left apart (the first one's in dx), each
+// Adds up the gradients of x that the directions stored separately (the first one's in dx), each
 // position's in the order in which one task for all directions reaches it: by rounds from the last
 // chunk on, then by direction.
 template <class T>

@@ -1,5 +1,5 @@
 // The one-dimensional scan on one block of channels of a group. Sequences lie along memory, so
-// tiles are transposed on the way in and out.
+// tiles are transposed when they are loaded and stored.
 
 template <class T>
 struct ScanBlock {
@@ -111,7 +111,7 @@ void scan_backward(
   const Vec<T> Ds = s.Ds ? load_part(s.Ds + block.d, block.lanes) : Vec<T>{};
   Vec<T> dDs = {}, dbias = {};
   read_A2(s.A + block.d * N, N, block.lanes, A2);
-  for (int64_t n = 0; n < N; ++n) dA2[n] = entering[n] = Vec<T>{};  // entering: in absent lanes
+  for (int64_t n = 0; n < N; ++n) dA2[n] = entering[n] = Vec<T>{};  // entering: stays zero in absent lanes
   if (last_chunk == s.C() && s.dlast) {
     for (int64_t n = 0; n < N; ++n) g[n] = gather(s.dlast + row * N + n, N, block.lanes);
   }

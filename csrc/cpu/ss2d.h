@@ -174,7 +174,7 @@ struct DirectionGradients {
   }
 };
 
-// From the gradient of dt to those of what dt is made of, for one tile; dmaps (count, row). ddtx
+// From the gradient of dt to those of dt's factors, for one tile; dmaps (count, row). ddtx
 // becomes this direction's part of the gradient of x.
 template <class T>
 SWIN_UMAMBA_INLINE void dt_gradients(
@@ -226,7 +226,7 @@ void ss2d_backward(
   const Vec<T> Ds = sum_of_Ds<T>(s, d, lanes);
   int64_t positions[kChunk];
   T* rows = arena.take<T>(kChunk * s.row());
-  for (int64_t n = 0; n < N; ++n) entering[n] = Vec<T>{};  // for good in absent lanes
+  for (int64_t n = 0; n < N; ++n) entering[n] = Vec<T>{};  // stays zero in absent lanes
 
   for (int64_t k = first_k; k < last_k; ++k) {
     direction.read(s, k, d, lanes);

@@ -56,9 +56,9 @@ class FlushSubnormals {
   uint64_t before_;
 };
 
-// f(task, arena memory) for every task below `tasks`; tasks are taken up as threads become free, so
-// f's effects must not depend on who runs it. `bytes` of memory for each thread. kFlush: forwards
-// only, since gradients by A of steps near 0 are subnormal numbers themselves.
+// f(task, arena memory) for every task below `tasks`; tasks go to whichever thread is free, so
+// f must not depend on which one runs it. `bytes` of memory for each thread. kFlush: forward
+// only, since gradients with respect to A of steps near 0 are subnormal themselves.
 template <bool kFlush, class F>
 void for_each_task(int64_t tasks, int threads, int64_t bytes, F f) {
   const int64_t stride = (bytes + 4095) / 4096 * 4096 + 64;  // not a power of two apart

@@ -1,6 +1,6 @@
 // The scan itself, on one chunk of steps of one register's width of channels, forward and backward.
-// What is common to the four-direction and the one-dimensional op; they differ in how a tile is
-// filled and where its results go.
+// Shared by the four-direction and the one-dimensional op, which differ in how a tile is filled and
+// where its results go.
 //
 //   h_t = a_t h_{t-1} + dt_t x_t Bs_t,  y_t = sum_n Cs_t h_t,  a_t = exp(dt_t A) = 2^(dt_t A2)
 //
@@ -12,7 +12,7 @@ struct Tile {
   const T* maps[kChunk];  // Bs of a step in the first N elements, Cs in the next N
 };
 
-// States at a time: with their A and the constants of exp2 they stay within the registers.
+// States processed at a time: with their A and the constants of exp2 they fit in the registers.
 template <class T>
 constexpr int kStates = SWIN_UMAMBA_VECTOR_BYTES == 64 ? 8 : 4;
 
@@ -36,7 +36,8 @@ SWIN_UMAMBA_INLINE void forward_group(
   for (int j = 0; j < group; ++j) h_all[n + j] = h[j];
 }
 
-// `count` steps from the states h (N vectors), which become those after them; y into the tile.
+// Runs `count` steps. h (N vectors): the states before them on entry, after them on return. y goes
+// into the tile.
 template <class T>
 void forward_tile(Tile<T>& tile, int64_t count, int64_t N, const Vec<T>* A2, Vec<T>* h) {
   int64_t n = 0;
@@ -56,8 +57,8 @@ struct GradientTile : Tile<T> {
   Vec<T> derivative[kChunk];  // of dt by the argument of softplus
   // Sums over states, for the gradients of dt * x and of dt through a (in units of log2(e)).
   Vec<T> ddtx[kChunk], ddt[kChunk];
-  // Of one group of states: a and h of every step, replaced on the way back, when they have been
-  // used, by the products whose sums over channels are dBs and dCs.
+  // For one group of states: a and h of every step. The backward walk replaces them, once used,
+  // by the products whose sums over channels are dBs and dCs.
   Vec<T> a[kChunk * kStates<T>], h[(kChunk + 1) * kStates<T>];
 };
 
@@ -106,7 +107,7 @@ SWIN_UMAMBA_INLINE void backward_group(
   }
   for (int j = 0; j < group; ++j) g_all[n + j] = g[j], dA2_all[n + j] += dA2[j];
 
-  // kChunk * group vectors are a whole number of calls; rows beyond `count` hold old numbers.
+  // kChunk * group vectors are a whole number of calls; rows beyond `count` hold stale values.
   constexpr int lanes = kLanes<T>;
   alignas(64) T sums[2][kChunk * group];
   for (int64_t i = 0; i < count * group; i += lanes) {

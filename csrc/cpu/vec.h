@@ -170,8 +170,8 @@ SWIN_UMAMBA_INLINE void transpose_square(Vec<T>* v) {
   }
 }
 
-// to[c * to_stride + r] = from[r * from_stride + c] for r < rows, c < columns; from as load_stored
-// takes it.
+// to[c * to_stride + r] = from[r * from_stride + c] for r < rows, c < columns; from as in
+// load_stored.
 template <class T>
 static void transpose(
     const T* from, int64_t from_stride, T* to, int64_t to_stride, int64_t rows, int64_t columns,

@@ -12,8 +12,8 @@ constexpr int kImageStates[] = {1, 4, 8, 16, 32, 64};  // those that image kerne
 constexpr int kMinCapability = 75;        // compute capability 7.5
 constexpr int kMinMatrixCapability = 80;  // of kernels with matrix and asynchronous copy instructions
 
-// Gradients of parameters are summed times this: atomic additions take subnormal numbers for 0, which
-// gradients by A of tiny steps are.
+// Sums of parameters' gradients are scaled by this: atomic additions flush subnormal numbers to 0, and
+// the gradients of A from tiny steps are subnormal.
 constexpr float kSumScale = 1 << 24;
 
 }  // namespace swin_umamba

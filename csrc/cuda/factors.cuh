@@ -7,7 +7,7 @@
 
 namespace swin_umamba {
 
-// Of 16 bits.
+// For 16-bit values.
 template <class T>
 struct Factors {
   static constexpr bool k16Bit = true;
@@ -47,8 +47,8 @@ struct Factors {
   }
 };
 
-// Of float32, by TF32 instructions: each factor is the sum of one of 10 bits of mantissa and of what is left,
-// of which the instruction takes 10 bits. Without the product of what is left, that comes to float32's rounding.
+// For float32, by TF32 instructions: each factor is split into a part with 10 bits of mantissa and a remainder,
+// of which the instruction reads 10 bits. Without the product of the remainders, the error is float32's rounding.
 template <>
 struct Factors<float> {
   static constexpr bool k16Bit = false;

@@ -1,6 +1,6 @@
 // The forward scan. kFull: y and, where wanted, the state entering each tile (the checkpoints of the
 // backward pass). Otherwise only what a split adds to a zero state, so that all splits can then run in
-// parallel; likewise, from the end, what it adds to a zero adjoint.
+// parallel; or, from the end, what it adds to a zero adjoint.
 #pragma once
 
 #include "barrier.cuh"
@@ -96,8 +96,8 @@ __device__ inline void retreat(float (&carry)[M::P][M::S], const float (&A2)[M::
   }
 }
 
-// Half of a block's warps stage tiles, the other half scan them, and up to two tiles are between the two:
-// the scan does not wait for the latency of staging.
+// Half of a block's warps stage tiles, the other half scan them. Up to two tiles are staged ahead, so
+// that the scan does not wait for the latency of staging.
 enum ForwardBarrier { kStagers = 1, kStaged = 2, kScanned = 4 };  // one of the latter two for each stage
 
 template <class Loader, bool kFull>
@@ -191,7 +191,7 @@ __device__ inline void scan_tiles(const ScanParams& p, const Block& w, const Seg
     const S stage = S::at(stages + parity * S::kFloats, t);
     barrier_sync<kStaged, 2 * M::kThreads>(parity);
     if (p.states) {
-      // Recomputed for each tile: kept over the scan it would spill registers.
+      // Recomputed for each tile: kept across the scan it would spill registers.
       const int64_t row = (static_cast<int64_t>(recompute(w.b)) * p.K + w.k) * w.tiles + tile;
       save_states<M>(p, w, t, p.states + row * p.D * p.N, h);
     }

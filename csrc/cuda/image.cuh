@@ -128,7 +128,7 @@ struct ImageLoader {
                              : make_float2(0.0f, 0.0f);
   }
 
-  // Rows of kRowBytes, 16 bytes a lane.
+  // Rows of kRowBytes, 16 bytes per lane.
   template <int kRowBytes>
   __device__ void load_rows(const Lane<M>& t, void* to, int to_stride, const void* from, uint32_t row_bytes, int at,
                             int count, int value_bytes) const {

@@ -10,15 +10,15 @@
 
 namespace swin_umamba {
 
-// 16-byte rows of x, whole pairs in a row of proj, and offsets into dt_weight of 32 bits. Of one state and float32,
-// more ranks are faster with delta given.
+// 16-byte rows of x, whole pairs in a row of proj, and offsets into dt_weight of 32 bits. With one state and
+// float32, larger ranks are faster if delta is given.
 bool image_kernels_serve(int dtype, int D, int N, int R, int capability) {
   if (capability < kMinMatrixCapability || D % 8 != 0 || R % 2 != 0) return false;
   const bool compiled = std::find(std::begin(kImageStates), std::end(kImageStates), N) != std::end(kImageStates);
   return compiled && R <= (N > 1 ? 64 : dtype == kFloat32 ? 24 : 48);
 }
 
-// Rows of x in pieces of 16 bytes. Of the numbers of warps that leave the fewest without a channel the largest.
+// Rows of x in pieces of 16 bytes. Of the numbers of warps that leave the fewest warps without a channel, the largest.
 int one_state_warps(int dtype, int D, int N, int capability) {
   if (capability < kMinMatrixCapability || N != 1 || D % (dtype == kFloat32 ? 4 : 8) != 0) return 0;
   const auto all = [&](int warps) { return warps * ceil_div(D, warps * kOneStateChannels); };
@@ -29,7 +29,7 @@ int one_state_warps(int dtype, int D, int N, int capability) {
   return best;
 }
 
-// Whole pieces of four steps, and mamba-ssm's number of states: others have the kernels of strided.cuh.
+// Whole pieces of four steps, and mamba-ssm's number of states: other inputs use the kernels of strided.cuh.
 bool sequence_kernels_serve(int N, int64_t L, int capability) {
   return capability >= kMinMatrixCapability && N > 8 && N <= 16 && L % 4 == 0;
 }

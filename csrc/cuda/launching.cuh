@@ -35,7 +35,7 @@ inline int current_device() {
 inline int cluster_blocks(const ScanParams&) { return 1; }
 inline int cluster_blocks(const OneStateParams& p) { return p.one_state_blocks; }
 
-// A launch's configuration: refers to itself.
+// A launch's configuration, which contains pointers into itself.
 struct Launch {
   cudaLaunchConfig_t config{};
   cudaLaunchAttribute cluster{};

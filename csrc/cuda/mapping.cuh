@@ -10,22 +10,22 @@ namespace swin_umamba {
 
 constexpr int kRecompute = 4;  // steps whose states the backward pass recomputes into registers at a time
 
-// N states (padded up to N); P channels a thread, S states each: with both above one, a staged value
+// N states (padded up to N); P channels per thread, S states each: with both above one, a staged value
 // serves several products and sums over channels start in registers.
 template <int N_>
 struct Mapping {
   static constexpr int N = N_;
-  static constexpr int S = N >= 64 ? 8 : (N >= 4 ? 4 : 1);  // states a thread
+  static constexpr int S = N >= 64 ? 8 : (N >= 4 ? 4 : 1);  // states per thread
   static constexpr int LS = N / S;                          // lanes that share a channel
-  static constexpr int P = LS == 1 ? 1 : 2;                 // channels a thread
+  static constexpr int P = LS == 1 ? 1 : 2;                 // channels per thread
   static constexpr int LC = 32 / LS;                        // lanes that share a state
-  static constexpr int WC = LC * P;                         // channels a warp
+  static constexpr int WC = LC * P;                         // channels per warp
   static constexpr int kWarps = N > 64 ? 1 : 4;             // more at N = 256 would exceed shared memory
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kStages = N > 64 ? 1 : 2;            // as would a second tile between staging and scan
   // Blocks that a multiprocessor's registers must allow, as measured: docs/kernels.md.
   static constexpr int kForwardBlocks = N == 16 ? 3 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
-  static constexpr int kChannels = kWarps * WC;  // channels a block
+  static constexpr int kChannels = kWarps * WC;  // channels per block
   // Floats of one step: (dt, dt * x), or (dt, dy), by channel, padded against bank conflicts.
   static constexpr int kForwardRow = 2 * WC + 8, kBackwardRow = 2 * WC + 4;
 };
@@ -45,7 +45,7 @@ __host__ __device__ inline int channel_blocks(const ScanParams& p) {
   return p.G * ceil_div(p.D / p.G, M::kChannels);
 }
 
-// Why a sequence is walked along: the forward pass, the carries of the backward pass's splits, and the
+// What a walk along a sequence is for: the forward pass, the carries of the backward pass's splits, and the
 // backward pass. The latter two begin at the end.
 enum class Walk { kForward, kCarry, kBackward };
 
@@ -55,8 +55,8 @@ __device__ inline int position(const ScanParams& p, int k, int l) {
   return (k & 1) ? forward % p.H * p.W + forward / p.H : forward;
 }
 
-// The same value, opaque to the compiler: what is derived from it is then recomputed, and not kept in
-// registers over the scan.
+// The same value, opaque to the compiler: what is derived from it is then recomputed, not kept in
+// registers across the scan.
 __device__ inline int recompute(int value) {
   asm volatile("" : "+r"(value));
   return value;

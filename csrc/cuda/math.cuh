@@ -81,7 +81,7 @@ template <>
 struct Pair<__nv_bfloat16> { using type = __nv_bfloat162; };
 
 // The type is a runtime value here: these serve the staging of strided.cuh only, where one
-// uniform branch a value costs less than three times as many kernels to compile and ship.
+// uniform branch per value costs less than three times as many kernels to compile and ship.
 __device__ inline float load_as_float(const void* base, int64_t i, int dtype) {
   if (dtype == kFloat32) return static_cast<const float*>(base)[i];
   if (dtype == kFloat16) return __half2float(static_cast<const __half*>(base)[i]);

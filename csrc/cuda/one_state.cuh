@@ -1,4 +1,4 @@
-// Scans of images with one state a channel. With one exponential a step they are bound by instructions:
+// Scans of images with one state per channel. With one exponential per step they are bound by instructions:
 // tiles come to shared memory by asynchronous copies some tiles ahead, and all else is in registers.
 //
 // A block has CW warps of 16 channels by TW tiles side by side, which continue over the blocks of a cluster.
@@ -230,7 +230,7 @@ struct OneStateThread {
     return reinterpret_cast<int*>(own + 16 * Layout::kPlace) + turn % Layout::kPlaces * kTile;
   }
   __device__ char* stage(int turn) const { return own + turn % kStages * (16 * Layout::kStage); }
-  // By slot, gradients that one warp of channels found: of ranks, and of Bs and Cs.
+  // By slot, gradients that one warp of channels computed: of ranks, and of Bs and Cs.
   __device__ float* rank_sums(int warp) const {
     return reinterpret_cast<float*>(own + 16 * (Layout::kSums + warp * Layout::kSum));
   }
@@ -328,8 +328,8 @@ struct OneStateThread {
     return v;
   }
 
-  // The r-th block of dt_weight as a factor: rows are channels, columns ranks. Of float32 what it is made of; more
-  // than two of those would spill registers, and stay in the L1 cache.
+  // The r-th block of dt_weight as a factor: rows are channels, columns ranks. Of float32 the unsplit values;
+  // more than two such blocks would spill registers, so the others stay in the L1 cache.
   using Weights = std::conditional_t<F::k16Bit, typename F::A, float4>;
   __device__ Weights weights(int r) const {
     if constexpr (F::k16Bit) {

@@ -1,4 +1,4 @@
-// The backward pass of images with one state a channel, and the pass before it over splits.
+// The backward pass of images with one state per channel, and the pass before it over splits.
 #pragma once
 
 #include "one_state.cuh"
@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_back
     __syncthreads();
     add_to_proj(t, turn - 1, last_count);
   }
-  t.sync_cluster();  // no block is handed anything any more
+  t.sync_cluster();  // from here on nothing is handed to another block
   sums.write(t, p.a_is_log ? natural_A : make_float2(1.0f, 1.0f), reinterpret_cast<float*>(shared));
 }
 

@@ -1,4 +1,4 @@
-// The kernels of images with one state a channel.
+// The kernels of images with one state per channel.
 #pragma once
 
 #include "families.h"

@@ -1,4 +1,4 @@
-// The forward pass of images with one state a channel, and the pass before it over splits.
+// The forward pass of images with one state per channel, and the pass before it over splits.
 #pragma once
 
 #include "one_state.cuh"
@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(32 * kOneStateMaxWarps) one_state_forward(cons
     }
   }
   if constexpr (kOutputs) {
-    t.sync_cluster();  // a block that ends early could not be handed anything
+    t.sync_cluster();  // nothing could be handed to a block that has ended
   } else {
     t.save_split_map(carry);
   }

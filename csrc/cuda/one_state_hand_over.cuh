@@ -17,7 +17,7 @@ __device__ inline void sync_blocks(int blocks) {
   __syncthreads();
 }
 
-// Each value lies beside a number, in one word that is read and written whole: waits for those of `number`.
+// Each value shares a word, which is read and written whole, with a number: waits until both numbers are `number`.
 __device__ inline float2 receive(const float4* from, int number) {
   float2 v;
   int numbers[2];
@@ -40,7 +40,7 @@ __device__ inline void send_to_warp(float4* to, float2 v, int number) {
       : "memory");
 }
 
-// The same to the shared memory of the cluster's rank-th block, where it lies as in this one's.
+// The same to the shared memory of the cluster's rank-th block, at the same place as in this one's.
 __device__ inline void send_to_block(float4* to, int rank, float2 v, int number) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(

@@ -13,14 +13,14 @@ namespace swin_umamba {
 // Of a lane's i-th step, from its first slot on.
 __device__ constexpr int slot_of(int i) { return i / 2 * 8 + i % 2; }
 
-// A block's shared memory: for each of the tiles side by side, kStages of those on the way. Lengths and
+// A block's shared memory: for each of the tiles side by side, kStages of those in flight. Lengths and
 // places are constants in pieces of 16 bytes: those of a row are odd in number, so that the next row lies
 // in other banks.
 template <class T, int RB, Walk kWalk>
 struct OneStateLayout {
   static constexpr bool kGiven = RB == 0, kX = kWalk != Walk::kCarry, kDy = kWalk != Walk::kForward;
   static constexpr int kStages = kWalk == Walk::kForward ? 4 : 2;
-  static constexpr int kPlaces = 4;  // whose are kept: they outlive their tile, for what is written after it
+  static constexpr int kPlaces = 4;  // of tiles: positions outlive their tile, for what is written after it
   // Of 16 channels, and of a row.
   static constexpr int kPieces = kOneStateChannels * sizeof(T) / 16, kFloats = kOneStateChannels / 4;
   static constexpr int kXRow = kOneStateMaxChannelWarps * kPieces + 1;
@@ -30,7 +30,7 @@ struct OneStateLayout {
   static constexpr int kProj = kGradient + (kDy ? kTile * kFloatRow : 0);
   static constexpr int kStage = kProj + (kGiven ? kTile / 2 : kTile * kProjRow);  // given: pairs of floats
   static constexpr int kPlace = kStages * kStage, kSums = kPlace + kPlaces * kTile / 4;
-  // Gradients by slot that one warp of channels found: floats of a row by ranks, and pairs of Bs and Cs.
+  // Gradients by slot that one warp of channels computed: floats of a row by ranks, and pairs of Bs and Cs.
   static constexpr int kRankRow = 8 * (RB | 1);
   static constexpr int kSum = kGiven || kWalk != Walk::kBackward ? 0 : kTile * (kRankRow + 2) / 4;
 

@@ -17,9 +17,9 @@ enum DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 enum class Family : int32_t {
   kStrided,        // any strides and dtypes: strided.cuh
   kSequence,       // the 1-D scan of contiguous, aligned steps: sequence.cuh
-  kImage,          // images in channels-last memory, dt made from the projection: image.cuh
-  kOneState,       // images in channels-last memory with one state a channel: one_state.cuh
-  kOneStateImage,  // the same, dt made from the projection
+  kImage,          // images in channels-last memory, dt computed from the projection: image.cuh
+  kOneState,       // images in channels-last memory with one state per channel: one_state.cuh
+  kOneStateImage,  // the same, dt computed from the projection
 };
 
 // Chained segments synchronize by counters: one of segments started, and for every warp of a block and
@@ -60,7 +60,7 @@ struct ScanParams {
   // (B, K, splits, D): the sum of dt over a split; with one state, what the split multiplies a state by.
   float* split_dt = nullptr;
   float* carry_state = nullptr;  // (B, K, splits, D, N): what a segment leaves to the next
-  int32_t* counters = nullptr;   // (2, segment_counters(B * directions * blocks * splits)) zeros: a row a launch
+  int32_t* counters = nullptr;   // (2, segment_counters(B * directions * blocks * splits)) zeros: one row per launch
 
   // Backward. Outputs that several blocks add to are float32.
   const void* dout = nullptr;    // (B, L, D)
@@ -107,7 +107,7 @@ struct StridedParams : ScanParams, DeltaParams {
   int64_t dout_b = 0, dout_l = 0, dout_d = 0;
 };
 
-// Of kImage: x, dout, out and dx contiguous, the latter three float32; the latter two are added to.
+// Of kImage: x, dout, out and dx contiguous, the last three float32; the last two are added to.
 struct ImageParams : ScanParams, ProjectionParams {};
 
 // Of kOneState and kOneStateImage: as kImage, with delta, Bs and Cs or a projection.

@@ -44,14 +44,14 @@ double miss(const OneStateParams& p, bool forward, double images) {
 }
 
 // Blocks of many tiles, and clusters of such blocks, work on a sequence in parallel, at the cost of handing states
-// from warp to warp; fewer images are then on the way. Blocks of few tiles are numerous enough to fill the
+// from warp to warp; fewer images are then in flight. Blocks of few tiles are numerous enough to fill the
 // multiprocessors evenly. Time is counted in tiles of a warp, as measured: docs/kernels.md.
 void partition_one_state(OneStateParams& params, Pass pass) {
   constexpr double kLaunch = 40, kExtra = 0.6;  // of a pass before this one
   constexpr double kIdle = 4;                   // warps with which a multiprocessor is half busy
   constexpr int kMaxSplits = 64;
   const bool forward = pass == Pass::kForward;
-  // To hand a state to the next tile, and how much longer to another block's.
+  // Handing a state to the next tile, and how much longer it takes to another block's.
   const double hand_over = forward ? 2.05 : 1.2, to_block = forward ? 0.65 : 0.4;
   OneStateParams p = params;
   const int processors = attribute(cudaDevAttrMultiProcessorCount);
@@ -85,7 +85,7 @@ void partition_one_state(OneStateParams& params, Pass pass) {
     const int resident = resident_of();
     if (resident == 0) break;
     largest = p.one_state_tiles;
-    if (largest == 3) continue;  // of use in clusters alone
+    if (largest == 3) continue;  // useful only in clusters
     for (p.splits = 1; p.splits <= std::min(tiles, kMaxSplits); ++p.splits) consider(resident, processors);
     p.splits = 1;
   }
@@ -129,11 +129,11 @@ void partition(ScanParams& params, Pass pass) {
     if (splits > 1 && ceil_div(tiles, per_split) != splits) continue;
     const auto consider = [&](int segments, int per_segment, int places) {
       const int min_shared_bytes = places < resident ? shared / (places + 1) : 0;
-      // Of a launch over so many ranges of each sequence.
+      // The time of a launch over this many ranges of each sequence.
       const auto rounds = [&](int ranges, int places, int resident) {
         const double blocks = jobs * ranges;
         if (segments > 1) return kSegments * blocks / speed(std::min<double>(blocks, places) / resident);
-        const int busiest = std::ceil(blocks), last = (busiest - 1) % places + 1;  // that run to the end alone
+        const int busiest = std::ceil(blocks), last = (busiest - 1) % places + 1;  // the blocks of the last round
         return busiest - last + last / speed(static_cast<double>(last) / resident);
       };
       double time = rounds(splits, places, resident) * (per_split + (splits > 1 ? kFold * splits : 0));

@@ -15,8 +15,8 @@ struct Segment {
   const ScanParams& p;
   const int* ticket;  // in shared memory, not in registers that the scan needs
 
-  // By order of arrival, not by blockIdx: the segments before this one are then run by blocks that run
-  // already or have ended. All threads of the block come here.
+  // By order of arrival, not by blockIdx: the segments before this one then belong to blocks that are
+  // running or have ended. Called by all threads of the block.
   static __device__ Segment take(const ScanParams& p) {
     __shared__ int ticket;
     if (threadIdx.x == 0) ticket = p.segments == 1 ? blockIdx.x : atomicAdd(p.counters, 1);
@@ -62,7 +62,7 @@ struct Segment {
     }
     __syncwarp();
   }
-  // Lets the next segment start, after all that it reads of this warp has been stored.
+  // Lets the next segment start, once all that it reads from this warp has been stored.
   template <class M>
   __device__ void release(const Lane<M>& t) const {
     if (index() + 1 >= p.segments) return;

@@ -1,5 +1,5 @@
 // Loads the 1-D scan in mamba-ssm's layout, steps contiguous: rows of u, delta, Bs and Cs, all of one
-// dtype, are copied as they are, in pieces of four steps, and transposed on their way to the scan.
+// dtype, are copied as they are, in pieces of four steps, and transposed before the scan.
 #pragma once
 
 #include "gradient_tile.cuh"
@@ -33,7 +33,7 @@ struct SequenceLoader {
   static constexpr int kRow = kTile + 4;                // of T: rows start in different banks
   // Tiles of u: as in image.cuh. Those of delta, Bs and Cs are read while staging only.
   static constexpr int kXTiles = kBackward ? 1 : kCarry ? 2 : 4, kTiles = kBackward ? 1 : 2;
-  static constexpr int kXItem = kCarry ? 4 : sizeof(T);  // dout may be of float32
+  static constexpr int kXItem = kCarry ? 4 : sizeof(T);  // dout may be float32
   static constexpr int kDyRow = M::WC + 2;              // padded against bank conflicts, pairs aligned
 
   static constexpr int kColumns = M::WC / 8;            // 8-channel blocks of a warp
@@ -206,7 +206,7 @@ struct SequenceLoader {
     }
   }
 
-  // Delta and u (or dout), a lane a step, two channels at a time.
+  // Delta and u (or dout): one step per lane, two channels at a time.
   template <class X>
   __device__ void stage_steps(const Lane<M>& t, int tile, int count, const X* us,
                               const Stage<M, kBackward>& stage) const {
