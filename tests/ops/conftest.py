@@ -9,16 +9,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 from cases import Target
-from interpreted import shared_out, spare_the_interpreter
+from interpreted import spare_the_interpreter
 
 from swin_umamba_ops import backends
 
 if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton"):
     spare_the_interpreter()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items[:] = shared_out(items)
 
 
 def _targets(device: str) -> list[Target]:

@@ -1,4 +1,4 @@
-"""A test file run once more with Triton's interpreter, which reads its variable when imported."""
+"""Test files run once more with Triton's interpreter, which reads its variable when imported."""
 
 from __future__ import annotations
 
@@ -9,29 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-_SHARE = "SWIN_UMAMBA_TESTS_SHARE"  # "1/4": the second, sixth, tenth, ... test
 
-
-def run_interpreted(file: str, part: int = 0, parts: int = 1) -> None:
-    """Run one of `parts` equal shares of a file's tests, numbered from 0, in a process of its own.
-
-    Shares let the workers of pytest-xdist interpret side by side.
-    """
+def run_interpreted(*files: str) -> None:
+    """Run the tests of files of this folder in a process of their own."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", file],
-        env={**os.environ, "TRITON_INTERPRET": "1", _SHARE: f"{part}/{parts}"},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parent,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
-
-
-def shared_out(items: list[object]) -> list[object]:
-    """The share of the collected tests that this process is to run: all, where it has none."""
-    part, parts = map(int, os.environ.get(_SHARE, "0/1").split("/"))
-    return items[part::parts]
 
 
 def spare_the_interpreter() -> None:
@@ -39,7 +28,8 @@ def spare_the_interpreter() -> None:
 
     A launch replaces Triton's language by NumPy, and each call of a function in a kernel does so
     again, with the same outcome. Sums and products of integers are checked for overflow, which
-    tensors of a few thousand values are too small for.
+    tensors of a few thousand values are too small for. The types of blocks are derived anew for
+    each operation, though there are few.
     """
     from triton.runtime import interpreter
 
@@ -61,3 +51,38 @@ def spare_the_interpreter() -> None:
     interpreter.GridExecutor.__call__ = launched
     builder = interpreter.interpreter_builder
     builder.options = replace(builder.options, sanitize_overflow=False)
+    _derive_types_once()
+
+
+def _derive_types_once() -> None:
+    from triton.language import core, semantic
+
+    of_block, of_tensor = core.block_type.__init__, core.tensor.__init__
+    broadcast = semantic.TritonSemantic.broadcast_impl_value
+    blocks: dict[Any, dict[str, Any]] = {}
+    shapes: dict[tuple[int, ...], tuple[Any, Any]] = {}
+
+    def block_init(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (element_ty.name, *(getattr(size, "value", size) for size in shape))
+        if key not in blocks:
+            of_block(self, element_ty, shape)
+            blocks[key] = dict(self.__dict__)
+        self.__dict__.update(blocks[key], element_ty=element_ty)
+
+    def tensor_init(self: Any, handle: Any, type: Any) -> None:
+        key = tuple(type.shape) if type.is_block() else ()
+        if key not in shapes:
+            of_tensor(self, handle, type)
+            shapes[key] = self.shape, self.numel
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = shapes[key]
+
+    def broadcast_if_needed(self: Any, lhs: Any, rhs: Any) -> Any:
+        blocks = lhs.type.is_block() and rhs.type.is_block()
+        if blocks and tuple(lhs.type.shape) == tuple(rhs.type.shape):
+            return lhs, rhs
+        return broadcast(self, lhs, rhs)
+
+    core.block_type.__init__ = block_init
+    core.tensor.__init__ = tensor_init
+    semantic.TritonSemantic.broadcast_impl_value = broadcast_if_needed

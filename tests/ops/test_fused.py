@@ -23,16 +23,7 @@ from fused_checks import (
     use_kernels,
     with_gradients,
 )
-from interpreted import run_interpreted
 from torch import Tensor
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="they run in this process")
-def test_interpreted_on_the_cpu() -> None:
-    pytest.importorskip("triton")
-    run_interpreted(__file__)
-
 
 # ---- layer norm
 

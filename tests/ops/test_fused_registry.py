@@ -10,7 +10,6 @@ import pytest
 import torch
 from fused_checks import (
     DEVICE,
-    INTERPRETED,
     conv3x3,
     depthwise_conv_silu,
     instance_norm_act,
@@ -21,7 +20,6 @@ from fused_checks import (
     norm_act_conv3x3,
     use_kernels,
 )
-from interpreted import run_interpreted
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
@@ -29,15 +27,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import swin_umamba_ops as ops
-
-
-@pytest.mark.parametrize("part", range(1))
-@pytest.mark.slow
-@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="they run in this process")
-def test_all_interpreted_on_the_cpu(part: int) -> None:
-    pytest.importorskip("triton")
-    run_interpreted(__file__, part, 1)
-
 
 # ---- all of them
 

@@ -18,7 +18,6 @@ from fused_checks import (
     use_kernels,
     with_gradients,
 )
-from interpreted import run_interpreted
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
@@ -26,14 +25,6 @@ from torch.utils import _pytree as pytree
 import swin_umamba_ops as ops
 from swin_umamba_ops.backends import triton_segmentation
 from swin_umamba_ops.ops.segmentation_sums import segmentation_sums as op
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(DEVICE == "cuda" or INTERPRETED, reason="they run in this process")
-def test_all_interpreted_on_the_cpu() -> None:
-    pytest.importorskip("triton")
-    run_interpreted(__file__, 0, 1)
-
 
 SHAPES = pytest.mark.parametrize(
     "shape", [(2, 3, 5, 7), (1, 2, 1, 1), (3, 14, 33, 20), (2, 40, 9, 8), (1, 2, 1, 70)], ids=str

@@ -26,7 +26,6 @@ from cases import (
     noise_like,
     with_gradients,
 )
-from interpreted import run_interpreted
 from torch import Tensor
 
 import swin_umamba_ops as ops
@@ -94,13 +93,6 @@ def use_tile(monkeypatch: pytest.MonkeyPatch, tile: Callable[[int, bool, bool], 
     """Whatever the number of programs."""
     monkeypatch.setattr(backend, "scan_tile", tile)
     monkeypatch.setattr(backend, "wide_tile", lambda N, interpreted: tile(N, False, interpreted))
-
-
-@pytest.mark.parametrize("part", range(2))
-@pytest.mark.slow
-@pytest.mark.skipif(backend.why_unusable() is None, reason="they run in this process")
-def test_interpreted_on_the_cpu(part: int) -> None:
-    run_interpreted(__file__, part, 2)
 
 
 @needs_kernels
