@@ -166,6 +166,7 @@ def _dataset(folder: Path, seed: int) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_processes")
 def test_trains_scores_transfers_and_tells_what_failed(tmp_path, capsys):
     first, second = _dataset(tmp_path / "A", 0), _dataset(tmp_path / "B", 1)
     tiny = {"dims": [8, 16], "depths": [1, 1], "decoder_depths": [1], "d_state": 2}

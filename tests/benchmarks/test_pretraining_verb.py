@@ -146,6 +146,7 @@ def test_bad_arguments_are_told(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("warm_processes")
 def test_pretrains_fine_tunes_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ from benchmarks.training import scale, scale_prediction
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory, warm_processes):
     path = tmp_path_factory.mktemp("scale") / "scale.json"
     arguments = ["--tiny", "--device", "cpu", "--models", "swin_umamba_d", "--out", str(path)]
     assert command.main(["scale", *arguments]) == 0

@@ -17,9 +17,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO, Any
 
 HERE = Path(__file__).parent
 AVAILABLE = sys.platform == "linux"
+_run = subprocess.run
 
 
 @functools.cache
@@ -41,11 +43,14 @@ def _server() -> socket.socket:
 class Warm:
     """What tests use of subprocess.Popen, for `python WORDS`."""
 
-    def __init__(self, words: list[str], env: dict[str, str]) -> None:
+    def __init__(
+        self, words: list[str], env: dict[str, str], cwd: str | Path | None = None
+    ) -> None:
         self.words = words
         status, ended = os.pipe()
         output, printed = os.pipe()
-        request = json.dumps({"words": words, "env": env}).encode()
+        folder = str(cwd or Path.cwd())
+        request = json.dumps({"words": words, "env": env, "folder": folder}).encode()
         try:
             socket.send_fds(_server(), [request], [ended, printed])
         finally:
@@ -87,3 +92,32 @@ class Warm:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def run(
+    words: list[str],
+    *,
+    cwd: str | Path | None = None,
+    env: dict[str, str] | None = None,
+    stdout: IO[str] | int | None = None,
+    timeout: float = 300,
+    check: bool = False,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """subprocess.run for this Python, whose errors are part of what is printed; others as there."""
+    python, *rest = words
+    if python != sys.executable or rest[0] == "-c":
+        if stdout is not None:
+            options["stdout"] = stdout
+        return _run(words, cwd=cwd, env=env, timeout=timeout, check=check, **options)
+    process = Warm(rest, dict(os.environ) if env is None else env, cwd)
+    try:
+        printed, _ = process.communicate(timeout)
+    finally:
+        process.kill()
+    if stdout is not None and not isinstance(stdout, int):
+        stdout.write(printed)
+    done = subprocess.CompletedProcess(words, process.wait(), printed, printed)
+    if check:
+        done.check_returncode()
+    return done

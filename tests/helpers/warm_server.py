@@ -39,6 +39,7 @@ def become(words: list[str], env: dict[str, str]) -> NoReturn:
     try:
         if words[0] == "-m":
             sys.argv = words[1:]
+            sys.path.insert(0, str(Path.cwd()))
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = words
@@ -107,6 +108,7 @@ def _supervise(request: dict[str, Any], status: int, output: int) -> NoReturn:
         os.dup2(output, 2)
         os.closerange(3, 1024)
         subprocess_handler.Popen = Forked
+        os.chdir(request["folder"])
         become(request["words"], request["env"])
     os.close(output)
     os.write(status, f"{pid}\n".encode())
