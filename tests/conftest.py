@@ -60,7 +60,7 @@ def _poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
     @functools.wraps(allocate)
     def wrapper(*args: Any, **kwargs: Any) -> torch.Tensor:
         tensor = allocate(*args, **kwargs)
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not tensor.is_meta:
             with torch.no_grad():
                 tensor.fill_(torch.nan)
         return tensor
