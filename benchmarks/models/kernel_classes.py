@@ -7,7 +7,7 @@ ms       the device's time in the class's kernels, without gaps, in one eager st
 floor    the least time that the class's calls allow, each on its own: tensors read once and written
          once at the rate of a copy, multiply-adds at the rate of a large matrix product of that
          dtype, or exponentials at the rate of exp2 alone, whichever takes longest. A norm has to
-         read its input twice, so half to three quarters of its floor is what it can reach.
+         read its input twice, so it can reach half to three quarters of its floor at most.
 share    floor / ms
 """
 
@@ -65,7 +65,7 @@ _MARK = "class: "
 
 @dataclass(frozen=True)
 class Rates:
-    """Of the device, a second: bytes copied, operations (two a multiply-add), exponentials."""
+    """The device's rates per second: bytes, operations (two per multiply-add), exponentials."""
 
     copy_bytes: float
     operations: float
@@ -145,7 +145,7 @@ def class_of(operator: str) -> str:
 
 
 def measured_rates(settings: Settings) -> Rates:
-    """Of this device, by a copy, a product of large matrices, and exponentials alone."""
+    """Measure this device's rates by a copy, a large matrix product, and exponentials alone."""
     device, dtype = settings.device, autocast_dtype(settings.dtype) or torch.float32
     found: Ceilings = measure_ceilings(device, tiny=settings.tiny)
     size = 8192 if device.type == "cuda" else 256

@@ -1,7 +1,7 @@
 """Prediction of one large image by sliding windows: seconds, the device's share of them, memory.
 
-An image of noise of 8 bits a channel, z-scored, is segmented by a Predictor as files are, from raw
-pixels to the mask on the host. A smaller image comes first, so that kernels are built and CUDA
+An image of noise with 8 bits per channel, z-scored, is segmented by a Predictor as files are, from
+raw pixels to the mask on the host. A smaller image comes first, so that kernels are built and CUDA
 graphs chosen. DynUNet's widths are such that a window takes about as many FLOPs as one of the first
 model.
 
@@ -172,7 +172,7 @@ class _Counted(Checked):
         return super().__call__(windows)
 
     def seconds_alone(self) -> float:
-        """Of all batches, from copies on the device, with nothing in between."""
+        """Seconds of all batches, from copies on the device, with nothing in between."""
         return sum(count * self._seconds(size) for size, count in self.sizes.items())
 
     def _seconds(self, size: int) -> float:
@@ -230,7 +230,7 @@ def _plan(patch: int) -> Plan:
 
 
 def _options(settings: Settings, name: str) -> dict[str, Any]:
-    """Of the model; of DynUNet the widths that come nearest to the first model's FLOPs."""
+    """Options of the model; for DynUNet the widths that come nearest to the first one's FLOPs."""
     patch = settings.patch
     if name != DYNUNET:
         return {"dims": (8, 12, 16), "depths": (1, 1, 1)} if settings.tiny else {}
@@ -249,7 +249,7 @@ def _options(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def _flops(name: str, options: dict[str, Any], patch: int) -> float:
-    """Of one window, by the paper's later count."""
+    """FLOPs of one window, by the paper's later count."""
     known = {key: value for key, value in options.items() if key != "patch_size"}
     found = summarize(
         name, size=(patch, patch), in_channels=CHANNELS, out_channels=CLASSES, **known

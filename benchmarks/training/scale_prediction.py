@@ -1,6 +1,6 @@
 """Predict throughput on more GPUs than measured: a ring all-reduce of gradients after each step.
 
-The time of a step with n processes is modelled as that of one process, plus the exchange of all
+The time of a step with n processes is modeled as that of one process, plus the exchange of all
 gradients, plus whatever the largest measured number of processes needed beyond both (waiting for
 each other, more launches). A ring moves 2 (n - 1) / n times the gradient bytes over each process's
 link, at the rate of a measured all-reduce of the same size. DDP overlaps the exchange with the

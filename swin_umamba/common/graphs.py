@@ -34,12 +34,12 @@ class GraphPool:
 class GraphedInference:
     """A model's forward under no_grad as one CUDA graph per image shape.
 
-    model: on a CUDA device, in eval mode as a rule; its weights may change in place later.
-    image: an example (B, C, H, W); dtype: of autocast, None for none. max_graphs: how many shapes
-    are served, each of which holds memory for its activations. With one, other shapes than the
-    example's are refused; with more they are captured when they first come, and the one that was
-    not used longest makes room.
-    A call returns logits as the model does, which the next call of that shape overwrites.
+    model: on a CUDA device, in eval mode as a rule; its weights may change in place later. image:
+    an example (B, C, H, W); dtype: for autocast, or None. max_graphs: maximum number of shapes,
+    each of which holds memory for its activations. With 1, shapes other than the example's are
+    refused; with more, a new shape is captured at its first call, in place of the least recently
+    used one if necessary. A call returns logits as the model does, which the next call of that
+    shape overwrites.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """From an image to its mask with trained models: `Predictor`, and `Ensemble` of several.
 
-Names are loaded when first used, as the rest of the package needs some modules of this one alone.
+Names are loaded at first use, since the rest of the package needs only some of these modules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Windows through a model as replays of CUDA graphs, one for each of their shapes."""
+"""Run windows through a model by replaying CUDA graphs, one per window shape."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from swin_umamba.common.memory import is_out_of_gpu_memory
 from swin_umamba.common.recent import Recent
 
 MAX_GRAPHS = 4
-"""Shapes whose graph, or choice of none, is kept; a graph holds memory for its activations."""
+"""Maximum number of shapes whose choice is kept; a graph holds memory for its activations."""
 SETTLING, COUNTED = 2, 3
-"""Batches of each way before the faster one is kept, as of GraphChoice."""
+"""Batches timed each way before the faster one is kept, as in GraphChoice."""
 
 
 @cache
 def _pool(device: torch.device) -> GraphPool:
-    """One for all networks, as folds of an ensemble have graphs of the same size each."""
+    """Shared by all networks: the folds of an ensemble have graphs of the same size."""
     return GraphPool(device)
 
 
@@ -35,10 +35,9 @@ class WindowGraphs:
 
     forward: the call itself, whose logits are a tensor. wanted: "auto" measures both ways for each
     shape; true captures every shape at once, and raises RuntimeError where that fails. With "auto"
-    a failure ends the model's graphs, and want of memory those of all models, with one warning.
-
-    Graphs are captured again where the model's tensors lie elsewhere than before. Models with
-    hooks are launched kernel by kernel. Of several threads one may call at a time, whichever model.
+    a failed capture ends the use of graphs for this model, and lack of memory for all models, with
+    one warning. Graphs are captured again if the model's tensors have moved. Models with hooks are
+    launched kernel by kernel. Only one thread may call at a time, whichever the model.
     """
 
     _alive: ClassVar[WeakSet[WindowGraphs]] = WeakSet()
@@ -57,7 +56,7 @@ class WindowGraphs:
         self._alive.add(self)
 
     def __call__(self, windows: Tensor) -> Tensor:
-        """Logits that later calls leave as they are."""
+        """Logits that later calls do not overwrite."""
         if not _on_gpu(windows):
             return self._forward(windows)
         state = None if self.wanted is False else _state_of(self.model, windows)
@@ -85,7 +84,7 @@ class WindowGraphs:
         return logits
 
     def _launched(self, windows: Tensor) -> Tensor:
-        """Kernel by kernel; where that needs the memory of graphs, there are none any more."""
+        """Launch kernel by kernel; if memory runs out, drop all graphs and try again."""
         try:
             return self._forward(windows)
         except RuntimeError as error:
@@ -124,16 +123,16 @@ def _copied(logits: Tensor | list[Tensor]) -> Tensor:
 
 
 def _idle_at(windows: Tensor) -> float:
-    """The time when the device has done all that it was asked for."""
+    """The time at which the device has completed all queued work."""
     if windows.is_cuda:
         torch.cuda.synchronize(windows.device)
     return time.perf_counter()
 
 
 def _state_of(model: nn.Module, windows: Tensor) -> Hashable:
-    """What a graph fixes of a model and its surroundings; None where hooks have to run.
+    """Everything about a model and its environment that a graph fixes; None if hooks have to run.
 
-    Addresses, since weights that change in place do so for a graph, too.
+    Addresses rather than values: weights changed in place are changed for a graph, too.
     """
     parts: list[Hashable] = [
         windows.device,

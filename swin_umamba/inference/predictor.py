@@ -106,7 +106,7 @@ class Predictor:
         folder: of a run, or of the folds of `train --folds`, which count as several. checkpoint:
         "best", by validation (the last one if there was no validation), or "last". postprocessing:
         whether to apply the run's postprocessing. patch_size: height and width of windows; by
-        default as in training. cuda_graph: as of Predictor. Raises UserError if the folder is not a
+        default as in training. cuda_graph: as in Predictor. Raises UserError if the folder is not a
         run folder or lacks complete weights.
         """
         if isinstance(folder, str | os.PathLike):
@@ -141,7 +141,7 @@ class Predictor:
     ) -> Predictor:
         """An ONNX file of a run, written by `swin-umamba export`; onnxruntime computes, on the CPU.
 
-        overlap: by default the run's. Raises UserError if the file is not such or contains no plan.
+        overlap: by default the run's. Raises UserError if it is another file, or contains no plan.
         """
         source = open_export(Path(path), overlap=overlap, postprocessing=postprocessing)
         return cls._of(source, mirror=mirror, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""`write_report`: one page that tells how a training run went and what it came to."""
+"""`write_report`: one page about a training run: how it went, and its results."""
 
 from swin_umamba.report.writing import write_report
 

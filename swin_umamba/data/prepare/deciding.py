@@ -35,7 +35,7 @@ def decide_regions(
 
 
 def decide_tensor(probabilities: Tensor, written: Sequence[int] | None, axis: int) -> Tensor:
-    """`decide_regions` where a tensor lies, or without `written` `decide_classes`."""
+    """`decide_regions`, or without `written` `decide_classes`, on a tensor's own device."""
     if written is None:
         return probabilities.argmax(axis)
     regions = probabilities.movedim(axis, 0)

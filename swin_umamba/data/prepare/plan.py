@@ -141,7 +141,7 @@ class Plan(Record):
         return decide_regions(probabilities, self._written, axis)
 
     def decide_tensor(self, probabilities: Tensor, *, axis: int = 0) -> Tensor:
-        """`decide` where a tensor lies."""
+        """`decide` on a tensor's own device."""
         return decide_tensor(probabilities, self._written, axis)
 
     @property
@@ -187,9 +187,9 @@ class Plan(Record):
         return resample_image(whole, placement.size)
 
     def slices(self, raw: RawImage, placement: Placement) -> Slices:
-        """What `preprocess` gives, of which no more is made at a time than is asked for.
+        """The result of `preprocess`, computed part by part on request.
 
-        placement: the image's own. Where it is to be resampled, all of it is made now.
+        placement: of this image. If it has to be resampled, all of it is computed now.
         """
         require_channels(raw, self.in_channels)
         if placement.size == placement.kept:

@@ -11,8 +11,8 @@ _SIZES = ("chunks", "blocks")
 def _pixels(
     logits, target, image, first, cols, L, C, stride_b, stride_c, stride_l, PIXELS: tl.constexpr
 ):  # fmt: skip
-    """Of pixels from `first` on: logits less the highest, probabilities, the logarithm of what the
-    exponentials sum to, labels, their one-hot truth, and where the pixels' logits are."""
+    """For the pixels from `first` on: logits minus the largest, probabilities, the logarithm of the
+    sum of exponentials, labels, their one-hot truth, the logits' offsets, and which exist."""
     pixels = first + tl.arange(0, PIXELS)
     here = pixels < L
     inside = here[:, None] & (cols < C)[None, :]
@@ -36,7 +36,7 @@ def forward(
     """sums (B, chunks, 2 * C), each of `blocks` times PIXELS pixels: the cross-entropy, how many
     pixels are known, and of all classes but the first, overlaps and totals.
 
-    A label that is no class makes the cross-entropy NaN.
+    A label that is not a class makes the cross-entropy NaN.
     """
     chunk, image = tl.program_id(0), tl.program_id(1)
     cols = tl.arange(0, COLS)
