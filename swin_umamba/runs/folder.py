@@ -52,7 +52,8 @@ def require_free(folder: Path, config: str = CONFIG) -> None:
         found = {path.name for path in folder.iterdir() if not is_partial(path.name)}
         if config in found and LOG in found:
             raise UserError(
-                f"{folder} already holds files of a run; name another folder, or resume it"
+                f"{folder} already holds files of a run; name another folder, or resume it with"
+                " --resume (in Python resume=True)"
             )
         if found - {LOCK, PLAN, SPLITS, ENVIRONMENT, PRETRAINED, IMAGES}:
             raise UserError(f"{folder} already holds files; name another folder for the run")
