@@ -60,6 +60,9 @@ def _pretrainings(facts: dict[str, Any]) -> str:
 
 
 def _speeds(facts: dict[str, Any], dataset: str) -> str | None:
+    """Minutes and steps to a DSC; None where models were validated only once, at the end."""
+    if all(len(r.get("curve", ())) < 2 for r in facts["runs"] if r["dataset"] == dataset):
+        return None
     peaks = [max(d for _, d in r["curve"]) for r in scored_runs(facts, dataset, BASELINE)]
     if not peaks:
         return None

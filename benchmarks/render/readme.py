@@ -213,6 +213,21 @@ def pretrained(*files: dict[str, Any]) -> str:
     return table(header, lines)
 
 
+def stem(facts: dict[str, Any]) -> str:
+    """DSC of Swin-UMamba, pretrained with its stem and from scratch, and of nnU-Net's network."""
+    lines = []
+    for dataset in facts["settings"]["datasets"]:
+        network, scratch, start = (
+            accuracy_report.scored_runs(facts, dataset, model)
+            for model in ("dynunet", f"{_STEM}+scratch", f"{_STEM}+pretrained")
+        )
+        line = [_DATASETS[dataset], *map(_means, (network, scratch, start))]
+        line += [accuracy_report.difference(start, each, "dsc") for each in (network, scratch)]
+        lines.append(line)
+    header = ["DSC", "nnU-Net's network", "from scratch", "pretrained"]
+    return table([*header, "pretrained - nnU-Net's", "pretrained - from scratch"], lines)
+
+
 def rates(facts: dict[str, Any]) -> str:
     """DSC of each arm at its learning rate, and the difference from nnU-Net's network."""
     datasets = facts["settings"]["datasets"]
@@ -251,13 +266,14 @@ class Table:
 
 _TABLES = (
     Table("README.md", "speed", ("ops_h100.json", "model_h100.json"), speed),
-    Table("README.md", "accuracy", _PRETRAINED, pretrained),
+    Table("README.md", "accuracy", ("pretraining_seeds_h200.json",), stem),
     Table("docs/performance.md", "scans", ("ops_h100.json",), scans),
     Table("docs/performance.md", "models", ("model_h100.json",), models),
     Table("docs/performance.md", "classes", ("classes_h200.json",), kernel_classes.markdown),
     Table("docs/performance.md", "accuracy", ("accuracy_pair_h200.json",), accuracy),
     Table("docs/pretraining.md", "accuracy", _PRETRAINED, pretrained),
     Table("docs/pretraining.md", "rates", ("pretraining_rates_h200.json",), rates),
+    Table("docs/pretraining.md", "seeds", ("pretraining_seeds_h200.json",), stem),
 )
 PAGES = tuple(dict.fromkeys(each.page for each in _TABLES))
 
