@@ -214,7 +214,7 @@ def test_a_wrong_export_is_told_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "TOLERANCE", -1.0)
-    save_weights(_model("swin_umamba_d"), tmp_path / "weights.safetensors")
+    save_weights(_model("swin_umamba_v1"), tmp_path / "weights.safetensors")
     path = tmp_path / "model.pt2"
     done = CliRunner().invoke(app, ["export", str(tmp_path / "weights.safetensors"), str(path)])
     assert done.exit_code == 1

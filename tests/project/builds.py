@@ -21,6 +21,26 @@ _NEEDED = (
     "swin_umamba",
     "swin_umamba_ops",
 )
+# A script in place of nvcc that knows its options but fails to compile.
+BROKEN_NVCC = """\
+#!/bin/sh
+case "$1" in
+  --version) echo "Cuda compilation tools, release 12.8, V12.8.0" ;;
+  --list-gpu-arch) echo compute_80; echo compute_90 ;;
+  --help) echo "--compress-mode" ;;
+  *) echo "internal error: assertion failed" >&2; exit 2 ;;
+esac
+"""
+# A compiler without OpenMP and AVX-512.
+OLD_COMPILER = """\
+#!/bin/sh
+for flag in "$@"; do
+  case "$flag" in
+    -fopenmp|-mavx512*) echo "error: unrecognized option '$flag'" >&2; exit 1 ;;
+  esac
+done
+exec c++ "$@"
+"""
 _BUILT = shutil.ignore_patterns("__pycache__", "*.so", "_not_compiled.txt")
 
 

@@ -1,9 +1,10 @@
-"""Wheels and in-place builds, without nvcc and without a compiler: their content and messages."""
+"""Wheels and in-place builds, without nvcc, without a compiler and with an old one."""
 
 from __future__ import annotations
 
 import email
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,15 +20,17 @@ from made_once import made_once
 
 pytestmark = pytest.mark.slow
 IN_PLACE = ["setup.py", "build_ext", "--inplace"]
-# A script in place of nvcc that knows its options but fails to compile.
-BROKEN_NVCC = """\
-#!/bin/sh
-case "$1" in
-  --version) echo "Cuda compilation tools, release 12.8, V12.8.0" ;;
-  --list-gpu-arch) echo compute_80; echo compute_90 ;;
-  --help) echo "--compress-mode" ;;
-  *) echo "internal error: assertion failed" >&2; exit 2 ;;
-esac
+# What holds for a module that an old compiler made.
+WITHOUT_OPENMP = """
+import torch, swin_umamba_ops as ops
+from swin_umamba_ops import _C
+assert not _C.cpu.has_openmp()
+assert "avx512" not in _C.cpu.instruction_sets()
+x = torch.randn(1, 20, 3, 5)
+rest = [torch.randn(s) for s in ((4, 6, 20), (4, 20, 2), (4, 20), (80, 2), (80,))]
+torch.set_num_threads(3)
+found, exact = (ops.ss2d(x, *rest, backend=b) for b in ("cpu", "reference"))
+assert torch.allclose(found, exact, rtol=1e-4, atol=1e-4)
 """
 
 
@@ -210,7 +213,7 @@ def test_a_variable_that_is_not_understood_is_an_error(
 def _broken_cuda(folder: Path) -> Path:
     nvcc = folder / "cuda" / "bin" / "nvcc"
     nvcc.parent.mkdir(parents=True)
-    nvcc.write_text(BROKEN_NVCC)
+    nvcc.write_text(builds.BROKEN_NVCC)
     nvcc.chmod(0o755)
     return nvcc.parents[1]
 
@@ -303,15 +306,50 @@ else:
     assert done.returncode == 0, done.stdout
 
 
-def test_a_compiler_is_used_once_it_is_there(without_compiler: Built) -> None:
+# ---- a compiler that comes later, without OpenMP and AVX-512
+
+
+@pytest.fixture(scope="module")
+def old_compiler(
+    without_compiler: Built, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, str], str]:
+    """The environment of a build in place where none was, and what that build printed."""
+    if shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    scratch = tmp_path_factory.mktemp("old_compiler")
+    compiler = scratch / "old-c++"
+    compiler.write_text(builds.OLD_COMPILER)
+    compiler.chmod(0o755)
+    builds.run(IN_PLACE, without_compiler.sources, without_compiler.variables)
+    assert (without_compiler.sources / "swin_umamba_ops" / "_not_compiled.txt").is_file()
+    variables = builds.environment(scratch / "tools", CXX=str(compiler))
+    done = builds.run(IN_PLACE, without_compiler.sources, variables)
+    assert done.returncode == 0, done.stdout
+    # Its folder comes first on the import path, but an editable install's finder before that.
+    start = builds.without_editable_installs(scratch / "start")
+    return variables | {"PYTHONPATH": str(start)}, done.stdout
+
+
+def test_a_compiler_is_used_once_it_is_there(
+    without_compiler: Built, old_compiler: tuple[dict[str, str], str]
+) -> None:
     """And the note that it was missing goes."""
     place = without_compiler.sources / "swin_umamba_ops"
-    builds.run(IN_PLACE, without_compiler.sources, without_compiler.variables)
-    assert (place / "_not_compiled.txt").is_file()
-    usual = {k: v for k, v in without_compiler.variables.items() if k not in ("CC", "CXX")}
-    builds.run(IN_PLACE, without_compiler.sources, usual)
     assert list(place.glob("_C*.so"))
     assert not (place / "_not_compiled.txt").exists()
+
+
+def test_what_the_compiler_lacks_is_left_out_and_told(
+    without_compiler: Built, old_compiler: tuple[dict[str, str], str]
+) -> None:
+    variables, output = old_compiler
+    assert "swin-umamba: built without openmp: the compiler has no OpenMP" in output
+    report = builds.run(["-m", "swin_umamba_ops"], without_compiler.sources, variables).stdout
+    assert "openmp: the compiler has no OpenMP" in report
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        assert "avx512: the compiler refuses its flags" in report
+    done = builds.run(["-c", WITHOUT_OPENMP], without_compiler.sources, variables)
+    assert done.returncode == 0, done.stdout
 
 
 # ---- the wheel for every system
