@@ -17,6 +17,7 @@ from swin_umamba.cli.dataset_options import (
     splits_option,
 )
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
+from swin_umamba.errors import UserError
 
 if TYPE_CHECKING:
     from swin_umamba.data import Plan
@@ -99,17 +100,24 @@ def prepare(
     }
     with errors_in_one_line():
         with err.status("Loading"):
+            from swin_umamba.data import open_dataset
+            from swin_umamba.data.prepare.folds import folds_of
             from swin_umamba.data.prepare.prepared import prepare_dataset, remove_prepared
             from swin_umamba.data.prepare.preview import save_preview
-            from swin_umamba.data.prepare.state import Choices
+            from swin_umamba.data.prepare.state import Choices, changed_choices
 
+        if preview is not None and preview.suffix.lower() != ".png":
+            raise UserError(f"--preview: got {preview}, expected a name that ends in .png")
+        changes = {name: value for name, value in given.items() if value is not None}
         if clean:
+            # An error must not cost what is cached.
+            folds_of(open_dataset(dataset), changed_choices(Choices(), changes))
             remove_prepared(dataset)
         with PreparingBar() as bar:
             found = prepare_dataset(
                 dataset,
                 Choices(),
-                changes={name: value for name, value in given.items() if value is not None},
+                changes=changes,
                 keep=True,
                 threads=threads,
                 on_progress=bar,

@@ -78,7 +78,7 @@ def test_groups_are_read(tmp_path: Path, name: str, text: str) -> None:
         ("g.json", "{", r"g\.json cannot be read as groups"),
         ("g.json", '["a"]', r"g\.json cannot be read as groups: got a list"),
         ("g.json", '{"a": [1], "b": 2}', r"g\.json is not"),
-        ("none.csv", None, r"none\.csv cannot be read"),
+        ("none.csv", None, r"none\.csv cannot be read as groups: No such file or directory$"),
     ],
 )
 def test_bad_groups_are_told(tmp_path: Path, name: str, text: str | None, words: str) -> None:

@@ -287,6 +287,23 @@ def test_long_names(tmp_path: Path, length: int) -> None:
     assert len(found.cases) == 2
 
 
+def test_errors_clean_nothing(data: Path, cache: Path, tmp_path: Path) -> None:
+    """A folder that was mistyped, or an option, removed what was cached before it was an error."""
+    prepare_dataset(data)
+    before = sorted(path.name for path in cache.rglob("*.npy"))
+    assert before
+    for words, message in (
+        ((tmp_path / "elsewhere" / data.name,), "no folder at"),
+        ((data, "--folds", "1"), "folds: got 1, expected at least 2"),
+        ((data, "--groups", tmp_path / "none.csv"), "none.csv cannot be read"),
+        ((data, "--preview", "cases.jpg"), "--preview: got cases.jpg, expected a name that ends"),
+    ):
+        done = CliRunner().invoke(app, ["prepare", *map(str, words), "--clean"])
+        assert done.exit_code == 1
+        assert message in " ".join(done.stderr.split())
+    assert sorted(path.name for path in cache.rglob("*.npy")) == before
+
+
 def test_a_damaged_state_is_told_and_cleaned(data: Path, cache: Path) -> None:
     prepare_dataset(data, Choices(folds=3), keep=True)
     (state,) = (cache / "preprocessed" / "data").glob("prepared-*.json")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from swin_umamba.common.files import reason_of
 from swin_umamba.common.jsons import load_object
 from swin_umamba.common.record_errors import shown
 from swin_umamba.data.datasets.problems import Problems
@@ -57,7 +58,8 @@ def _from_csv(path: Path) -> list[tuple[str, str]]:
         delimiter = max(",;\t", key=text.partition("\n")[0].count)
         rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as groups: {error}") from error
+        reason = reason_of(error) if isinstance(error, OSError) else error
+        raise UserError(f"{path} cannot be read as groups: {reason}") from error
     pairs = []
     for number, row in enumerate(rows, 1):
         cells = [cell.strip() for cell in row]
