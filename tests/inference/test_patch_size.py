@@ -41,6 +41,7 @@ def test_windows_without_pixels_are_refused(trained: Trained) -> None:
         Predictor.from_run(trained[1], patch_size=(0, 8))
 
 
+@pytest.mark.slow  # exports
 def test_exported_files_have_their_own_windows(exported: Path, tmp_path: Path) -> None:
     result = invoke("predict", exported, tmp_path, tmp_path / "out", "--patch-size", "8", "8")
     assert result.exit_code == 1

@@ -137,7 +137,6 @@ def test_a_half_precision_that_the_device_lacks_is_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_an_onnx_file_predicts_as_the_run(
     trained: tuple[Path, Path],
     tmp_path: Path,

@@ -188,7 +188,6 @@ def test_jobs_side_by_side_keep_each_others_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_an_onnx_file_and_its_run_are_told_apart(
     trained: Trained, images: Path, tmp_path: Path, exported: Path
 ) -> None:
