@@ -61,9 +61,9 @@ def _write(slices: Slices, out: Floats, first: int, pool: ThreadPoolExecutor) ->
 def _prefetched(
     slices: Slices, pieces: Sequence[tuple[int, int]], device: torch.device
 ) -> Iterator[Tensor]:
-    """As `_read`, one piece ahead: threads normalize, and one copies on a stream of its own.
+    """Like `_read`, one piece ahead: threads normalize, and one copies on a stream of its own.
 
-    A piece is to be copied before the next one is asked for: two buffers take turns.
+    Each piece must be copied before the next is requested, since two buffers alternate.
     """
     count, channels, _, width = slices.shape
     row = count * channels * width
@@ -91,5 +91,5 @@ def _prefetched(
                 current.wait_event(there)
                 yield rows
                 free[number % 2] = current.record_event()
-    finally:  # who stops early frees buffers that are still being written to
+    finally:  # after an early stop, freed buffers may still be written to
         current.wait_stream(stream)

@@ -15,8 +15,8 @@ TRAINER_FOLDER = Path(__file__).resolve().parent / "trainers"
 
 
 def how_to_install() -> str:
-    """The command that brings nnU-Net and leaves the PyTorch that is here in its place.
+    """The command that installs nnU-Net and keeps the installed PyTorch.
 
-    Without naming it, pip may replace a CPU-only build, or take a version we do not support.
+    Unless PyTorch is named, pip may replace a CPU-only build, or choose an unsupported version.
     """
     return f"pip install 'nnunetv2>=2.8' torch=={importlib.metadata.version('torch')}"
