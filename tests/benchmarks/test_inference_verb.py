@@ -32,6 +32,7 @@ def test_a_large_image_is_predicted_and_told(
     assert "| swin_umamba_d | auto |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_dynunet_takes_as_many_flops() -> None:
     settings = Settings(torch.device("cpu"), ("swin_umamba_d", "dynunet"), patch=256)
     ours, other = (

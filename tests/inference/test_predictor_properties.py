@@ -53,6 +53,7 @@ def affines(draw: st.DrawFn) -> np.ndarray:
     return affine
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     ending=st.sampled_from(FORMATS),

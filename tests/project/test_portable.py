@@ -101,6 +101,7 @@ assert "fcntl" not in __import__("sys").modules
     assert (run / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_the_operators_work_and_every_module_imports(tmp_path: Path) -> None:
     code = """
 import pkgutil, torch, swin_umamba, swin_umamba_ops as ops
