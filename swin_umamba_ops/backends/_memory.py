@@ -28,6 +28,22 @@ def addressable_image(t: Tensor) -> Tensor:
     return t if (t.is_contiguous() or last) and not t.is_neg() else addressable(t)
 
 
+def in_rows(t: Tensor) -> Tensor:
+    """t (..., C) itself if its positions are evenly spaced, like some of a larger map's channels,
+    otherwise contiguous."""
+    strides = [1, t.stride(-2) if t.ndim > 1 else 0]
+    for size in t.shape[-2:0:-1]:
+        strides.append(strides[-1] * size)
+    return t if t.stride() == tuple(strides[t.ndim - 1 :: -1]) else t.contiguous()
+
+
+def addressable_rows(t: Tensor) -> tuple[Tensor, int]:
+    """`in_rows` for kernels that read at any address, and the distance from one position to the
+    next."""
+    t = in_rows(t.resolve_conj().resolve_neg())
+    return t, t.stride(-2) if t.ndim > 1 else t.shape[-1]
+
+
 def addressable(t: Tensor) -> Tensor:
     """The tensor with its values materialised, contiguous and aligned; a copy if needed."""
     t = t.resolve_conj().resolve_neg().contiguous()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from swin_umamba_ops.backends import _triton_fused
 from swin_umamba_ops.backends._launch_cache import launch
+from swin_umamba_ops.backends._memory import addressable_rows
 from swin_umamba_ops.backends._triton_fused import on_its_device, processors, why_unusable
 from swin_umamba_ops.backends.protocols import ALL_WANTED, Gradients
 from swin_umamba_ops.backends.triton_kernels import depthwise as kernels
@@ -45,10 +46,11 @@ def _cut(x: Tensor) -> tuple[int, int, int]:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, backward: bool) -> Tensor:
-    y = torch.empty_like(x)
+    x, stride = addressable_rows(x)
+    y = x.new_empty(x.shape)
     blocks, programs, share = _cut(x)
     launch(
-        kernels.convolve, (blocks, programs), (x, weight, bias, y, *x.shape, share),
+        kernels.convolve, (blocks, programs), (x, stride, weight, bias, y, *x.shape, share),
         {
             "BACKWARD": backward, "K": weight.shape[-1], "BLOCK_W": _BLOCK_W, "BLOCK_C": _BLOCK_C,
         },
@@ -66,13 +68,14 @@ def depthwise_conv_silu_backward(
     dy: Tensor, inputs: DepthwiseConvSiluInputs, wanted: Sequence[bool] = ALL_WANTED
 ) -> Gradients:
     x, weight, bias = inputs
+    x, stride = addressable_rows(x)
     taps = weight[0].numel()
     blocks, programs, share = _cut(x)
-    dconv = torch.empty_like(x)
+    dconv = x.new_empty(x.shape)
     sums = x.new_empty((programs, taps + 1, x.shape[3]), dtype=torch.float32)
     launch(
         kernels.backward_of_activation, (blocks, programs),
-        (dy, x, weight, bias, dconv, sums, *x.shape, share),
+        (dy, x, stride, weight, bias, dconv, sums, *x.shape, share),
         {"K": weight.shape[-1], "BLOCK_W": _BLOCK_W, "BLOCK_C": _BLOCK_C},
     )  # fmt: skip
     dx = _convolve(dconv, weight, bias, backward=True) if wanted[0] else None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends._launch_cache import launch
-from swin_umamba_ops.backends._memory import addressable
+from swin_umamba_ops.backends._memory import addressable_rows
 from swin_umamba_ops.backends._triton_fused import (
     on_its_device,
     processors,
@@ -35,18 +35,6 @@ _STAGES = 3  # loop iterations whose loads are in flight
 _MAX_CHUNKS = 64  # a program adds the sums of all chunks of its image
 # By the maps that a program reads: few programs, so that all run at once. docs/kernels.md.
 _PROGRAMS_PER_PROCESSOR, _PROGRAMS_OF_THREE_MAPS = 4, 8
-
-
-def _in_rows(dy: Tensor) -> tuple[Tensor, int]:
-    """dy (B, H, W, C) with evenly spaced positions, and their stride.
-
-    The gradient of one part of a concatenation already is like that, and need not be copied.
-    """
-    _, H, W, _ = dy.shape
-    stride = dy.stride(2)
-    if dy.stride() == (H * W * stride, W * stride, stride, 1) and not dy.is_neg():
-        return dy, stride
-    return addressable(dy), dy.shape[3]
 
 
 class _Cut:
@@ -131,7 +119,7 @@ def _backward(
     x, weight, bias, residual, kind, _, slope = inputs
     dweight, dbias = None, None
     dresidual = None if residual is None else torch.empty_like(residual)
-    dy, dy_stride = _in_rows(dy)
+    dy, dy_stride = addressable_rows(dy)
     three = kind == NORMALISED_RESIDUAL
     cut = _Cut(x, _PROGRAMS_OF_THREE_MAPS if three else _PROGRAMS_PER_PROCESSOR)
     sums = cut.sums(x, 3)

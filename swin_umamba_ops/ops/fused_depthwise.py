@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swin_umamba_ops.backends._memory import in_rows
 from swin_umamba_ops.inputs import DepthwiseConvSiluInputs
 from swin_umamba_ops.ops._check import has_shape
 from swin_umamba_ops.ops._fused import FusedOp, Outputs
@@ -26,6 +27,8 @@ def _width(inputs: DepthwiseConvSiluInputs) -> int:
     return inputs.weight.shape[-1]
 
 
+# Half of a projection's channels are read where they are.
 depthwise_conv_silu = FusedOp(
-    "depthwise_conv_silu", DepthwiseConvSiluInputs, _check, _outputs, size=_width
-)
+    "depthwise_conv_silu", DepthwiseConvSiluInputs, _check, _outputs, size=_width,
+    layouts={"x": in_rows},
+)  # fmt: skip

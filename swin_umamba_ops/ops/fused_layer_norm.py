@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from swin_umamba_ops.backends._memory import in_rows
 from swin_umamba_ops.inputs import LayerNormInputs
 from swin_umamba_ops.ops._check import has_channels, has_shape
 from swin_umamba_ops.ops._fused import FusedOp, Outputs
@@ -20,4 +21,5 @@ def _outputs(inputs: LayerNormInputs) -> Outputs:
     return ((inputs.x.shape, inputs.out_dtype),)
 
 
-layer_norm = FusedOp("layer_norm", LayerNormInputs, _check, _outputs)
+# Half of a projection's channels are read where they are.
+layer_norm = FusedOp("layer_norm", LayerNormInputs, _check, _outputs, layouts={"gate": in_rows})

@@ -132,6 +132,38 @@ def test_fakes_have_the_layout_of_results(name: str, monkeypatch: pytest.MonkeyP
 
 
 @needs_kernels
+@pytest.mark.parametrize(("name", "place"), [("layer_norm", 1), ("depthwise_conv_silu", 0)])
+def test_half_of_a_larger_map_is_read_where_it_is(
+    name: str, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the fakes; a map whose positions are not evenly spaced is copied."""
+    use_kernels(monkeypatch)
+    leaves = [t.detach().requires_grad_() for t in _leaves(name)]
+    y = _call(name, *leaves)
+    expected = [y, *torch.autograd.grad(y.sum(), leaves)]
+    whole = torch.stack([leaves[place].detach()] * 2, dim=-2).flatten(-2).requires_grad_()
+    turned = leaves[place].detach().transpose(1, 2).contiguous().requires_grad_()
+    halves = {whole: whole[..., whole.shape[-1] // 2 :], turned: turned.transpose(1, 2)}
+    for leaf, view in halves.items():
+        given = [*leaves]
+        given[place] = view
+        with _Calls() as calls:
+            y = _call(name, *given)
+            found = [
+                y,
+                *torch.autograd.grad(y.sum(), [*leaves[:place], view, *leaves[place + 1 :]]),
+            ]
+        torch.testing.assert_close(found, expected)
+        for func, arguments, _ in calls.seen:
+            shared = any(
+                isinstance(t, Tensor) and t.untyped_storage() is leaf.untyped_storage()
+                for t in arguments
+            )
+            assert shared == (leaf is whole), func
+            torch.library.opcheck(func, pytree.tree_map_only(Tensor, Tensor.detach, arguments))
+
+
+@needs_kernels
 @pytest.mark.parametrize("name", NAMES)
 def test_second_derivatives_raise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a gradient that depends on the inputs alone."""
