@@ -9,7 +9,6 @@ from __future__ import annotations
 from operator import index
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from swin_umamba_ops import backends
@@ -38,16 +37,13 @@ def pad_ranks_and_states(
     states, rank = _sizes(served.kernels["ss2d"], x_proj_weight.device, dtype, D, N, R)
     if (states, rank) == (N, R):
         return arguments
-    of_rank, *of_states = x_proj_weight.split((R, N, N), dim=1)
-    rows = [_padded(of_rank, 1, rank), *(_padded(part, 1, states) for part in of_states)]
+    parts = x_proj_weight.split((R, N, N), dim=1)
+    wanted = (rank, states, states)
+    rows = [
+        F.pad(part, (0, 0, 0, n - part.shape[1])) for part, n in zip(parts, wanted, strict=True)
+    ]
     return arguments._replace(
         x_proj_weight=torch.cat(rows, dim=1),
-        dt_projs_weight=_padded(dt_projs_weight, 2, rank),
-        A_logs=_padded(A_logs, 1, states),
+        dt_projs_weight=F.pad(dt_projs_weight, (0, rank - R)),
+        A_logs=F.pad(A_logs, (0, states - N)),
     )
-
-
-def _padded(t: Tensor, dim: int, size: int) -> Tensor:
-    """t with zeros at the end of a dimension; itself, not a copy, if it has that size."""
-    more = size - t.shape[dim]
-    return t if more == 0 else F.pad(t, [*([0, 0] * (t.dim() - 1 - dim)), 0, more])

@@ -18,8 +18,7 @@ template <int N>
 struct Strided { using Params = StridedParams; };
 template <int N, class T>
 struct Sequence { using Params = StridedParams; };
-// Whether rows of proj are whole pieces of 16 bytes, and how many warps of a block have different channels.
-template <int N, class T, bool kPieces = false, int kWarps = 4>
+template <int N, class T, bool kPieces = false>  // whether rows of proj are whole pieces of 16 bytes
 struct Image { using Params = ImageParams; };
 template <class T, int RB>  // blocks of 8 ranks; 0 where delta is given
 struct OneState { using Params = OneStateParams; };
@@ -41,8 +40,6 @@ int family_channel_blocks(const typename Tag::Params& p);
       std::to_string(p.dtype) + ", N = " + std::to_string(p.N));
 }
 
-constexpr int kFewChannels = 32;  // half of a block's warps would have none
-
 // Calls f(tag, parameters of its type) with the tag of the kernels that serve p.
 template <class F>
 auto with_family(const ScanParams& p, F f) {
@@ -53,7 +50,6 @@ auto with_family(const ScanParams& p, F f) {
       case 4: return call(Image<4, T>{});
       case 8: return call(Image<8, T>{});
       case 16:
-        if (p.D <= kFewChannels) return call(Image<16, T, false, 2>{});
         if constexpr (!std::is_same_v<T, Float32>) {
           if (p.R % 8 == 0) return call(Image<16, T, true>{});
         }

@@ -15,9 +15,9 @@ template <class Tag, Walk kWalk>
 struct LoaderOf;
 template <int N, Walk kWalk>
 struct LoaderOf<Strided<N>, kWalk> { using type = StridedLoader<Mapping<N>, kWalk>; };
-template <int N, class T, bool kPieces, int kWarps, Walk kWalk>
-struct LoaderOf<Image<N, T, kPieces, kWarps>, kWalk> {
-  using type = ImageLoader<Mapping<N, kWarps>, typename Value<T>::type, kPieces, kWalk>;
+template <int N, class T, bool kPieces, Walk kWalk>
+struct LoaderOf<Image<N, T, kPieces>, kWalk> {
+  using type = ImageLoader<Mapping<N>, typename Value<T>::type, kPieces, kWalk>;
 };
 template <int N, class T, Walk kWalk>
 struct LoaderOf<Sequence<N, T>, kWalk> {

@@ -12,8 +12,7 @@ constexpr int kRecompute = 4;  // steps whose states the backward pass recompute
 
 // N states (padded up to N); P channels per thread, S states each: with both above one, a staged value
 // serves several products and sums over channels start in registers.
-// The most warps of a block with different channels.
-template <int N_, int kMaxWarps = 4>
+template <int N_>
 struct Mapping {
   static constexpr int N = N_;
   static constexpr int S = N >= 64 ? 8 : (N >= 4 ? 4 : 1);  // states per thread
@@ -21,11 +20,11 @@ struct Mapping {
   static constexpr int P = LS == 1 ? 1 : 2;                 // channels per thread
   static constexpr int LC = 32 / LS;                        // lanes that share a state
   static constexpr int WC = LC * P;                         // channels per warp
-  static constexpr int kWarps = N > 64 ? 1 : kMaxWarps;     // more at N = 256 would exceed shared memory
+  static constexpr int kWarps = N > 64 ? 1 : 4;             // more at N = 256 would exceed shared memory
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kStages = N > 64 ? 1 : 2;            // as would a second tile between staging and scan
   // Blocks that a multiprocessor's registers must allow, as measured: docs/kernels.md.
-  static constexpr int kForwardBlocks = N != 16 ? 1 : kWarps == 4 ? 3 : 5, kBackwardBlocks = N == 16 ? 12 / kWarps : 1;
+  static constexpr int kForwardBlocks = N == 16 ? 3 : 1, kBackwardBlocks = N == 16 ? 3 : 1;
   static constexpr int kChannels = kWarps * WC;  // channels per block
   // Floats of one step: (dt, dt * x), or (dt, dy), by channel, padded against bank conflicts.
   static constexpr int kForwardRow = 2 * WC + 8, kBackwardRow = 2 * WC + 4;

@@ -446,15 +446,17 @@ struct OneStateThread {
   // Where the warp of the tile before puts what enters this tile_warp's tile, of this warp's i-th pair of channels:
   // each value beside the number of the turn, in one word.
   __device__ float4* handed(int tile_warp, int i) const { return tile_maps + (tile_warp * p.one_state + warp) * 8 + i; }
-  // Where the warp of the next tile in walking order, which may be another block's, receives what enters it.
+  // Puts v where the warp of the next tile in walking order, which may be another block's, receives it.
   template <bool kReverse>
-  __device__ Destination next() const {
+  __device__ void send(float2 v, int number) const {
     const int end = kReverse ? 0 : p.one_state_tiles - 1, begin = kReverse ? p.one_state_tiles - 1 : 0;
     const bool leaves = tile_warp == end;
     float4* to = handed(leaves ? begin : tile_warp + (kReverse ? -1 : 1), lane / 4);
-    const int blocks = p.one_state_blocks, neighbor = kReverse ? (rank() == 0 ? blocks : rank()) - 1
-                                                               : (rank() + 1 == blocks ? 0 : rank() + 1);
-    return Destination(to, lane % 4 == 0, leaves && blocks > 1, neighbor);
+    if (leaves && p.one_state_blocks > 1) {
+      send_to_block(to, (rank() + (kReverse ? p.one_state_blocks - 1 : 1)) % p.one_state_blocks, v, number);
+    } else {
+      send_to_warp(to, v, number);
+    }
   }
 
   // What enters this lane, by the maps of all lanes' steps: `at_tile`, what enters the tile, comes from the warp of
@@ -472,10 +474,9 @@ struct OneStateThread {
     // from the last of the tiles side by side, one turn before
     const bool is_first = own_tile() == (kReverse ? abreast() - 1 : 0);
     const int number = is_first ? turn : turn + 1;
-    const Destination to = next<kReverse>();
-    at_tile = carry;
-    if (number > 0) at_tile = receive(shared_address(handed(tile_warp, lane / 4)), number);
-    to.put(map(at_tile), turn + 1);
+    at_tile = number > 0 ? receive(handed(tile_warp, lane / 4), number) : carry;
+    __syncwarp();
+    if (lane % 4 == 0) send<kReverse>(map(at_tile), turn + 1);
     return before(at_tile);
   }
 };

@@ -211,12 +211,8 @@ __device__ inline void add_products_float32(const Thread& t, const typename Thre
   }
 }
 
-// Warps of a block: of so many more than these would spill registers.
 template <class T, int RB>
-constexpr int kBackwardWarps = Factors<T>::k16Bit && RB == 1 ? kOneStateMaxWarps : kOneStateMaxBackwardWarps;
-
-template <class T, int RB>
-__global__ void __launch_bounds__(32 * kBackwardWarps<T, RB>) one_state_backward(const OneStateParams p) {
+__global__ void __launch_bounds__(32 * kOneStateMaxBackwardWarps) one_state_backward(const OneStateParams p) {
   extern __shared__ float4 shared[];
   using Thread = OneStateThread<T, RB, Walk::kBackward>;
   using T2 = typename Thread::T2;
@@ -247,17 +243,14 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<T, RB>) one_state_backward
     }
 
     // Recomputes the states, and how the steps change the gradient of one.
-    // Of 16 bits the slope of softplus is computed from its value, so that fewer registers are held.
-    constexpr bool kByValue = Thread::F::k16Bit && !Thread::kGiven;
-    float2 scaled[kByValue ? 1 : kOneStateSteps], dt[kOneStateSteps], a[kOneStateSteps], h[kOneStateSteps];
+    float2 scaled[kOneStateSteps], dt[kOneStateSteps], a[kOneStateSteps], h[kOneStateSteps];
     Affine map{make_float2(1.0f, 1.0f), make_float2(0.0f, 0.0f)}, all = map;
     const auto v = t.tile(turn);
     t.delta(v, weights, bias, dt);
 #pragma unroll
     for (int i = 0; i < kOneStateSteps; ++i) {
-      const float2 own_scaled = kLog2e * dt[i];
-      if constexpr (!kByValue) scaled[i] = own_scaled;
-      dt[i] = Thread::steps_of(dt[i], own_scaled);
+      scaled[i] = kLog2e * dt[i];
+      dt[i] = Thread::steps_of(dt[i], scaled[i]);
       a[i] = exp2_fast(dt[i] * A);
       h[i] = v.maps(i).x * (dt[i] * to_float2(v.x(i)));
       map.P = map.P * a[i];
@@ -303,11 +296,7 @@ __global__ void __launch_bounds__(32 * kBackwardWarps<T, RB>) one_state_backward
         const int place = i % 2 == 1 ? at.y : at.x;
         add_to(Thread::row_at(t.image_to, place, p.D * sizeof(float)), dx, whole.value || i < steps);
         const float2 ddt = fma2(natural_A, q, gB * x);
-        if constexpr (kByValue) {
-          dt[i] = ddt * slope_of_softplus_16bit(dt[i]);
-        } else {
-          dt[i] = make_float2(ddt.x * logistic_of_scaled(scaled[i].x), ddt.y * logistic_of_scaled(scaled[i].y));
-        }
+        dt[i] = make_float2(ddt.x * logistic_of_scaled(scaled[i].x), ddt.y * logistic_of_scaled(scaled[i].y));
         sums.bias.x += dt[i].x;
         sums.bias.y += dt[i].y;
         if constexpr (Thread::kGiven) {

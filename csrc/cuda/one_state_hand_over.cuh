@@ -17,9 +17,8 @@ __device__ inline void sync_blocks(int blocks) {
   __syncthreads();
 }
 
-// Each value shares a word, which is read and written whole, with a number: the warp waits until both numbers are
-// `number`. A vote rather than a branch of each lane's, after which lanes would have to meet again.
-__device__ inline float2 receive(uint32_t from, int number) {
+// Each value shares a word, which is read and written whole, with a number: waits until both numbers are `number`.
+__device__ inline float2 receive(const float4* from, int number) {
   float2 v;
   int numbers[2];
   do {
@@ -27,46 +26,30 @@ __device__ inline float2 receive(uint32_t from, int number) {
         "{\n\t.reg .b64 x, y;\n\tld.volatile.shared.v2.b64 {x, y}, [%4];\n\t"
         "mov.b64 {%0, %1}, x;\n\tmov.b64 {%2, %3}, y;\n\t}"
         : "=f"(v.x), "=r"(numbers[0]), "=f"(v.y), "=r"(numbers[1])
-        : "r"(from)
+        : "r"(shared_address(from))
         : "memory");
-  } while (__any_sync(~0u, numbers[0] != number || numbers[1] != number));
+  } while (numbers[0] != number || numbers[1] != number);
   return v;
 }
 
-// Where a value is put: in this block's shared memory, or in that of another block of the cluster.
-struct Destination {
-  uint64_t address;  // generic
-  int is_own, is_other;  // neither in lanes that put nothing
+__device__ inline void send_to_warp(float4* to, float2 v, int number) {
+  asm volatile(
+      "{\n\t.reg .b64 x, y;\n\tmov.b64 x, {%1, %3};\n\tmov.b64 y, {%2, %3};\n\t"
+      "st.volatile.shared.v2.b64 [%0], {x, y};\n\t}" ::"r"(shared_address(to)),
+      "f"(v.x), "f"(v.y), "r"(number)
+      : "memory");
+}
 
-  // `to` lies in the rank-th block as in this one. What is computed here is not put off to where it is used, while
-  // another warp waits.
-  __device__ Destination(float4* to, bool puts, bool leaves, int rank) {
-    address = reinterpret_cast<uint64_t>(to);
+// The same to the shared memory of the cluster's rank-th block, at the same place as in this one's.
+__device__ inline void send_to_block(float4* to, int rank, float2 v, int number) {
 #if __CUDA_ARCH__ >= 900
-    if (leaves) asm volatile("mapa.u64 %0, %0, %1;" : "+l"(address) : "r"(rank));
+  asm volatile(
+      "{\n\t.reg .b32 to;\n\t.reg .b64 x, y;\n\tmapa.shared::cluster.u32 to, %0, %1;\n\t"
+      "mov.b64 x, {%2, %4};\n\tmov.b64 y, {%3, %4};\n\t"
+      "st.relaxed.cluster.shared::cluster.v2.b64 [to], {x, y};\n\t}" ::"r"(shared_address(to)),
+      "r"(rank), "f"(v.x), "f"(v.y), "r"(number)
+      : "memory");
 #endif
-    is_own = puts && !leaves;
-    is_other = puts && leaves;
-    asm volatile("" : "+l"(address), "+r"(is_own), "+r"(is_other));
-  }
-
-  __device__ void put(float2 v, int number) const {
-#if __CUDA_ARCH__ >= 900
-    if (is_other) {
-      asm volatile(
-          "{\n\t.reg .b64 x, y;\n\tmov.b64 x, {%1, %3};\n\tmov.b64 y, {%2, %3};\n\t"
-          "st.relaxed.cluster.v2.b64 [%0], {x, y};\n\t}" ::"l"(address), "f"(v.x), "f"(v.y), "r"(number)
-          : "memory");
-    }
-#endif
-    if (is_own) {
-      asm volatile(
-          "{\n\t.reg .b64 x, y, to;\n\tcvta.to.shared.u64 to, %0;\n\t"
-          "mov.b64 x, {%1, %3};\n\tmov.b64 y, {%2, %3};\n\t"
-          "st.volatile.shared.v2.b64 [to], {x, y};\n\t}" ::"l"(address), "f"(v.x), "f"(v.y), "r"(number)
-          : "memory");
-    }
-  }
-};
+}
 
 }  // namespace swin_umamba

@@ -39,12 +39,6 @@ __device__ inline float softplus_16bit(float x, float scaled) {
   return fmaf(e, s, fmaxf(x, 0.0f));
 }
 
-// softplus's derivative by its value, which must not be much smaller than its rounding: 1.2e-7 / y.
-__device__ inline float2 slope_of_softplus_16bit(float2 y) {
-  const float2 e = exp2_fast(-kLog2e * y);
-  return make_float2(1.0f - e.x, 1.0f - e.y);
-}
-
 // The logistic function of x, given x * log2(e).
 __device__ inline float logistic_of_scaled(float scaled) {
   float y;

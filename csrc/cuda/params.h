@@ -131,7 +131,7 @@ struct Reduction {
 
 // dx = dx_sum + dproj_sum @ weight, and dproj = dproj_sum, in 16 bits.
 struct InputGradient {
-  static constexpr int kMaxWidth = 32;  // of more a product of matrices after the cast is as fast
+  static constexpr int kMaxWidth = 200;
   const float* dx_sum = nullptr;     // (positions, D)
   const float* dproj_sum = nullptr;  // (positions, width)
   const void* weight = nullptr;      // (width, D)

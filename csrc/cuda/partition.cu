@@ -39,21 +39,20 @@ double miss(const OneStateParams& p, bool forward, double images) {
   const double pixels = images * p.H * p.W * p.D;
   if (p.dtype == kFloat32) return forward && 8 * pixels > 1.5 * cache ? 1.2 : 1;  // x and y
   if (p.splits > 1) return 1;
-  const double filled = (forward ? 6 : 10) * pixels / cache;  // by x and y, or x, dy and dx
-  return 1 + (forward ? std::min(0.33 * std::max(0.0, filled - 0.63), 0.6) : std::min(0.092 * std::max(0.0, filled - 0.93), 0.5));
+  const double over = std::max(0.0, (forward ? 6 : 10) * pixels / cache - 0.5);   // x and y, or x, dy and dx
+  return forward ? 1 + std::min(0.2 * over, 0.6) : 1 + std::min(0.12 * over, 0.42);
 }
 
 // Blocks of many tiles, and clusters of such blocks, work on a sequence in parallel, at the cost of handing states
 // from warp to warp; fewer images are then in flight. Blocks of few tiles are numerous enough to fill the
 // multiprocessors evenly. Time is counted in tiles of a warp, as measured: docs/kernels.md.
 void partition_one_state(OneStateParams& params, Pass pass) {
-  constexpr double kLaunch = 30;  // of a pass before this one
-  constexpr double kIdle = 4;     // warps with which a multiprocessor is half busy
+  constexpr double kLaunch = 40, kExtra = 0.6;  // of a pass before this one
+  constexpr double kIdle = 4;                   // warps with which a multiprocessor is half busy
   constexpr int kMaxSplits = 64;
   const bool forward = pass == Pass::kForward;
   // Handing a state to the next tile, and how much longer it takes to another block's.
-  const double hand_over = forward ? 2.02 : 0.64, to_block = forward ? 0.27 : 0.14;
-  const double extra = params.dtype == kFloat32 ? 0.6 : forward ? 1.4 : 0.67;  // the pass before this one, of its time
+  const double hand_over = forward ? 2.05 : 1.2, to_block = forward ? 0.65 : 0.4;
   OneStateParams p = params;
   const int processors = attribute(cudaDevAttrMultiProcessorCount);
   const int tiles = ceil_div(static_cast<int64_t>(p.H) * p.W, kTile);
@@ -66,7 +65,7 @@ void partition_one_state(OneStateParams& params, Pass pass) {
     if (ceil_div(tiles, p.tiles_per_split) != p.splits) return;
     const int warps = p.one_state * p.one_state_tiles, cluster = p.one_state_blocks;
     const int abreast = p.one_state_tiles * cluster, turns = ceil_div(p.tiles_per_split, abreast);
-    const double tile = abreast == 1 ? 1 : 1.01 + 0.047 * p.one_state_tiles + (cluster > 1 ? 0.049 * cluster : 0);
+    const double tile = abreast == 1 ? 1 : 1.1 + 0.02 * p.one_state_tiles + (cluster > 1 ? 0.045 * cluster : 0);
     const double chain = cluster > 1 ? abreast * hand_over + cluster * to_block : 0;
     const auto round = [&](int blocks) {
       return turns * std::max(blocks * tile * warps * (1 + kIdle / (blocks * warps)), chain);
@@ -76,25 +75,27 @@ void partition_one_state(OneStateParams& params, Pass pass) {
     double time = blocks / resident * round(resident);
     if (blocks % resident > 0) time += round(blocks % resident);
     time *= miss(p, forward, std::min<double>(p.B, resident / (image_blocks * p.splits)));
-    if (p.splits > 1) time += kLaunch + extra * time;
+    if (p.splits > 1) time += kLaunch + kExtra * time;
     if (best > 0 && time > 0.98 * best) return;
     params = p;
     best = time;
   };
+  int largest = 0;
   for (p.one_state_tiles = 1; p.one_state_tiles <= kOneStateMaxTiles; ++p.one_state_tiles) {
     const int resident = resident_of();
-    if (resident == 0) return;
-    for (p.splits = 1; p.splits <= std::min(tiles, kMaxSplits) && p.one_state_tiles != 3; ++p.splits) {  // 3: in clusters
-      consider(resident, processors);
-    }
+    if (resident == 0) break;
+    largest = p.one_state_tiles;
+    if (largest == 3) continue;  // useful only in clusters
+    for (p.splits = 1; p.splits <= std::min(tiles, kMaxSplits); ++p.splits) consider(resident, processors);
     p.splits = 1;
-    if (p.dtype == kFloat32) continue;  // clusters were measured with 16 bits
-    for (p.one_state_blocks = 2; p.one_state_blocks <= kOneStateMaxBlocks; p.one_state_blocks *= 2) {
-      const int clusters =
-          with_family(p, [&](auto tag, const auto& own) { return resident_clusters<decltype(tag)>(own, pass); });
-      if (clusters > 0) consider(resident, static_cast<double>(clusters) * p.one_state_blocks / resident);
-    }
-    p.one_state_blocks = 1;
+  }
+  if (largest == 0 || p.dtype == kFloat32) return;  // clusters were measured with 16 bits
+  p.one_state_tiles = largest;
+  const int resident = resident_of();
+  for (p.one_state_blocks = 2; p.one_state_blocks <= kOneStateMaxBlocks; p.one_state_blocks *= 2) {
+    const int clusters =
+        with_family(p, [&](auto tag, const auto& own) { return resident_clusters<decltype(tag)>(own, pass); });
+    if (clusters > 0) consider(resident, static_cast<double>(clusters) * p.one_state_blocks / resident);
   }
 }
 

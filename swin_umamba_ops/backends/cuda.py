@@ -140,9 +140,7 @@ def _ss2d_family(device: torch.device, dtype: torch.dtype, D: int, N: int, R: in
     warps = _one_state_warps(device, dtype, D, N)
     if compiled().image_kernels_serve(DTYPES[dtype], D, N, R, _capability(device)):
         image = family.ONE_STATE_IMAGE if warps else family.IMAGE
-        sizes = {"dtype": DTYPES[dtype], "D": D, "N": N, "R": R} | (
-            {"one_state": warps} if warps else {}
-        )
+        sizes = {"dtype": DTYPES[dtype], "N": N, "R": R} | ({"one_state": warps} if warps else {})
         if why_too_large(device, image, **sizes) is None:
             return image
     return family.ONE_STATE if warps else family.STRIDED
@@ -164,10 +162,9 @@ def ss2d_sizes(device: torch.device, dtype: torch.dtype, D: int, N: int, R: int)
 
 
 def _padded_rank(R: int) -> int:
-    """The next even rank; for an odd one, above 1, one for which rows of proj are multiples of 16
-    bytes."""
+    """The next even rank, or an odd one for which rows of proj are multiples of 16 bytes."""
     wide = R + -(R + 2) % 8
-    return wide if R % 2 == 1 and R > 1 and -(-wide // 8) == -(-R // 8) else R + R % 2
+    return wide if R % 2 == 1 and -(-wide // 8) == -(-R // 8) else R + R % 2
 
 
 @functools.lru_cache(maxsize=4096)

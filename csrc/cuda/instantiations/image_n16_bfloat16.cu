@@ -2,6 +2,5 @@
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(Image<16, BFloat16>)
-SWIN_UMAMBA_INSTANTIATE(Image<16, BFloat16, false, 2>)
 SWIN_UMAMBA_INSTANTIATE(Image<16, BFloat16, true>)
 }

@@ -2,6 +2,5 @@
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(Image<16, Float16>)
-SWIN_UMAMBA_INSTANTIATE(Image<16, Float16, false, 2>)
 SWIN_UMAMBA_INSTANTIATE(Image<16, Float16, true>)
 }

@@ -2,5 +2,4 @@
 
 namespace swin_umamba {
 SWIN_UMAMBA_INSTANTIATE(Image<16, Float32>)
-SWIN_UMAMBA_INSTANTIATE(Image<16, Float32, false, 2>)
 }
