@@ -130,20 +130,6 @@ inline void add_reduction(
   all.parts[all.count++] = {reinterpret_cast<const float*>(from), reinterpret_cast<void*>(to), count, rows, dtype, scale};
 }
 
-inline void input_gradient(
-    std::uintptr_t dx_sum, std::uintptr_t dproj_sum, std::uintptr_t weight, std::uintptr_t dx, std::uintptr_t dproj,
-    int64_t positions, int32_t D, int32_t width, int32_t dtype, std::uintptr_t stream) {
-  if (D % 8 != 0 || width % 8 != 0 || width > cuda::InputGradient::kMaxWidth) {
-    throw std::invalid_argument("no kernel for the gradient of " + std::to_string(D) + " channels from " +
-                                std::to_string(width) + " values");
-  }
-  launch_input_gradient(
-      {reinterpret_cast<const float*>(dx_sum), reinterpret_cast<const float*>(dproj_sum),
-       reinterpret_cast<const void*>(weight), reinterpret_cast<void*>(dx), reinterpret_cast<void*>(dproj), positions,
-       D, width, dtype},
-      stream);
-}
-
 inline void bind_cuda(py::module_ m) {
   m.attr("TILE") = cuda::kTile;
   m.attr("ALIGNMENT") = cuda::kAlignment;
@@ -174,11 +160,6 @@ inline void bind_cuda(py::module_ m) {
       .def(py::init<>())
       .def("add", &add_reduction)
       .def("launch", [](const cuda::Reductions& all, std::uintptr_t stream) { launch_reductions(all, stream); }, without_gil());
-  m.attr("MAX_GRADIENT_WIDTH") = cuda::InputGradient::kMaxWidth;
-  m.def(
-      "launch_input_gradient", &input_gradient, py::arg("dx_sum"), py::arg("dproj_sum"), py::arg("weight"), py::arg("dx"),
-      py::arg("dproj"), py::arg("positions"), py::arg("D"), py::arg("width"), py::arg("dtype"), py::arg("stream"),
-      without_gil());
   m.def("image_kernels_serve", &cuda::image_kernels_serve);
   m.def("one_state_warps", &cuda::one_state_warps);
   m.def("sequence_kernels_serve", &cuda::sequence_kernels_serve);

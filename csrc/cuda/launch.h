@@ -31,7 +31,6 @@ void partition(ScanParams& p, Pass pass);
 // Throws std::runtime_error with CUDA's reason if the launch fails. `stream` is a cudaStream_t.
 void launch(const ScanParams& p, Pass pass, std::uintptr_t stream);
 
-void launch_input_gradient(const InputGradient& p, std::uintptr_t stream);
 // All of them in one launch.
 void launch_reductions(Reductions all, std::uintptr_t stream);
 // The driver's version in CUDA's numbering (12040 is 12.4); 0 without a driver.

@@ -129,19 +129,6 @@ struct Reduction {
   int32_t vectors = 0;  // whether four at a time are aligned: launch_reductions() sets it
 };
 
-// dx = dx_sum + dproj_sum @ weight, and dproj = dproj_sum, in 16 bits.
-struct InputGradient {
-  static constexpr int kMaxWidth = 200;
-  const float* dx_sum = nullptr;     // (positions, D)
-  const float* dproj_sum = nullptr;  // (positions, width)
-  const void* weight = nullptr;      // (width, D)
-  void* dx = nullptr;
-  void* dproj = nullptr;
-  int64_t positions = 0;
-  int32_t D = 0, width = 0;  // multiples of 8
-  int32_t dtype = kFloat16;
-};
-
 struct Reductions {
   static constexpr int kMaxParts = 6;
   Reduction parts[kMaxParts];

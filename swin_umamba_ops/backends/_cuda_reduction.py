@@ -46,26 +46,10 @@ class GradientReduction:
 
     def finish(self) -> None:
         """Add all rows, in a fixed order, and cast the sums to the dtypes of their gradients."""
-        self._cast(self._parts)
-
-    def finish_with_product(self, weight: Tensor) -> None:
-        """The same, with rows @ weight added to the first of two large 16-bit gradients, of which
-        the second is the rows."""
-        (dx_sum, dx, *_), (rows_sum, rows, *_) = self._parts[:2]
-        width, channels = weight.shape
-        with current(dx.device):
-            compiled().launch_input_gradient(
-                dx_sum=dx_sum, dproj_sum=rows_sum, weight=weight.data_ptr(), dx=dx.data_ptr(),
-                dproj=rows.data_ptr(), positions=dx.numel() // channels, D=channels, width=width,
-                dtype=DTYPES[dx.dtype], stream=raw_stream(dx.device),
-            )  # fmt: skip
-        self._cast(self._parts[2:])
-
-    def _cast(self, parts: list[tuple[int, Tensor, int, bool]]) -> None:
-        if not parts:
+        if not self._parts:
             return
         reductions = compiled().Reductions()
-        for start, result, rows, is_scaled in parts:
+        for start, result, rows, is_scaled in self._parts:
             count, scale = result.numel(), 1.0 / compiled().SUM_SCALE if is_scaled else 1.0
             if rows <= _MAX_ROWS:
                 reductions.add(start, result.data_ptr(), count, rows, DTYPES[result.dtype], scale)

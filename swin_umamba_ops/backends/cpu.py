@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from swin_umamba_ops.backends import _extension
-from swin_umamba_ops.backends._projection import with_projection
 from swin_umamba_ops.backends.protocols import Gradients
 from swin_umamba_ops.inputs import (
     ALL_SCAN,
@@ -105,11 +104,7 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
 
 
 def ss2d_backward(
-    dy: Tensor,
-    inputs: SS2DInputs,
-    states: Tensor,
-    wanted: SS2DWanted = ALL_SS2D,
-    x_proj_weight: Tensor | None = None,
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
 ) -> Gradients:
     """The gradients of the six inputs, each like its input."""
     x, proj, *parameters = inputs
@@ -130,7 +125,7 @@ def ss2d_backward(
         },
     )  # fmt: skip
     sums = [t.sum(0) if w else None for t, w in zip(rows, wanted[2:], strict=True)]
-    return with_projection(_like((dx, dproj, *sums), inputs), x_proj_weight)
+    return _like((dx, dproj, *sums), inputs)
 
 
 def selective_scan_forward(

@@ -27,7 +27,6 @@ from swin_umamba_ops.backends._cuda_launch import (
     why_too_large,
 )
 from swin_umamba_ops.backends._cuda_reduction import GradientReduction
-from swin_umamba_ops.backends._projection import with_projection
 from swin_umamba_ops.backends.protocols import Gradients
 from swin_umamba_ops.inputs import (
     ALL_SCAN,
@@ -257,11 +256,7 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
 
 
 def ss2d_backward(
-    dy: Tensor,
-    inputs: SS2DInputs,
-    states: Tensor,
-    wanted: SS2DWanted = ALL_SS2D,
-    x_proj_weight: Tensor | None = None,
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
 ) -> Gradients:
     x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
     dy = as_dtype(dy, torch.float32)
@@ -291,25 +286,16 @@ def ss2d_backward(
     }  # fmt: skip
     run("BACKWARD", plan, x, addresses)
     del delta
-    if x_proj_weight is not None and image and _fuses_projection(x_proj_weight):
-        reduction.finish_with_product(x_proj_weight)
-        x_proj_weight = None
-    else:
-        reduction.finish()
+    reduction.finish()
     if ddelta is not None:
         _low_rank(dproj, R).copy_(_product(ddelta, dt_projs_weight))
-        if wanted.dt_projs_weight:
-            dweight = _weight_gradient(ddelta, proj, R)
-            small.append(dweight.to(dt_projs_weight.dtype))
-    dA, dDs, dbias, *of_weight = small
-    gradients = (dx, dproj, of_weight[0] if of_weight else None, dbias, dA, dDs)
-    return with_projection(gradients, x_proj_weight)
-
-
-def _fuses_projection(x_proj_weight: Tensor) -> bool:
-    """Whether one launch casts dx and dproj, and adds the projection's share to the former."""
-    is_16bit = x_proj_weight.dtype != torch.float32
-    return is_16bit and len(x_proj_weight) <= compiled().MAX_GRADIENT_WIDTH
+        if not wanted.dt_projs_weight:
+            dA, dDs, dbias = small
+            return dx, dproj, None, dbias, dA, dDs
+        dweight = _weight_gradient(ddelta, proj, R)
+        small.append(dweight.to(dt_projs_weight.dtype))
+    dA, dDs, dbias, dweight = small
+    return dx, dproj, dweight, dbias, dA, dDs
 
 
 # ---- selective_scan

@@ -60,15 +60,9 @@ class Scans(Kernels, Protocol):
         """y and states."""
 
     def ss2d_backward(
-        self,
-        dy: Tensor,
-        inputs: SS2DInputs,
-        states: Tensor,
-        wanted: SS2DWanted = ALL_SS2D,
-        x_proj_weight: Tensor | None = None,
+        self, dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
     ) -> Gradients:
-        """The gradients of the six inputs, each like its input; x's with what it gets through its
-        projection if its weight (4 * (R + 2N), D), in x's dtype, is given."""
+        """The gradients of the six inputs, each like its input."""
 
     def selective_scan_forward(
         self, inputs: ScanInputs, out_dtype: torch.dtype, save: bool

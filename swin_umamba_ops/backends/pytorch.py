@@ -13,7 +13,6 @@ from torch import Tensor
 
 from swin_umamba_ops.backends import _blocks
 from swin_umamba_ops.backends._blocks import chunk_length
-from swin_umamba_ops.backends._projection import with_projection
 from swin_umamba_ops.backends.protocols import Gradients
 from swin_umamba_ops.inputs import (
     ALL_SCAN,
@@ -71,11 +70,7 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
 
 
 def ss2d_backward(
-    dy: Tensor,
-    inputs: SS2DInputs,
-    states: Tensor,
-    wanted: SS2DWanted = ALL_SS2D,
-    x_proj_weight: Tensor | None = None,
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
 ) -> Gradients:
     """The gradients of the six inputs, each like its input."""
     x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
@@ -124,7 +119,7 @@ def ss2d_backward(
     dDs = None
     if wanted.Ds:
         dDs = (x.to(accumulate) * dy).sum((0, 1)).repeat(DIRECTIONS)
-    gradients = (
+    return (
         dx.view(batch, height, width, channels).to(x.dtype),
         dproj.view_as(proj).to(proj.dtype),
         dweight.to(dt_projs_weight.dtype),
@@ -132,7 +127,6 @@ def ss2d_backward(
         (dA * A).view_as(A_logs),
         dDs,
     )
-    return with_projection(gradients, x_proj_weight)
 
 
 def _ordered_projections(

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from swin_umamba_ops.backends._device import current
 from swin_umamba_ops.backends._launch_cache import Launch, launch
-from swin_umamba_ops.backends._projection import with_projection
 from swin_umamba_ops.backends._triton_projection import project, project_backward, skip
 from swin_umamba_ops.backends._triton_tiles import (
     Tile,
@@ -350,11 +349,7 @@ def ss2d_forward(inputs: SS2DInputs, out_dtype: torch.dtype, save: bool) -> tupl
 
 
 def ss2d_backward(
-    dy: Tensor,
-    inputs: SS2DInputs,
-    states: Tensor,
-    wanted: SS2DWanted = ALL_SS2D,
-    x_proj_weight: Tensor | None = None,
+    dy: Tensor, inputs: SS2DInputs, states: Tensor, wanted: SS2DWanted = ALL_SS2D
 ) -> Gradients:
     """The gradients of the six inputs, each like its input."""
     x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds = inputs
@@ -373,5 +368,4 @@ def ss2d_backward(
         dproj, dweight = project_backward(ddt, dmaps, proj, dt_projs_weight, wanted.dt_projs_weight)
         if dbias is not None:
             dbias = dbias.view_as(dt_projs_bias)
-    gradients = as_dtype(dx, x.dtype), dproj, dweight, dbias, dA_logs, dDs
-    return with_projection(gradients, x_proj_weight)
+    return as_dtype(dx, x.dtype), dproj, dweight, dbias, dA_logs, dDs

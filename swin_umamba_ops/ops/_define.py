@@ -89,7 +89,7 @@ def define(
     def run(*args: Any) -> Any:
         device, copied = args[0].device, None
         for i, name, layout_free in tensors:
-            t = args[i] if i < len(args) else None  # defaults at the end are left out
+            t = args[i]
             if t is None:
                 continue
             if t.device != device:
@@ -105,7 +105,7 @@ def define(
     def checked_fake(*args: Any) -> Any:
         device = args[0].device
         for i, name, _ in tensors:
-            if i < len(args) and args[i] is not None and args[i].device != device:
+            if args[i] is not None and args[i].device != device:
                 raise ValueError(f"{name} is on {args[i].device}, expected {device}")
         return fake(*grouped(args))
 

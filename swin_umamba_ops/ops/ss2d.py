@@ -3,13 +3,12 @@
     swin_umamba::ss2d_scan(x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds,
                            backend, out_dtype, save) -> (y, states)
     swin_umamba::ss2d_scan_backward(dy, x, proj, dt_projs_weight, dt_projs_bias, A_logs, Ds,
-                           states, backend, wanted, x_proj_weight) -> six gradients
+                           states, backend, wanted) -> six gradients
 
 The tensors are those of SS2DInputs. y is (B, H, W, D) in out_dtype. states (B, 4, C, D, N), in the
 state's dtype, contains the state entering each chunk of steps in each direction's order, from which
 the backward pass recomputes all others; it is empty with save=False. wanted: which gradients
-(default: all); the others are empty. x_proj_weight (4 * (R + 2N), D), in x's dtype, if the
-gradient of x is to include what x gets through its projection.
+(default: all); the others are empty.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from swin_umamba_ops.ops._define import (
     like_wanted,
     only_wanted,
     picked,
+    register_formula,
     spread,
     takes,
 )
@@ -109,19 +109,14 @@ def _backward(
     states: Tensor,
     backend: str,
     wanted: list[bool] | None = None,
-    x_proj_weight: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     kernels = _kernels(backend, inputs)
     _check_backward(dy, inputs.x, inputs.A_logs, states, kernels.chunk_length)
-    if x_proj_weight is not None:
-        rows = inputs.proj.shape[3] * inputs.proj.shape[4]
-        is_shape("x_proj_weight", x_proj_weight, (rows, inputs.x.shape[3]))
-        same_dtype(inputs.x.dtype, ("x_proj_weight",), (x_proj_weight,))
     chosen = ALL_SS2D if wanted is None else SS2DWanted(*wanted)
     if inputs.x.shape[0] == 0:
         gradients = tuple(torch.zeros_like(t) for t in inputs)
     else:
-        gradients = kernels.ss2d_backward(dy, inputs, states, chosen, x_proj_weight)
+        gradients = kernels.ss2d_backward(dy, inputs, states, chosen)
     return only_wanted(inputs, gradients, chosen)
 
 
@@ -131,7 +126,6 @@ def _backward_fake(
     states: Tensor,
     backend: str,
     wanted: list[bool] | None = None,
-    x_proj_weight: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     return like_wanted(inputs, wanted or ALL_SS2D)
 
@@ -145,13 +139,15 @@ ss2d_scan = define(
     SS2DInputs,
 )
 ss2d_scan_backward = define(
-    "ss2d_scan_backward(Tensor dy, {inputs}, Tensor states, str backend, bool[]? wanted=None, "
-    "Tensor? x_proj_weight=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "ss2d_scan_backward(Tensor dy, {inputs}, Tensor states, str backend, bool[]? wanted=None) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
     flops.ss2d_scan_backward,
     SS2DInputs,
 )
+# A gradient's product is added in place, which torch does not count.
+register_formula(torch.ops.aten.addmm_, flops.addmm_)
 
 
 # ---- autograd
@@ -216,23 +212,22 @@ def _gradients(dy: Tensor, *given: Any) -> tuple[Tensor, ...]:
         _, states = ss2d_scan(*inputs, backend, dy.dtype, True)
     projection = wanted[0] or wanted[1]
     of_scan = (wanted[0], projection, *wanted[2:])
-    channels = x.shape[1]
-    weight = None
-    if wanted[0]:
-        weight = as_dtype(x_proj_weight.reshape(-1, channels), x.dtype)
-    dx, dproj, ddt_weight, *others = ss2d_scan_backward(
-        dy, *inputs, states, backend, of_scan, weight
-    )
+    dx, dproj, ddt_weight, *others = ss2d_scan_backward(dy, *inputs, states, backend, of_scan)
     gradients = list(picked(others, wanted[3:]))
     if wanted[2]:
         gradients.insert(0, as_dtype(ddt_weight, dt_projs_weight.dtype))
-    if wanted[1]:
+    if projection:
+        channels = x.shape[1]
         rows = dproj.view(-1, x_proj_weight.shape[0] * x_proj_weight.shape[1])
         with autocast_off(x):
-            dweight = _product(rows.t(), inputs.x.view(-1, channels), x_proj_weight.dtype)
-        gradients.insert(0, dweight.view(x_proj_weight.shape))
-    if wanted[0]:
-        gradients.insert(0, dx.permute(0, 3, 1, 2))
+            if wanted[1]:
+                dweight = _product(rows.t(), inputs.x.view(-1, channels), x_proj_weight.dtype)
+                gradients.insert(0, dweight.view(x_proj_weight.shape))
+            if wanted[0]:
+                weight = as_dtype(x_proj_weight.reshape(-1, channels), x.dtype)
+                # The product is added to dx in place, and rounded only once.
+                dx.view(-1, channels).addmm_(rows, weight)
+                gradients.insert(0, dx.permute(0, 3, 1, 2))
     return tuple(gradients)
 
 
