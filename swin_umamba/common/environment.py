@@ -13,7 +13,8 @@ from swin_umamba.common.jsons import load_object
 from swin_umamba_ops import __main__ as ops
 
 PACKAGES = ("monai", "numpy", "scipy", "safetensors")
-
+CHECKOUT = Path(__file__).parents[2]
+"""The folder that holds this package: of a checkout, if it is not installed elsewhere."""
 
 PROCESSES = "processes"
 """Key of the number of processes that trained together."""
@@ -46,7 +47,7 @@ def read_environment(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in facts.items()}
 
 
-def commit(folder: Path = Path(__file__).parents[1]) -> str:
+def commit(folder: Path = CHECKOUT) -> str:
     """The commit of the checkout, marked if files are modified; "unknown" outside of a checkout."""
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():

@@ -104,6 +104,9 @@ class Manifest:
         return file.relative_to(self.folder).as_posix()
 
     def _differing(self, before: Mapping[str, Any]) -> set[str]:
+        numbers = [len(facts.get(MODELS, [facts])) for facts in (before, self.made_by)]
+        if numbers[0] != numbers[1]:  # nothing else about them compares
+            return {"models {}, now {}".format(*numbers)}
         old, new = dict(_single(before)), dict(_single(self.made_by))
         return {
             f"{name} {_short(old.get(name))}, now {_short(new.get(name))}"

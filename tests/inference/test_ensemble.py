@@ -92,7 +92,8 @@ def test_runs_and_exports_on_the_command_line(
     )
     result = invoke("predict", run, one, tmp_path / "both", *options)
     assert result.exit_code == 1
-    assert "made by another model or with other options" in " ".join(result.output.split())
+    words = " ".join(result.output.split())
+    assert "made by another model or with other options: models 2, now 1. --overwrite" in words
     result = invoke("predict", run, run, one, tmp_path / "both", *options)
     assert "model 2: model " in " ".join(result.output.split())
     assert "model 1: " not in result.output

@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
+import swin_umamba
 from swin_umamba.cli import app
 from swin_umamba.common.environment import commit, describe
 from swin_umamba.data import open_dataset
@@ -286,6 +287,14 @@ def test_the_environment_tells_versions_devices_and_commit(tmp_path: Path) -> No
     facts = describe()
     assert {"date", "torch", "swin_umamba_ops", "monai", "cpu"} <= facts.keys()
     assert commit(tmp_path) == "unknown"
+
+
+@pytest.mark.skipif(
+    not (Path(swin_umamba.__file__).parents[1] / ".git").exists(), reason="not of a checkout"
+)
+def test_runs_record_the_commit_of_their_code() -> None:
+    """It was looked for in a folder of the package, which never has one."""
+    assert re.fullmatch("[0-9a-f]{40}( with changes)?", describe()["commit"])
 
 
 MEASURE = """
