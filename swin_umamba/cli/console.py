@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -78,6 +79,12 @@ def progress(*columns: ProgressColumn, console: Console = err, transient: bool =
 def counted(count: int, noun: str) -> str:
     """A number with its noun: "1 mask", "2 masks"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def require_png(option: str, path: Path) -> None:
+    """UserError unless a picture's name ends in .png, the only format written."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{option}: got {path}, expected a name that ends in .png")
 
 
 def problem(message: str, *, word: str = "error", style: str = "bold red") -> None:

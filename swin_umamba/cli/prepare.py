@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from swin_umamba.cli.console import counted, err, errors_in_one_line, out, warning
+from swin_umamba.cli.console import counted, err, errors_in_one_line, out, require_png, warning
 from swin_umamba.cli.dataset_options import (
     DATASET,
     axis_option,
@@ -17,7 +17,6 @@ from swin_umamba.cli.dataset_options import (
     splits_option,
 )
 from swin_umamba.cli.preparing_bar import THREADS, PreparingBar
-from swin_umamba.errors import UserError
 
 if TYPE_CHECKING:
     from swin_umamba.data import Plan
@@ -106,8 +105,8 @@ def prepare(
             from swin_umamba.data.prepare.preview import save_preview
             from swin_umamba.data.prepare.state import Choices, changed_choices
 
-        if preview is not None and preview.suffix.lower() != ".png":
-            raise UserError(f"--preview: got {preview}, expected a name that ends in .png")
+        if preview is not None:
+            require_png("--preview", preview)
         changes = {name: value for name, value in given.items() if value is not None}
         if clean:
             # An error must not cost what is cached.

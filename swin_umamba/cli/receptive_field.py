@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from swin_umamba.cli.commands import DEVICES
-from swin_umamba.cli.console import err, errors_in_one_line, out, progress
-from swin_umamba.errors import UserError
+from swin_umamba.cli.console import err, errors_in_one_line, out, progress, require_png
 
 
 def receptive_field(
@@ -43,8 +42,7 @@ def receptive_field(
             from swin_umamba.drawing.fields import save_fields
             from swin_umamba.evaluate.receptive_field import SHARES, field_of_run, side_of
 
-        if output.suffix.lower() != ".png":
-            raise UserError(f"--out: got {output}, expected a name that ends in .png")
+        require_png("--out", output)
         with progress() as bar:
             task = bar.add_task("Reading", total=None)
             fields = {}

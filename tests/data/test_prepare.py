@@ -296,7 +296,10 @@ def test_errors_clean_nothing(data: Path, cache: Path, tmp_path: Path) -> None:
         ((tmp_path / "elsewhere" / data.name,), "no folder at"),
         ((data, "--folds", "1"), "folds: got 1, expected at least 2"),
         ((data, "--groups", tmp_path / "none.csv"), "none.csv cannot be read"),
-        ((data, "--preview", "cases.jpg"), "--preview: got cases.jpg, expected a name that ends"),
+        (
+            (data, "--preview", tmp_path / "cases.jpg"),
+            f"--preview: got {tmp_path / 'cases.jpg'}, expected a name that ends",
+        ),
     ):
         done = CliRunner().invoke(app, ["prepare", *map(str, words), "--clean"])
         assert done.exit_code == 1

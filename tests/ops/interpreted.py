@@ -28,8 +28,8 @@ def spare_the_interpreter() -> None:
 
     A launch replaces Triton's language by NumPy, and each call of a function in a kernel does so
     again, with the same outcome. Sums and products of integers are checked for overflow, which
-    tensors of a few thousand values are too small for. The types of blocks are derived anew for
-    each operation, though there are few.
+    tensors of a few thousand values are too small for. The few types of blocks are derived
+    again for each operation.
     """
     from triton.runtime import interpreter
 

@@ -91,14 +91,14 @@ def test_other_settings_are_refused_before_images_are_read(
     short = ("--labels", "none", *SHORT, "--batch-size", "2", "--iterations", "1")
     assert _pretrain(folder, tmp_path / "run", *short).exit_code == 0
     monkeypatch.setenv("SWIN_UMAMBA_CACHE", str(tmp_path / "new"))
-    for words, told in (
+    for words, message in (
         (("--lr", "1e-2"), "lr is 0.001, not 0.01"),
         (("--image-size", "32", "32"), "image_size is (16, 16), not (32, 32)"),
         (("--labels", "folder"), "task is 'pixels', not 'classes'"),
     ):
         done = _pretrain(folder, tmp_path / "run", "--resume", *words)
         assert done.exit_code == 1
-        assert told in done.stderr
+        assert message in done.stderr
     assert not (tmp_path / "new").exists()
 
 

@@ -18,6 +18,11 @@ else:
 ROOT = Path(__file__).parents[2]
 MOST_LINES = 500
 SOURCES = {".py", ".cu", ".cuh", ".cpp", ".h"}
+TOP_LEVEL = {
+    *("csrc", "swin_umamba_ops", "swin_umamba", "benchmarks", "tests", "docs", "mkdocs.yml"),
+    *("setup.py", "pyproject.toml", "MANIFEST.in"),
+    *("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"),
+}
 # Homes and working folders of a machine, and package indexes other than the public ones.
 PRIVATE = re.compile(
     r"(?<![\w.])/(?:work|home|root|Users|mnt|workspace)/\w"
@@ -33,6 +38,11 @@ def _committed() -> list[Path]:
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_the_top_level_holds_what_it_should() -> None:
+    found = {path.relative_to(ROOT).parts[0] for path in _committed()}
+    assert {name for name in found if not name.startswith(".")} == TOP_LEVEL
 
 
 def test_files_are_short() -> None:

@@ -11,12 +11,31 @@ _SIZES = ("B", "H", "W", "share")
 
 
 @triton.jit
-def _part(strip, first, last, H, W, BLOCK_W: tl.constexpr):
-    """Of a strip of tiles: its image, its columns, and which rows of it tiles first to last are."""
+def _part(
+    strip, first, last, H, W, D, stride, channels, BLOCK_W: tl.constexpr, K: tl.constexpr
+):  # fmt: skip
+    """Of a strip of tiles, of which some of first to last belong to it.
+
+    Returns its columns, its rows' range and the end of the rows that they read, the places of row
+    0 in x, whose positions are `stride` apart, and in maps (B, H, W, D), and which of them exist.
+    """
     across = tl.cdiv(W, BLOCK_W)
     columns = (strip % across) * BLOCK_W + tl.arange(0, BLOCK_W)
     start = tl.maximum(first - strip * H, 0)
-    return (strip // across).to(tl.int64), columns, start, tl.minimum(last - strip * H, H)
+    image, end = (strip // across).to(tl.int64), tl.minimum(last - strip * H, H)
+    position = (image * H * W + columns)[:, None]
+    places, to = position * stride + channels[None, :], position * D + channels[None, :]
+    mask = (columns < W)[:, None] & (channels < D)[None, :]
+    return columns, start, end, tl.minimum(end + K // 2, H), places, to, mask
+
+
+@triton.jit
+def _zeros(COUNT: tl.constexpr, BLOCK_W: tl.constexpr, BLOCK_C: tl.constexpr):
+    """A tuple of COUNT tiles."""
+    tiles = ()
+    for _ in tl.static_range(COUNT):
+        tiles = tiles + (tl.zeros((BLOCK_W, BLOCK_C), tl.float32),)
+    return tiles
 
 
 @triton.jit
@@ -95,14 +114,10 @@ def convolve(
     first = tl.program_id(1) * share
     last = tl.minimum(first + share, B * H * tl.cdiv(W, BLOCK_W))
     for strip in range(first // H, tl.cdiv(last, H)):
-        image, columns, start, end = _part(strip, first, last, H, W, BLOCK_W)
-        position = (image * H * W + columns)[:, None]
-        places, to = position * stride + channels[None, :], position * D + channels[None, :]
-        mask = (columns < W)[:, None] & inside_c[None, :]
-        used = tl.minimum(end + HALF, H)
-        sums = ()
-        for _ in tl.static_range(K - 1):
-            sums = sums + (tl.zeros((BLOCK_W, BLOCK_C), tl.float32),)
+        columns, start, end, used, places, to, mask = _part(
+            strip, first, last, H, W, D, stride, channels, BLOCK_W, K
+        )
+        sums = _zeros(K - 1, BLOCK_W, BLOCK_C)
         below = _row(x, places, stride, start - HALF, used, columns, W, inside_c, K)
         for i in tl.static_range(K - 1):
             here = below
@@ -136,21 +151,15 @@ def backward_of_activation(
     program = tl.program_id(1)
     b = _bias(bias, channels, D)
     taps = _taps(weight, channels, D, K * K)
-    dtaps = ()
-    for _ in tl.static_range(K * K):
-        dtaps = dtaps + (tl.zeros((BLOCK_W, BLOCK_C), tl.float32),)
+    dtaps = _zeros(K * K, BLOCK_W, BLOCK_C)
     dbias = tl.zeros((BLOCK_W, BLOCK_C), tl.float32)
     first = program * share
     last = tl.minimum(first + share, B * H * tl.cdiv(W, BLOCK_W))
     for strip in range(first // H, tl.cdiv(last, H)):
-        image, columns, start, end = _part(strip, first, last, H, W, BLOCK_W)
-        position = (image * H * W + columns)[:, None]
-        places, to = position * stride + channels[None, :], position * D + channels[None, :]
-        mask = (columns < W)[:, None] & inside_c[None, :]
-        used = tl.minimum(end + HALF, H)
-        rows_sums = ()
-        for _ in tl.static_range(K - 1):
-            rows_sums = rows_sums + (tl.zeros((BLOCK_W, BLOCK_C), tl.float32),)
+        columns, start, end, used, places, to, mask = _part(
+            strip, first, last, H, W, D, stride, channels, BLOCK_W, K
+        )
+        rows_sums = _zeros(K - 1, BLOCK_W, BLOCK_C)
         around = ()
         below = _row(x, places, stride, start - HALF, used, columns, W, inside_c, K)
         for i in tl.static_range(K - 1):
